@@ -1,0 +1,83 @@
+"""The hybrid tokenizer: pictures to tokens of every scale plus what remains, and latents to pictures."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from model.autoencoder import Decoder, Encoder
+from model.config import TokenizerConfig
+from model.errors import ModelError
+from model.quantizer import Quantizer, downsample
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A batch of pictures as tokens."""
+
+    features: Tensor
+    """(B, Z, N, N): the continuous latent."""
+    indices: list[Tensor]
+    """Per scale k, (B, n_k²): the codebook rows."""
+    last_scale_features: Tensor
+    """(B, Z, N, N): what remained before the last scale's rows were subtracted; minus those rows it is the residual."""
+
+
+class HybridTokenizer(nn.Module):
+    """State-dict keys are the released ones without their prefix `vae.`."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        kernel = config.quant_conv_ks
+        self.quant_conv = nn.Conv2d(config.z_channels, config.z_channels, kernel, padding=kernel // 2)
+        self.post_quant_conv = nn.Conv2d(config.z_channels, config.z_channels, kernel, padding=kernel // 2)
+        self.quantize = Quantizer(config)
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """Pictures (B, 3, S, S) in [-1, 1] to the continuous latent (B, Z, N, N)."""
+        return self.quant_conv(self.encoder(pictures))  # type: ignore[no-any-return]
+
+    def encode(self, pictures: Tensor) -> Encoding:
+        """Pictures (B, 3, S, S) in [-1, 1], S the checkpoint's picture side, to tokens."""
+        side = self.config.picture_side
+        if pictures.ndim != 4 or pictures.shape[1:] != (3, side, side):
+            raise ModelError(f"pictures: shape {tuple(pictures.shape)}: expected (B, 3, {side}, {side})")
+        return self.quantise(self.features(pictures).float())
+
+    @torch.no_grad()
+    def quantise(self, features: Tensor) -> Encoding:
+        """Features (B, Z, N, N), float32, to the indices of every scale and what remained before the last."""
+        quantize, last = self.quantize, self.config.scales - 1
+        b, z = features.shape[:2]
+        latent = torch.zeros_like(features)
+        indices: list[Tensor] = []
+        for k, n in enumerate(self.config.v_patch_nums):
+            remaining = features - latent
+            maps = remaining if k == last else downsample(remaining, n)
+            found = quantize.nearest(maps.permute(0, 2, 3, 1).reshape(-1, z)).reshape(b, n * n)
+            indices.append(found)
+            if k < last:
+                latent = quantize.accumulate(latent, k, quantize.maps_of(found))
+        return Encoding(features, indices, features - latent)
+
+    def latent_of(self, indices: list[Tensor]) -> Tensor:
+        """The discrete latent f̂ (B, Z, N, N) that the indices of all scales add up to."""
+        book = self.quantize.embedding.weight
+        latent = book.new_zeros(len(indices[0]), self.config.z_channels, self.config.side, self.config.side)
+        for k, found in enumerate(indices):
+            latent = self.quantize.accumulate(latent, k, self.quantize.maps_of(found))
+        return latent
+
+    def decode_raw(self, latent: Tensor) -> Tensor:
+        """Latents (B, Z, n, n) to pictures (B, 3, f n, f n), about [-1, 1], not clamped."""
+        if latent.ndim != 4 or latent.shape[1] != self.config.z_channels:
+            raise ModelError(f"latent: shape {tuple(latent.shape)}: expected (B, {self.config.z_channels}, n, n)")
+        return self.decoder(self.post_quant_conv(latent))  # type: ignore[no-any-return]
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Latents (B, Z, n, n) to pictures (B, 3, f n, f n), float32 in [0, 1]."""
+        weight = self.post_quant_conv.weight
+        return (self.decode_raw(latent.to(weight.dtype)).float().clamp(-1, 1) + 1) / 2

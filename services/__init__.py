@@ -1,0 +1,1 @@
+"""One process per stage; strangers to one another."""

@@ -1,0 +1,1 @@
+"""The decoder stage: latents in, image files out."""

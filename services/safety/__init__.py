@@ -1,0 +1,1 @@
+"""The safety stage: prompts in, one score per policy out."""

@@ -1,0 +1,1 @@
+"""The text stage: prompts in, conditioning tensors out."""

@@ -1,0 +1,1 @@
+"""How a checkpoint is made: data, tokenizer, transformer, text, safety, evaluation. Knows nothing of gRPC."""
