@@ -1,0 +1,1 @@
+"""The generated stubs of KEDA's external scaler contract, built from protos/keda by `make protos`; nothing by hand."""
