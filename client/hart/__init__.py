@@ -1,1 +1,86 @@
-"""hart: the Python client of HART cluster. Imports nothing until a name is used; knows no server room."""
+"""hart: the Python client of HART cluster. Imports nothing until a name is used; knows no server room.
+
+import hart
+
+client = hart.Client("127.0.0.1:50051")
+for image in client.generate("a red heart", seed=7):
+    image.save(f"heart-{image.index}.png")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hart.aio import AsyncClient
+    from hart.channel import TLS
+    from hart.client import Client
+    from hart.errors import (
+        Cancelled,
+        DeadlineExceeded,
+        HartError,
+        InternalError,
+        InvalidRequest,
+        Overloaded,
+        PermissionDenied,
+        PromptUnsafe,
+        Unauthenticated,
+        Unavailable,
+    )
+    from hart.pictures import Accepted, Answer, Event, Finished, Image, Preview, Progress
+
+_HOME = {
+    "AsyncClient": "hart.aio",
+    "TLS": "hart.channel",
+    "Client": "hart.client",
+    **dict.fromkeys(
+        (
+            "Cancelled",
+            "DeadlineExceeded",
+            "HartError",
+            "InternalError",
+            "InvalidRequest",
+            "Overloaded",
+            "PermissionDenied",
+            "PromptUnsafe",
+            "Unauthenticated",
+            "Unavailable",
+        ),
+        "hart.errors",
+    ),
+    **dict.fromkeys(("Accepted", "Answer", "Event", "Finished", "Image", "Preview", "Progress"), "hart.pictures"),
+}
+
+__all__ = [
+    "TLS",
+    "Accepted",
+    "Answer",
+    "AsyncClient",
+    "Cancelled",
+    "Client",
+    "DeadlineExceeded",
+    "Event",
+    "Finished",
+    "HartError",
+    "Image",
+    "InternalError",
+    "InvalidRequest",
+    "Overloaded",
+    "PermissionDenied",
+    "Preview",
+    "Progress",
+    "PromptUnsafe",
+    "Unauthenticated",
+    "Unavailable",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'hart' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,101 @@
+"""The asyncio client: hart.client with the waiting done by the event loop."""
+
+# ruff: noqa: ASYNC109 (a timeout here is the deadline that travels with the call)
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar, Unpack
+
+import grpc
+
+from hart import errors, request
+from hart.channel import DEFAULT_ENDPOINT, DEFAULT_MESSAGE_BYTES, TLS, Connection
+from hart.pictures import Answer, Event, event_of
+from hart.v1 import images_pb2, images_pb2_grpc
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """Draws pictures on a cluster; arguments and errors as `hart.Client`. It belongs to the event
+    loop that it is first used in. Cancelling the task that waits cancels the request on the server.
+    """
+
+    def __init__(
+        self,
+        endpoint: str = DEFAULT_ENDPOINT,
+        api_key: str | None = None,
+        tls: TLS | None = None,
+        *,
+        insecure: bool = False,
+    ) -> None:
+        self._connection = Connection(endpoint, api_key, tls, insecure)
+        self._message_bytes = DEFAULT_MESSAGE_BYTES
+        self._channels: list[grpc.aio.Channel] = []
+
+    @property
+    def _stub(self) -> images_pb2_grpc.ImagesAsyncStub:
+        if not self._channels:
+            self._channels.append(self._connection.open_async(self._message_bytes))
+        stub: Any = images_pb2_grpc.ImagesStub(self._channels[-1])
+        return stub  # type: ignore[no-any-return]
+
+    async def generate(
+        self, prompt: str, *, timeout: float | None = None, **options: Unpack[request.Options]
+    ) -> Answer:
+        """Draw, wait for all pictures, and return them; options as in `hart.request.Options`."""
+        message = request.build(prompt, options)
+        return Answer.of(await self._call(self._stub.Generate, message, timeout, message.request_id))
+
+    def stream(
+        self, prompt: str, *, timeout: float | None = None, **options: Unpack[request.Options]
+    ) -> AsyncIterator[Event]:
+        """Draw, and yield events as they come. Closing the iterator cancels the request on the server."""
+        message = request.build(prompt, options)
+        return self._events(message, timeout)
+
+    async def _events(self, message: images_pb2.GenerateRequest, timeout: float | None) -> AsyncIterator[Event]:
+        call: Any = self._stub.GenerateStream(message, timeout=timeout, metadata=self._connection.metadata())
+        try:
+            async for piece in call:
+                event = event_of(piece)
+                if event is not None:
+                    yield event
+        except grpc.RpcError as error:
+            raise errors.from_rpc(error, message.request_id) from None
+        finally:
+            call.cancel()  # Nothing once the stream has ended.
+
+    async def describe(self, *, timeout: float | None = 10) -> images_pb2.DescribeResponse:
+        """What the cluster serves. Where it may send larger answers than expected, later calls take them."""
+        answer: images_pb2.DescribeResponse = await self._call(
+            self._stub.Describe, images_pb2.DescribeRequest(), timeout
+        )
+        if answer.limits.max_answer_bytes > self._message_bytes:
+            self._message_bytes = answer.limits.max_answer_bytes
+            self._channels.append(self._connection.open_async(self._message_bytes))
+        return answer
+
+    async def status(self, *, timeout: float | None = 10) -> images_pb2.StatusResponse:
+        """How the cluster is."""
+        answer: images_pb2.StatusResponse = await self._call(self._stub.Status, images_pb2.StatusRequest(), timeout)
+        return answer
+
+    async def _call(self, method: Callable[..., Any], message: Any, timeout: float | None, request_id: str = "") -> Any:
+        try:
+            return await method(message, timeout=timeout, metadata=self._connection.metadata())
+        except grpc.RpcError as error:
+            raise errors.from_rpc(error, request_id) from None
+
+    async def close(self) -> None:
+        """End every call and the connections."""
+        for channel in self._channels:
+            await channel.close()
+        self._channels.clear()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

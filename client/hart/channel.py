@@ -1,0 +1,106 @@
+"""How a channel to the gateway is made: options, credentials, service config; knows no call."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+DEFAULT_ENDPOINT = "127.0.0.1:50051"
+DEFAULT_MESSAGE_BYTES = 64 * 1024 * 1024
+"""Eight large PNGs pass gRPC's default of 4 MiB."""
+
+
+@dataclass(frozen=True)
+class TLS:
+    """Where the certificates are, each a path to a PEM file."""
+
+    ca: str | Path | None = None
+    """Roots that sign the server's certificate. None: the roots that come with gRPC."""
+    cert: str | Path | None = None
+    """The client's own certificate chain, for mutual TLS; together with `key`."""
+    key: str | Path | None = None
+    """The client's private key."""
+    server_name: str | None = None
+    """The name in the server's certificate, where it is not the endpoint's host."""
+
+    def __post_init__(self) -> None:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("tls: cert and key are given together or not at all")
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Read the files."""
+        ca, key, cert = (Path(path).read_bytes() if path else None for path in (self.ca, self.key, self.cert))
+        return grpc.ssl_channel_credentials(ca, key, cert)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Everything that opening a channel and calling on it needs."""
+
+    endpoint: str = DEFAULT_ENDPOINT
+    """A gRPC target: host:port, dns:///host:port, unix:path."""
+    api_key: str | None = None
+    """Sent as `authorization: Bearer …`."""
+    tls: TLS | None = None
+    """None: plaintext."""
+    insecure: bool = False
+    """Send the API key over plaintext to another machine too."""
+
+    def __post_init__(self) -> None:
+        if self.api_key and self.tls is None and not self.insecure and not is_loopback(self.endpoint):
+            raise ValueError(
+                f"api_key: would travel unencrypted to {self.endpoint!r}; give tls, or insecure=True if that is wanted"
+            )
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes with every call."""
+        return (("authorization", f"Bearer {self.api_key}"),) if self.api_key else ()
+
+    def options(self, message_bytes: int) -> list[tuple[str, Any]]:
+        """Channel options: message size, keepalive, and the service config with its retries."""
+        chosen: list[tuple[str, Any]] = [
+            ("grpc.max_receive_message_length", message_bytes),
+            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.service_config", service_config()),
+        ]
+        if self.tls and self.tls.server_name:
+            chosen.append(("grpc.ssl_target_name_override", self.tls.server_name))
+        return chosen
+
+    def open(self, message_bytes: int = DEFAULT_MESSAGE_BYTES) -> grpc.Channel:
+        """A channel for blocking calls."""
+        if self.tls:
+            return grpc.secure_channel(self.endpoint, self.tls.credentials(), self.options(message_bytes))
+        return grpc.insecure_channel(self.endpoint, self.options(message_bytes))
+
+    def open_async(self, message_bytes: int = DEFAULT_MESSAGE_BYTES) -> grpc.aio.Channel:
+        """A channel for asyncio; inside a running event loop."""
+        if self.tls:
+            return grpc.aio.secure_channel(self.endpoint, self.tls.credentials(), self.options(message_bytes))
+        return grpc.aio.insecure_channel(self.endpoint, self.options(message_bytes))
+
+
+def service_config() -> str:
+    """The published gRPC service config as JSON: retries for UNAVAILABLE, throttled."""
+    text = resources.files("hart").joinpath("service_config.json").read_text("utf-8")
+    return json.dumps(json.loads(text), separators=(",", ":"))
+
+
+def is_loopback(endpoint: str) -> bool:
+    """Whether a target stays on this machine."""
+    if endpoint.startswith(("unix:", "unix-abstract:")):
+        return True
+    host = endpoint.rsplit("/", 1)[-1].rsplit(":", 1)[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

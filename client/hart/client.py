@@ -1,0 +1,100 @@
+"""The blocking client. What is not waiting is in hart.request, hart.pictures, hart.errors and hart.channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, Unpack
+
+import grpc
+
+from hart import errors, request
+from hart.channel import DEFAULT_ENDPOINT, DEFAULT_MESSAGE_BYTES, TLS, Connection
+from hart.pictures import Answer, Event, event_of
+from hart.v1 import images_pb2, images_pb2_grpc
+
+T = TypeVar("T")
+
+
+class Client:
+    """Draws pictures on a cluster. Safe to share between threads; a context manager closes it.
+
+    `endpoint` is host:port. `api_key` is sent as a bearer token. `tls` is None for plaintext (loopback, or by choice
+    with `insecure=True` where a key is sent), else a `hart.TLS`. Timeouts are seconds; None leaves it to the server
+    (60 s). Every call raises a `hart.HartError`.
+    """
+
+    def __init__(
+        self,
+        endpoint: str = DEFAULT_ENDPOINT,
+        api_key: str | None = None,
+        tls: TLS | None = None,
+        *,
+        insecure: bool = False,
+    ) -> None:
+        self._connection = Connection(endpoint, api_key, tls, insecure)
+        self._message_bytes = DEFAULT_MESSAGE_BYTES
+        self._channels: list[grpc.Channel] = []
+        self._open()
+
+    def _open(self) -> None:
+        self._channels.append(self._connection.open(self._message_bytes))
+        self._stub = images_pb2_grpc.ImagesStub(self._channels[-1])
+
+    def generate(self, prompt: str, *, timeout: float | None = None, **options: Unpack[request.Options]) -> Answer:
+        """Draw, wait for all pictures, and return them; options as in `hart.request.Options`."""
+        message = request.build(prompt, options)
+        return Answer.of(self._call(self._stub.Generate, message, timeout, message.request_id))
+
+    def stream(
+        self, prompt: str, *, timeout: float | None = None, **options: Unpack[request.Options]
+    ) -> Iterator[Event]:
+        """Draw, and yield events as they come. Closing the iterator cancels the request on the server."""
+        message = request.build(prompt, options)
+        return self._events(message, timeout)
+
+    def _events(self, message: images_pb2.GenerateRequest, timeout: float | None) -> Iterator[Event]:
+        call: Any = self._stub.GenerateStream(message, timeout=timeout, metadata=self._connection.metadata())
+        try:
+            for event in map(event_of, call):
+                if event is not None:
+                    yield event
+        except grpc.RpcError as error:
+            raise errors.from_rpc(error, message.request_id) from None
+        finally:
+            call.cancel()  # Nothing once the stream has ended.
+
+    def describe(self, *, timeout: float | None = 10) -> images_pb2.DescribeResponse:
+        """What the cluster serves. Where it may send larger answers than expected, later calls take them."""
+        answer = self._call(self._stub.Describe, images_pb2.DescribeRequest(), timeout)
+        if answer.limits.max_answer_bytes > self._message_bytes:
+            self._message_bytes = answer.limits.max_answer_bytes
+            self._open()
+        return answer
+
+    def status(self, *, timeout: float | None = 10) -> images_pb2.StatusResponse:
+        """How the cluster is."""
+        return self._call(self._stub.Status, images_pb2.StatusRequest(), timeout)
+
+    def _call(self, method: Callable[..., T], message: Any, timeout: float | None, request_id: str = "") -> T:
+        # Through a future, so that an interrupt while waiting cancels the request on the server too.
+        call: Any = method.future(message, timeout=timeout, metadata=self._connection.metadata())  # type: ignore[attr-defined]
+        try:
+            answer: T = call.result()
+        except grpc.FutureCancelledError:
+            raise errors.Cancelled("the call was cancelled", grpc.StatusCode.CANCELLED, request_id) from None
+        except grpc.RpcError as error:
+            raise errors.from_rpc(error, request_id) from None
+        finally:
+            call.cancel()
+        return answer
+
+    def close(self) -> None:
+        """End every call and the connections."""
+        for channel in self._channels:
+            channel.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,178 @@
+"""What a caller gets: pictures that can be saved, and the events of a stream; knows no channel."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias, overload
+
+from hart.v1 import decoder_pb2, images_pb2
+
+FORMATS = {
+    "png": decoder_pb2.IMAGE_FORMAT_PNG,
+    "jpeg": decoder_pb2.IMAGE_FORMAT_JPEG,
+    "webp": decoder_pb2.IMAGE_FORMAT_WEBP,
+}
+SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+
+
+def format_name(value: int) -> str:
+    """ "png", "jpeg" or "webp"; "unknown" for a format that this client is too old for."""
+    return next((name for name, number in FORMATS.items() if number == value), "unknown")
+
+
+@dataclass(frozen=True)
+class _File:
+    """An image file in memory."""
+
+    data: bytes = field(repr=False)
+    """The file's bytes."""
+    format: str
+    """ "png", "jpeg" or "webp"."""
+    width: int
+    """Pixels."""
+    height: int
+    """Pixels."""
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the file whole or not at all, and return its path."""
+        target = Path(path)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(self.data)
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(name, 0o666 & ~umask)
+            os.replace(name, target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        return target
+
+
+@dataclass(frozen=True)
+class Image(_File):
+    """A finished picture."""
+
+    index: int
+    """From 0 to the number of pictures asked for, less one."""
+    seed: int
+    """This picture's own: asked for alone with it, the same picture comes."""
+
+    @classmethod
+    def of(cls, message: images_pb2.Image) -> Image:
+        """From the wire."""
+        return cls(
+            data=message.data,
+            format=format_name(message.format),
+            width=message.width,
+            height=message.height,
+            index=message.index,
+            seed=message.seed,
+        )
+
+
+@dataclass(frozen=True)
+class Preview(_File):
+    """A picture so far, small."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The first event: the request is valid and work begins."""
+
+    request_id: str
+    seeds: tuple[int, ...]
+    """One per picture."""
+    scales: int
+    """Scales per picture: the progress events to come for each."""
+    trace_id: str
+    model: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A scale of a picture is done."""
+
+    image: int
+    """Which picture, from 0."""
+    scale: int
+    """Which scale, from 0."""
+    side: int
+    """The side of its token map."""
+    scales: int
+    """How many the picture has."""
+    preview: Preview | None = None
+    """Where previews were asked for."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last event."""
+
+    report: images_pb2.Report
+    """The verdict, the timings, the notices, the model."""
+
+
+Event: TypeAlias = Accepted | Progress | Image | Finished
+
+
+@dataclass(frozen=True)
+class Answer(Sequence[Image]):
+    """The pictures of one request, in order of their index, and the report about them."""
+
+    images: tuple[Image, ...]
+    report: images_pb2.Report
+
+    @classmethod
+    def of(cls, message: images_pb2.GenerateResponse) -> Answer:
+        """From the wire."""
+        return cls(tuple(sorted(map(Image.of, message.images), key=lambda image: image.index)), message.report)
+
+    @overload
+    def __getitem__(self, index: int) -> Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Image, ...]: ...
+    def __getitem__(self, index: int | slice) -> Image | tuple[Image, ...]:
+        return self.images[index]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[Image]:
+        return iter(self.images)
+
+
+def event_of(message: images_pb2.GenerateEvent) -> Event | None:
+    """An event from the wire; None for a kind that this client is too old for."""
+    match message.WhichOneof("event"):
+        case "accepted":
+            start = message.accepted
+            return Accepted(
+                start.request_id,
+                tuple(start.seeds),
+                start.scales,
+                start.trace_id,
+                start.model.name,
+                start.model.digest,
+            )
+        case "progress":
+            return _progress_of(message.progress)
+        case "image":
+            return Image.of(message.image)
+        case "finished":
+            return Finished(message.finished.report)
+    return None
+
+
+def _progress_of(message: images_pb2.Progress) -> Progress:
+    preview = None
+    if message.HasField("preview"):
+        small = message.preview
+        preview = Preview(small.data, format_name(small.format), small.width, small.height)
+    return Progress(message.image, message.scale, message.side, message.scales, preview)

@@ -1,0 +1,70 @@
+"""Keyword arguments to a GenerateRequest; the server knows the limits, this file only the types."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TypedDict
+
+from hart.errors import InvalidRequest
+from hart.pictures import FORMATS
+from hart.v1 import images_pb2
+
+
+class Options(TypedDict, total=False):
+    """What a request may say beside its prompt; an absent option (or None) takes the server's default."""
+
+    model: str | None
+    """A model's name. Default: the only one."""
+    images: int | None
+    """How many pictures, 1 to 8. Default 1."""
+    seed: int | None
+    """The first picture's seed, unsigned 64 bits. Default: drawn, and returned."""
+    guidance: float | None
+    """How strongly to follow the prompt, 0 to 20. Default 4.5."""
+    smooth: bool | None
+    """Soft tokens. Default true."""
+    top_p: float | None
+    """Nucleus sampling, 0 (off) to 1. Default 0."""
+    format: str | None
+    """ "png", "jpeg" or "webp". Default "png"."""
+    quality: int | None
+    """JPEG and WEBP, 1 to 100. Default 92."""
+    preview_every: int | None
+    """A small preview with every n-th scale; only for streams. Default 0: none."""
+    metadata: bool | None
+    """Write the recipe into the pictures. Default true."""
+    request_id: str | None
+    """Makes a repeat harmless. Default: made here, so that the channel's own retries are."""
+
+
+def build(prompt: str, options: Options) -> images_pb2.GenerateRequest:
+    """The request message; InvalidRequest names every option that is unknown or of a wrong type."""
+    request = images_pb2.GenerateRequest()
+    chosen: dict[str, object] = {"prompt": prompt, **options}
+    if chosen.get("request_id") is None:
+        chosen["request_id"] = uuid.uuid4().hex
+    bad: dict[str, str] = {}
+    for name, value in chosen.items():
+        if name != "prompt" and name not in Options.__annotations__:
+            bad[name] = "there is no such option"
+        elif value is not None or name == "prompt":
+            _set(request, name, value, bad)
+    if bad:
+        text = "; ".join(f"{name}: {why}" for name, why in bad.items())
+        raise InvalidRequest(text, request_id=str(chosen["request_id"]), fields=bad)
+    return request
+
+
+def _set(request: images_pb2.GenerateRequest, name: str, value: object, bad: dict[str, str]) -> None:
+    if name == "format":
+        if not isinstance(value, str) or value.lower() not in FORMATS:
+            bad[name] = f"{value!r} is not one of {', '.join(FORMATS)}"
+            return
+        value = FORMATS[value.lower()]
+    if isinstance(value, bool) and name not in ("smooth", "metadata"):
+        bad[name] = f"{value!r} is not a number or text"
+        return
+    try:
+        setattr(request, name, value)
+    except (TypeError, ValueError) as error:  # A wrong type, a number out of the field's range, a lone surrogate.
+        bad[name] = f"{value!r} does not fit: {error}"
