@@ -1,6 +1,5 @@
 """The VQGAN encoder and decoder networks (spec, section 5). Know no codebook."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

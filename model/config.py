@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,9 @@ class _Config:
         try:
             values = json.loads(path.read_text())
         except FileNotFoundError:
-            raise ConfigError(f"{path}: no such file; a checkpoint folder has llm/ and tokenizer/, each with one") from None
+            raise ConfigError(
+                f"{path}: no such file; a checkpoint folder has llm/ and tokenizer/, each with one"
+            ) from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: not JSON: {error}") from None
         if not isinstance(values, dict):
@@ -130,6 +133,11 @@ class TransformerConfig(_Config):
     @property
     def head_dim(self) -> int:
         return self.embed_dim // self.num_heads
+
+    @property
+    def attention_scale(self) -> float:
+        """What scores are multiplied by: a quarter of the usual, since the weights were trained so."""
+        return 1.0 if self.attn_l2_norm else 0.25 / math.sqrt(self.head_dim)
 
     @property
     def scales(self) -> int:

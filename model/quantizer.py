@@ -1,6 +1,5 @@
 """The residual quantizer: a codebook, and the sum of scales that makes the hybrid latent (spec, section 5)."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -1,0 +1,146 @@
+"""The residual diffusion: continuous residual tokens, each token on its own (spec, section 4)."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.layers import SinusoidEmbedding
+
+TRAINING_STEPS = 1000
+RESIDUAL_SCALE = 0.6
+"""What a drawn residual is multiplied by; the head is trained on targets divided by it."""
+
+
+class _ResBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.in_ln = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 3 * width))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        shift, scale, gate = self.adaLN_modulation(y).chunk(3, dim=-1)
+        return x + gate * self.mlp(self.in_ln(x) * (1 + scale) + shift)  # type: ignore[no-any-return]
+
+
+class _FinalLayer(nn.Module):
+    def __init__(self, width: int, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, channels)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(y).chunk(2, dim=-1)
+        return self.linear(F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift)  # type: ignore[no-any-return]
+
+
+class DiffusionNet(nn.Module):
+    """Predicts the noise in x and how wide the next step's noise is."""
+
+    def __init__(self, channels: int, condition: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.time_embed = SinusoidEmbedding(width)
+        self.cond_embed = nn.Linear(condition, width)
+        self.input_proj = nn.Linear(channels, width)
+        self.res_blocks = nn.ModuleList(_ResBlock(width) for _ in range(depth))
+        self.final_layer = _FinalLayer(width, 2 * channels)
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """x (..., Z), t (1,) or (rows,) in steps of the 1000-step schedule, condition (..., C): (ε, v), each (..., Z)."""
+        return self.denoise(x, self.time_embed(t) + self.cond_embed(condition))
+
+    def denoise(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The same with time and condition embedded and added already, y (..., W)."""
+        h = self.input_proj(x.to(y.dtype))
+        for block in self.res_blocks:
+            h = block(h, y)
+        noise, width = self.final_layer(h, y).float().chunk(2, dim=-1)
+        return noise, width
+
+
+@dataclass(frozen=True)
+class Step:
+    """The constants of one denoising step."""
+
+    t: int
+    """The step's number in the 1000-step schedule, which the net is given."""
+    alpha_bar: float
+    alpha_bar_before: float
+    beta: float
+    variance: float
+    """Posterior variance; the first entry replaced by the second, so that its logarithm exists."""
+
+    @property
+    def from_start(self) -> float:
+        return math.sqrt(self.alpha_bar_before) * self.beta / (1 - self.alpha_bar)
+
+    @property
+    def from_here(self) -> float:
+        return math.sqrt(1 - self.beta) * (1 - self.alpha_bar_before) / (1 - self.alpha_bar)
+
+
+def cosine_alpha_bars() -> list[float]:
+    """ᾱ after each of the 1000 steps."""
+
+    def bar(u: float) -> float:
+        return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    product, bars = 1.0, []
+    for i in range(TRAINING_STEPS):
+        product *= 1 - min(1 - bar((i + 1) / TRAINING_STEPS) / bar(i / TRAINING_STEPS), 0.999)
+        bars.append(product)
+    return bars
+
+
+def respaced(steps: int) -> list[Step]:
+    """The schedule of `steps` kept steps, in rising order; sampling runs it backwards. steps=1000 is training's."""
+    bars = cosine_alpha_bars()
+    kept = [round(i * (TRAINING_STEPS - 1) / (steps - 1)) for i in range(steps)]
+    before = [1.0, *(bars[t] for t in kept[:-1])]
+    betas = [1 - bars[t] / prior for t, prior in zip(kept, before, strict=True)]
+    variances = [beta * (1 - prior) / (1 - bars[t]) for t, prior, beta in zip(kept, before, betas, strict=True)]
+    variances[0] = variances[1]
+    return [
+        Step(t, bars[t], prior, beta, variance)
+        for t, prior, beta, variance in zip(kept, before, betas, variances, strict=True)
+    ]
+
+
+class ResidualDiffusion(nn.Module):
+    def __init__(self, channels: int, condition: int, width: int, depth: int, steps: int) -> None:
+        super().__init__()
+        self.net = DiffusionNet(channels, condition, width, depth)
+        self.schedule = respaced(steps)
+
+    def sample(self, condition: Tensor, guidance: Tensor, start: Tensor, step_noise: Callable[[int], Tensor]) -> Tensor:
+        """Draws one residual per token.
+
+        condition (n, 2, L, C): conditional and unconditional rows; guidance (n,): t; start (n, L, Z): standard normal;
+        step_noise(j): (n, L, Z), standard normal, for executed step j. Returns (n, L, Z), float32.
+        """
+        t = guidance.float()[:, None, None]
+        embedded = self.net.cond_embed(condition)
+        # Filled on the device: a tensor made on the host would make the host wait inside a picture.
+        times = self.net.time_embed(
+            torch.cat([torch.full((1,), float(step.t), device=condition.device) for step in self.schedule])
+        )
+        x = start
+        for j, step in enumerate(reversed(self.schedule)):
+            noise, width = self.net.denoise(x[:, None], embedded + times[len(self.schedule) - 1 - j])
+            guided = (1 + t) * noise[:, 0] - t * noise[:, 1]
+            x = _posterior(x, guided, width[:, 0], step, None if j == len(self.schedule) - 1 else step_noise(j))
+        return x * RESIDUAL_SCALE
+
+
+def _posterior(x: Tensor, noise: Tensor, width: Tensor, step: Step, fresh: Tensor | None) -> Tensor:
+    start = (x / math.sqrt(step.alpha_bar) - math.sqrt(1 / step.alpha_bar - 1) * noise).clamp(-1, 1)
+    mean = step.from_start * start + step.from_here * x
+    if fresh is None:
+        return mean
+    share = (width + 1) / 2
+    log_variance = share * math.log(step.beta) + (1 - share) * math.log(step.variance)
+    return mean + (0.5 * log_variance).exp() * fresh

@@ -1,0 +1,279 @@
+"""Generation by scale: a state per picture, and one function that advances a batch of states by one scale (spec, section 3).
+
+Whoever holds states decides which advance together: a loop draws one picture, a scheduler interleaves many.
+Nothing here waits for the device.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model import noise as randomness
+from model.errors import ModelError, SettingError
+from model.noise import Noise
+from model.quantizer import Quantizer
+from model.sampling import draw_tokens, guide, keep_top_k, keep_top_p, soft_weights
+from model.slab import BRANCHES, Slab
+from model.transformer import Pooled, Transformer
+
+LARGEST_GUIDANCE = 20.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a caller may choose for a picture besides its prompt and seed."""
+
+    guidance: float = 4.5
+    """How strongly the prompt pulls, 0 to 20; it grows from 0 at the first scale to this at the last."""
+    smooth: bool = True
+    """Whether embeddings are soft mixtures of the codebook (the released default) or the drawn rows."""
+    top_p: float = 0.0
+    """Nucleus sampling's mass, 0 to 1; 0 is off."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.guidance <= LARGEST_GUIDANCE:
+            raise SettingError("guidance", f"{self.guidance}: expected 0 to {LARGEST_GUIDANCE:g}")
+        if not 0 <= self.top_p <= 1:
+            raise SettingError("top_p", f"{self.top_p}: expected 0 (off) to 1")
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Text conditioning of one or more prompts."""
+
+    context: Tensor
+    """(..., T, context_dim), float32."""
+    mask: Tensor
+    """(..., T), bool: which slots hold prompt tokens."""
+    positions: Tensor
+    """(..., T), int64: cumsum(mask) - 1."""
+
+    def __getitem__(self, i: int) -> "Conditioning":
+        return Conditioning(self.context[i], self.mask[i], self.positions[i])
+
+    def to(self, device: torch.device) -> "Conditioning":
+        return Conditioning(self.context.to(device), self.mask.to(device), self.positions.to(device))
+
+
+@dataclass
+class State:
+    """A picture in flight. `scale` is the next one to be drawn; at S the latent is final."""
+
+    slot: int
+    settings: Settings
+    noise: Noise
+    conditioning: Conditioning
+    embedded: Tensor | None
+    """The embedded context (T, C), until the first scale has read it."""
+    pooled: Pooled
+    """Of both branches: (2, C) and (2, 2C)."""
+    last_positions: Tensor
+    """(2,): the position of the last context slot, conditional and unconditional."""
+    latent: Tensor
+    """f̂ so far, (Z, N, N), float32."""
+    next_map: Tensor | None = None
+    """What scale `scale` reads, (Z, n, n); None before the first scale."""
+    tokens: Tensor | None = None
+    """The indices (n², ) drawn at the scale before."""
+    scale: int = 0
+
+
+class Generator:
+    """A transformer, the quantizer whose codes it predicts, and slots for pictures in flight. One thread uses it."""
+
+    def __init__(self, transformer: Transformer, quantizer: Quantizer, slots: int = 1) -> None:
+        if slots < 1:
+            raise ModelError(f"slots = {slots}: expected at least 1")
+        self.config = transformer.config
+        self.transformer, self.quantizer = transformer, quantizer
+        self.device = transformer.word_embed.weight.device
+        self.slab = Slab(self.config, slots, self.device, transformer.dtype)
+        self.free = list(range(slots))
+        self._prefill_unconditional()
+
+    @property
+    def scales(self) -> int:
+        return self.config.scales
+
+    def begin(self, conditioning: Conditioning, noise: Noise, settings: Settings) -> State:
+        """Takes a free slot for one prompt's conditioning, (T, context_dim). Raises ModelError if there is none."""
+        wanted = (self.config.context_token, self.config.context_dim)
+        if tuple(conditioning.context.shape) != wanted:
+            raise ModelError(f"context: shape {tuple(conditioning.context.shape)}: expected {wanted}")
+        for name in ("mask", "positions"):
+            shape = tuple(getattr(conditioning, name).shape)
+            if shape != wanted[:1]:
+                raise ModelError(f"{name}: shape {shape}: expected {wanted[:1]}")
+        if not self.free:
+            raise ModelError(f"all {self.slab.slots} slots are taken")
+        return self._begin(self.free.pop(0), conditioning.to(self.device), noise, settings)
+
+    @torch.inference_mode()
+    def _begin(self, slot: int, conditioning: Conditioning, noise: Noise, settings: Settings) -> State:
+        embedded = self.transformer.embed_context(conditioning.context[None])
+        pooled = self.transformer.pool(embedded, conditioning.mask[None])
+        side = self.config.side
+        return State(
+            slot=slot,
+            settings=settings,
+            noise=noise,
+            conditioning=conditioning,
+            embedded=embedded[0],
+            pooled=_join(torch.cat, [pooled, self._unconditional]),
+            last_positions=torch.stack([conditioning.positions[-1], torch.zeros_like(conditioning.positions[-1])]),
+            latent=torch.zeros(self.quantizer.embedding.embedding_dim, side, side, device=self.device),
+        )
+
+    def release(self, state: State) -> None:
+        """Gives the slot back; the state must not be advanced afterwards. Releasing twice is an error."""
+        if state.slot in self.free:
+            raise ModelError(f"slot {state.slot} is free already")
+        self.free.append(state.slot)
+        self.free.sort()
+
+    @torch.inference_mode()
+    def advance(self, states: Sequence[State]) -> None:
+        """Draws the next scale of states that stand at the same one."""
+        k = self._common_scale(states)
+        last = k == self.scales - 1
+        # The last scale is drawn with the guidance and temperature of the one before: the weights were trained so.
+        ratio = (min(k, self.scales - 2)) / (self.scales - 1)
+        hidden = self.forward(states)
+        t = self._vector([state.settings.guidance * ratio for state in states])
+        logits = self._filter(states, guide(self.logits(states, hidden), t), k)
+        tokens, embeddings = self._draw(states, logits, k, ratio)
+        if last:
+            embeddings = embeddings + self._residual(states, hidden, tokens, t)
+        latent = torch.stack([state.latent for state in states])
+        latent = self.quantizer.accumulate(latent, k, self.quantizer.as_map(embeddings))
+        maps = None if last else self.quantizer.next_map(latent, k)
+        for i, state in enumerate(states):
+            state.latent, state.tokens, state.scale, state.embedded = latent[i], tokens[i], k + 1, None
+            state.next_map = None if maps is None else maps[i]
+
+    @torch.inference_mode()
+    def forward(self, states: Sequence[State]) -> Tensor:
+        """The last block's output for the scale at which the states stand, (n, 2, L, C).
+
+        Keeps the step's keys and values in the states' slots; running it again keeps the same ones.
+        """
+        k = self._common_scale(states)
+        if k == 0:
+            return self._forward_context(states)
+        net = self.transformer
+        x = net.embed_map(torch.stack([_present(state.next_map) for state in states]), k)
+        x = x.repeat_interleave(BRANCHES, dim=0)  # rows: state by state, conditional then unconditional
+        rows = [BRANCHES * state.slot + branch for state in states for branch in range(BRANCHES)]
+        rotary = net.rotary_map(k, torch.cat([state.last_positions for state in states]))
+        pooled = _join(torch.cat, [state.pooled for state in states]).block
+        attend = self.slab.attend_last if k == self.scales - 1 else self.slab.attend_kept
+        start = self.config.context_token + sum(n * n for n in self.config.patch_nums[1:k])
+        x = self._blocks(x, pooled, rotary, lambda layer, q, k, v: attend(layer, rows, start, q, k, v))
+        return x.unflatten(0, (len(states), BRANCHES))
+
+    def logits(self, states: Sequence[State], hidden: Tensor) -> Tensor:
+        """Hidden (n, 2, L, C) to logits (n, 2, L, V) before guidance."""
+        head = _join(torch.cat, [state.pooled for state in states]).head
+        return self.transformer.logits(hidden.flatten(0, 1), head).unflatten(0, hidden.shape[:2])
+
+    def _forward_context(self, states: Sequence[State]) -> Tensor:
+        """The first step: the conditional rows read their context; the unconditional one was read at the start."""
+        net = self.transformer
+        x = torch.stack([_present(state.embedded) for state in states]) + net.level(0)
+        rows = [BRANCHES * state.slot for state in states]
+        rotary = net.rotary_context(torch.stack([state.conditioning.positions for state in states]))
+        block = _join(torch.stack, [state.pooled for state in states]).block
+        pooled = None if block is None else block[:, 0]
+        x = self._blocks(x, pooled, rotary, lambda layer, q, k, v: self.slab.attend_kept(layer, rows, 0, q, k, v))
+        conditional = x[:, -1:]
+        return torch.stack([conditional, self._unconditional_hidden.expand_as(conditional)], dim=1)
+
+    @torch.inference_mode()
+    def _prefill_unconditional(self) -> None:
+        """Reads the empty context once, for everybody: its keys and values are the same in every slot for good."""
+        net, config = self.transformer, self.config
+        embedded = net.embed_context(torch.zeros(1, config.context_token, config.context_dim, device=self.device))
+        mask = torch.zeros(1, config.context_token, dtype=torch.bool, device=self.device)
+        mask[:, 0] = True
+        self._unconditional = net.pool(embedded, mask)
+        rotary = net.rotary_context(torch.zeros_like(mask, dtype=torch.int64))
+        x = self._blocks(
+            embedded + net.level(0),
+            self._unconditional.block,
+            rotary,
+            lambda layer, q, k, v: self.slab.attend_kept(layer, [1], 0, q, k, v),
+        )
+        self._unconditional_hidden = x[:, -1:]
+        context = slice(0, config.context_token)
+        for kept in (self.slab.keys, self.slab.values):
+            kept[:, 3::BRANCHES, :, context] = kept[:, 1:2, :, context]
+
+    def _blocks(
+        self,
+        x: Tensor,
+        pooled: Tensor | None,
+        rotary: "object",
+        attend: Callable[[int, Tensor, Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        for layer, block in enumerate(self.transformer.blocks):
+            x = block(x, pooled, rotary, lambda q, k, v, layer=layer: attend(layer, q, k, v))
+        return x
+
+    def _filter(self, states: Sequence[State], logits: Tensor, k: int) -> Tensor:
+        logits = keep_top_k(logits, k)
+        if any(state.settings.top_p > 0 for state in states):
+            logits = keep_top_p(logits, self._vector([state.settings.top_p for state in states]))
+        return logits
+
+    def _draw(self, states: Sequence[State], logits: Tensor, k: int, ratio: float) -> tuple[Tensor, Tensor]:
+        """Indices (n, L) and embeddings (n, L, Z), each state in its own mode."""
+        sources = [state.noise for state in states]
+        shape = (logits.shape[1], logits.shape[2])
+        tokens = draw_tokens(logits, randomness.draw(sources, randomness.TOKEN_DRAW, k, 0, shape))
+        embeddings = self.quantizer.embedding(tokens)
+        smooth = [i for i, state in enumerate(states) if state.settings.smooth]
+        if smooth:
+            gumbel = randomness.draw([sources[i] for i in smooth], randomness.GUMBEL, k, 0, shape)
+            chosen = logits if len(smooth) == len(states) else torch.stack([logits[i] for i in smooth])
+            soft = soft_weights(chosen, gumbel, ratio) @ self.quantizer.embedding.weight
+            for i, mixture in zip(smooth, soft, strict=True):
+                embeddings[i] = mixture
+        return tokens, embeddings
+
+    def _residual(self, states: Sequence[State], hidden: Tensor, tokens: Tensor, t: Tensor) -> Tensor:
+        """Residual tokens (n, L, Z) of the last scale."""
+        sources, k = [state.noise for state in states], self.scales - 1
+        codes = self.quantizer.embedding(tokens)
+        shape = (codes.shape[1], codes.shape[2])
+        condition = self.transformer.diffusion_condition(hidden, codes[:, None])
+        return self.transformer.diffloss.sample(
+            condition,
+            t,
+            randomness.draw(sources, randomness.DIFFUSION_START, k, 0, shape),
+            lambda step: randomness.draw(sources, randomness.DIFFUSION_STEP, k, step, shape),
+        )
+
+    def _vector(self, values: list[float]) -> Tensor:
+        return torch.cat([torch.full((1,), value, device=self.device) for value in values])
+
+    def _common_scale(self, states: Sequence[State]) -> int:
+        scales = {state.scale for state in states}
+        if len(scales) != 1:
+            raise ModelError(f"states at scales {sorted(scales)}: only states at the same scale advance together")
+        (k,) = scales
+        if k >= self.scales:
+            raise ModelError(f"scale {k}: the picture is finished; it has {self.scales} scales")
+        return k
+
+
+def _join(how: Callable[[list[Tensor]], Tensor], parts: Sequence[Pooled]) -> Pooled:
+    blocks = [part.block for part in parts if part.block is not None]
+    return Pooled(how(blocks) if blocks else None, how([part.head for part in parts]))
+
+
+def _present(tensor: Tensor | None) -> Tensor:
+    if tensor is None:
+        raise ModelError("the state was not advanced from its first scale on")
+    return tensor

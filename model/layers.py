@@ -1,0 +1,100 @@
+"""The layers that the transformer and the residual diffusion are made of (spec, sections 2 to 4)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ROTARY_BASE = 10000.0
+SINUSOID_WIDTH = 256
+
+
+class RMSNorm(nn.Module):
+    """x·rsqrt(mean(x²) + eps), statistics in float32, rounded to x's dtype before the weight is applied."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), x.shape[-1:], eps=self.eps).to(x.dtype) * self.weight
+
+
+class LlamaMLP(nn.Module):
+    def __init__(self, width: int, ratio: float) -> None:
+        super().__init__()
+        hidden = 256 * int((2 * width * ratio / 3 + 255) // 256)
+        self.gate_proj = nn.Linear(width, hidden, bias=False)
+        self.up_proj = nn.Linear(width, hidden, bias=False)
+        self.down_proj = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
+
+
+class Gpt2MLP(nn.Module):
+    def __init__(self, width: int, ratio: float) -> None:
+        super().__init__()
+        hidden = round(width * ratio)
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))  # type: ignore[no-any-return]
+
+
+class SinusoidEmbedding(nn.Module):
+    """A number's 256-wide sinusoid (cosines first) through Linear, SiLU, Linear."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(SINUSOID_WIDTH, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Numbers (n,) to (n, width), in the weights' dtype."""
+        half = SINUSOID_WIDTH // 2
+        j = torch.arange(half, device=numbers.device, dtype=torch.float32)
+        angles = numbers.float()[:, None] * torch.exp(-math.log(10000) * j / half)
+        waves = torch.cat([angles.cos(), angles.sin()], dim=1)
+        return self.mlp(waves.to(self.mlp[0].weight.dtype))  # type: ignore[no-any-return]
+
+
+class Rotary:
+    """Cosines and sines (rows, 1, L, d) of rotary embeddings, float32, and their use."""
+
+    def __init__(self, angles: Tensor) -> None:
+        """angles: (rows, L, d)."""
+        self.cos = angles.cos().unsqueeze(1)
+        self.sin = angles.sin().unsqueeze(1)
+
+    @classmethod
+    def of_positions(cls, positions: Tensor, head_dim: int) -> "Rotary":
+        """Context tokens: positions (rows, T), one frequency per pair of elements."""
+        angles = positions.float()[:, :, None] * _frequencies(head_dim // 2, positions.device)
+        return cls(torch.cat([angles, angles], dim=2))
+
+    @classmethod
+    def of_map(cls, side: int, latent_side: int, offsets: Tensor, head_dim: int) -> "Rotary":
+        """Image tokens of a scale: coordinates stretched to the latent's side, offset (rows,) by the prompt's end.
+
+        The angles are (r, r, c, c) while elements pair up j with j + d/2, so that an element and its partner turn
+        with different axes. The weights were trained with this.
+        """
+        line = torch.arange(side, device=offsets.device, dtype=torch.float32) / side * latent_side
+        frequencies = _frequencies(head_dim // 4, offsets.device)
+        along = (line[None, :] + offsets.float()[:, None])[:, :, None] * frequencies  # (rows, side, d/4)
+        r = along[:, :, None, :].expand(-1, side, side, -1).flatten(1, 2)
+        c = along[:, None, :, :].expand(-1, side, side, -1).flatten(1, 2)
+        return cls(torch.cat([r, r, c, c], dim=2))
+
+    def apply(self, x: Tensor) -> Tensor:
+        """x: (rows, H, L, d)."""
+        half = x.shape[-1] // 2
+        turned = torch.cat([-x[..., half:], x[..., :half]], dim=-1)
+        return x * self.cos.to(x.dtype) + turned * self.sin.to(x.dtype)
+
+
+def _frequencies(count: int, device: torch.device) -> Tensor:
+    return ROTARY_BASE ** (-torch.arange(count, device=device, dtype=torch.float32) / count)

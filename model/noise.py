@@ -1,0 +1,76 @@
+"""Where a picture's random numbers come from: its own seed, or a recording. Never a shared generator (spec, section 8)."""
+
+import secrets
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from model.errors import SettingError
+from model.philox import exponentials, key_of, normals, philox, words
+
+TOKEN_DRAW, GUMBEL, DIFFUSION_START, DIFFUSION_STEP = range(4)
+LARGEST_SEED = 2**64 - 1
+DRAWN_SEED_BITS = 53  # what JSON and JavaScript hold exactly
+
+
+class Noise(Protocol):
+    """One picture's random numbers. Shapes are (rows, columns) of that picture."""
+
+    def draw(self, purpose: int, scale: int, step: int, shape: tuple[int, int]) -> Tensor:
+        """Standard exponentials for TOKEN_DRAW and GUMBEL, standard normals for the diffusion; float32."""
+
+
+class SeededNoise:
+    """Noise that is a function of a 64-bit seed alone."""
+
+    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+        if not 0 <= seed <= LARGEST_SEED:
+            raise SettingError("seed", f"{seed}: expected 0 to 2^64-1")
+        self.seed = seed
+        self.key = torch.tensor(key_of(seed), dtype=torch.int64).to(device)
+
+    def draw(self, purpose: int, scale: int, step: int, shape: tuple[int, int]) -> Tensor:
+        return _seeded(self.key[None], purpose, scale, step, shape)[0]
+
+
+class RecordedNoise:
+    """Noise that was written down: tensors by (purpose, scale, step)."""
+
+    def __init__(self, tensors: dict[tuple[int, int, int], Tensor]) -> None:
+        self.tensors = tensors
+
+    def draw(self, purpose: int, scale: int, step: int, shape: tuple[int, int]) -> Tensor:
+        recorded = self.tensors[purpose, scale, step].float()
+        if recorded.shape != shape:
+            raise SettingError("noise", f"recorded as {tuple(recorded.shape)} where {shape} is drawn")
+        return recorded
+
+
+def draw(sources: Sequence[Noise], purpose: int, scale: int, step: int, shape: tuple[int, int]) -> Tensor:
+    """The noise of a batch of pictures, (n, rows, columns): each picture's own, drawn at once where all are seeded."""
+    seeded = [source for source in sources if isinstance(source, SeededNoise)]
+    if len(seeded) == len(sources):
+        return _seeded(torch.stack([source.key for source in seeded]), purpose, scale, step, shape)
+    return torch.stack([source.draw(purpose, scale, step, shape) for source in sources])
+
+
+def _seeded(keys: Tensor, purpose: int, scale: int, step: int, shape: tuple[int, int]) -> Tensor:
+    count = shape[0] * shape[1]
+    drawn = words(keys, count + count % 2, scale, purpose, step)
+    values = exponentials(drawn) if purpose in (TOKEN_DRAW, GUMBEL) else normals(drawn)
+    return values[:, :count].unflatten(1, shape)
+
+
+def draw_seed() -> int:
+    """A fresh seed of 53 bits."""
+    return secrets.randbits(DRAWN_SEED_BITS)
+
+
+def seed_of_image(seed: int, i: int) -> int:
+    """The seed of image i of a request, so that it can be made again alone; image 0 has the request's own."""
+    if i == 0:
+        return seed
+    low, high, _, _ = philox((i, 0, 0xFFFFFFFF, 0), key_of(seed))
+    return (low | high << 32) & (2**DRAWN_SEED_BITS - 1)

@@ -1,0 +1,165 @@
+"""The transformer that predicts a picture's tokens scale by scale (spec, sections 2 and 3). Keeps no state of a picture."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.config import TransformerConfig
+from model.diffusion import ResidualDiffusion
+from model.layers import Gpt2MLP, LlamaMLP, RMSNorm, Rotary, SinusoidEmbedding
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Queries, keys and values of a step, each (rows, H, L, d), to what the queries gathered, of the same shape."""
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """A context, pooled to what modulates the blocks and the head. Fields are None where the config has no use for them."""
+
+    block: Tensor | None
+    """(rows, C)."""
+    head: Tensor
+    """(rows, 2C): scale and bias of the head's norm, float32."""
+
+
+class Attention(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        width, self.heads = config.embed_dim, config.num_heads
+        self.qkv_proj = nn.Linear(width, 3 * width, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(width))
+        self.v_bias = nn.Parameter(torch.zeros(width))
+        self.proj = nn.Linear(width, width)
+        self.l2_norm = config.attn_l2_norm
+        if self.l2_norm:
+            self.scale_mul_1H11 = nn.Parameter(torch.full((1, self.heads, 1, 1), math.log(4.0)))
+        self.scale = config.attention_scale
+
+    def forward(self, x: Tensor, rotary: Rotary, attend: Attend) -> Tensor:
+        rows, length, width = x.shape
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        qkv = F.linear(x, self.qkv_proj.weight, bias).view(rows, length, 3, self.heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (rows, H, L, d)
+        if self.l2_norm:
+            q = F.normalize(q, dim=-1) * self.scale_mul_1H11.clamp(max=math.log(100)).exp()
+            k = F.normalize(k, dim=-1)
+        gathered = attend(rotary.apply(q), rotary.apply(k), v)
+        return self.proj(gathered.transpose(1, 2).reshape(rows, length, width))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        width = config.embed_dim
+        self.ln_wo_grad = RMSNorm(width, config.norm_eps)  # one norm, used twice
+        self.attn = Attention(config)
+        self.ffn = (LlamaMLP if config.mlp_type == "llama" else Gpt2MLP)(width, config.mlp_ratio)
+        self.adaptive, self.shared = not config.disable_aln, config.disable_aln and config.shared_aln
+        if self.adaptive:
+            self.ada_lin = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        if self.shared:
+            self.scale_shift_table = nn.Parameter(torch.zeros(6, width))
+
+    def forward(self, x: Tensor, pooled: Tensor | None, rotary: Rotary, attend: Attend) -> Tensor:
+        """x (rows, L, C), pooled (rows, C) or None for a config without modulation."""
+        norm = self.ln_wo_grad
+        if pooled is None:
+            x = x + self.attn(norm(x), rotary, attend)
+            return x + self.ffn(norm(x))  # type: ignore[no-any-return]
+        six = self.ada_lin(pooled).unflatten(1, (6, -1)) if self.adaptive else self.scale_shift_table + pooled[:, None]
+        gain1, gain2, scale1, scale2, bias1, bias2 = six.unsqueeze(2).unbind(1)  # each (rows, 1, C)
+        x = x + gain1 * self.attn(norm(x) * (1 + scale1) + bias1, rotary, attend)
+        return x + gain2 * self.ffn(norm(x) * (1 + scale2) + bias2)  # type: ignore[no-any-return]
+
+
+class HeadNorm(nn.Module):
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.ln_wo_grad = RMSNorm(width, eps)
+        self.ada_lin = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """x (rows, L, C), modulation (rows, 2C)."""
+        scale, bias = modulation[:, None].chunk(2, dim=2)
+        return self.ln_wo_grad(x) * (1 + scale) + bias  # type: ignore[no-any-return]
+
+
+class Transformer(nn.Module):
+    """State-dict keys are the released ones. V is the tokenizer's vocabulary, Z its channels."""
+
+    def __init__(self, config: TransformerConfig, vocab_size: int, z_channels: int) -> None:
+        super().__init__()
+        self.config = config
+        width = config.embed_dim
+        self.word_embed = nn.Linear(z_channels, width)
+        self.context_embed = nn.Linear(config.context_dim, width)
+        if config.use_context_norm:
+            self.context_norm = RMSNorm(config.context_dim, config.norm_eps)
+        self.lvl_embed = SinusoidEmbedding(width) if config.use_timestep_embed else nn.Embedding(config.scales, width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.head_nm = HeadNorm(width, config.norm_eps)
+        self.head = nn.Linear(width, vocab_size)
+        self.decoder_norm = RMSNorm(width, config.norm_eps)
+        self.diffloss = ResidualDiffusion(
+            z_channels, width, config.diff_width, config.diff_depth, config.diffusion_steps
+        )
+
+    def keep_float32(self) -> tuple[nn.Module, ...]:
+        """The modules whose weights stay float32 in half precision: logits are computed in float32."""
+        return (self.head_nm, self.head)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.word_embed.weight.dtype
+
+    def embed_context(self, context: Tensor) -> Tensor:
+        """Text conditioning (rows, T, context_dim) to (rows, T, C)."""
+        if self.config.use_context_norm:
+            context = self.context_norm(context)
+        return self.context_embed(context.to(self.dtype))  # type: ignore[no-any-return]
+
+    def pool(self, embedded: Tensor, mask: Tensor) -> Pooled:
+        """Embedded context (rows, T, C) and its mask (rows, T) to what modulates blocks and head."""
+        top = embedded.amax(1)
+        if self.config.modulated:
+            real = mask.to(embedded.dtype)[:, :, None]
+            mean = (embedded * real).sum(1) / real.sum(1)
+            use_mean = self.config.disable_aln or self.config.sep_aln_pooling_mode == "avg"
+            block = mean if use_mean else top
+        else:
+            block = None
+        return Pooled(block, self.head_nm.ada_lin(top.to(self.head.weight.dtype)))
+
+    def level(self, k: int) -> Tensor:
+        """The embedding (C,) of scale k."""
+        device = self.word_embed.weight.device
+        if isinstance(self.lvl_embed, SinusoidEmbedding):
+            return self.lvl_embed(torch.full((1,), float(k), device=device))[0]  # type: ignore[no-any-return]
+        return self.lvl_embed.weight[k]  # type: ignore[union-attr,no-any-return]
+
+    def embed_map(self, maps: Tensor, k: int) -> Tensor:
+        """What scale k reads, (rows, Z, n_k, n_k), to its tokens (rows, n_k², C)."""
+        tokens = maps.flatten(2).transpose(1, 2).to(self.dtype)
+        return self.word_embed(tokens) + self.level(k)  # type: ignore[no-any-return]
+
+    def rotary_context(self, positions: Tensor) -> Rotary:
+        """positions (rows, T)."""
+        return Rotary.of_positions(positions, self.config.head_dim)
+
+    def rotary_map(self, k: int, last_positions: Tensor) -> Rotary:
+        """last_positions (rows,): the position of each row's last context slot."""
+        config = self.config
+        return Rotary.of_map(config.patch_nums[k], config.side, last_positions, config.head_dim)
+
+    def logits(self, hidden: Tensor, head: Tensor) -> Tensor:
+        """Hidden (rows, L, C) and the pooled context's `head` (rows, 2C) to logits (rows, L, V), float32."""
+        normed = self.head_nm(hidden.to(self.head.weight.dtype), head)
+        return self.head(normed).float()  # type: ignore[no-any-return]
+
+    def diffusion_condition(self, hidden: Tensor, codes: Tensor) -> Tensor:
+        """Hidden (rows, L, C) of the last scale and its drawn codebook rows (rows, L, Z) to the residual's condition."""
+        return self.decoder_norm(hidden + self.word_embed(codes.to(self.dtype)))  # type: ignore[no-any-return]
