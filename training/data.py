@@ -1,12 +1,14 @@
 """The pictures to train on, built once and loaded fast; knows nothing of captions or networks.
 
 Build:  `python -m training.data [--side 128] [--styles flat noto ...]`: one file per style, flat first; a style that
-is on disk is not built again. Files: `.cache/data/SIDE/STYLE.u8` (raw uint8, n x side x side x 3) and
-`.cache/data/SIDE/STYLE.json` (its index). `--pack` also writes `.cache/data/SIDE/packs/STYLE-NN.pack` (webp, at most
-25 MB each) for another machine: `load_pictures` unpacks them there when the `.u8` files are missing.
+is on disk is not built again. Files: `.cache/data/SIDE/STYLE.u8` (raw uint8, n x side x side x 3), `STYLE.alpha.u8`
+(n x side x side) and `STYLE.json` (the index, written last). `--pack` also writes
+`.cache/data/SIDE/packs/STYLE-NN.pack` (webp, at most 25 MB each) for another machine: `load_pictures` unpacks them
+there when the `.u8` files are missing.
 
 Load:   `pictures = load_pictures(side=128, styles=("flat",))`
         `pictures.pixels`    uint8 (n, side, side, 3), white background; a read-only memory map for one style
+        `pictures.alpha`     uint8 (n, side, side), opacity, for composing scenes
         `pictures.things`    list of n `Thing(style, name, tags, group, subgroup, hexcode)`
         `pictures.train`, `pictures.held_out`  index arrays; one thing is held out in all styles or in none (about 5%)
 The held-out things measure the tokenizer. A transformer that shall know every thing trains on all indices.
@@ -19,16 +21,15 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
 from training.emoji import STYLES, Emoji, read_emoji, read_icons, strip_selector
 from training.packages import CACHE, fetch
-from training.render import Pixels, encode_webp, is_blank, render_image, render_svg
+from training.render import Pixels, encode_webp, is_blank, on_white, render_image, render_svg, without_white
 
 PIECE_BYTES = 25_000_000
 
@@ -47,9 +48,10 @@ class Thing:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pixels uint8 (n, side, side, 3), the n things they show, and the fixed split as index arrays."""
+    """Pixels uint8 (n, side, side, 3) on white, their opacity, the n things, and the fixed split as index arrays."""
 
     pixels: NDArray[np.uint8]
+    alpha: NDArray[np.uint8]
     things: list[Thing]
     train: NDArray[np.int64]
     held_out: NDArray[np.int64]
@@ -62,7 +64,9 @@ def is_held_out(hexcode: str) -> bool:
 
 def load_pictures(side: int = 128, styles: Sequence[str] = STYLES, cache: Path = CACHE) -> Pictures:
     """All pictures of the styles; they must have been built (or their packs carried here)."""
-    parts, things = [], []
+    parts: list[NDArray[np.uint8]] = []
+    opacities: list[NDArray[np.uint8]] = []
+    things = []
     for style in styles:
         if style not in STYLES:
             raise ValueError(f"style {style!r} is unknown; known: {', '.join(STYLES)}")
@@ -70,35 +74,66 @@ def load_pictures(side: int = 128, styles: Sequence[str] = STYLES, cache: Path =
         if not index_path.exists():
             raise FileNotFoundError(f"{index_path} is missing: run `python -m training.data --side {side}`")
         index = json.loads(index_path.read_text())
-        if not index_path.with_suffix(".u8").exists():
+        if not is_built(index_path):
             _unpack(index_path, index)
         shape = (len(index["things"]), side, side, 3)
         parts.append(np.memmap(index_path.with_suffix(".u8"), np.uint8, "r", shape=shape))
+        opacities.append(np.memmap(index_path.with_suffix(".alpha.u8"), np.uint8, "r", shape=shape[:3]))
         for entry in index["things"]:
             known = {key: entry[key] for key in ("name", "group", "subgroup", "hexcode")}
             things.append(Thing(style=style, tags=tuple(entry["tags"]), **known))
     held = np.array([is_held_out(thing.hexcode) for thing in things], dtype=bool)
-    pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return Pictures(pixels, things, np.flatnonzero(~held), np.flatnonzero(held))
+    pixels, alpha = (group[0] if len(group) == 1 else np.concatenate(group) for group in (parts, opacities))
+    return Pictures(pixels, alpha, things, np.flatnonzero(~held), np.flatnonzero(held))
+
+
+def is_built(index_path: Path) -> bool:
+    """Whether a style's index, pixels and opacity are all on disk."""
+    return all(
+        path.exists() for path in (index_path, index_path.with_suffix(".u8"), index_path.with_suffix(".alpha.u8"))
+    )
 
 
 def build_style(style: str, side: int, cache: Path = CACHE) -> Path:
     """Render one style; returns the index's path. The index is written last: while it is missing, nothing is there."""
     index_path = cache / str(side) / f"{style}.json"
-    if index_path.exists():
+    if is_built(index_path):
         return index_path
     index_path.parent.mkdir(parents=True, exist_ok=True)
-    partial, pixel_bytes = index_path.with_suffix(".partial"), side * side * 3
+    pixel_bytes = side * side * 3
     entries: list[dict[str, Any]] = []
-    with partial.open("wb") as out:
+    with _RawFiles(index_path) as raw:
         for emoji, pixels in _render(style, side, cache):
-            if not is_blank(pixels):
+            if not is_blank(on_white(pixels)):
                 entries.append({**asdict(emoji), "offset": len(entries) * pixel_bytes})
-                out.write(pixels.tobytes())
-    partial.rename(index_path.with_suffix(".u8"))
+                raw.append(pixels)
     index = {"style": style, "side": side, "things": entries, "held_out": [is_held_out(e["hexcode"]) for e in entries]}
     _write_json(index_path, index)
     return index_path
+
+
+class _RawFiles:
+    """The two raw files of a style, which appear under their names only when they are whole."""
+
+    def __init__(self, index_path: Path) -> None:
+        self._targets = [index_path.with_suffix(".u8"), index_path.with_suffix(".alpha.u8")]
+        self._partials = [target.with_name(target.name + ".partial") for target in self._targets]
+
+    def __enter__(self) -> Self:
+        self._colour, self._opacity = (partial.open("wb") for partial in self._partials)
+        return self
+
+    def append(self, pixels: Pixels) -> None:
+        """uint8 (side, side, 4), straight alpha."""
+        self._colour.write(on_white(pixels).tobytes())
+        self._opacity.write(pixels[..., 3].tobytes())
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self._colour.close()
+        self._opacity.close()
+        if error is None:
+            for partial, target in zip(self._partials, self._targets, strict=True):
+                partial.rename(target)
 
 
 def _render(style: str, side: int, cache: Path) -> Iterator[tuple[Emoji, Pixels]]:
@@ -119,9 +154,11 @@ def pack_style(index_path: Path, piece_bytes: int = PIECE_BYTES) -> None:
     if "pieces" in index:
         return
     side, pieces = index["side"], [io.BytesIO()]
-    raw = np.memmap(index_path.with_suffix(".u8"), np.uint8, "r", shape=(len(index["things"]), side, side, 3))
-    for entry, pixels in zip(index["things"], tqdm(raw, desc=f"pack {index['style']}"), strict=True):
-        encoded = encode_webp(pixels)
+    shape = (len(index["things"]), side, side)
+    colour = np.memmap(index_path.with_suffix(".u8"), np.uint8, "r", shape=(*shape, 3))
+    opacity = np.memmap(index_path.with_suffix(".alpha.u8"), np.uint8, "r", shape=shape)
+    for i, entry in enumerate(tqdm(index["things"], desc=f"pack {index['style']}")):
+        encoded = encode_webp(without_white(colour[i], opacity[i]))
         if pieces[-1].tell() + len(encoded) > piece_bytes:
             pieces.append(io.BytesIO())
         entry["packed"] = [len(pieces) - 1, pieces[-1].tell(), len(encoded)]
@@ -139,13 +176,10 @@ def _unpack(index_path: Path, index: dict[str, Any]) -> None:
     if names is None:
         raise FileNotFoundError(f"{index_path.with_suffix('.u8')} is missing, and {index_path} names no packs")
     pieces = [(index_path.parent / name).read_bytes() for name in names]
-    partial = index_path.with_suffix(".partial")
-    with partial.open("wb") as out:
+    with _RawFiles(index_path) as raw:
         for entry in tqdm(things, desc=f"unpack {index['style']}"):
             piece, start, length = entry["packed"]
-            picture = Image.open(io.BytesIO(pieces[piece][start : start + length])).convert("RGB")
-            out.write(np.asarray(picture).tobytes())
-    partial.rename(index_path.with_suffix(".u8"))
+            raw.append(render_image(pieces[piece][start : start + length], index["side"]))
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

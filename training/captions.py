@@ -1,0 +1,161 @@
+"""Words for pictures, and scenes composed of several; knows nothing of networks.
+
+`captions(thing, rng)` phrases one thing in one of many ways; with `held_out=True` it uses templates and keyword
+subsets that training never uses, for the paraphrases of the evaluation. `compose(pictures, rng)` makes a scene with
+its caption from pictures with opacity. Both are functions of `rng` alone.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+
+from training.data import Thing
+
+STYLE_PHRASES = {
+    "flat": ("flat", "flat style", "flat colors"),
+    "noto": ("noto", "noto style"),
+    "twemoji": ("twemoji", "twemoji style"),
+    "color": ("glossy", "glossy style", "gradient colors"),
+    "3d": ("3d", "3d style", "three-dimensional"),
+    "blob": ("blob", "blob style"),
+}
+# A prompt that names no style is mostly the first one, so that it does not ask for the average of six.
+STYLE_NAMED = {"flat": 0.4}
+TEMPLATES = (
+    "{name}",
+    "{a name}",
+    "{a name}",
+    "a picture of {a name}",
+    "an image of {a name}",
+    "{name} emoji",
+    "an icon of {a name}",
+    "{a name} on a white background",
+    "draw {a name}",
+)
+STYLED_TEMPLATES = (
+    "{name}, {style}",
+    "{a name}, {style}",
+    "{style} {name}",
+    "a {style} picture of {a name}",
+    "{a name} in {style}",
+    "a {style} icon of {a name}",
+)
+HELD_OUT_TEMPLATES = (
+    "a drawing of {a name}",
+    "a drawing of {a name}",
+    "please show me {a name}",
+    "an illustration of {a name}",
+    "{name} clip art",
+    "i would like to see {a name}",
+    "a cute little sketch showing {a name}",
+)
+KEYWORD_SHARE = 0.2
+# One keyword subset in three is never trained on.
+RESERVED = 3
+MASS = frozenset(
+    [
+        "butter",
+        "bread",
+        "rice",
+        "cheese",
+        "honey",
+        "water",
+        "fire",
+        "fog",
+        "sake",
+        "bacon",
+        "garlic",
+        "ginger",
+        "broccoli",
+        "corn",
+        "soap",
+        "ice",
+        "luggage",
+        "mahjong",
+        "cricket",
+        "badminton",
+        "tennis",
+        "volleyball",
+        "basketball",
+        "baseball",
+        "music",
+        "money",
+        "sushi",
+        "tofu",
+        "sunrise",
+        "sunset",
+    ]
+)
+DECORATION = {ord("’"): "'", ord("‘"): "'", ord("“"): "", ord("”"): "", ord("&"): " and ", ord(":"): ","}
+
+
+def plain(text: str) -> str:
+    """Lower case, ASCII, straight quotes, no decoration: what the text encoder's own normaliser makes of it."""
+    text = text.lower().translate(DECORATION)
+    text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def with_article(name: str) -> str:
+    """`red heart` -> `a red heart`; plural and mass nouns stay bare."""
+    head = re.split(r",| with | in | on | of ", name)[0].split(" ")[-1]
+    plural = head.endswith("s") and not head.endswith(("ss", "us", "is", "'s"))
+    if plural or head in MASS or name.split(" ")[0] in ("a", "an", "the", "no", "mx", "mrs"):
+        return name
+    return f"{'an' if name[0] in 'aeiou' and not name.startswith(('uni', 'one', 'eu', 'ufo')) else 'a'} {name}"
+
+
+def pluralised(name: str) -> str:
+    """`red heart` -> `red hearts`, by the regular rules alone."""
+    if name.endswith(("s", "x", "ch", "sh")):
+        return f"{name}es" if not name.endswith("s") or name.endswith("ss") else name
+    return f"{name[:-1]}ies" if name.endswith("y") and name[-2] not in "aeiou" else f"{name}s"
+
+
+def keyword_subset(thing: Thing, rng: np.random.Generator, held_out: bool) -> str | None:
+    """Two to four of a thing's tags, from the training or the reserved share of subsets; None if it has too few."""
+    tags = sorted({plain(tag) for tag in thing.tags if re.fullmatch(r"[a-z][a-z' -]+", plain(tag))})
+    if len(tags) < 2:
+        return None
+    for _ in range(12):
+        count = min(len(tags), int(rng.integers(2, 5)))
+        chosen = [tags[i] for i in rng.permutation(len(tags))[:count]]
+        if _is_reserved(chosen) == held_out:
+            return (" " if rng.random() < 0.5 else ", ").join(chosen)
+    return None
+
+
+def _is_reserved(tags: Sequence[str]) -> bool:
+    return hashlib.sha256("|".join(sorted(tags)).encode()).digest()[0] % RESERVED == 0
+
+
+def captions(thing: Thing, rng: np.random.Generator, held_out: bool = False) -> str:
+    """One caption of a thing in lower case: a template around its name, or keywords; see the module's docstring."""
+    if rng.random() < (1 / 3 if held_out else KEYWORD_SHARE):
+        keywords = keyword_subset(thing, rng, held_out)
+        if keywords is not None:
+            return _maybe_styled(keywords, thing, rng)
+    name = plain(thing.name)
+    if held_out:
+        return _maybe_styled(_filled(_pick(HELD_OUT_TEMPLATES, rng), name), thing, rng)
+    if rng.random() < STYLE_NAMED.get(thing.style, 0.9):
+        template = _pick(STYLED_TEMPLATES, rng).replace("{style}", _pick(STYLE_PHRASES[thing.style], rng))
+        return _filled(template, name)
+    return _filled(_pick(TEMPLATES, rng), name)
+
+
+def _maybe_styled(text: str, thing: Thing, rng: np.random.Generator) -> str:
+    if rng.random() < STYLE_NAMED.get(thing.style, 0.9):
+        return f"{text}, {_pick(STYLE_PHRASES[thing.style], rng)}"
+    return text
+
+
+def _filled(template: str, name: str) -> str:
+    return template.replace("{a name}", with_article(name)).replace("{name}", name)
+
+
+def _pick(choices: Sequence[str], rng: np.random.Generator) -> str:
+    return choices[int(rng.integers(len(choices)))]

@@ -1,0 +1,135 @@
+"""Scenes composed of pictures with opacity, each with its caption; knows nothing of networks.
+
+A scene is one thing on a coloured ground, one thing with a size and a place, or two or three things beside or above
+one another. It is a function of `rng` alone.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.captions import STYLE_NAMED, STYLE_PHRASES, plain, pluralised, with_article
+from training.data import Pictures, Thing
+
+GROUNDS = {
+    "white": (255, 255, 255),
+    "black": (24, 24, 27),
+    "gray": (156, 163, 175),
+    "red": (220, 60, 60),
+    "orange": (249, 146, 60),
+    "yellow": (250, 214, 80),
+    "green": (88, 190, 110),
+    "blue": (80, 140, 240),
+    "light blue": (176, 216, 250),
+    "purple": (160, 110, 220),
+    "pink": (248, 176, 208),
+    "brown": (150, 105, 75),
+}
+PLACES = {  # centre of the thing as a share of width and height
+    "in the top left corner": (0.25, 0.25),
+    "in the top right corner": (0.75, 0.25),
+    "in the bottom left corner": (0.25, 0.75),
+    "in the bottom right corner": (0.75, 0.75),
+    "on the left": (0.25, 0.5),
+    "on the right": (0.75, 0.5),
+    "at the top": (0.5, 0.25),
+    "at the bottom": (0.5, 0.75),
+}
+SIZES = {"small": 0.42, "tiny": 0.28}
+# Groups whose names stay short and whose art stays legible at half size.
+SIMPLE_GROUPS = frozenset({"animals-nature", "food-drink", "travel-places", "activities", "objects", "smileys-emotion"})
+Piece = tuple[int, float, float, float]  # index, centre x, centre y, share of the side
+
+
+def compose(
+    pictures: Pictures, rng: np.random.Generator, indices: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.uint8], str]:
+    """A scene of the chosen pictures (all by default): uint8 (side, side, 3) and its caption in lower case."""
+    chosen = np.arange(len(pictures.things)) if indices is None else indices
+    first = _draw(pictures, rng, chosen, None)
+    kind: Callable[..., tuple[list[Piece], str]] = (_ground, _ground, _placed, _pair, _pair, _trio)[
+        int(rng.integers(6))
+    ]
+    pieces, words = kind(pictures, rng, chosen, first)
+    plain_ground = kind is not _ground and rng.random() < 0.6
+    ground = "white" if plain_ground else list(GROUNDS)[int(rng.integers(1, len(GROUNDS)))]
+    if not plain_ground:
+        words = f"{words} on {with_article(ground)} background"
+    return paint(pictures, pieces, ground), words + _style_words(pictures.things[first], rng)
+
+
+def paint(pictures: Pictures, pieces: list[Piece], ground: str) -> NDArray[np.uint8]:
+    """The pieces (index, centre x, centre y, share of the side) on a ground of GROUNDS, in this order."""
+    side = pictures.pixels.shape[1]
+    canvas = np.empty((side, side, 3), np.float32)
+    canvas[:] = GROUNDS[ground]
+    for index, x, y, share in pieces:
+        size = round(side * share)
+        colour = np.asarray(Image.fromarray(pictures.pixels[index]).resize((size, size), Image.Resampling.BOX))
+        alpha = np.asarray(Image.fromarray(pictures.alpha[index]).resize((size, size), Image.Resampling.BOX))
+        left = min(max(round(x * side - size / 2), 0), side - size)
+        top = min(max(round(y * side - size / 2), 0), side - size)
+        spot = canvas[top : top + size, left : left + size]
+        see_through = 1 - alpha[..., None].astype(np.float32) / 255
+        spot[:] = colour - 255 * see_through + see_through * spot  # the pictures lie on white: take the white out
+    return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
+
+
+def _draw(pictures: Pictures, rng: np.random.Generator, chosen: NDArray[np.int64], like: Thing | None) -> int:
+    """An index among the simple groups, of the same style as `like` and another thing than it."""
+    for _ in range(200):
+        index = int(chosen[int(rng.integers(len(chosen)))])
+        thing = pictures.things[index]
+        if thing.group in SIMPLE_GROUPS and (like is None or (thing.style == like.style and thing.name != like.name)):
+            return index
+    raise ValueError("no second picture of the same style and a simple group among those given")
+
+
+def _name(pictures: Pictures, index: int) -> str:
+    return with_article(plain(pictures.things[index].name))
+
+
+def _ground(pictures: Pictures, rng: np.random.Generator, _: NDArray[np.int64], first: int) -> tuple[list[Piece], str]:
+    return [(first, 0.5, 0.5, float(rng.choice([0.8, 0.9])))], _name(pictures, first)
+
+
+def _placed(pictures: Pictures, rng: np.random.Generator, _: NDArray[np.int64], first: int) -> tuple[list[Piece], str]:
+    size = list(SIZES)[int(rng.integers(len(SIZES)))]
+    place = list(PLACES)[int(rng.integers(len(PLACES)))]
+    name = plain(pictures.things[first].name)
+    if rng.random() < 0.3:
+        return [(first, 0.5, 0.5, SIZES[size])], f"a {size} {name}"
+    return [(first, *PLACES[place], SIZES[size])], f"a {size} {name} {place}"
+
+
+def _pair(
+    pictures: Pictures, rng: np.random.Generator, chosen: NDArray[np.int64], first: int
+) -> tuple[list[Piece], str]:
+    second = _draw(pictures, rng, chosen, pictures.things[first])
+    one, two = _name(pictures, first), _name(pictures, second)
+    if rng.random() < 0.7:
+        words = ("{} and {}", "{} next to {}", "{} to the left of {}", "{} beside {}")[int(rng.integers(4))]
+        return [(first, 0.25, 0.5, 0.5), (second, 0.75, 0.5, 0.5)], words.format(one, two)
+    words = ("{} above {}", "{} over {}", "{} on top of {}")[int(rng.integers(3))]
+    return [(first, 0.5, 0.25, 0.5), (second, 0.5, 0.75, 0.5)], words.format(one, two)
+
+
+def _trio(
+    pictures: Pictures, rng: np.random.Generator, chosen: NDArray[np.int64], first: int
+) -> tuple[list[Piece], str]:
+    if rng.random() < 0.5:
+        name = plain(pictures.things[first].name)
+        return [(first, x, 0.5, 0.333) for x in (0.17, 0.5, 0.83)], f"three {pluralised(name)}"
+    second = _draw(pictures, rng, chosen, pictures.things[first])
+    third = _draw(pictures, rng, chosen, pictures.things[second])
+    words = f"{_name(pictures, first)}, {_name(pictures, second)} and {_name(pictures, third)}"
+    return [(first, 0.25, 0.27, 0.5), (second, 0.75, 0.27, 0.5), (third, 0.5, 0.75, 0.5)], words
+
+
+def _style_words(thing: Thing, rng: np.random.Generator) -> str:
+    if rng.random() >= STYLE_NAMED.get(thing.style, 0.9):
+        return ""
+    phrases = STYLE_PHRASES[thing.style]
+    return f", {phrases[int(rng.integers(len(phrases)))]}"
