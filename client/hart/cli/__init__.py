@@ -1,1 +1,1 @@
-"""The command `hart`."""
+"""The command `hart`: one file per subcommand. It knows the client, and nothing of servers."""

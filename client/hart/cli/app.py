@@ -1,0 +1,48 @@
+"""The command's entry: which subcommands there are."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+from hart.cli.bench import bench
+from hart.cli.generate import generate
+from hart.cli.inspect import describe, status
+from hart.cli.trace import trace
+
+app = typer.Typer(
+    name="hart",
+    help="Draw pictures from text on a HART cluster.\n\n"
+    "Exit codes: 1 failure, 2 usage (a bad option or field), 3 refused (unsafe prompt, credentials), "
+    "4 unavailable or overloaded, 5 deadline, 130 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (generate, describe, status, trace, bench):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        try:
+            typer.echo(f"hart-client {version('hart-client')}")
+        except PackageNotFoundError:
+            typer.echo("hart-client (not installed)")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Hold the options that stand before a subcommand."""
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

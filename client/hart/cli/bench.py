@@ -1,0 +1,168 @@
+"""`hart bench`: open-loop load. Arrivals follow a clock and do not wait for answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hart.cli import connection as shared
+from hart.cli.connection import UsageError, Where, console, exits
+
+if TYPE_CHECKING:
+    from hart.aio import AsyncClient
+    from hart.request import Options
+
+_PERCENTILES = (50, 90, 95, 99)
+
+
+def bench(
+    rate: Annotated[float, typer.Option(min=0.001, help="Requests a second.")],
+    seconds: Annotated[float, typer.Option(min=0.001, help="How long requests arrive.")],
+    prompt: Annotated[str | None, typer.Option(help="Default: the cluster's own examples in turn.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Prompts, one a line, in turn.")] = None,
+    images: Annotated[int | None, typer.Option("--images", "-n", help="Pictures per request.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="As in generate.")] = None,
+    smooth: Annotated[bool | None, typer.Option(help="As in generate.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="As in generate.")] = None,
+    format: Annotated[str | None, typer.Option(help="As in generate.")] = None,
+    quality: Annotated[int | None, typer.Option(help="As in generate.")] = None,
+    model: Annotated[str | None, typer.Option(help="As in generate.")] = None,
+    arrivals: Annotated[str, typer.Option(help="poisson, or uniform.")] = "poisson",
+    seed: Annotated[int, typer.Option(help="Of the arrivals and of the pictures' seeds.")] = 0,
+    endpoint: shared.Endpoint = shared.DEFAULT_ENDPOINT,
+    timeout: shared.Timeout = 60,
+    api_key: shared.ApiKey = None,
+    tls: shared.Tls = False,
+    tls_ca: shared.TlsCa = None,
+    tls_cert: shared.TlsCert = None,
+    tls_key: shared.TlsKey = None,
+    insecure: shared.Insecure = False,
+) -> None:
+    """Measure latency and errors at a given rate; the answer is JSON.
+
+    Latency counts from the moment a request was due, so that a client or server that falls behind cannot hide it.
+    """
+    where = Where(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
+    options: Options = {
+        "model": model,
+        "images": images,
+        "guidance": guidance,
+        "smooth": smooth,
+        "top_p": top_p,
+        "format": format,
+        "quality": quality,
+    }
+    with exits():
+        if prompt is not None and file is not None:
+            raise UsageError("give --prompt or --file, not both")
+        prompts = [prompt] if prompt else _lines(file) if file else []
+        due = schedule(rate, seconds, arrivals, seed)
+        tally = asyncio.run(_run(where, prompts, options, due, timeout, seed))
+        print(json.dumps({"rate": rate, "seconds": seconds, "arrivals": arrivals, **tally.json()}, indent=2))
+        console().print(f"{tally.answered} of {len(due)} answered; errors: {dict(tally.errors) or 'none'}")
+
+
+def _lines(file: Path) -> list[str]:
+    prompts = [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
+    if not prompts:
+        raise UsageError(f"--file {file}: holds no prompt")
+    return prompts
+
+
+def schedule(rate: float, seconds: float, arrivals: str, seed: int) -> list[float]:
+    """Moments of arrival in seconds from the start, ascending; the first at 0."""
+    if arrivals not in ("poisson", "uniform"):
+        raise UsageError(f"--arrivals {arrivals}: not poisson or uniform")
+    source = random.Random(seed)
+    due, now = [], 0.0
+    while now < seconds:
+        due.append(now)
+        now += source.expovariate(rate) if arrivals == "poisson" else 1 / rate
+    return due
+
+
+@dataclass
+class Tally:
+    """What came of the requests."""
+
+    latencies: list[float] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
+    stages: dict[str, list[float]] = field(default_factory=dict)
+    pictures: int = 0
+    lag: float = 0.0
+    wall: float = 0.0
+
+    @property
+    def answered(self) -> int:
+        """Requests with pictures."""
+        return len(self.latencies)
+
+    def json(self) -> dict[str, Any]:
+        """Counts, percentiles in seconds, pictures a second over the whole run, means per stage in seconds."""
+        return {
+            "sent": self.answered + self.errors.total(),
+            "answered": self.answered,
+            "errors": dict(self.errors),
+            "pictures": self.pictures,
+            "wall_seconds": self.wall,
+            "pictures_per_second": self.pictures / self.wall if self.wall else 0.0,
+            "latency_seconds": percentiles(self.latencies),
+            "stage_mean_seconds": {name: sum(values) / len(values) for name, values in self.stages.items()},
+            "largest_send_lag_seconds": self.lag,
+        }
+
+
+def percentiles(values: list[float]) -> dict[str, float] | None:
+    """Nearest-rank percentiles, the mean and the extremes; None of nothing."""
+    if not values:
+        return None
+    ranked = sorted(values)
+    ranks = {f"p{p}": ranked[max(0, -(-p * len(ranked) // 100) - 1)] for p in _PERCENTILES}
+    return {"mean": sum(ranked) / len(ranked), "min": ranked[0], **ranks, "max": ranked[-1]}
+
+
+async def _run(
+    where: Where, prompts: list[str], options: Options, due: list[float], limit: float | None, seed: int
+) -> Tally:
+    from hart.aio import AsyncClient
+
+    async with AsyncClient(**where.arguments()) as client:
+        about = await client.describe()
+        if not prompts:
+            prompts = [prompt for model in about.models for prompt in model.example_prompts] or ["a red heart"]
+        tally = Tally()
+        start = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for number, moment in enumerate(due):
+                await asyncio.sleep(max(0.0, start + moment - time.monotonic()))
+                tally.lag = max(tally.lag, time.monotonic() - start - moment)
+                ask: Options = {**options, "seed": seed + number}
+                prompt = prompts[number % len(prompts)]
+                group.create_task(_one(client, prompt, ask, limit, start + moment, tally))
+        tally.wall = time.monotonic() - start
+    return tally
+
+
+async def _one(
+    client: AsyncClient, prompt: str, options: Options, seconds: float | None, due: float, tally: Tally
+) -> None:
+    from hart.errors import HartError
+
+    try:
+        answer = await client.generate(prompt, timeout=seconds, **options)
+    except HartError as error:
+        tally.errors[error.code.name] += 1
+        return
+    tally.latencies.append(time.monotonic() - due)
+    tally.pictures += len(answer)
+    for call in answer.report.timings.calls:
+        tally.stages.setdefault(f"{call.stage}_queue", []).append(call.queue_seconds)
+        tally.stages.setdefault(f"{call.stage}_compute", []).append(call.compute_seconds)

@@ -1,0 +1,123 @@
+"""What all subcommands share: how to reach the cluster, and which exit code an error becomes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from hart.channel import DEFAULT_ENDPOINT as DEFAULT_ENDPOINT
+
+_GROUP = "Connection"
+Endpoint = Annotated[
+    str, typer.Option("--endpoint", envvar="HART_ENDPOINT", help="The gateway, host:port.", rich_help_panel=_GROUP)
+]
+ApiKey = Annotated[
+    str | None,
+    typer.Option("--api-key", envvar="HART_API_KEY", help="Sent as a bearer token.", rich_help_panel=_GROUP),
+]
+Tls = Annotated[bool, typer.Option("--tls", help="Encrypt; implied by the --tls-… options.", rich_help_panel=_GROUP)]
+TlsCa = Annotated[Path | None, typer.Option("--tls-ca", help="PEM file of the roots to trust.", rich_help_panel=_GROUP)]
+TlsCert = Annotated[
+    Path | None, typer.Option("--tls-cert", help="PEM file of our certificate.", rich_help_panel=_GROUP)
+]
+TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="PEM file of its key.", rich_help_panel=_GROUP)]
+Insecure = Annotated[
+    bool,
+    typer.Option("--insecure", help="Send the API key unencrypted to another machine.", rich_help_panel=_GROUP),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout", min=0.001, help="Seconds for a call. Default: the server's (60).", rich_help_panel=_GROUP
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON on standard output.")]
+
+EXIT_FAILURE, EXIT_USAGE, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_DEADLINE, EXIT_INTERRUPTED = 1, 2, 3, 4, 5, 130
+
+
+@dataclass(frozen=True)
+class Where:
+    """The connection options of a command line."""
+
+    endpoint: str = DEFAULT_ENDPOINT
+    api_key: str | None = None
+    tls: bool = False
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    insecure: bool = False
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of Client and AsyncClient."""
+        from hart.channel import TLS
+
+        wanted = self.tls or any((self.tls_ca, self.tls_cert, self.tls_key))
+        tls = TLS(self.tls_ca, self.tls_cert, self.tls_key) if wanted else None
+        return {"endpoint": self.endpoint, "api_key": self.api_key or None, "tls": tls, "insecure": self.insecure}
+
+
+def console() -> Console:
+    """Where people read: standard error, so that standard output holds answers alone."""
+    return Console(stderr=True, highlight=False)
+
+
+class UsageError(Exception):
+    """The command line cannot be followed; says which option and why."""
+
+
+@contextmanager
+def exits(as_json: bool = False) -> Iterator[None]:
+    """Tell an error to the person, as JSON too where that is asked for, and leave with its exit code."""
+    from hart.errors import HartError
+
+    try:
+        yield
+    except HartError as error:
+        tell(error, as_json)
+        raise typer.Exit(exit_code(error)) from None
+    except KeyboardInterrupt:
+        console().print("interrupted")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except (UsageError, OSError, ValueError) as error:
+        console().print(f"[red]error:[/] {escape(str(error))}")
+        raise typer.Exit(EXIT_USAGE) from None
+
+
+def exit_code(error: Exception) -> int:
+    """The exit code for an error of the client."""
+    from hart import errors
+
+    match error:
+        case errors.PromptUnsafe() | errors.Unauthenticated() | errors.PermissionDenied():
+            return EXIT_REFUSED
+        case errors.InvalidRequest():
+            return EXIT_USAGE
+        case errors.Unavailable() | errors.Overloaded():
+            return EXIT_UNAVAILABLE
+        case errors.DeadlineExceeded():
+            return EXIT_DEADLINE
+    return EXIT_FAILURE
+
+
+def tell(error: Any, as_json: bool = False) -> None:
+    """Print an error of the client with everything it knows, the request's id for a harmless repeat included."""
+    facts = {name: value for name, value in vars(error).items() if name != "code" and value not in (None, "", {})}
+    if as_json:
+        print(json.dumps({"error": {"kind": type(error).__name__, "code": error.code.name, **facts}}))
+    screen = console()
+    screen.print(f"[red]{type(error).__name__}:[/] {escape(error.message)}")
+    for name, value in facts.items():
+        if name == "fields":
+            for field, why in value.items():
+                screen.print(f"  [bold]{escape(field)}[/]: {escape(why)}")
+        elif name != "message":
+            screen.print(f"  [dim]{name}[/] {escape(str(value))}")

@@ -1,0 +1,195 @@
+"""`hart generate`: a prompt, or a file of them, to picture files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from hart.cli import connection as shared
+from hart.cli.connection import UsageError, Where, console, exits
+from hart.cli.places import Places
+
+if TYPE_CHECKING:
+    from hart import Answer, Client
+    from hart.request import Options
+
+_REQUEST = "Request"
+_FILE = "A file of prompts"
+
+
+def generate(
+    prompt: Annotated[str | None, typer.Argument(help="What to draw.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="File, or folder with --separate; - for standard output. Default: picture.png"
+        ),
+    ] = None,
+    images: Annotated[int | None, typer.Option("--images", "-n", help="How many.", rich_help_panel=_REQUEST)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The first picture's seed; the same draws the same.", rich_help_panel=_REQUEST)
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="How strongly to follow the prompt.", rich_help_panel=_REQUEST)
+    ] = None,
+    smooth: Annotated[bool | None, typer.Option(help="Soft tokens.", rich_help_panel=_REQUEST)] = None,
+    top_p: Annotated[float | None, typer.Option(help="Nucleus sampling; 0 is off.", rich_help_panel=_REQUEST)] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(help="png, jpeg or webp. Default: by the output's suffix.", rich_help_panel=_REQUEST),
+    ] = None,
+    quality: Annotated[int | None, typer.Option(help="For jpeg and webp.", rich_help_panel=_REQUEST)] = None,
+    preview: Annotated[
+        int | None,
+        typer.Option(
+            help="Write a small preview beside the output with every N-th scale.",
+            metavar="N",
+            rich_help_panel=_REQUEST,
+        ),
+    ] = None,
+    metadata: Annotated[
+        bool | None, typer.Option(help="Write the recipe into the picture.", rich_help_panel=_REQUEST)
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Which model.", rich_help_panel=_REQUEST)] = None,
+    request_id: Annotated[str | None, typer.Option(help="Makes a repeat harmless.", rich_help_panel=_REQUEST)] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="One prompt a line, drawn into one grid.", rich_help_panel=_FILE)
+    ] = None,
+    separate: Annotated[
+        bool,
+        typer.Option("--separate", help="Numbered files and prompts.txt instead of a grid.", rich_help_panel=_FILE),
+    ] = False,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight at a time.", rich_help_panel=_FILE)] = 4,
+    as_json: shared.AsJson = False,
+    endpoint: shared.Endpoint = shared.DEFAULT_ENDPOINT,
+    timeout: shared.Timeout = None,
+    api_key: shared.ApiKey = None,
+    tls: shared.Tls = False,
+    tls_ca: shared.TlsCa = None,
+    tls_cert: shared.TlsCert = None,
+    tls_key: shared.TlsKey = None,
+    insecure: shared.Insecure = False,
+) -> None:
+    """Draw a picture from a prompt."""
+    where = Where(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
+    options: Options = {
+        "model": model,
+        "images": images,
+        "seed": seed,
+        "guidance": guidance,
+        "smooth": smooth,
+        "top_p": top_p,
+        "format": format,
+        "quality": quality,
+        "preview_every": preview,
+        "metadata": metadata,
+        "request_id": request_id,
+    }
+    with exits(as_json):
+        if (prompt is None) == (file is None):
+            raise UsageError("give a prompt, or --file with one prompt a line, and not both")
+        if file is not None:
+            _draw_file(where, file, output, separate, concurrency, options, timeout, as_json)
+        elif separate:
+            raise UsageError("--separate belongs to --file")
+        else:
+            _draw_one(where, str(prompt), output, options, timeout, as_json)
+
+
+def _draw_one(
+    where: Where, prompt: str, output: Path | None, options: Options, timeout: float | None, as_json: bool
+) -> None:
+    from hart.cli.report import answer_json, print_hints, print_times
+    from hart.client import Client
+
+    places = Places.plan(output, options.get("format"))
+    if places.stdout and as_json:
+        raise UsageError("-o - and --json both want standard output")
+    if places.stdout and (options.get("images") or 1) > 1:
+        raise UsageError("-o - holds one picture; ask for one, or name a file")
+    options["format"] = places.format
+    screen = console()
+    with Client(**where.arguments()) as client:
+        answer = draw(client, prompt, options, timeout, places)
+    if places.stdout:
+        sys.stdout.buffer.write(answer[0].data)
+        paths = ["-"]
+    else:
+        paths = [str(image.save(places.path(image.index, len(answer)))) for image in answer]
+    if as_json:
+        print(json.dumps(answer_json(prompt, answer, paths), indent=2))
+    for path, image in zip(paths, answer, strict=True):
+        screen.print(f"[green]{path}[/]  {image.width}x{image.height}  seed {image.seed}", markup=True, soft_wrap=True)
+    print_hints(screen, answer.report)
+    print_times(screen, answer.report.timings)
+
+
+def draw(client: Client, prompt: str, options: Options, timeout: float | None, places: Places) -> Answer:
+    """Draw one request with a live bar of the scales, and its previews beside the output."""
+    from hart import pictures
+    from hart.errors import HartError
+
+    done: list[pictures.Image] = []
+    with bar() as progress:
+        task = progress.add_task("waiting", total=None)
+        for event in client.stream(prompt, timeout=timeout, **options):
+            match event:
+                case pictures.Accepted(seeds=seeds, scales=scales):
+                    progress.update(task, description="accepted", total=scales * len(seeds))
+                case pictures.Progress(scale=scale, scales=scales, side=side):
+                    progress.update(task, description=f"scale {scale + 1}/{scales} ({side}x{side})", advance=1)
+                    if event.preview is not None and not places.stdout:
+                        event.preview.save(places.preview(event.image, options.get("images") or 1))
+                case pictures.Image():
+                    done.append(event)
+                    progress.update(task, description=f"{len(done)} done")
+                case pictures.Finished(report=report):
+                    return pictures.Answer(tuple(sorted(done, key=lambda image: image.index)), report)
+    raise HartError("the stream ended before the answer was complete")
+
+
+@contextmanager
+def bar() -> Iterator[Progress]:
+    """A bar on standard error, shown on terminals only and gone when it is done."""
+    screen = console()
+    columns = (TextColumn("{task.description:<20}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        yield progress
+
+
+def _draw_file(
+    where: Where,
+    file: Path,
+    output: Path | None,
+    separate: bool,
+    concurrency: int,
+    options: Options,
+    timeout: float | None,
+    as_json: bool,
+) -> None:
+    from hart.cli import batch
+
+    for name, flag in (("request_id", "--request-id"), ("preview_every", "--preview")):
+        if options.get(name) is not None:
+            raise UsageError(f"{flag} is for a single prompt, not for --file")
+    prompts = [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
+    if not prompts:
+        raise UsageError(f"--file {file}: holds no prompt")
+    target: Any
+    if separate:
+        target = batch.Folder.plan(output or Path("pictures"), prompts, options)
+    else:
+        target = batch.Grid.plan(output, prompts, options)
+    outcome = batch.run(where, prompts, options, timeout, concurrency, target)
+    if as_json:
+        print(json.dumps(outcome.json(), indent=2))
+    outcome.tell(console())
+    if outcome.failed:
+        raise typer.Exit(shared.exit_code(outcome.failed[0].error))

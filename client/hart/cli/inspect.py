@@ -1,0 +1,94 @@
+"""`hart describe` and `hart status`: what the cluster serves, and how it is."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from hart.cli import connection as shared
+from hart.cli.connection import Where, exits
+
+
+def describe(
+    as_json: shared.AsJson = False,
+    endpoint: shared.Endpoint = shared.DEFAULT_ENDPOINT,
+    timeout: shared.Timeout = 10,
+    api_key: shared.ApiKey = None,
+    tls: shared.Tls = False,
+    tls_ca: shared.TlsCa = None,
+    tls_cert: shared.TlsCert = None,
+    tls_key: shared.TlsKey = None,
+    insecure: shared.Insecure = False,
+) -> None:
+    """Show models, picture sizes, limits, defaults, and prompts to try."""
+    from hart.cli.report import plain
+    from hart.client import Client
+
+    with exits(as_json):
+        with Client(**Where(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure).arguments()) as client:
+            answer = client.describe(timeout=timeout)
+        if as_json:
+            print(json.dumps(plain(answer), indent=2))
+            return
+        screen = Console(highlight=False)
+        for model in answer.models:
+            screen.print(f"[bold]{escape(model.model.name)}[/]  {model.shape.width}x{model.shape.height} pixels")
+            screen.print(f"  digest   {model.model.digest}")
+            screen.print(f"  scales   {', '.join(map(str, model.shape.scales))}")
+            screen.print(f"  context  {model.shape.context_tokens} tokens")
+            if model.example_prompts:
+                screen.print("  try")
+                for prompt in model.example_prompts:
+                    screen.print(f"    {escape(prompt)}")
+        for title, message in (("limits", answer.limits), ("defaults", answer.defaults)):
+            screen.print(f"[bold]{title}[/]")
+            for name, value in plain(message).items():
+                screen.print(f"  {name.replace('_', ' ')}: {value}")
+        screen.print(f"[bold]policies[/] {escape(', '.join(answer.policies))} ({escape(answer.policy_version)})")
+        screen.print(f"[bold]version[/] {escape(answer.version)}")
+
+
+def status(
+    as_json: shared.AsJson = False,
+    endpoint: shared.Endpoint = shared.DEFAULT_ENDPOINT,
+    timeout: shared.Timeout = 10,
+    api_key: shared.ApiKey = None,
+    tls: shared.Tls = False,
+    tls_ca: shared.TlsCa = None,
+    tls_cert: shared.TlsCert = None,
+    tls_key: shared.TlsKey = None,
+    insecure: shared.Insecure = False,
+) -> None:
+    """Show every stage's replicas and load. Exit code 4 when a stage has no ready replica."""
+    import typer
+
+    from hart.cli.report import plain
+    from hart.client import Client
+
+    with exits(as_json):
+        with Client(**Where(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure).arguments()) as client:
+            answer = client.status(timeout=timeout)
+        if as_json:
+            print(json.dumps(plain(answer), indent=2))
+        else:
+            table = Table(box=None, pad_edge=False, header_style="dim")
+            for heading in ("stage", "ready", "load", "queued", "running", "model"):
+                table.add_column(heading, justify="left" if heading in ("stage", "model") else "right")
+            for stage in answer.stages:
+                ready = f"{stage.ready}/{stage.replicas}"
+                table.add_row(
+                    stage.stage,
+                    ready if stage.ready else f"[red]{ready}[/]",
+                    f"{stage.load:.2f}",
+                    str(stage.queued),
+                    str(stage.running),
+                    escape(f"{stage.model.name} {stage.model.digest[:12]}"),
+                )
+            screen = Console(highlight=False)
+            screen.print(table)
+            screen.print(f"{answer.inflight} in flight, up {answer.uptime_seconds:.0f} s, version {answer.version}")
+        if not all(stage.ready for stage in answer.stages):
+            raise typer.Exit(shared.EXIT_UNAVAILABLE)

@@ -1,0 +1,105 @@
+"""`hart trace`: the waterfall of an answer that `hart generate --json` printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from hart.cli.connection import UsageError, exits
+
+_QUEUE, _COMPUTE, _WIRE = "░", "█", "·"
+
+
+def trace(
+    file: Annotated[Path, typer.Argument(help="A --json answer; - for standard input.")],
+    scales: Annotated[bool, typer.Option(help="A row per scale too.")] = True,
+) -> None:
+    """Draw where a request's time went: ░ waiting in a stage's queue, █ computing, · on the wire."""
+    with exits():
+        for answer in _answers(file):
+            print_waterfall(Console(highlight=False), answer, scales)
+
+
+def _answers(file: Path) -> list[dict[str, Any]]:
+    try:
+        data = json.loads(sys.stdin.read() if str(file) == "-" else file.read_text("utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{file}: not JSON: {error}") from None
+    answers = data.get("answers", [data]) if isinstance(data, dict) else []
+    if not answers or not all(isinstance(answer, dict) and "timings" in answer for answer in answers):
+        raise UsageError(f"{file}: not an answer of `hart generate --json`: it has no timings")
+    return answers
+
+
+def print_waterfall(screen: Console, answer: dict[str, Any], scales: bool = True) -> None:
+    """Print one answer; durations in milliseconds."""
+    timings = answer["timings"]
+    wall = max(float(timings["wall_seconds"]), 1e-9)
+    width = max(20, min(80, screen.width - 48))
+    screen.print(
+        f"[bold]{escape(answer.get('request_id', ''))}[/]  trace {answer.get('trace_id') or '-'}  "
+        f"wall {wall * 1000:.1f} ms, of it the gateway {timings['gateway_seconds'] * 1000:.1f} ms"
+    )
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("call", "queue", "compute", "all"):
+        table.add_column(heading, justify="left" if heading == "call" else "right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for row in _rows(timings["calls"], wall, width, scales):
+        table.add_row(*row)
+    screen.print(table)
+
+
+def _rows(calls: list[dict[str, Any]], wall: float, width: int, scales: bool) -> Iterator[tuple[str | Text, ...]]:
+    for call in sorted(calls, key=lambda one: float(one["start_seconds"])):
+        start, length = call["start_seconds"], call["seconds"]
+        wire = max(0.0, length - call["queue_seconds"] - call["compute_seconds"])
+        parts = [(_WIRE, wire / 2), (_QUEUE, call["queue_seconds"]), (_COMPUTE, call["compute_seconds"])]
+        style = "green" if call.get("critical") else "cyan"
+        yield (
+            _label(call),
+            f"{call['queue_seconds'] * 1000:.1f}",
+            f"{call['compute_seconds'] * 1000:.1f}",
+            f"{length * 1000:.1f}",
+            Text(_bar(start, [*parts, (_WIRE, wire / 2)], wall, width), style=style),
+        )
+        for scale in call.get("scales", ()) if scales else ():
+            begin = start + scale["start_seconds"]
+            yield (
+                f"  {scale['side']}x{scale['side']}",
+                "",
+                f"{scale['seconds'] * 1000:.1f}",
+                "",
+                Text(_bar(begin, [(_COMPUTE, scale["seconds"])], wall, width), style="dim"),
+            )
+
+
+def _label(call: dict[str, Any]) -> str:
+    label = str(call["stage"])
+    if call.get("image") is not None:
+        label += f" #{call['image']}"
+    if call.get("preview"):
+        label += " preview"
+    return label + (" (cache)" if call.get("cached") else "")
+
+
+def _bar(start: float, parts: list[tuple[str, float]], wall: float, width: int) -> str:
+    """Segments one after another on a line of `width` cells that stands for `wall` seconds; at least one cell."""
+    line = [" "] * width
+    begin = start
+    for sign, length in parts:
+        first, last = (round(moment / wall * width) for moment in (begin, begin + length))
+        for cell in range(max(0, first), min(width, last)):
+            line[cell] = sign
+        begin += length
+    if not "".join(line).strip():
+        line[min(width - 1, max(0, int(start / wall * width)))] = max(parts, key=lambda part: part[1])[0]
+    return "".join(line)
