@@ -1,21 +1,90 @@
 # What a person types. `make picture PROMPT="a red heart"` and `make check` work on a fresh machine.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory
+PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+CPU_TORCH := https://download.pytorch.org/whl/cpu
 PROTOS := $(shell find protos -name '*.proto')
 STUBS := $(VENV)/.stamp-protos
+export PROMPT ?= a red heart
+PYTEST_ARGS ?=
 
-.PHONY: protos protos-check protos-baseline
+.PHONY: help
+help:                       ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+
+# --- Setting up ----------------------------------------------------------------------------------------------------
+.PHONY: setup protos protos-check protos-baseline
+setup: $(VENV)/.stamp-packages $(STUBS)   ## make the virtual environment with everything in it
+
+$(VENV)/.stamp-venv:
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, not {sys.version}")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	@touch $@
+
+# A machine without an NVIDIA GPU takes the small CPU build, from PyTorch's own index where that can be reached.
+$(VENV)/.stamp-torch: $(VENV)/.stamp-venv
+	if ! command -v nvidia-smi >/dev/null && curl --silent --fail --head --max-time 5 $(CPU_TORCH)/ >/dev/null; \
+	then extra="--extra-index-url $(CPU_TORCH)"; fi; $(BIN)/pip install --quiet $(TORCH) $$extra
+	@touch $@
+
+$(VENV)/.stamp-packages: pyproject.toml constraints.txt client/pyproject.toml | $(VENV)/.stamp-torch
+	$(BIN)/pip install --quiet -c constraints.txt --group dev -e client
+	@touch $@
+
 protos: $(STUBS)            ## build the typed stubs of protos/
 
-$(STUBS): $(PROTOS) client/build_stubs.py
+$(STUBS): $(PROTOS) client/build_stubs.py | $(VENV)/.stamp-packages
 	$(BIN)/python client/build_stubs.py
 	@touch $@
 
-protos-check:               ## lint the contract and refuse breaking changes against the committed baseline
+protos-check: setup         ## lint the contract and refuse breaking changes against the committed baseline
 	$(BIN)/buf lint protos
 	$(BIN)/buf breaking protos --against protos/baseline.binpb
 
-protos-baseline:            ## publish the contract as it stands as the new baseline
+protos-baseline: setup      ## publish the contract as it stands as the new baseline
 	$(BIN)/buf build protos --exclude-source-info -o protos/baseline.binpb
+
+# --- Running -------------------------------------------------------------------------------------------------------
+# Replicas: REPLICAS_SAFETY, REPLICAS_TEXT_ENCODER, REPLICAS_AR_GENERATOR, REPLICAS_DECODER. Settings: HART_<FIELD>.
+.PHONY: picture up down status
+picture: setup              ## PROMPT="a red heart": draw it into picture.png through the cluster
+	@$(BIN)/python -m cluster with $(BIN)/hart generate "$$PROMPT" -o picture.png
+
+up: setup                   ## start the whole cluster on loopback and return when it is ready
+	@$(BIN)/python -m cluster up
+
+down:                       ## stop it
+	@test ! -x $(BIN)/python || $(BIN)/python -m cluster down
+
+status: setup               ## what runs and how it is
+	@$(BIN)/python -m cluster status
+
+# --- Checking ------------------------------------------------------------------------------------------------------
+.PHONY: lint types imports test check format
+format: setup               ## put the code into the house's shape
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
+
+lint: setup protos-check    ## style, the wire contract, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@$(MAKE) imports
+
+imports: setup              ## who may import whom
+	$(BIN)/lint-imports
+
+types: setup                ## mypy, strict
+	$(BIN)/mypy
+
+test: setup                 ## the tests; PYTEST_ARGS="tests/client -k retry"
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+check:                      ## everything that must hold before a change is merged
+	@$(MAKE) lint
+	@$(MAKE) types
+	@$(MAKE) test
