@@ -1,0 +1,70 @@
+"""`python -m cluster up|down|status|with COMMAND`: what `make up`, `make down` and `make picture` call."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+from cluster import supervisor
+from cluster.plan import ROOT, Plan, PlanError
+
+
+def main() -> int:
+    """Follow the command line; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m cluster", description=__doc__)
+    parser.add_argument("--port", type=int, default=50051, help="the gateway's; the stages follow (default: 50051)")
+    parser.add_argument("--folder", default=".run", help="for logs and the process id (default: .run)")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, help in (
+        ("up", "start it, and return when it is ready"),
+        ("down", "stop it"),
+        ("status", "what runs"),
+        ("serve", "run the process manager in the foreground"),
+    ):
+        commands.add_parser(name, help=help)
+    inside = commands.add_parser("with", help="run a command, starting the cluster for it where none runs")
+    inside.add_argument("words", nargs=argparse.REMAINDER)
+    chosen = parser.parse_args()
+    try:
+        plan = Plan.from_environment(chosen.port, ROOT / chosen.folder)
+        return follow(chosen.command, plan, getattr(chosen, "words", []))
+    except (PlanError, supervisor.ClusterError) as error:
+        print(f"cluster: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def follow(command: str, plan: Plan, words: list[str]) -> int:
+    """Run one subcommand."""
+    match command:
+        case "up":
+            supervisor.up(plan)
+        case "down":
+            print("stopped" if supervisor.down(plan) else "nothing was running")
+        case "status":
+            supervisor.show(plan)
+        case "serve":
+            supervisor.serve(plan)
+        case "with":
+            return run_with(plan, words)
+    return 0
+
+
+def run_with(plan: Plan, words: list[str]) -> int:
+    """Run a command against the cluster; one that was started for it ends with it."""
+    if not words:
+        raise PlanError("with: name a command")
+    ours = not plan.answers()
+    try:
+        if ours:
+            supervisor.up(plan)
+        return subprocess.run(words, env={**plan.environment, "HART_ENDPOINT": plan.endpoint}).returncode
+    finally:
+        if ours:
+            supervisor.down(plan)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""Which processes a cluster on one machine has, on which ports, with which settings; starts nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES = {"safety": "Safety", "text_encoder": "TextEncoder", "ar_generator": "ArGenerator", "decoder": "Decoder"}
+"""Module and gRPC service of each stage, in the order of their ports."""
+REPLICA_STEP = 10
+HEALTH_STEP = 2000
+"""From a port with TLS to the one where health alone is plaintext."""
+MOST_REPLICAS = 16
+
+
+class PlanError(Exception):
+    """The environment asks for something that cannot be; says which variable and why."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process."""
+
+    name: str
+    """Of the watcher and its log: "decoder-1"."""
+    module: str
+    """What `python -m` runs."""
+    service: str
+    """The gRPC service whose health says ready."""
+    port: int
+    """On 127.0.0.1; metrics are on port + 1000."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Variables beside the environment's own."""
+    health_port: int = 0
+    """Where health is served in plaintext; 0: on `port`, for there is no TLS."""
+
+    @property
+    def command(self) -> list[str]:
+        """The command line."""
+        return [sys.executable, "-m", self.module]
+
+    def ready(self, timeout: float = 1.0) -> bool:
+        """Whether it answers and calls itself ready."""
+        with grpc.insecure_channel(
+            f"127.0.0.1:{self.health_port or self.port}", [("grpc.enable_http_proxy", 0)]
+        ) as channel:
+            try:
+                answer = health_pb2_grpc.HealthStub(channel).Check(
+                    health_pb2.HealthCheckRequest(service=self.service), timeout=timeout
+                )
+            except grpc.RpcError:
+                return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def port_taken(self) -> bool:
+        """Whether something listens on its port already."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole cluster."""
+
+    port: int
+    """The gateway's; stage k of the order is at port + 1 + k, its further replicas each 10 higher."""
+    folder: Path
+    """For logs and the process id."""
+    replicas: Mapping[str, int]
+    """By stage."""
+    environment: Mapping[str, str]
+    """What every process inherits."""
+
+    @classmethod
+    def from_environment(cls, port: int, folder: Path, environment: Mapping[str, str] = os.environ) -> Plan:
+        """REPLICAS_<STAGE> says how many of each; PlanError names a variable that makes no sense."""
+        replicas = {stage: _count(f"REPLICAS_{stage.upper()}", environment) for stage in STAGES}
+        known = {f"REPLICAS_{stage.upper()}" for stage in STAGES}
+        strangers = sorted(name for name in environment if name.startswith("REPLICAS_") and name not in known)
+        if strangers:
+            raise PlanError(f"{strangers[0]}: there is no such stage; there are {', '.join(sorted(known))}")
+        return cls(port, folder, replicas, dict(environment))
+
+    @property
+    def endpoint(self) -> str:
+        """Where callers go."""
+        return f"127.0.0.1:{self.port}"
+
+    def ports(self, stage: str) -> list[int]:
+        """The ports of a stage's replicas."""
+        first = self.port + 1 + list(STAGES).index(stage)
+        return [first + REPLICA_STEP * replica for replica in range(self.replicas[stage])]
+
+    @cached_property
+    def processes(self) -> list[Process]:
+        """The stages' replicas, then the gateway that is told where they are."""
+        found = [
+            self._process(f"{stage}-{number}", f"services.{stage}", service, port)
+            for stage, service in STAGES.items()
+            for number, port in enumerate(self.ports(stage), 1)
+        ]
+        where = {
+            f"HART_{stage.upper()}": ",".join(f"127.0.0.1:{port}" for port in self.ports(stage)) for stage in STAGES
+        }
+        # An operator's own list wins: it may name a stage elsewhere, or an oip:// endpoint.
+        where = {name: self.environment.get(name, value) for name, value in where.items()}
+        found.append(self._process("gateway", "gateway", "Images", self.port, **where))
+        return found
+
+    def _process(self, name: str, module: str, service: str, port: int, **settings: str) -> Process:
+        secured = bool(self.environment.get("HART_TLS_CERT"))
+        health_port = port + HEALTH_STEP if secured else 0
+        return Process(name, module, f"hart.v1.{service}", port, {"HART_PORT": str(port), **settings}, health_port)
+
+    def answers(self) -> bool:
+        """Whether a gateway serves at this plan's endpoint."""
+        return self.processes[-1].ready()
+
+
+def _count(name: str, environment: Mapping[str, str]) -> int:
+    value = environment.get(name, "1")
+    if not value.isdecimal() or not 1 <= int(value) <= MOST_REPLICAS:
+        raise PlanError(f"{name}={value}: not a number from 1 to {MOST_REPLICAS}")
+    return int(value)

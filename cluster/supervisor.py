@@ -1,0 +1,208 @@
+"""Keeps a plan's processes running: circus restarts what dies. Knows how to start, await and stop it all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from cluster.plan import ROOT, Plan, Process
+
+START_SECONDS = 240.0
+"""Four imports of torch side by side on two busy cores."""
+GRACE_SECONDS = 30
+"""Running work may finish; then the process is killed."""
+MOST_STARTS = 3
+"""A process that was started more often before it was ready will not get better."""
+
+
+class ClusterError(Exception):
+    """The cluster did not come up; says which process, and shows the end of its log."""
+
+
+def serve(plan: Plan) -> None:
+    """Run the process manager until SIGTERM or SIGINT; both end every process within the grace."""
+    from circus import get_arbiter
+
+    logs = _folder(plan) / "logs"
+    # Paths of unix sockets are short: circus talks over names relative to the folder.
+    os.chdir(plan.folder)
+    arbiter = get_arbiter(
+        [_watcher(process, plan, logs) for process in plan.processes],
+        controller="ipc://circus.sock",
+        pubsub_endpoint="ipc://circus-events.sock",
+        check_delay=1.0,
+        loglevel="INFO",
+        logoutput=str(logs / "circus.log"),
+    )
+    arbiter.start()
+
+
+def _watcher(process: Process, plan: Plan, logs: Path) -> dict[str, Any]:
+    log = {"class": "FileStream", "filename": str(logs / f"{process.name}.log"), "max_bytes": 50 << 20}
+    return {
+        "name": process.name,
+        "cmd": process.command[0],
+        "args": process.command[1:],
+        "working_dir": str(ROOT),
+        "env": {**plan.environment, **process.settings},
+        "stdout_stream": {**log, "backup_count": 1},
+        "stderr_stream": {**log, "backup_count": 1},
+        "graceful_timeout": GRACE_SECONDS,
+        "max_retry": -1,
+        "stop_children": True,
+    }
+
+
+def up(plan: Plan) -> None:
+    """Start the plan and return when every process is ready. One that runs as planned is left alone."""
+    running = _manager(plan)
+    if running is not None and _recorded(plan).get("plan") != _fingerprint(plan):
+        print("the settings have changed: starting again", flush=True)
+        down(plan)
+        running = None
+    if running is None:
+        taken = next((process for process in plan.processes if process.port_taken()), None)
+        if taken is not None:
+            raise ClusterError(f"port {taken.port}, which {taken.name} needs, is taken by another program")
+        running = _start(plan)
+    try:
+        _await_ready(plan, running)
+    except BaseException:
+        down(plan)
+        raise
+    print(f"ready at {plan.endpoint}; logs in {_shown(plan.folder / 'logs')}", flush=True)
+
+
+def _start(plan: Plan) -> psutil.Process:
+    folder = _folder(plan)
+    for log in (folder / "logs").glob("*.log*"):
+        log.unlink()
+    with (folder / "logs" / "manager.log").open("wb") as log_file:
+        command = [sys.executable, "-m", "cluster", f"--port={plan.port}", f"--folder={folder}", "serve"]
+        started = subprocess.Popen(
+            command, cwd=ROOT, env=dict(plan.environment), start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file,
+        )  # fmt: skip
+    process = psutil.Process(started.pid)
+    record = {"pid": started.pid, "created": process.create_time(), "plan": _fingerprint(plan)}
+    (folder / "cluster.json").write_text(json.dumps(record))
+    return process
+
+
+def _await_ready(plan: Plan, manager: psutil.Process) -> None:
+    waiting = {process.name: process for process in plan.processes}
+    starts: dict[str, set[int]] = {name: set() for name in waiting}
+    deadline = time.monotonic() + START_SECONDS
+    while waiting:
+        for name, process in list(waiting.items()):
+            if process.ready():
+                del waiting[name]
+        if not _alive(manager):
+            raise ClusterError(f"the process manager ended:\n{_tail(plan, 'manager')}{_tail(plan, 'circus')}")
+        for child in _children(manager):
+            for name, process in waiting.items():
+                if child[1] == process.port:
+                    starts[name].add(child[0])
+        failing = next((name for name in waiting if len(starts[name]) > MOST_STARTS), None)
+        if failing is not None:
+            raise ClusterError(f"{failing} ends as soon as it is started; its log:\n{_tail(plan, failing)}")
+        if time.monotonic() > deadline:
+            late = next(iter(waiting))
+            raise ClusterError(f"{late} is not ready after {START_SECONDS:.0f} s; its log:\n{_tail(plan, late)}")
+        if waiting:
+            time.sleep(0.2)
+
+
+def _children(manager: psutil.Process) -> list[tuple[int, int]]:
+    """Process id and HART_PORT of what the manager has started."""
+    found = []
+    try:
+        for child in manager.children():
+            found.append((child.pid, int(child.environ().get("HART_PORT", 0))))
+    except psutil.Error:
+        pass  # One that ended while we looked; the next round sees its successor.
+    return found
+
+
+def down(plan: Plan) -> bool:
+    """Stop everything; False where nothing ran."""
+    manager = _manager(plan)
+    if manager is None:
+        return False
+    family = [manager, *manager.children(recursive=True)]
+    manager.send_signal(signal.SIGTERM)
+    _, left = psutil.wait_procs(family, timeout=GRACE_SECONDS + 10)
+    for process in left:
+        process.kill()
+    psutil.wait_procs(left, timeout=5)
+    (plan.folder / "cluster.json").unlink(missing_ok=True)
+    return True
+
+
+def show(plan: Plan) -> None:
+    """Print each process, its port, and whether it is ready."""
+    if _manager(plan) is None and not plan.answers():
+        print("nothing runs; `make up` starts it")
+        return
+    for process in plan.processes:
+        state = "ready" if process.ready() else "not ready"
+        print(f"{process.name:<16} 127.0.0.1:{process.port}  {state}")
+
+
+def _manager(plan: Plan) -> psutil.Process | None:
+    """The running process manager; a process id that now belongs to another program is not it."""
+    record = _recorded(plan)
+    try:
+        process = psutil.Process(record["pid"])
+        return process if process.create_time() == record["created"] and _alive(process) else None
+    except (KeyError, psutil.Error):
+        return None
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _recorded(plan: Plan) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads((plan.folder / "cluster.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return record
+
+
+def _fingerprint(plan: Plan) -> str:
+    """What makes two plans the same to their processes; hashed, for settings hold secrets."""
+    settings = {name: value for name, value in plan.environment.items() if name.startswith(("HART_", "OMP_", "OTEL_"))}
+    settings.pop("HART_ENDPOINT", None)
+    text = json.dumps([plan.port, dict(plan.replicas), settings], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _folder(plan: Plan) -> Path:
+    (plan.folder / "logs").mkdir(parents=True, exist_ok=True)
+    return plan.folder
+
+
+def _tail(plan: Plan, name: str, lines: int = 20) -> str:
+    try:
+        text = (plan.folder / "logs" / f"{name}.log").read_text("utf-8", "replace")
+    except OSError:
+        return "(no log)\n"
+    return "\n".join(text.splitlines()[-lines:]) + "\n"
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
