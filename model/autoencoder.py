@@ -91,7 +91,7 @@ class Middle(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.attn_1(self.block_1(x))
-        return self.block_2(x)  # type: ignore[no-any-return]
+        return self.block_2(x)
 
 
 class Encoder(nn.Module):
@@ -120,7 +120,7 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for level in self.down:
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(self.mid(x))))  # type: ignore[no-any-return]
+        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
 
 
 class Decoder(nn.Module):
@@ -149,4 +149,4 @@ class Decoder(nn.Module):
         x = self.mid(self.conv_in(x))
         for level in reversed(self.up):
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(x)))  # type: ignore[no-any-return]
+        return self.conv_out(F.silu(self.norm_out(x)))

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -74,7 +75,7 @@ def _typed(where: str, key: str, value: Any, default: Any) -> Any:
 
 
 def _check_sides(key: str, sides: tuple[int, ...]) -> None:
-    if len(sides) < 2 or sides[0] != 1 or any(a >= b for a, b in zip(sides, sides[1:], strict=False)):
+    if len(sides) < 2 or sides[0] != 1 or any(a >= b for a, b in pairwise(sides)):
         raise ConfigError(f"{key} = {list(sides)}: expected at least two rising sides that begin with 1")
 
 

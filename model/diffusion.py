@@ -24,7 +24,7 @@ class _ResBlock(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         shift, scale, gate = self.adaLN_modulation(y).chunk(3, dim=-1)
-        return x + gate * self.mlp(self.in_ln(x) * (1 + scale) + shift)  # type: ignore[no-any-return]
+        return x + gate * self.mlp(self.in_ln(x) * (1 + scale) + shift)
 
 
 class _FinalLayer(nn.Module):
@@ -35,7 +35,7 @@ class _FinalLayer(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(y).chunk(2, dim=-1)
-        return self.linear(F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift)  # type: ignore[no-any-return]
+        return self.linear(F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift)
 
 
 class DiffusionNet(nn.Module):
@@ -50,7 +50,7 @@ class DiffusionNet(nn.Module):
         self.final_layer = _FinalLayer(width, 2 * channels)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """x (..., Z), t (1,) or (rows,) in steps of the 1000-step schedule, condition (..., C): (ε, v), each (..., Z)."""
+        """x (..., Z), t (1,) or (rows,) steps of the 1000-step schedule, condition (..., C): (ε, v), each (..., Z)."""
         return self.denoise(x, self.time_embed(t) + self.cond_embed(condition))
 
     def denoise(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,6 @@
-"""Generation by scale: a state per picture, and one function that advances a batch of states by one scale (spec, section 3).
+"""Generation by scale: a state per picture, and one function that advances a batch of states by one scale.
+
+Spec, section 3.
 
 Whoever holds states decides which advance together: a loop draws one picture, a scheduler interleaves many.
 Nothing here waits for the device.
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from model import noise as randomness
 from model.errors import ModelError, SettingError
+from model.layers import Rotary
 from model.noise import Noise
 from model.quantizer import Quantizer
 from model.sampling import draw_tokens, guide, keep_top_k, keep_top_p, soft_weights
@@ -214,7 +217,7 @@ class Generator:
         self,
         x: Tensor,
         pooled: Tensor | None,
-        rotary: "object",
+        rotary: Rotary,
         attend: Callable[[int, Tensor, Tensor, Tensor], Tensor],
     ) -> Tensor:
         for layer, block in enumerate(self.transformer.blocks):

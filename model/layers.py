@@ -31,7 +31,7 @@ class LlamaMLP(nn.Module):
         self.down_proj = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class Gpt2MLP(nn.Module):
@@ -42,7 +42,7 @@ class Gpt2MLP(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))  # type: ignore[no-any-return]
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
 
 
 class SinusoidEmbedding(nn.Module):
@@ -58,7 +58,7 @@ class SinusoidEmbedding(nn.Module):
         j = torch.arange(half, device=numbers.device, dtype=torch.float32)
         angles = numbers.float()[:, None] * torch.exp(-math.log(10000) * j / half)
         waves = torch.cat([angles.cos(), angles.sin()], dim=1)
-        return self.mlp(waves.to(self.mlp[0].weight.dtype))  # type: ignore[no-any-return]
+        return self.mlp(waves.to(next(self.parameters()).dtype))
 
 
 class Rotary:

@@ -1,4 +1,4 @@
-"""Where a picture's random numbers come from: its own seed, or a recording. Never a shared generator (spec, section 8)."""
+"""Where a picture's random numbers come from: its own seed, or a recording; never a shared generator (section 8)."""
 
 import secrets
 from collections.abc import Sequence

@@ -73,7 +73,7 @@ class Slab:
 
 
 def runs(rows: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Rows as stretches of neighbours, (where it begins in `rows`, its first row, its length): a stretch is one view."""
+    """Rows as stretches of neighbours, (place in `rows`, first row, length): a stretch is one view."""
     starts = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(rows)) if b != a + 1)]
     ends = [*starts[1:], len(rows)]
     return [(start, rows[start], end - start) for start, end in zip(starts, ends, strict=True)]

@@ -26,6 +26,8 @@ class Encoding:
 class HybridTokenizer(nn.Module):
     """State-dict keys are the released ones without their prefix `vae.`."""
 
+    PARTS = ("encoder", "decoder", "quant_conv", "post_quant_conv", "quantize")
+
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
@@ -38,7 +40,7 @@ class HybridTokenizer(nn.Module):
 
     def features(self, pictures: Tensor) -> Tensor:
         """Pictures (B, 3, S, S) in [-1, 1] to the continuous latent (B, Z, N, N)."""
-        return self.quant_conv(self.encoder(pictures))  # type: ignore[no-any-return]
+        return self.quant_conv(self.encoder(pictures))
 
     def encode(self, pictures: Tensor) -> Encoding:
         """Pictures (B, 3, S, S) in [-1, 1], S the checkpoint's picture side, to tokens."""
@@ -75,7 +77,7 @@ class HybridTokenizer(nn.Module):
         """Latents (B, Z, n, n) to pictures (B, 3, f n, f n), about [-1, 1], not clamped."""
         if latent.ndim != 4 or latent.shape[1] != self.config.z_channels:
             raise ModelError(f"latent: shape {tuple(latent.shape)}: expected (B, {self.config.z_channels}, n, n)")
-        return self.decoder(self.post_quant_conv(latent))  # type: ignore[no-any-return]
+        return self.decoder(self.post_quant_conv(latent))
 
     def decode(self, latent: Tensor) -> Tensor:
         """Latents (B, Z, n, n) to pictures (B, 3, f n, f n), float32 in [0, 1]."""

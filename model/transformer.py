@@ -1,4 +1,4 @@
-"""The transformer that predicts a picture's tokens scale by scale (spec, sections 2 and 3). Keeps no state of a picture."""
+"""The transformer that predicts a picture's tokens scale by scale (spec, sections 2, 3). Keeps no picture's state."""
 
 import math
 from collections.abc import Callable
@@ -18,10 +18,10 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Pooled:
-    """A context, pooled to what modulates the blocks and the head. Fields are None where the config has no use for them."""
+    """A context, pooled to what modulates the blocks and the head."""
 
     block: Tensor | None
-    """(rows, C)."""
+    """(rows, C); None where the config does not modulate blocks."""
     head: Tensor
     """(rows, 2C): scale and bias of the head's norm, float32."""
 
@@ -48,7 +48,7 @@ class Attention(nn.Module):
             q = F.normalize(q, dim=-1) * self.scale_mul_1H11.clamp(max=math.log(100)).exp()
             k = F.normalize(k, dim=-1)
         gathered = attend(rotary.apply(q), rotary.apply(k), v)
-        return self.proj(gathered.transpose(1, 2).reshape(rows, length, width))  # type: ignore[no-any-return]
+        return self.proj(gathered.transpose(1, 2).reshape(rows, length, width))
 
 
 class Block(nn.Module):
@@ -69,11 +69,11 @@ class Block(nn.Module):
         norm = self.ln_wo_grad
         if pooled is None:
             x = x + self.attn(norm(x), rotary, attend)
-            return x + self.ffn(norm(x))  # type: ignore[no-any-return]
+            return x + self.ffn(norm(x))
         six = self.ada_lin(pooled).unflatten(1, (6, -1)) if self.adaptive else self.scale_shift_table + pooled[:, None]
         gain1, gain2, scale1, scale2, bias1, bias2 = six.unsqueeze(2).unbind(1)  # each (rows, 1, C)
         x = x + gain1 * self.attn(norm(x) * (1 + scale1) + bias1, rotary, attend)
-        return x + gain2 * self.ffn(norm(x) * (1 + scale2) + bias2)  # type: ignore[no-any-return]
+        return x + gain2 * self.ffn(norm(x) * (1 + scale2) + bias2)
 
 
 class HeadNorm(nn.Module):
@@ -85,7 +85,7 @@ class HeadNorm(nn.Module):
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
         """x (rows, L, C), modulation (rows, 2C)."""
         scale, bias = modulation[:, None].chunk(2, dim=2)
-        return self.ln_wo_grad(x) * (1 + scale) + bias  # type: ignore[no-any-return]
+        return self.ln_wo_grad(x) * (1 + scale) + bias
 
 
 class Transformer(nn.Module):
@@ -120,7 +120,7 @@ class Transformer(nn.Module):
         """Text conditioning (rows, T, context_dim) to (rows, T, C)."""
         if self.config.use_context_norm:
             context = self.context_norm(context)
-        return self.context_embed(context.to(self.dtype))  # type: ignore[no-any-return]
+        return self.context_embed(context.to(self.dtype))
 
     def pool(self, embedded: Tensor, mask: Tensor) -> Pooled:
         """Embedded context (rows, T, C) and its mask (rows, T) to what modulates blocks and head."""
@@ -138,13 +138,13 @@ class Transformer(nn.Module):
         """The embedding (C,) of scale k."""
         device = self.word_embed.weight.device
         if isinstance(self.lvl_embed, SinusoidEmbedding):
-            return self.lvl_embed(torch.full((1,), float(k), device=device))[0]  # type: ignore[no-any-return]
-        return self.lvl_embed.weight[k]  # type: ignore[union-attr,no-any-return]
+            return self.lvl_embed(torch.full((1,), float(k), device=device))[0]
+        return self.lvl_embed.weight[k]
 
     def embed_map(self, maps: Tensor, k: int) -> Tensor:
         """What scale k reads, (rows, Z, n_k, n_k), to its tokens (rows, n_k², C)."""
         tokens = maps.flatten(2).transpose(1, 2).to(self.dtype)
-        return self.word_embed(tokens) + self.level(k)  # type: ignore[no-any-return]
+        return self.word_embed(tokens) + self.level(k)
 
     def rotary_context(self, positions: Tensor) -> Rotary:
         """positions (rows, T)."""
@@ -158,8 +158,8 @@ class Transformer(nn.Module):
     def logits(self, hidden: Tensor, head: Tensor) -> Tensor:
         """Hidden (rows, L, C) and the pooled context's `head` (rows, 2C) to logits (rows, L, V), float32."""
         normed = self.head_nm(hidden.to(self.head.weight.dtype), head)
-        return self.head(normed).float()  # type: ignore[no-any-return]
+        return self.head(normed).float()
 
     def diffusion_condition(self, hidden: Tensor, codes: Tensor) -> Tensor:
-        """Hidden (rows, L, C) of the last scale and its drawn codebook rows (rows, L, Z) to the residual's condition."""
-        return self.decoder_norm(hidden + self.word_embed(codes.to(self.dtype)))  # type: ignore[no-any-return]
+        """The last scale's hidden (..., L, C) and drawn codebook rows (..., L, Z) to the residual's condition."""
+        return self.decoder_norm(hidden + self.word_embed(codes.to(self.dtype)))

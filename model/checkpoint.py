@@ -1,0 +1,170 @@
+"""A checkpoint folder in the released layout, and the parts of the model that it holds (spec, section 1)."""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from model import weights
+from model.config import TokenizerConfig, TransformerConfig, check_pair
+from model.errors import CheckpointError
+from model.quantizer import Quantizer
+from model.safety import SafetyClassifier
+from model.text import TextEncoder
+from model.tokenizer import HybridTokenizer
+from model.transformer import Transformer
+
+log = logging.getLogger(__name__)
+
+IGNORED = ("lvl_1L", "attn_bias_for_masking", "*.zero_k_bias")
+TOKENIZER_IGNORED = ("disc.*", "vae.quantize.ema_vocab_hit_SV")
+TOKENIZER_PREFIX = "vae."
+DRAWING_PARTS = ("llm", "text_encoder", "tokenizer")
+"""The parts on which a picture depends."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where the parts lie. Nothing is loaded until asked for."""
+
+    llm: Path
+    tokenizer: Path
+    text_encoder: Path
+    safety: Path
+
+    @classmethod
+    def open(cls, folder: Path | str) -> Self:
+        """A model folder, or its `llm`. Raises CheckpointError where there is none."""
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder}: no such folder; expected a checkpoint with llm/ and tokenizer/ in it")
+        is_llm = (folder / "config.json").exists() and not (folder / "llm").is_dir()
+        root = folder.resolve().parent if is_llm else folder
+        llm = folder if is_llm else folder / "llm"
+        if not llm.is_dir() and not any((root / part).is_dir() for part in ("tokenizer", "text_encoder", "safety")):
+            raise CheckpointError(f"{folder}: no checkpoint; expected the folders llm/ and tokenizer/ in it")
+        tokenizer = root / "tokenizer"
+        if (llm / "config.json").exists():
+            named = TransformerConfig.read(llm / "config.json").vae_path
+            tokenizer = (llm / named).resolve() if named else tokenizer
+        return cls(llm, tokenizer, root / "text_encoder", root / "safety")
+
+    @property
+    def name(self) -> str:
+        return self.llm.resolve().parent.name
+
+    @cached_property
+    def transformer_config(self) -> TransformerConfig:
+        return TransformerConfig.read(self.llm / "config.json")
+
+    @cached_property
+    def tokenizer_config(self) -> TokenizerConfig:
+        return TokenizerConfig.read(self.tokenizer / "config.json")
+
+    def load_transformer(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Transformer:
+        """The transformer with the EMA weights, in eval mode."""
+        config, pictures = self.transformer_config, self.tokenizer_config
+        check_pair(config, pictures)
+        with torch.device("meta"):
+            network = Transformer(config, pictures.vocab_size, pictures.z_channels)
+        source, passed_over = weights.find(self.llm, "ema_model")
+        if passed_over:
+            log.warning("%s is used, not %s beside it", source.path, ", ".join(path.name for path in passed_over))
+        weights.fill(
+            network,
+            source,
+            rename=lambda name: name,
+            ignore=IGNORED,
+            dtype=dtype,
+            device=torch.device(device),
+            float32=network.keep_float32(),
+        )
+        return network.eval()
+
+    def load_tokenizer(
+        self,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        parts: tuple[str, ...] = ("encoder", "quant_conv", "quantize", "post_quant_conv", "decoder"),
+    ) -> HybridTokenizer:
+        """The hybrid tokenizer in eval mode; parts that are not named are left out and take no memory.
+
+        The quantizer is float32 in every precision: errors in the latent add up over the scales.
+        """
+        with torch.device("meta"):
+            tokenizer = HybridTokenizer(self.tokenizer_config)
+        for name, _ in list(tokenizer.named_children()):
+            if name not in parts:
+                delattr(tokenizer, name)
+        stem = "model" if any(self.tokenizer.glob("model.safetensors*")) else "pytorch_model"
+        source, _ = weights.find(self.tokenizer, stem)
+
+        def rename(name: str) -> str | None:
+            if not name.startswith(TOKENIZER_PREFIX):
+                return name  # reported as unexpected
+            key = name.removeprefix(TOKENIZER_PREFIX)
+            known = key.partition(".")[0] in HybridTokenizer.PARTS
+            return None if known and key.partition(".")[0] not in parts else key
+
+        wide = (tokenizer.quantize,) if "quantize" in parts else ()
+        weights.fill(
+            tokenizer,
+            source,
+            rename=rename,
+            ignore=TOKENIZER_IGNORED,
+            dtype=dtype,
+            device=torch.device(device),
+            float32=wide,
+        )
+        return tokenizer.eval()
+
+    def load_quantizer(self, device: torch.device | str = "cpu") -> Quantizer:
+        """The codebook and its convolutions alone: all that generation needs of the tokenizer."""
+        return self.load_tokenizer(torch.float32, device, parts=("quantize",)).quantize
+
+    def load_text_encoder(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> TextEncoder:
+        """The text model, with as many slots as the transformer has for context."""
+        encoder = TextEncoder.load(self.text_encoder, self.transformer_config.context_token, device, dtype)
+        if encoder.width != self.transformer_config.context_dim:
+            raise CheckpointError(
+                f"{self.text_encoder}: hidden_size is {encoder.width}, but the transformer's context_dim is "
+                f"{self.transformer_config.context_dim}; the two belong to different checkpoints"
+            )
+        return encoder
+
+    def load_safety(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> SafetyClassifier:
+        return SafetyClassifier.load(self.safety, device, dtype)
+
+    def known_prompts(self) -> list[str]:
+        """Prompts that the checkpoint is known to draw well; empty where it lists none."""
+        path = self.llm.resolve().parent / "prompts.txt"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def digest_of(self, part: str) -> str:
+        """SHA-256 over the files of one part: 'llm', 'tokenizer', 'text_encoder' or 'safety'."""
+        return digest_of_folder(getattr(self, part))
+
+    @cached_property
+    def digest(self) -> str:
+        """What a picture depends on besides its prompt, seed and settings: the drawing parts' digests in one."""
+        return combine_digests({part: self.digest_of(part) for part in DRAWING_PARTS})
+
+
+def digest_of_folder(folder: Path) -> str:
+    """SHA-256 over names and contents of a folder's files, in hex."""
+    total = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            with path.open("rb") as file:
+                total.update(f"{path.name}={hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def combine_digests(parts: dict[str, str]) -> str:
+    """One digest of several parts, in hex."""
+    lines = "".join(f"{name}={digest}\n" for name, digest in sorted(parts.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,0 +1,126 @@
+"""The whole model in one process: prompt, verdict, conditioning, scales, pixels. The cluster's stages, without the wire."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from model import noise as randomness
+from model.checkpoint import Checkpoint
+from model.errors import SettingError, UnsafePromptError
+from model.generation import Generator, Settings, State
+from model.picture import DEFAULT_QUALITY, Pixels, Recipe, encode, to_pixels
+from model.safety import SafetyClassifier, Verdict
+from model.text import TextEncoder
+from model.tokenizer import HybridTokenizer
+from model.version import versions
+
+LONGEST_PROMPT = 2000
+"""In code points, after trimming."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn picture and how it came to be."""
+
+    pixels: Pixels
+    """(H, W, 3), uint8."""
+    recipe: Recipe
+    verdict: Verdict | None
+    """None where no safety model was loaded."""
+    prompt_tokens: int
+    prompt_truncated: bool
+
+    def to_bytes(self, format: str = "PNG", quality: int = DEFAULT_QUALITY, metadata: bool = True) -> bytes:
+        """An image file: PNG, JPEG or WEBP."""
+        return encode(self.pixels, format, quality, self.recipe.to_json() if metadata else None)
+
+
+class Pipeline:
+    """One prompt at a time, on one device. `safety` None draws anything."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        text_encoder: TextEncoder,
+        generator: Generator,
+        tokenizer: HybridTokenizer,
+        safety: SafetyClassifier | None,
+    ) -> None:
+        self.checkpoint, self.text_encoder, self.generator = checkpoint, text_encoder, generator
+        self.tokenizer, self.safety = tokenizer, safety
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path | str,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        safety: bool = True,
+    ) -> Self:
+        """Loads every part of a checkpoint folder. Raises CheckpointError or ConfigError naming what is wrong."""
+        checkpoint = Checkpoint.open(folder)
+        tokenizer = checkpoint.load_tokenizer(dtype, device, parts=("quantize", "post_quant_conv", "decoder"))
+        return cls(
+            checkpoint,
+            checkpoint.load_text_encoder(dtype, device),
+            Generator(checkpoint.load_transformer(dtype, device), tokenizer.quantize),
+            tokenizer,
+            checkpoint.load_safety(dtype, device) if safety else None,
+        )
+
+    def draw(
+        self,
+        prompt: str,
+        seed: int | None = None,
+        settings: Settings | None = None,
+        on_scale: Callable[[State], None] | None = None,
+    ) -> Picture:
+        """Draws one picture; `on_scale` is called after every scale with the picture in flight.
+
+        Raises SettingError for a prompt or seed out of bounds, UnsafePromptError for a prompt that a policy refuses.
+        """
+        prompt = checked_prompt(prompt)
+        settings = settings or Settings()
+        seed = randomness.draw_seed() if seed is None else seed
+        noise = randomness.SeededNoise(seed, self.generator.device)
+        verdict = self.safety.check([prompt])[0] if self.safety else None
+        if verdict and verdict.violated:
+            raise UnsafePromptError(verdict.violated)
+        encoded = self.text_encoder.encode([prompt])
+        state = self.generator.begin(encoded.conditioning[0], noise, settings)
+        try:
+            while state.scale < self.generator.scales:
+                self.generator.advance([state])
+                if on_scale:
+                    on_scale(state)
+        finally:
+            self.generator.release(state)
+        recipe = Recipe(
+            prompt=prompt,
+            seed=seed,
+            guidance=settings.guidance,
+            smooth=settings.smooth,
+            top_p=settings.top_p,
+            model=self.checkpoint.name,
+            digest=self.checkpoint.digest,
+            versions=versions(),
+        )
+        return Picture(self.pixels_of(state.latent), recipe, verdict, encoded.prompt_tokens[0], encoded.truncated[0])
+
+    @torch.inference_mode()
+    def pixels_of(self, latent: torch.Tensor) -> Pixels:
+        """A latent (Z, N, N) to pixels (H, W, 3)."""
+        return to_pixels(self.tokenizer.decode(latent[None])[0].cpu().numpy())
+
+
+def checked_prompt(prompt: str) -> str:
+    """The prompt without the white space around it. Raises SettingError if it is empty or too long."""
+    prompt = prompt.strip()
+    if not 1 <= len(prompt) <= LONGEST_PROMPT:
+        raise SettingError(
+            "prompt", f"{len(prompt)} characters: expected 1 to {LONGEST_PROMPT}, not counting outer space"
+        )
+    return prompt

@@ -1,0 +1,117 @@
+"""Prompt safety: a causal language model answers a policy question with Yes or No (spec, section 7)."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from model.errors import CheckpointError
+
+POLICIES_FILE = "policies.json"
+DEFAULT_POLICIES = Path(__file__).with_name(POLICIES_FILE)
+
+
+@dataclass(frozen=True)
+class Policies:
+    """What is asked of the classifier."""
+
+    names: tuple[str, ...]
+    guidelines: tuple[str, ...]
+    threshold: float
+    version: str
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Reads {"version", "threshold", "policies": [{"name", "guideline"}]}."""
+        try:
+            values = json.loads(path.read_text())
+            rows = values["policies"]
+            policies = cls(
+                tuple(str(row["name"]) for row in rows),
+                tuple(str(row["guideline"]) for row in rows),
+                float(values["threshold"]),
+                str(values["version"]),
+            )
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: no readable policies: {error!r}") from error
+        if not policies.names:
+            raise CheckpointError(f"{path}: policies: expected at least one")
+        return policies
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the classifier says of one prompt."""
+
+    scores: dict[str, float]
+    """Policy to the share of "Yes, it violates", 0 to 1."""
+    violated: str | None
+    """The policy with the highest score above the threshold, if any."""
+
+    @property
+    def unsafe(self) -> bool:
+        return self.violated is not None
+
+
+class SafetyClassifier:
+    """ShieldGemma's interface: a chat template with `guideline`; the score is Yes against No at the last position."""
+
+    def __init__(self, network: Any, tokenizer: Any, policies: Policies) -> None:
+        self.network, self.tokenizer, self.policies = network.eval(), tokenizer, policies
+        vocabulary = tokenizer.get_vocab()
+        missing = [word for word in ("Yes", "No") if word not in vocabulary]
+        if missing:
+            raise CheckpointError(f"the safety tokenizer has no token {missing[0]!r}; it is no ShieldGemma")
+        self.answers = torch.tensor([vocabulary["Yes"], vocabulary["No"]], device=network.device)
+        tokenizer.padding_side = "left"  # so that the last position is the answer's in every row
+
+    @classmethod
+    def load(cls, folder: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Self:
+        """Reads a causal LM in transformers' format; policies.json in it, or the published policies in our words."""
+        folder = Path(folder)
+        if not (folder / "config.json").exists():
+            raise CheckpointError(
+                f"{folder}: no safety model here (config.json is missing); expected ShieldGemma's format"
+            )
+        try:
+            network: Any = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, attn_implementation="eager", local_files_only=True
+            )
+            network.to(device)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(f"{folder}: the safety model cannot be read: {error}") from error
+        own = folder / POLICIES_FILE
+        return cls(network, tokenizer, Policies.read(own if own.exists() else DEFAULT_POLICIES))
+
+    @torch.inference_mode()
+    def score(self, prompts: Sequence[str]) -> Tensor:
+        """Prompts to the share of Yes, (n, policies), float32 on the CPU; all questions go through in one batch."""
+        questions = [self._question(prompt, guide) for prompt in prompts for guide in self.policies.guidelines]
+        batch = self.tokenizer(questions, padding=True, add_special_tokens=False, return_tensors="pt")
+        mask = batch["attention_mask"].to(self.network.device)
+        logits = self.network(
+            input_ids=batch["input_ids"].to(self.network.device),
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            logits_to_keep=1,
+        ).logits[:, -1, self.answers]
+        return logits.float().softmax(-1)[:, 0].unflatten(0, (len(prompts), -1)).cpu()
+
+    def check(self, prompts: Sequence[str]) -> list[Verdict]:
+        return [self.verdict(row) for row in self.score(prompts).tolist()]
+
+    def verdict(self, scores: Sequence[float]) -> Verdict:
+        """One prompt's scores, in the policies' order, to a verdict."""
+        worst = max(range(len(scores)), key=lambda i: scores[i])
+        violated = self.policies.names[worst] if scores[worst] > self.policies.threshold else None
+        return Verdict(dict(zip(self.policies.names, scores, strict=True)), violated)
+
+    def _question(self, prompt: str, guideline: str) -> str:
+        chat = [{"role": "user", "content": prompt}]
+        return str(self.tokenizer.apply_chat_template(chat, guideline=guideline, tokenize=False))

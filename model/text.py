@@ -1,0 +1,130 @@
+"""Text conditioning: a Qwen2 decoder's last hidden states over the prompt's slots (spec, section 6)."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from transformers import AutoModel, AutoTokenizer, DynamicCache
+
+from model.errors import CheckpointError
+from model.generation import Conditioning
+
+log = logging.getLogger(__name__)
+
+SYSTEM_PROMPT_FILE = "system_prompt.txt"
+
+
+@dataclass(frozen=True)
+class EncodedPrompts:
+    """Conditioning of n prompts, and what became of their text."""
+
+    conditioning: Conditioning
+    """context (n, T, D) float32, mask (n, T) bool, positions (n, T) int64."""
+    prompt_tokens: list[int]
+    """Tokens of each prompt before it was cut."""
+    truncated: list[bool]
+    """Whether a prompt was longer than the T slots, and cut."""
+
+
+class TextEncoder:
+    """A text model with its tokenizer and system prompt. The prompts' rows do not depend on each other."""
+
+    def __init__(self, network: Any, tokenizer: Any, context_tokens: int, system_prompt: str | None) -> None:
+        self.network, self.tokenizer, self.context_tokens = network.eval(), tokenizer, context_tokens
+        self.device, self.dtype = network.device, network.dtype
+        self.system_ids: list[int] = tokenizer(system_prompt)["input_ids"] if system_prompt else []
+        self._prefix = self._read_system_prompt()
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path | str,
+        context_tokens: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        system_prompt: str | None = None,
+    ) -> Self:
+        """Reads a text model in transformers' format; `system_prompt` None takes the folder's own, if it has one."""
+        folder = Path(folder)
+        if not (folder / "config.json").exists():
+            raise CheckpointError(
+                f"{folder}: no text model here (config.json is missing); expected transformers' format"
+            )
+        try:
+            network = AutoModel.from_pretrained(
+                folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True
+            ).to(device)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(f"{folder}: the text model cannot be read: {error}") from error
+        if system_prompt is None:
+            path = folder / SYSTEM_PROMPT_FILE
+            system_prompt = path.read_text() if path.exists() else ""
+            if not system_prompt:
+                log.warning("%s: no %s; prompts are encoded without a system prompt", folder, SYSTEM_PROMPT_FILE)
+        return cls(network, tokenizer, context_tokens, system_prompt)
+
+    @property
+    def width(self) -> int:
+        """D, the width of a token's conditioning."""
+        return int(self.network.config.hidden_size)
+
+    @torch.inference_mode()
+    def encode(self, prompts: Sequence[str]) -> EncodedPrompts:
+        """Encodes prompts; one longer than the context is cut at its end (or where the tokenizer cuts), and said so."""
+        lengths = [len(ids) for ids in self.tokenizer(list(prompts))["input_ids"]]
+        ids = self._padded(prompts)
+        mask = ids != self.tokenizer.pad_token_id
+        hidden = self.network(
+            input_ids=ids,
+            attention_mask=self._additive_mask(mask),
+            position_ids=torch.arange(self.context_tokens, device=self.device)[None] + len(self.system_ids),
+            past_key_values=self._prefix_for(len(prompts)),
+            use_cache=bool(self.system_ids),
+        ).last_hidden_state
+        return EncodedPrompts(
+            Conditioning(hidden.float(), mask, mask.long().cumsum(1) - 1),
+            lengths,
+            [length > self.context_tokens for length in lengths],
+        )
+
+    def _padded(self, prompts: Sequence[str]) -> Tensor:
+        batch = self.tokenizer(
+            list(prompts), padding="max_length", truncation=True, max_length=self.context_tokens, return_tensors="pt"
+        )
+        return batch["input_ids"].to(self.device)
+
+    def _additive_mask(self, mask: Tensor) -> Tensor:
+        """(n, 1, T, P + T), P the system prompt's length: 0 where a slot may look, the dtype's least number elsewhere.
+
+        A least number and not -inf, on purpose: a slot that may look nowhere then averages over all slots, and the
+        generator attends to such slots too.
+        """
+        n, length = mask.shape
+        causal = torch.ones(length, length, dtype=torch.bool, device=self.device).tril()
+        own = causal & mask[:, None, :]
+        system = torch.ones(n, length, len(self.system_ids), dtype=torch.bool, device=self.device)
+        allowed = torch.cat([system, own], dim=2)[:, None]
+        additive = torch.zeros(allowed.shape, dtype=self.dtype, device=self.device)
+        return additive.masked_fill(~allowed, torch.finfo(self.dtype).min)
+
+    @torch.inference_mode()
+    def _read_system_prompt(self) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of the system prompt per layer: it comes first in every row, so they are always the same."""
+        if not self.system_ids:
+            return []
+        ids = torch.tensor([self.system_ids], device=self.device)
+        cache = self.network(input_ids=ids, use_cache=True).past_key_values
+        return [(layer.keys, layer.values) for layer in cache.layers]
+
+    def _prefix_for(self, rows: int) -> DynamicCache | None:
+        if not self._prefix:
+            return None
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(self._prefix):
+            cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
+        return cache
