@@ -1,0 +1,310 @@
+"""The command `hart`, through typer's runner, and as a process where signals and streams matter."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hart.cli.app import app
+from PIL import Image as PillowImage
+from typer.testing import CliRunner, Result
+
+COMMAND = [sys.executable, "-c", "from hart.cli.app import main; main()"]
+
+
+@pytest.fixture
+def hart(gateway: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs the command in an empty folder against the gateway."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HART_ENDPOINT", gateway.endpoint)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*words: object) -> Result:
+        return CliRunner().invoke(app, [str(word) for word in words])
+
+    return run
+
+
+def test_a_prompt_becomes_a_file_and_its_times_are_told(hart: Any, tmp_path: Path) -> None:
+    outcome = hart("generate", "a red heart", "--seed", 7)
+    assert outcome.exit_code == 0, outcome.output
+    assert outcome.stdout == ""
+    assert PillowImage.open(tmp_path / "picture.png").getpixel((0, 0)) == (7, 0, 0)
+    for word in ("picture.png", "seed 7", "ar_generator", "gateway", "wall"):
+        assert word in outcome.stderr
+    assert "note" not in outcome.stderr
+
+
+def test_every_option_of_a_request_reaches_the_wire(hart: Any, gateway: Any) -> None:
+    outcome = hart(
+        "generate", "x", "-o", "a.jpg", "--images", 2, "--seed", 5, "--guidance", 0, "--no-smooth", "--top-p", 0.9,
+        "--quality", 80, "--preview", 1, "--no-metadata", "--model", "tiny", "--request-id", "r-1", "--timeout", 9,
+        "--api-key", "k",
+    )  # fmt: skip
+    assert outcome.exit_code == 0, outcome.output
+    sent = gateway.requests[0]
+    fields = [field.name for field in sent.DESCRIPTOR.fields]
+    values = ["tiny", "x", 2, 5, 0, False, 0.9, 2, 80, 1, False, "r-1"]
+    assert [getattr(sent, field) for field in fields] == values
+    assert all(sent.HasField(field.name) for field in sent.DESCRIPTOR.fields if field.has_presence)
+    assert 0 < gateway.remaining[0] <= 9
+    assert gateway.metadata[0]["authorization"] == "Bearer k"
+
+
+def test_several_pictures_are_numbered_and_previews_lie_beside_them(hart: Any, tmp_path: Path) -> None:
+    assert hart("generate", "x", "-o", "a.webp", "-n", 2, "--preview", 1).exit_code == 0
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["a-0.preview.jpg", "a-0.webp", "a-1.preview.jpg", "a-1.webp"]
+    assert PillowImage.open("a-0.webp").format == "WEBP"
+    assert PillowImage.open("a-0.preview.jpg").format == "JPEG"
+
+
+def test_json_is_alone_on_standard_output_with_whole_numbers(hart: Any) -> None:
+    outcome = hart("generate", "x", "--seed", 2**53 - 1, "--json")
+    answer = json.loads(outcome.stdout)
+    assert answer["prompt"] == "x"
+    assert answer["images"][0]["seed"] == 2**53 - 1
+    assert answer["images"][0]["bytes"] == Path(answer["images"][0]["path"]).stat().st_size
+    assert answer["timings"]["calls"][0]["transfer_bytes"] == 2**40
+    assert answer["verdict"]["action"] == "allow"
+    assert answer["model"] == {"name": "tiny", "digest": "ab" * 32}
+
+
+def test_an_unfamiliar_prompt_is_hinted_at(hart: Any) -> None:
+    outcome = hart("generate", "a zyzzyva")
+    assert outcome.exit_code == 0
+    assert "not trained on: zyzzyva" in outcome.stderr
+    assert "hart describe" in outcome.stderr
+
+
+def test_every_kind_of_error_has_its_exit_code_and_leaves_no_file(
+    hart: Any, gateway: Any, failing: Any, tmp_path: Path
+) -> None:
+    gateway.failure, kind, facts, code = failing
+    outcome = hart("generate", "x", "--json")
+    assert outcome.exit_code == code
+    assert kind in outcome.stderr
+    told = json.loads(outcome.stdout)["error"]
+    assert told["kind"] == kind
+    assert told["code"] == gateway.failure.code.name
+    assert {name: told[name] for name in facts} == facts
+    assert not list(tmp_path.iterdir())
+    for command in ("describe", "status"):
+        assert hart(command).exit_code == code
+    for fact in facts.values():
+        assert str(next(iter(fact.values())) if isinstance(fact, dict) else fact) in outcome.stderr
+
+
+def test_a_server_that_is_not_there_is_exit_code_4(hart: Any) -> None:
+    assert hart("status", "--endpoint", "127.0.0.1:9").exit_code == 4
+
+
+def test_time_that_runs_out_is_exit_code_5(hart: Any, gateway: Any) -> None:
+    gateway.hang = True
+    assert hart("generate", "x", "--timeout", 0.2).exit_code == 5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["generate"],
+        ["generate", "x", "--file", "p.txt"],
+        ["generate", "--file", "nothing.txt"],
+        ["generate", "--file", "empty.txt"],
+        ["generate", "--file", "p.txt", "--request-id", "r"],
+        ["generate", "--file", "p.txt", "--preview", "1"],
+        ["generate", "--file", "p.txt", "-o", "-"],
+        ["generate", "--file", "p.txt", "--separate", "--format", "gif"],
+        ["generate", "--file", "p.txt", "-o", "g.jpg", "--quality", "0"],
+        ["generate", "x", "--separate"],
+        ["generate", "x", "--format", "gif"],
+        ["generate", "x", "-o", "a.gif"],
+        ["generate", "x", "-o", "a.png", "--format", "jpeg"],
+        ["generate", "x", "-o", "missing/a.png"],
+        ["generate", "x", "-o", "-", "--json"],
+        ["generate", "x", "-o", "-", "-n", "2"],
+        ["generate", "x", "--seed", "-1"],
+        ["generate", "x", "--seed", "seven"],
+        ["generate", "x", "--timeout", "0"],
+        ["generate", "x", "--tls-ca", "missing.pem"],
+        ["generate", "x", "--endpoint", "far.example:1", "--api-key", "k"],
+        ["trace", "p.txt"],
+        ["trace", "missing.json"],
+        ["bench", "--rate", "0", "--seconds", "1"],
+        ["bench", "--rate", "1", "--seconds", "1", "--arrivals", "bursts"],
+        ["paint"],
+    ],
+    ids=" ".join,
+)
+def test_a_command_line_that_cannot_be_followed_is_exit_code_2_and_sends_nothing(
+    hart: Any, gateway: Any, words: list[str]
+) -> None:
+    Path("p.txt").write_text("a\n")
+    Path("empty.txt").write_text("\n  \n")
+    outcome = hart(*words)
+    assert outcome.exit_code == 2, outcome.output
+    assert outcome.stderr
+    assert not gateway.requests
+
+
+def test_a_file_of_prompts_becomes_a_grid_in_order(hart: Any, gateway: Any) -> None:
+    Path("p.txt").write_text("one\n\n two \nthree\n", "utf-8")
+    outcome = hart("generate", "--file", "p.txt", "--seed", 9, "--json")
+    assert outcome.exit_code == 0, outcome.output
+    grid = PillowImage.open("picture.png")
+    assert grid.size == (16, 16)
+    assert [grid.getpixel(corner) for corner in ((0, 0), (8, 0), (0, 8))] == [(9, 0, 0)] * 3
+    assert grid.getpixel((8, 8)) == (128, 128, 128)
+    assert [tile["prompt"] for tile in json.loads(grid.text["hart"])] == ["one", "two", "three"]  # type: ignore[attr-defined]
+    assert [answer["prompt"] for answer in json.loads(outcome.stdout)["answers"]] == ["one", "two", "three"]
+    assert sorted(request.prompt for request in gateway.requests) == ["one", "three", "two"]
+
+
+def test_grids_in_other_formats_hold_their_recipe_unless_told_not_to(hart: Any) -> None:
+    Path("p.txt").write_text("ünë\n", "utf-8")
+    assert hart("generate", "--file", "p.txt", "-o", "g.jpg", "--quality", 50).exit_code == 0
+    comment = PillowImage.open("g.jpg").getexif().get_ifd(0x8769)[0x9286]
+    assert "ünë" in comment.removeprefix(b"UNICODE\0").decode("utf-16-be")
+    assert hart("generate", "--file", "p.txt", "-o", "h.jpg", "--no-metadata").exit_code == 0
+    assert not PillowImage.open("h.jpg").getexif()
+
+
+def test_separate_files_are_numbered_and_prompts_txt_names_them_line_by_line(hart: Any) -> None:
+    Path("p.txt").write_text("one\ntwo\n", "utf-8")
+    outcome = hart("generate", "--file", "p.txt", "--separate", "-o", "out", "-n", 2, "--format", "jpeg")
+    assert outcome.exit_code == 0, outcome.output
+    names = sorted(path.name for path in Path("out").iterdir())
+    assert names == ["000000.jpg", "000001.jpg", "000002.jpg", "000003.jpg", "prompts.txt"]
+    assert Path("out/prompts.txt").read_text("utf-8").splitlines() == ["one", "one", "two", "two"]
+
+
+def test_one_bad_prompt_leaves_the_others_alone(hart: Any, gateway: Any, failing: Any) -> None:
+    failure, kind, _, code = failing
+
+    def choose(request: Any) -> None:
+        gateway.failure = failure if request.prompt == "bad" else None
+
+    if kind == "Overloaded":
+        pytest.skip("a batch waits for a busy server; the next test")
+    gateway.before = choose
+    Path("p.txt").write_text("good\nbad\nfine\n", "utf-8")
+    outcome = hart("generate", "--file", "p.txt", "--separate", "--concurrency", 1, "--json")
+    assert outcome.exit_code == code
+    assert sorted(path.name for path in Path("pictures").glob("*.png")) == ["000000.png", "000002.png"]
+    assert [error["prompt"] for error in json.loads(outcome.stdout)["errors"]] == ["bad"]
+    assert "'bad'" in outcome.stderr
+
+
+def test_a_batch_waits_for_a_busy_server(hart: Any, gateway: Any) -> None:
+    import grpc
+    from google.protobuf import duration_pb2
+    from google.rpc import error_details_pb2
+
+    soon = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(nanos=50_000_000))
+    gateway.failure = type("Busy", (), {})()
+    gateway.failure.code, gateway.failure.message = grpc.StatusCode.RESOURCE_EXHAUSTED, "full"
+    gateway.failure.details, gateway.failure.times = (soon,), 2
+    Path("p.txt").write_text("one\n", "utf-8")
+    assert hart("generate", "--file", "p.txt").exit_code == 0
+    assert len(gateway.requests) == 3
+
+
+def test_describe_shows_what_to_try_and_status_tells_a_missing_stage(hart: Any) -> None:
+    outcome = hart("describe")
+    assert outcome.exit_code == 0
+    assert "a green apple" in outcome.stdout
+    assert json.loads(hart("describe", "--json").stdout)["models"][0]["shape"]["scales"] == [1, 2, 4]
+    assert json.loads(hart("describe", "--json").stdout)["formats"] == ["png", "jpeg", "webp"]
+    outcome = hart("status")
+    assert outcome.exit_code == 4  # The fake's decoder has no ready replica.
+    assert "0/2" in outcome.stdout
+    assert json.loads(hart("status", "--json").stdout)["stages"][0]["ready"] == 2
+
+
+def test_trace_draws_every_call_of_a_json_answer(hart: Any) -> None:
+    Path("a.json").write_text(hart("generate", "x", "--json").stdout)
+    outcome = hart("trace", "a.json")
+    assert outcome.exit_code == 0, outcome.output
+    rows = {line.split()[0]: line for line in outcome.stdout.splitlines() if line.strip()}
+    assert "wall 100.0 ms" in outcome.stdout
+    for stage in ("safety", "text_encoder", "ar_generator", "decoder"):
+        assert "█" in rows[stage]
+    assert rows["ar_generator"].index("░") < rows["ar_generator"].index("█")
+    assert rows["ar_generator"].rindex("█") <= rows["decoder"].index("█")
+    piped = subprocess.run(
+        [*COMMAND, "trace", "-"], input=Path("a.json").read_text(), capture_output=True, text=True, check=True
+    )
+    assert "decoder" in piped.stdout
+
+
+def test_bench_keeps_its_rate_while_answers_are_missing(hart: Any, gateway: Any) -> None:
+    gateway.before = lambda _: time.sleep(0.02)
+    outcome = hart("bench", "--rate", 40, "--seconds", 0.5, "--arrivals", "uniform")
+    assert outcome.exit_code == 0, outcome.output
+    found = json.loads(outcome.stdout)
+    assert found["sent"] == found["answered"] == found["pictures"] == 20
+    ranks = [found["latency_seconds"][name] for name in ("min", "p50", "p90", "p95", "p99", "max")]
+    assert ranks == sorted(ranks)
+    assert {request.prompt for request in gateway.requests} == {"a red heart", "a green apple"}
+    assert len({request.seed for request in gateway.requests}) == 20
+
+    gateway.hang = True
+    outcome = hart("bench", "--rate", 40, "--seconds", 0.5, "--timeout", 0.3, "--arrivals", "uniform")
+    found = json.loads(outcome.stdout)
+    assert found["errors"] == {"DEADLINE_EXCEEDED": 20}
+    assert found["latency_seconds"] is None
+
+
+def test_percentiles_are_nearest_rank() -> None:
+    from hart.cli.bench import percentiles, schedule
+
+    found = percentiles([float(n) for n in range(100, 0, -1)])
+    assert found is not None
+    assert (found["p50"], found["p90"], found["p99"], found["max"]) == (50, 90, 99, 100)
+    arrivals = schedule(100, 50, "poisson", 1)
+    assert len(arrivals) == pytest.approx(5000, rel=0.1)
+    assert arrivals == sorted(arrivals)
+
+
+@pytest.mark.parametrize("words", [["generate", "x"], ["generate", "--file", "p.txt"]], ids=" ".join)
+def test_ctrl_c_cancels_on_the_server_and_is_exit_code_130(gateway: Any, tmp_path: Path, words: list[str]) -> None:
+    gateway.hang = True
+    (tmp_path / "p.txt").write_text("one\ntwo\n")
+    process = subprocess.Popen(
+        [*COMMAND, *words],
+        env={**os.environ, "HART_ENDPOINT": gateway.endpoint},
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert gateway.started.wait(20)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=20)
+    assert process.returncode == 130, told
+    assert "interrupted" in told
+    assert "Traceback" not in told
+    assert gateway.cancelled.wait(5)
+    assert [path.name for path in tmp_path.iterdir()] == ["p.txt"]
+
+
+def test_one_picture_can_go_to_standard_output(gateway: Any, tmp_path: Path) -> None:
+    environment = {**os.environ, "HART_ENDPOINT": gateway.endpoint}
+    piped = subprocess.run([*COMMAND, "generate", "x", "-o", "-"], env=environment, cwd=tmp_path, capture_output=True)
+    assert piped.returncode == 0, piped.stderr
+    assert piped.stdout.startswith(b"\x89PNG")
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_subcommand_has_help_and_none_loads_torch() -> None:
+    code = "import sys; from hart.cli import app, batch, report; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
+    assert "hart-client" in CliRunner().invoke(app, ["--version"]).output
+    for command in ("generate", "describe", "status", "trace", "bench"):
+        assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
