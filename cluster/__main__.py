@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from pathlib import Path
 
 from cluster import supervisor
 from cluster.plan import ROOT, Plan, PlanError
@@ -15,6 +16,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m cluster", description=__doc__)
     parser.add_argument("--port", type=int, default=50051, help="the gateway's; the stages follow (default: 50051)")
     parser.add_argument("--folder", default=".run", help="for logs and the process id (default: .run)")
+    parser.add_argument("--root", default=ROOT, type=Path, help="the checkout whose processes run (default: this one)")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, help in (
         ("up", "start it, and return when it is ready"),
@@ -27,7 +29,7 @@ def main() -> int:
     inside.add_argument("words", nargs=argparse.REMAINDER)
     chosen = parser.parse_args()
     try:
-        plan = Plan.from_environment(chosen.port, ROOT / chosen.folder)
+        plan = Plan.from_environment(chosen.port, ROOT / chosen.folder, chosen.root)
         return follow(chosen.command, plan, getattr(chosen, "words", []))
     except (PlanError, supervisor.ClusterError) as error:
         print(f"cluster: {error}", file=sys.stderr)

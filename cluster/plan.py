@@ -79,16 +79,20 @@ class Plan:
     """By stage."""
     environment: Mapping[str, str]
     """What every process inherits."""
+    root: Path = ROOT
+    """The checkout whose processes run."""
 
     @classmethod
-    def from_environment(cls, port: int, folder: Path, environment: Mapping[str, str] = os.environ) -> Plan:
+    def from_environment(
+        cls, port: int, folder: Path, root: Path = ROOT, environment: Mapping[str, str] = os.environ
+    ) -> Plan:
         """REPLICAS_<STAGE> says how many of each; PlanError names a variable that makes no sense."""
         replicas = {stage: _count(f"REPLICAS_{stage.upper()}", environment) for stage in STAGES}
         known = {f"REPLICAS_{stage.upper()}" for stage in STAGES}
         strangers = sorted(name for name in environment if name.startswith("REPLICAS_") and name not in known)
         if strangers:
             raise PlanError(f"{strangers[0]}: there is no such stage; there are {', '.join(sorted(known))}")
-        return cls(port, folder, replicas, dict(environment))
+        return cls(port, folder, replicas, dict(environment), root)
 
     @property
     def endpoint(self) -> str:

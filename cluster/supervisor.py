@@ -52,13 +52,15 @@ def _watcher(process: Process, plan: Plan, logs: Path) -> dict[str, Any]:
         "name": process.name,
         "cmd": process.command[0],
         "args": process.command[1:],
-        "working_dir": str(ROOT),
+        "working_dir": str(plan.root),
         "env": {**plan.environment, **process.settings},
         "stdout_stream": {**log, "backup_count": 1},
         "stderr_stream": {**log, "backup_count": 1},
         "graceful_timeout": GRACE_SECONDS,
         "max_retry": -1,
         "stop_children": True,
+        # The door opens and closes first: what is in work then still finds its stages.
+        "priority": int(process.name == "gateway"),
     }
 
 
@@ -87,7 +89,8 @@ def _start(plan: Plan) -> psutil.Process:
     for log in (folder / "logs").glob("*.log*"):
         log.unlink()
     with (folder / "logs" / "manager.log").open("wb") as log_file:
-        command = [sys.executable, "-m", "cluster", f"--port={plan.port}", f"--folder={folder}", "serve"]
+        options = [f"--port={plan.port}", f"--folder={folder}", f"--root={plan.root}"]
+        command = [sys.executable, "-m", "cluster", *options, "serve"]
         started = subprocess.Popen(
             command, cwd=ROOT, env=dict(plan.environment), start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file,
@@ -187,7 +190,7 @@ def _fingerprint(plan: Plan) -> str:
     """What makes two plans the same to their processes; hashed, for settings hold secrets."""
     settings = {name: value for name, value in plan.environment.items() if name.startswith(("HART_", "OMP_", "OTEL_"))}
     settings.pop("HART_ENDPOINT", None)
-    text = json.dumps([plan.port, dict(plan.replicas), settings], sort_keys=True)
+    text = json.dumps([plan.port, str(plan.root), dict(plan.replicas), settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

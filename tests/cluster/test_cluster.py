@@ -1,0 +1,174 @@
+"""The local cluster with real processes: small programs that serve health alone stand for the stages."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cluster import supervisor
+from cluster.plan import ROOT, STAGES, Plan, PlanError
+
+PROGRAM = """
+import os, signal, sys, threading
+from concurrent import futures
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+if os.environ.get("HART_BROKEN") == __spec__.name:
+    sys.exit("this stage cannot start")
+servicer = health.HealthServicer()
+for name in ("Safety", "TextEncoder", "ArGenerator", "Decoder", "Images"):
+    servicer.set("hart.v1." + name, health_pb2.HealthCheckResponse.SERVING)
+server = grpc.server(futures.ThreadPoolExecutor(1), options=[("grpc.so_reuseport", 0)])
+health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+server.add_insecure_port("127.0.0.1:" + os.environ["HART_PORT"])
+server.start()
+print("stages", os.environ.get("HART_AR_GENERATOR"), flush=True)
+done = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: done.set())
+done.wait()
+server.stop(1).wait()
+"""
+
+
+def free_range(count: int) -> int:
+    """The first of `count` neighbouring ports that nobody listens on."""
+    for first in range(23000 + os.getpid() % 5000, 32000, count):
+        for port in range(first, first + count):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+        else:
+            return first
+    raise AssertionError("no free ports")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A checkout of small programs."""
+    (tmp_path / "services").mkdir()
+    for stage in STAGES:
+        (tmp_path / "services" / f"{stage}.py").write_text(PROGRAM)
+    (tmp_path / "gateway.py").write_text(PROGRAM)
+    return tmp_path
+
+
+@pytest.fixture
+def plan(root: Path) -> Iterator[Plan]:
+    """A plan on free ports, stopped in the end."""
+    environment = {**os.environ, "REPLICAS_AR_GENERATOR": "2"}
+    chosen = Plan.from_environment(free_range(16), root / ".run", root, environment)
+    yield chosen
+    supervisor.down(chosen)
+
+
+def pid_of(plan: Plan, name: str) -> int:
+    """The process that the manager runs under a name."""
+    port = next(process.port for process in plan.processes if process.name == name)
+    manager = supervisor._manager(plan)
+    assert manager is not None
+    return next((pid for pid, found in supervisor._children(manager) if found == port), 0)
+
+
+def wait(condition: object, seconds: float = 20.0) -> None:
+    """Until the condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_up_returns_when_all_is_ready_restarts_what_dies_and_down_ends_it(plan: Plan) -> None:
+    supervisor.up(plan)
+    assert all(process.ready() for process in plan.processes)
+    assert len(plan.processes) == 6
+    told = (plan.folder / "logs" / "gateway.log").read_text()
+    assert told.strip() == f"stages 127.0.0.1:{plan.port + 3},127.0.0.1:{plan.port + 13}"
+
+    generator = next(process for process in plan.processes if process.name == "ar_generator-2")
+    first = pid_of(plan, generator.name)
+    os.kill(first, 9)
+    wait(lambda: not psutil.pid_exists(first))
+    wait(generator.ready)
+    assert pid_of(plan, generator.name) != first
+
+    family = psutil.Process(supervisor._recorded(plan)["pid"]).children(recursive=True)
+    supervisor.up(plan)  # A second time nothing is started.
+    assert {one.pid for one in family} <= {one.pid for one in psutil.process_iter()}
+    assert supervisor.down(plan)
+    assert not supervisor.down(plan)
+    assert not any(one.is_running() for one in family)
+    assert not any(process.port_taken() for process in plan.processes)
+
+
+def test_up_with_other_settings_starts_again(plan: Plan, root: Path) -> None:
+    supervisor.up(plan)
+    gateway = pid_of(plan, "gateway")
+    other = Plan.from_environment(plan.port, plan.folder, root, {**os.environ, "HART_LOG_LEVEL": "DEBUG"})
+    supervisor.up(other)
+    assert pid_of(other, "gateway") != gateway
+    assert not plan.processes[3].port_taken()  # The second generator is gone.
+
+
+def test_a_process_that_cannot_start_is_named_with_its_log_and_nothing_stays(plan: Plan, root: Path) -> None:
+    environment = {**plan.environment, "HART_BROKEN": "services.decoder"}
+    broken = Plan.from_environment(plan.port, plan.folder, root, environment)
+    with pytest.raises(supervisor.ClusterError, match=r"decoder-1 ends as soon[\s\S]*this stage cannot start"):
+        supervisor.up(broken)
+    assert not any(process.port_taken() for process in broken.processes)
+
+
+def test_a_taken_port_is_named_before_anything_starts(plan: Plan) -> None:
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", plan.port + 4))
+        stranger.listen()
+        with pytest.raises(supervisor.ClusterError, match=rf"port {plan.port + 4}, which decoder-1 needs"):
+            supervisor.up(plan)
+
+
+def test_with_runs_a_command_against_a_cluster_that_ends_with_it(plan: Plan) -> None:
+    options = [f"--port={plan.port}", f"--folder={plan.folder}", f"--root={plan.root}"]
+    command = [sys.executable, "-c", "import os, sys; print(os.environ['HART_ENDPOINT']); sys.exit(7)"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "cluster", *options, "with", *command], cwd=ROOT, capture_output=True, text=True
+    )
+    assert ran.returncode == 7, ran.stderr
+    assert ran.stdout.splitlines()[-1] == f"127.0.0.1:{plan.port}"
+    assert not any(process.port_taken() for process in plan.processes)
+
+    supervisor.up(plan)
+    subprocess.run([sys.executable, "-m", "cluster", *options, "with", "true"], cwd=ROOT, check=True)
+    assert plan.answers()  # One that ran before is left alone.
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("REPLICAS_DECODER", "0"), ("REPLICAS_DECODER", "two"), ("REPLICAS_DECODER", "17"), ("REPLICAS_DECODERS", "2")],
+)
+def test_a_replica_count_that_makes_no_sense_is_refused_by_name(name: str, value: str, tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=name):
+        Plan.from_environment(50051, tmp_path, environment={name: value})
+
+
+def test_ports_are_the_published_ones_and_an_operators_list_wins(tmp_path: Path) -> None:
+    environment = {"REPLICAS_SAFETY": "2", "HART_DECODER": "oip://far:8001/decoder"}
+    plan = Plan.from_environment(50051, tmp_path, environment=environment)
+    ports = {process.name: process.port for process in plan.processes}
+    assert ports == {
+        "safety-1": 50052,
+        "safety-2": 50062,
+        "text_encoder-1": 50053,
+        "ar_generator-1": 50054,
+        "decoder-1": 50055,
+        "gateway": 50051,
+    }
+    assert plan.processes[-1].settings["HART_SAFETY"] == "127.0.0.1:50052,127.0.0.1:50062"
+    assert plan.processes[-1].settings["HART_DECODER"] == "oip://far:8001/decoder"
