@@ -1,4 +1,4 @@
-"""Pixels to image files with their recipe in them, and the recipe read back. Knows no tensors, only bytes and arrays."""
+"""Pixels to image files with their recipe in them, and the recipe read back. Knows no tensors."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The whole model in one process: prompt, verdict, conditioning, scales, pixels. The cluster's stages, without the wire."""
+"""The whole model in one process: prompt, verdict, conditioning, scales, pixels. Knows no wire."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,0 +1,96 @@
+"""Peak memory while a full-size checkpoint loads, over its size on disk.
+
+    python -m benchmarks.load_checkpoint
+
+Writes the released architecture with random weights into a temporary folder (3 GB of disk), loads each file in a process
+of its own, and prints that process's peak resident memory less what it held before the load.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from model.checkpoint import Checkpoint
+from model.config import TokenizerConfig, TransformerConfig
+from model.tokenizer import HybridTokenizer
+from model.transformer import Transformer
+
+SCALES = (1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64)
+TRANSFORMER = TransformerConfig(
+    context_token=300,
+    context_dim=1536,
+    depth=24,
+    embed_dim=1536,
+    num_heads=24,
+    mlp_type="llama",
+    attn_type="llama",
+    disable_aln=True,
+    use_timestep_embed=True,
+    patch_nums=SCALES,
+)
+TOKENIZER = TokenizerConfig(v_patch_nums=SCALES, quantizer_type="var_hybrid")
+CASES = (
+    ("ema_model.safetensors", torch.float16, torch.float16),
+    ("ema_model.safetensors", torch.float32, torch.bfloat16),
+    ("ema_model.bin", torch.float32, torch.bfloat16),
+    ("ema_model.bin", torch.float32, torch.float32),
+)
+"""File, its precision, the precision it is loaded in."""
+
+
+def write(folder: Path, file: str, dtype: torch.dtype) -> int:
+    """Writes the weights and configs; returns the size of the weights' file in bytes."""
+    with torch.device("meta"):
+        network = Transformer(TRANSFORMER, TOKENIZER.vocab_size, TOKENIZER.z_channels)
+        tokenizer = HybridTokenizer(TOKENIZER)
+    for part, config in (("llm", TRANSFORMER), ("tokenizer", TOKENIZER)):
+        (folder / part).mkdir(exist_ok=True)
+        (folder / part / "config.json").write_text(json.dumps(config.to_json()))
+    path = folder / "llm" / file
+    state = {name: torch.randn(tensor.shape).to(dtype) for name, tensor in network.state_dict().items()}
+    if path.suffix == ".bin":
+        torch.save(state, path)
+    else:
+        save_file(state, path)
+    small = {f"vae.{name}": torch.zeros(tensor.shape).half() for name, tensor in tokenizer.state_dict().items()}
+    save_file(small, folder / "tokenizer" / "model.safetensors")
+    return path.stat().st_size
+
+
+def load(folder: str, dtype: str) -> None:
+    """In a process of its own: loads, and prints bytes and seconds."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    network = Checkpoint.open(folder).load_transformer(getattr(torch, dtype))
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    held = sum(parameter.nbytes for parameter in network.parameters())
+    print(json.dumps({"peak": peak * 1024, "held": held, "seconds": seconds}))
+
+
+def main() -> None:
+    print(f"{'file':24}{'on disk':>18}{'in memory':>20}{'peak':>10}{'peak / on disk':>16}{'seconds':>10}")
+    for file, stored, wanted in CASES:
+        with tempfile.TemporaryDirectory() as name:
+            size = write(Path(name), file, stored)
+            command = [sys.executable, "-m", "benchmarks.load_checkpoint", name, str(wanted).removeprefix("torch.")]
+            found = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+        kinds = [str(dtype).removeprefix("torch.") for dtype in (stored, wanted)]
+        print(
+            f"{file:24}{kinds[0]:>9}{size / 1e9:6.2f} GB{kinds[1]:>11}{found['held'] / 1e9:6.2f} GB"
+            f"{found['peak'] / 1e9:7.2f} GB{found['peak'] / size:16.2f}{found['seconds']:10.1f}"
+        )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        load(sys.argv[1], sys.argv[2])
+    else:
+        main()

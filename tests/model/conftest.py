@@ -1,0 +1,19 @@
+"""Torch on one thread, and the golden cases within reach."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def plain():  # type: ignore[no-untyped-def]
+    """The case `plain` of the repository's own."""
+    from golden import PictureCase
+
+    return PictureCase(Path(__file__).parent.parent / "golden" / "plain")

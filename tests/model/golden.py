@@ -1,0 +1,86 @@
+"""A golden case as the model's own objects."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from model import noise as randomness
+from model.checkpoint import Checkpoint
+from model.generation import Conditioning, Generator, Settings, State
+from model.noise import RecordedNoise
+
+
+class PictureCase:
+    """A checkpoint, what goes in, and every tensor that should come out."""
+
+    def __init__(self, folder: Path) -> None:
+        self.case: dict[str, Any] = json.loads((folder / "case.json").read_text())
+        self.expected = {
+            name: tensor.float() if tensor.is_floating_point() else tensor
+            for name, tensor in load_file(folder / "expected.safetensors").items()
+        }
+        self.checkpoint = Checkpoint.open(folder / "checkpoint")
+        self.batch: int = self.case["batch"]
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return self.checkpoint.load_tokenizer()
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(self.case["guidance"], self.case["more_smooth"], self.case["top_p"])
+
+    def generator(self, slots: int | None = None) -> Generator:
+        return Generator(self.checkpoint.load_transformer(), self.tokenizer.quantize, slots or self.batch)
+
+    def conditioning(self) -> Conditioning:
+        wanted = ("context", "context_mask", "context_position_ids")
+        context, mask, positions = (self.expected[f"input.{name}"] for name in wanted)
+        return Conditioning(context, mask.bool(), positions)
+
+    def noise(self, row: int) -> RecordedNoise:
+        """What was drawn for one picture of the batch."""
+        last = self.checkpoint.transformer_config.scales - 1
+        tokens = self.checkpoint.transformer_config.side**2
+        recorded: dict[tuple[int, int, int], Tensor] = {}
+        for name, tensor in self.expected.items():
+            kind, _, number = name.removeprefix("noise.").partition(".")
+            mine = slice(row * tokens, (row + 1) * tokens)
+            if kind == "multinomial_exponential":
+                recorded[randomness.TOKEN_DRAW, int(number), 0] = tensor[row]
+            elif kind == "gumbel_exponential":
+                recorded[randomness.GUMBEL, int(number), 0] = tensor[row]
+            elif kind == "diffusion_initial":
+                recorded[randomness.DIFFUSION_START, last, 0] = tensor[mine]
+            elif kind == "diffusion_step":
+                recorded[randomness.DIFFUSION_STEP, last, int(number)] = tensor[mine]
+        return RecordedNoise(recorded)
+
+    def begin(self, generator: Generator) -> list[State]:
+        conditioning = self.conditioning()
+        return [generator.begin(conditioning[row], self.noise(row), self.settings) for row in range(self.batch)]
+
+
+def branches(tensor: Tensor) -> Tensor:
+    """Rows (n, 2, ...) as the cases have them: all conditional ones, then all unconditional ones."""
+    return tensor.transpose(0, 1).flatten(0, 1)
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    """The largest absolute one; shapes must agree."""
+    assert found.shape == expected.shape
+    return float((found.float() - expected.float()).abs().max())
+
+
+def finish(generator: Generator, states: list[State]) -> Tensor:
+    """Advances states together to the end, releases them, and returns their latents (n, Z, N, N)."""
+    while states[0].scale < generator.scales:
+        generator.advance(states)
+    for state in states:
+        generator.release(state)
+    return torch.stack([state.latent for state in states])

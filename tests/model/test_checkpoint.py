@@ -1,0 +1,217 @@
+"""Checkpoint folders: what is read, and what a user is told when something is wrong."""
+
+import json
+import logging
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from golden import PictureCase, difference
+from safetensors.torch import load_file, save_file
+
+from model.checkpoint import Checkpoint
+from model.errors import CheckpointError, ConfigError
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of a golden checkpoint to do harm to."""
+    copy = tmp_path / "hart-tiny"
+    shutil.copytree(GOLDEN / "plain" / "checkpoint", copy)
+    return copy
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "llm" / "ema_model.bin", weights_only=True)
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_ema_weights_are_used_and_not_the_raw_ones_beside_them(plain: PictureCase) -> None:
+    net = plain.checkpoint.load_transformer()
+    ema, raw = weights_of(plain.checkpoint.llm.parent), load_file(plain.checkpoint.llm / "model.safetensors")
+    assert difference(net.head.weight, ema["head.weight"]) == 0
+    assert difference(net.head.weight, raw["head.weight"]) > 0
+
+
+def test_the_llm_folder_is_accepted_in_its_parent_s_place(folder: Path) -> None:
+    by_parent, by_llm = Checkpoint.open(folder), Checkpoint.open(folder / "llm")
+    assert by_llm.name == by_parent.name == "hart-tiny"
+    assert by_llm.tokenizer.resolve() == by_parent.tokenizer.resolve()
+    by_llm.load_transformer()
+    by_llm.load_quantizer()
+
+
+def test_vae_path_names_another_tokenizer_folder(folder: Path) -> None:
+    (folder / "tokenizer").rename(folder / "other")
+    edit(folder / "llm" / "config.json", vae_path="../other")
+    assert Checkpoint.open(folder).load_tokenizer().config.side == 4
+
+
+def test_a_safetensors_file_is_preferred_to_the_pickle_and_said_so(folder: Path, caplog) -> None:
+    state = {name: tensor.contiguous() + 1 for name, tensor in weights_of(folder).items()}
+    save_file(state, folder / "llm" / "ema_model.safetensors")
+    with caplog.at_level(logging.WARNING):
+        net = Checkpoint.open(folder).load_transformer()
+    assert "ema_model.safetensors is used, not ema_model.bin" in caplog.text
+    assert difference(net.head.weight, state["head.weight"]) == 0
+
+
+def shard(folder: Path) -> Path:
+    """Splits the EMA weights into two safetensors files with an index."""
+    state = weights_of(folder)
+    (folder / "llm" / "ema_model.bin").unlink()
+    names = sorted(state)
+    files = {name: f"ema_model-0000{1 + (i % 2)}-of-00002.safetensors" for i, name in enumerate(names)}
+    for file in set(files.values()):
+        save_file({n: state[n].contiguous() for n in names if files[n] == file}, folder / "llm" / file)
+    index = folder / "llm" / "ema_model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": files}))
+    return index
+
+
+def test_sharded_safetensors_load_like_one_file(folder: Path) -> None:
+    whole = Checkpoint.open(folder).load_transformer().state_dict()
+    shard(folder)
+    pieces = Checkpoint.open(folder).load_transformer().state_dict()
+    assert whole.keys() == pieces.keys()
+    assert all(torch.equal(whole[name], pieces[name]) for name in whole)
+
+
+def test_a_missing_shard_is_named(folder: Path) -> None:
+    shard(folder)
+    (folder / "llm" / "ema_model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"ema_model-00002-of-00002.safetensors: no such file.*not whole"):
+        Checkpoint.open(folder).load_transformer()
+
+
+def test_a_shard_outside_the_folder_is_refused(folder: Path) -> None:
+    index = shard(folder)
+    edit(index, weight_map={"head.weight": "../../elsewhere.safetensors"})
+    with pytest.raises(CheckpointError, match="is not a file name"):
+        Checkpoint.open(folder).load_transformer()
+
+
+class Malice:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_a_malicious_pickle_does_not_run(folder: Path, tmp_path: Path, how: str) -> None:
+    ran = tmp_path / "it-ran"
+    path = folder / "llm" / "ema_model.bin"
+    if how == "torch":
+        torch.save({"head.weight": Malice(ran)}, path)
+    else:
+        path.write_bytes(pickle.dumps({"head.weight": Malice(ran)}))
+    with pytest.raises(CheckpointError, match=r"ema_model.bin: no pickle of plain weights, and not run"):
+        Checkpoint.open(folder).load_transformer()
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda s: s.pop("head.bias"), "missing: head.bias"),
+        (lambda s: s.update({"head.extra": torch.zeros(1)}), "unexpected: head.extra"),
+        (lambda s: s.update({"head.bias": torch.zeros(7)}), r"head.bias has shape \(7,\).*asks for \(640,\)"),
+    ],
+)
+def test_wrong_keys_and_shapes_are_named(folder: Path, harm, message: str) -> None:
+    state = weights_of(folder)
+    harm(state)
+    torch.save(state, folder / "llm" / "ema_model.bin")
+    with pytest.raises(CheckpointError, match=message):
+        Checkpoint.open(folder).load_transformer()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 64, b"no pickle at all"])
+def test_garbage_weights_are_named(folder: Path, content: bytes) -> None:
+    (folder / "llm" / "ema_model.bin").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"ema_model\.bin"):
+        Checkpoint.open(folder).load_transformer()
+    (folder / "tokenizer" / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: no readable safetensors"):
+        Checkpoint.open(folder).load_quantizer()
+
+
+def test_a_misnamed_weights_file_is_told_from_what_is_there(folder: Path) -> None:
+    (folder / "llm" / "ema_model.bin").rename(folder / "llm" / "ema.bin")
+    with pytest.raises(CheckpointError, match=r"expected one of ema_model.safetensors.*found: config.json, ema.bin"):
+        Checkpoint.open(folder).load_transformer()
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("llm", {"attn_type": "gpt2"}, "attn_type = 'gpt2': never released"),
+        ("llm", {"use_cross_attn": True}, "use_cross_attn = True: never released"),
+        ("llm", {"sampler": "ddim"}, "sampler = 'ddim'"),
+        ("llm", {"mlp_type": "moe"}, "mlp_type = 'moe'"),
+        ("llm", {"num_heads": 5}, "num_heads = 5"),
+        ("llm", {"depth": "three"}, "depth = 'three': expected int"),
+        ("llm", {"depth": 0}, "depth = 0"),
+        ("llm", {"num_sampling_steps": "many"}, "num_sampling_steps = 'many'"),
+        ("llm", {"patch_nums": [1, 2, 2]}, r"patch_nums = \[1, 2, 2\]"),
+        ("llm", {"patch_nums": [1, 2, 3, 5]}, r"patch_nums \[1, 2, 3, 5\] are not"),
+        ("tokenizer", {"double_decoder": True}, "double_decoder = True: never released"),
+        ("tokenizer", {"using_znorm": True}, "using_znorm = True: never released"),
+        ("tokenizer", {"quantizer_type": "lfq"}, "quantizer_type = 'lfq'"),
+        ("tokenizer", {"ch": 20}, "ch = 20"),
+    ],
+)
+def test_config_values_that_cannot_be_used_are_named(folder: Path, file: str, changes: dict, message: str) -> None:
+    edit(folder / file / "config.json", **changes)
+    with pytest.raises(ConfigError, match=message):
+        Checkpoint.open(folder).load_transformer()
+
+
+def test_a_missing_key_takes_the_spec_s_default(folder: Path) -> None:
+    path = folder / "llm" / "config.json"
+    values = json.loads(path.read_text())
+    del values["attn_type"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match="attn_type = 'gpt2'"):
+        Checkpoint.open(folder).transformer_config  # noqa: B018
+
+
+def test_folders_that_are_none_are_told_so(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such folder"):
+        Checkpoint.open(tmp_path / "nothing")
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        Checkpoint.open(tmp_path)
+
+
+def test_text_and_safety_folders_that_are_missing_are_named(folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="text_encoder: no text model here"):
+        Checkpoint.open(folder).load_text_encoder()
+    with pytest.raises(CheckpointError, match="safety: no safety model here"):
+        Checkpoint.open(folder).load_safety()
+
+
+def test_parts_that_are_not_wanted_are_not_loaded(folder: Path) -> None:
+    tokenizer = Checkpoint.open(folder).load_tokenizer(torch.bfloat16, parts=("quantize", "decoder"))
+    assert not hasattr(tokenizer, "encoder")
+    assert not any(parameter.is_meta for parameter in tokenizer.parameters())
+    assert tokenizer.quantize.embedding.weight.dtype == torch.float32
+    assert tokenizer.decoder.conv_in.weight.dtype == torch.bfloat16
+
+
+def test_the_digest_follows_the_weights(folder: Path) -> None:
+    shutil.copytree(GOLDEN / "text_left" / "checkpoint", folder / "text_encoder")
+    before = Checkpoint.open(folder).digest
+    assert Checkpoint.open(folder / "llm").digest == before
+    state = weights_of(folder)
+    state["head.bias"] += 1
+    torch.save(state, folder / "llm" / "ema_model.bin")
+    assert Checkpoint.open(folder).digest != before

@@ -1,0 +1,185 @@
+"""States advance together or apart, and come to the same pictures."""
+
+import itertools
+
+import pytest
+import torch
+from golden import PictureCase, difference, finish
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from model.errors import ModelError, SettingError
+from model.generation import Generator, Settings, State
+from model.noise import SeededNoise
+from model.slab import Slab, runs
+
+SLOTS = 4
+CHOICES = [
+    (11, Settings(0.0, True, 0.0)),
+    (12, Settings(4.5, True, 0.0)),
+    (2**64 - 1, Settings(4.5, False, 0.0)),
+    (14, Settings(20.0, False, 0.3)),
+    (15, Settings(2.0, True, 0.9)),
+]
+
+
+@pytest.fixture(scope="module")
+def generator(plain: PictureCase) -> Generator:
+    return plain.generator(slots=SLOTS)
+
+
+def begin(generator: Generator, plain: PictureCase, choice: int) -> State:
+    seed, chosen = CHOICES[choice]
+    return generator.begin(plain.conditioning()[choice % plain.batch], SeededNoise(seed), chosen)
+
+
+@pytest.fixture(scope="module")
+def alone(generator: Generator, plain: PictureCase) -> list[tuple[list[torch.Tensor], torch.Tensor]]:
+    """Each choice's tokens by scale and its latent, drawn alone."""
+    drawn = []
+    for choice in range(len(CHOICES)):
+        state, tokens = begin(generator, plain, choice), []
+        for _ in range(generator.scales):
+            generator.advance([state])
+            tokens.append(state.tokens)
+        generator.release(state)
+        drawn.append((tokens, state.latent))
+    return drawn
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_company_order_and_pace_do_not_change_a_picture(generator, plain, alone, data) -> None:
+    """Any interleaving: whoever stands at the same scale may advance together, in any order, slot and company."""
+    waiting = data.draw(st.permutations(range(len(CHOICES))))
+    flying: list[tuple[int, State]] = []
+    try:
+        while waiting or flying:
+            if waiting and generator.free and (not flying or data.draw(st.booleans())):
+                choice = waiting.pop()
+                flying.append((choice, begin(generator, plain, choice)))
+                continue
+            scale = data.draw(st.sampled_from(sorted({state.scale for _, state in flying})))
+            peers = [pair for pair in flying if pair[1].scale == scale]
+            batch = data.draw(st.lists(st.sampled_from(peers), min_size=1, unique_by=lambda pair: pair[0]))
+            generator.advance([state for _, state in batch])
+            for choice, state in batch:
+                assert torch.equal(state.tokens, alone[choice][0][scale])
+                if state.scale == generator.scales:
+                    assert difference(state.latent, alone[choice][1]) < 2e-3
+                    generator.release(state)
+                    flying.remove((choice, state))
+    finally:
+        for _, state in flying:
+            generator.release(state)
+
+
+@pytest.mark.parametrize("cancelled_at", range(4))
+def test_a_cancelled_state_disturbs_no_neighbour(generator, plain, alone, cancelled_at: int) -> None:
+    first, second = begin(generator, plain, 1), begin(generator, plain, 2)
+    for k in range(generator.scales):
+        if k == cancelled_at:
+            generator.release(second)
+            third = begin(generator, plain, 3)  # takes the freed slot at once
+            generator.advance([third])
+        generator.advance([first, second] if k < cancelled_at else [first])
+    assert difference(first.latent, alone[1][1]) < 2e-3
+    generator.release(first)
+    assert difference(finish(generator, [third])[0], alone[3][1]) < 2e-3
+
+
+def test_slots_are_reused_clean(generator, plain, alone) -> None:
+    unconditional = generator.slab.keys[:, 1, :, : generator.config.context_token].clone()
+    generator.slab.keys[:, 0::2] = float("nan")
+    generator.slab.values[:, 0::2] = float("nan")
+    generator.slab.keys[:, 1::2, :, generator.config.context_token :] = float("nan")
+    generator.slab.last_keys.fill_(float("nan"))
+    for choice in range(len(CHOICES)):
+        assert difference(finish(generator, [begin(generator, plain, choice)])[0], alone[choice][1]) < 2e-3
+    for slot in range(SLOTS):
+        assert torch.equal(generator.slab.keys[:, 2 * slot + 1, :, : generator.config.context_token], unconditional), (
+            "the shared unconditional context was written to"
+        )
+
+
+class Growth(TorchDispatchMode):
+    """Notes the shape of everything that is concatenated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[torch.Size] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.cat.default:
+            self.shapes.append(result.shape)
+        return result
+
+
+def test_nothing_grows_by_concatenation(generator, plain) -> None:
+    config, places = generator.config, [generator.slab.keys.data_ptr(), generator.slab.last_keys.data_ptr()]
+    state = begin(generator, plain, 1)
+    for k in range(generator.scales):
+        with Growth() as growth:
+            generator.advance([state])
+        attended = config.context_token + sum(n * n for n in config.patch_nums[1 : k + 1])
+        if k:
+            assert growth.shapes, "the mode saw nothing: it no longer watches what it should"
+            assert not [shape for shape in growth.shapes if attended in shape]
+    generator.release(state)
+    assert places == [generator.slab.keys.data_ptr(), generator.slab.last_keys.data_ptr()]
+
+
+def test_the_slab_takes_what_it_says(generator) -> None:
+    per_slot = Slab.bytes_per_slot(generator.config, torch.float32)
+    assert generator.slab.keys.nbytes + generator.slab.values.nbytes == SLOTS * per_slot
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, unique=True))
+def test_runs_cover_rows_in_order(rows: list[int]) -> None:
+    spelled = [(at + i, first + i) for at, first, count in runs(rows) for i in range(count)]
+    assert spelled == list(enumerate(rows))
+
+
+def test_misuse_is_named(generator, plain) -> None:
+    states = [begin(generator, plain, i) for i in range(SLOTS)]
+    with pytest.raises(ModelError, match="all 4 slots are taken"):
+        begin(generator, plain, 0)
+    generator.advance(states[:1])
+    with pytest.raises(ModelError, match=r"scales \[0, 1\]"):
+        generator.advance(states)
+    for state in states:
+        generator.release(state)
+    with pytest.raises(ModelError, match="is free already"):
+        generator.release(states[0])
+    states[0].scale = generator.scales
+    with pytest.raises(ModelError, match="the picture is finished"):
+        generator.advance(states[:1])
+    conditioning = plain.conditioning()
+    with pytest.raises(ModelError, match=r"context: shape \(2, 8, 24\): expected \(8, 24\)"):
+        generator.begin(conditioning, SeededNoise(1), Settings())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [*itertools.product(["guidance"], [-0.1, 20.1, float("nan"), float("inf")]),
+     *itertools.product(["top_p"], [-0.1, 1.1, float("nan")])],
+)  # fmt: skip
+def test_settings_out_of_bounds_are_named(field: str, value: float) -> None:
+    with pytest.raises(SettingError, match=f"{field}: {value}"):
+        Settings(**{field: value})
+
+
+def test_half_precision_draws_a_picture_and_keeps_logits_in_float32(plain: PictureCase) -> None:
+    net = plain.checkpoint.load_transformer(torch.bfloat16)
+    assert net.head.weight.dtype == torch.float32
+    assert net.blocks[0].attn.proj.weight.dtype == torch.bfloat16
+    half = Generator(net, plain.tokenizer.quantize)
+    state = begin(half, plain, 2)
+    hidden = half.forward([state])
+    assert hidden.dtype == torch.bfloat16
+    assert half.logits([state], hidden).dtype == torch.float32
+    latent = finish(half, [state])
+    assert latent.dtype == torch.float32
+    assert torch.isfinite(latent).all()
