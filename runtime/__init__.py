@@ -1,1 +1,1 @@
-"""What every process stands on: server, health, errors, deadlines, queue, telemetry, TLS, wire tensors. Knows no service, no model, no torch."""
+"""What every process stands on: server, errors, queue, telemetry, TLS, tensors. Knows no service, model or torch."""

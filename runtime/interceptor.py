@@ -1,0 +1,222 @@
+"""What surrounds every call: trace, metrics, gate, guards, parsing, errors. Knows no service.
+
+Handlers get raw bytes from gRPC and are parsed here, because grpc.aio answers UNKNOWN to bytes that do not parse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeAlias
+
+import grpc
+from google.protobuf.message import Message
+from opentelemetry.trace import Span, SpanKind
+
+from runtime import errors, messages, status, tracing
+from runtime.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic to the type checker only
+_PLAIN = ("grpc.health.", "grpc.reflection.")  # neither traced, counted, gated nor guarded
+_STRICT = ("hart.",)  # packages whose unknown fields are refused
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a guard sees of a call before its message is read: "package.Service/Method", headers, the gRPC context."""
+
+    method: str
+    metadata: tuple[tuple[str, str | bytes], ...]
+    context: Any
+
+    def header(self, name: str) -> str:
+        """The first header of this (lower-case) name as text, or ""."""
+        return next((v if isinstance(v, str) else v.decode("latin-1") for k, v in self.metadata if k == name), "")
+
+
+Guard = Callable[[Call], AbstractAsyncContextManager[None]]
+Gate = Callable[[str], errors.HartError | None]
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps every handler of a server.
+
+    `gate(method)` may refuse (draining, not ready); `guards` surround the call in order (authentication, limits) and
+    refuse by raising. `background` names services whose calls do not count as work when draining.
+    """
+
+    def __init__(self, telemetry: Telemetry, gate: Gate) -> None:
+        self._telemetry = telemetry
+        self._gate = gate
+        self.background: set[str] = set()
+        self.guards: list[Guard] = []
+        self.working = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """The handler, wrapped; None (UNIMPLEMENTED) where the method is unknown."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return handler
+        method = _text(handler_call_details.method).strip("/")
+        surround = self._plain if method.startswith(_PLAIN) else self._observed
+        return _wrap(handler, method, surround)
+
+    async def _plain(self, method: str, context: Any, work: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            return await work()
+        except errors.HartError as error:
+            await _abort(context, error)
+
+    async def _observed(self, method: str, context: Any, work: Callable[[], Awaitable[Any]]) -> Any:
+        metadata = tuple(context.invocation_metadata() or ())
+        background = method.partition("/")[0] in self.background
+        begun = time.monotonic()
+        code = grpc.StatusCode.OK
+        self._begin(background)
+        parent = tracing.extract(metadata)
+        attributes = tracing.rpc_attributes(method)
+        try:
+            with self._telemetry.tracing.span(
+                method, kind=SpanKind.SERVER, parent=parent, attributes=attributes
+            ) as span:
+                try:
+                    return await self._guarded(Call(method, metadata, context), work)
+                except asyncio.CancelledError:
+                    code = self._ended_by_caller(context)
+                    raise
+                except BaseException as error:
+                    known = self._judge(error)
+                    code = known.code if known else context.code() or grpc.StatusCode.UNKNOWN
+                    if known is None:
+                        raise
+                    _mark(span, known)
+                    await _abort(context, known)
+                finally:
+                    span.set_attribute("rpc.grpc.status_code", _number(code))
+        finally:
+            self._end(background, code, time.monotonic() - begun)
+
+    async def _guarded(self, call: Call, work: Callable[[], Awaitable[Any]]) -> Any:
+        refusal = self._gate(call.method)
+        if refusal is not None:
+            self._telemetry.metrics.shed.add(reason="not_serving")
+            raise refusal
+        async with AsyncExitStack() as stack:
+            for guard in self.guards:
+                await stack.enter_async_context(guard(call))
+            return await work()
+
+    def _judge(self, error: BaseException) -> errors.HartError | None:
+        """The domain error to answer with; None where the handler has aborted the call by itself."""
+        if isinstance(error, errors.HartError):
+            if isinstance(error, errors.Internal):
+                log.error("internal error %s passed on", error.error_id, extra={"error_id": error.error_id})
+            return error
+        if isinstance(error, grpc.aio.AbortError):
+            return None
+        return status.as_hart_error(error, self._telemetry.stage)
+
+    def _ended_by_caller(self, context: Any) -> grpc.StatusCode:
+        left = context.time_remaining()
+        if left is not None and left <= 0:
+            return grpc.StatusCode.DEADLINE_EXCEEDED
+        self._telemetry.metrics.cancelled.add()
+        return grpc.StatusCode.CANCELLED
+
+    def _begin(self, background: bool) -> None:
+        self._telemetry.metrics.inflight.add(1)
+        if not background:
+            self.working += 1
+            self.idle.clear()
+
+    def _end(self, background: bool, code: grpc.StatusCode, seconds: float) -> None:
+        metrics = self._telemetry.metrics
+        metrics.inflight.add(-1)
+        metrics.requests.add(code=code.name)
+        metrics.request_seconds.record(seconds)
+        if not background:
+            self.working -= 1
+            if not self.working:
+                self.idle.set()
+
+
+Surround = Callable[[str, Any, Callable[[], Awaitable[Any]]], Awaitable[Any]]
+
+
+def _wrap(handler: Any, method: str, surround: Surround) -> Handler:
+    deserialize = handler.request_deserializer or (lambda data: data)
+    strict = method.startswith(_STRICT)
+
+    def parse(data: bytes) -> Any:
+        message = messages.parse(deserialize, data)
+        if strict and isinstance(message, Message):
+            messages.refuse_unknown(message)
+        return message
+
+    async def parse_all(stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for data in stream:
+            yield parse(data)
+
+    behaviour: Any = next(
+        b for b in (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream) if b
+    )
+    request = parse_all if handler.request_streaming else parse
+
+    async def one(raw: Any, context: Any) -> Any:
+        async def work() -> Any:
+            return await behaviour(request(raw), context)
+
+        return await surround(method, context, work)
+
+    async def many(raw: Any, context: Any) -> None:
+        async def work() -> None:
+            answers = behaviour(request(raw), context)
+            if not hasattr(answers, "__aiter__"):
+                await answers
+                return
+            async with aclosing(answers) as stream:
+                async for answer in stream:
+                    await context.write(answer)
+
+        await surround(method, context, work)
+
+    make = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[handler.request_streaming, handler.response_streaming]
+    wrapped: Any = many if handler.response_streaming else one
+    return make(wrapped, None, handler.response_serializer)
+
+
+async def _abort(context: Any, error: errors.HartError) -> NoReturn:
+    ending = status.to_status(error)
+    await context.abort(ending.code, ending.message, ending.trailing)
+    raise AssertionError("abort raises")
+
+
+def _mark(span: Span, error: errors.HartError) -> None:
+    span.set_attribute("error.type", error.reason)
+    if isinstance(error, errors.InvalidRequest | errors.PromptUnsafe | errors.Unauthenticated):
+        return  # the caller's error, not the server's: by OpenTelemetry's convention the server span is not failed
+    tracing.fail(span, error.reason)
+
+
+def _number(code: Any) -> int:
+    return int(code.value[0]) if isinstance(code, grpc.StatusCode) else int(code)
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("latin-1")

@@ -1,0 +1,67 @@
+"""Checks that hold for every protobuf message: bytes that parse, no unknown fields, no unknown enum values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from runtime.errors import InvalidRequest, Violation
+
+M = TypeVar("M")
+
+
+def parse(deserialize: Callable[[bytes], M], data: bytes) -> M:
+    """The message in `data`. Raises InvalidRequest when the bytes are no such message (invalid UTF-8 included)."""
+    try:
+        return deserialize(data)
+    except (DecodeError, ValueError, RecursionError) as error:
+        raise InvalidRequest.field("", f"the {len(data)} bytes received are not a message of this method") from error
+
+
+def refuse_unknown(message: Message) -> None:
+    """Raise InvalidRequest naming every unknown field number and enum value in the message, however deep."""
+    found = list(violations(message))
+    if found:
+        raise InvalidRequest(found)
+
+
+def violations(message: Message, path: str = "") -> Iterator[Violation]:
+    """Each unknown field and enum value below `path`. Scalars are not touched: a tensor's bytes are not copied."""
+    unknowns: Any = UnknownFieldSet(message)
+    for unknown in unknowns:
+        yield Violation(f"{path}{unknown.field_number}", "unknown field number")
+    descriptors: Any = message.DESCRIPTOR.fields
+    for field in descriptors:
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            for where, value in _children(message, field, path):
+                yield from violations(value, where + ".")
+        elif field.type == FieldDescriptor.TYPE_ENUM:
+            yield from _enum_violations(message, field, path)
+
+
+def _children(message: Message, field: FieldDescriptor, path: str) -> Iterator[tuple[str, Message]]:
+    where = path + field.name
+    value: Any = getattr(message, field.name)
+    kind = field.message_type
+    assert kind is not None  # noqa: S101 - the caller saw a message field
+    if kind.GetOptions().map_entry:
+        if kind.fields_by_name["value"].type == FieldDescriptor.TYPE_MESSAGE:
+            yield from ((f"{where}[{str(key)[:40]}]", value[key]) for key in value)
+    elif field.is_repeated:
+        yield from ((f"{where}[{i}]", item) for i, item in enumerate(value))
+    elif message.HasField(field.name):
+        yield where, value
+
+
+def _enum_violations(message: Message, field: FieldDescriptor, path: str) -> Iterator[Violation]:
+    value: Any = getattr(message, field.name)
+    kind = field.enum_type
+    assert kind is not None  # noqa: S101 - the caller saw an enum field
+    for i, number in enumerate(value if field.is_repeated else [value]):
+        if number not in kind.values_by_number:
+            where = f"{path}{field.name}" + (f"[{i}]" if field.is_repeated else "")
+            yield Violation(where, f"unknown value {number} of {kind.name}")

@@ -1,0 +1,93 @@
+"""The metrics of a process, by the names operators see. Knows OpenTelemetry's meter, nothing of what is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128)
+BYTES = tuple(float(4**n) for n in range(4, 15))
+
+
+class Counter:
+    """A sum that only grows, exported as `NAME_total`."""
+
+    def __init__(self, meter: Meter, name: str, description: str, labels: dict[str, str]) -> None:
+        self._counter = meter.create_counter(name, description=description)
+        self._labels = labels
+
+    def add(self, amount: float = 1, **labels: str) -> None:
+        """Add to the series of these labels."""
+        self._counter.add(amount, {**self._labels, **labels})
+
+
+class Gauge:
+    """A value that goes up and down by steps (`add`)."""
+
+    def __init__(self, meter: Meter, name: str, description: str, labels: dict[str, str]) -> None:
+        self._counter = meter.create_up_down_counter(name, description=description)
+        self._labels = labels
+
+    def add(self, amount: float, **labels: str) -> None:
+        """Add to (or, negative, take from) the series of these labels."""
+        self._counter.add(amount, {**self._labels, **labels})
+
+
+class ObservedGauge:
+    """A value that is asked for when metrics are read."""
+
+    def __init__(self, meter: Meter, name: str, description: str, labels: dict[str, str]) -> None:
+        self._labels = labels
+        self._sources: list[tuple[Callable[[], float], dict[str, str]]] = []
+        meter.create_observable_gauge(name, callbacks=[self._read], description=description)
+
+    def observe(self, source: Callable[[], float], **labels: str) -> None:
+        """Read this series from `source` (cheap, callable from any thread)."""
+        self._sources.append((source, {**self._labels, **labels}))
+
+    def _read(self, _: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(source(), labels) for source, labels in self._sources]
+
+
+class Histogram:
+    """A distribution, exported as `NAME_bucket`, `NAME_sum`, `NAME_count`."""
+
+    def __init__(
+        self, meter: Meter, name: str, description: str, labels: dict[str, str], bounds: Iterable[float]
+    ) -> None:
+        self._histogram = meter.create_histogram(
+            name, description=description, explicit_bucket_boundaries_advisory=list(bounds)
+        )
+        self._labels = labels
+
+    def record(self, value: float, **labels: str) -> None:
+        """Add one value to the series of these labels."""
+        self._histogram.record(value, {**self._labels, **labels})
+
+
+class Metrics:
+    """All of a process's metrics. Each series carries the label `stage`: this process's, or the stage it is about."""
+
+    def __init__(self, meter: Meter, stage: str) -> None:
+        own = {"stage": stage}
+        self.stage = stage
+        self.requests = Counter(meter, "hart_requests", "Calls ended, by status code.", own)
+        self.request_seconds = Histogram(meter, "hart_request_seconds", "Duration of calls.", own, SECONDS)
+        self.inflight = Gauge(meter, "hart_inflight", "Calls being served.", own)
+        self.queue_depth = ObservedGauge(meter, "hart_queue_depth", "Requests waiting.", own)
+        self.queue_limit = ObservedGauge(meter, "hart_queue_limit", "Requests that may wait.", own)
+        self.queue_seconds = Histogram(meter, "hart_queue_seconds", "Time spent waiting.", own, SECONDS)
+        self.compute_seconds = Histogram(meter, "hart_compute_seconds", "Engine time of a batch.", own, SECONDS)
+        self.batch_size = Histogram(meter, "hart_batch_size", "Requests in a batch.", own, SIZES)
+        self.scale_seconds = Histogram(meter, "hart_scale_seconds", "Engine time of a scale.", own, SECONDS)
+        self.transfer_bytes = Histogram(meter, "hart_transfer_bytes", "Bytes sent between stages.", own, BYTES)
+        self.load = ObservedGauge(meter, "hart_load", "Queued plus running cost over capacity.", own)
+        self.replicas = ObservedGauge(meter, "hart_replicas", "Replicas of a stage, by state.", {})
+        self.device_memory = ObservedGauge(meter, "hart_device_memory_bytes", "Memory of the device, by kind.", own)
+        self.cache_hits = Counter(meter, "hart_cache_hits", "Answers from a cache.", own)
+        self.cancelled = Counter(meter, "hart_cancelled", "Calls whose caller went away.", own)
+        self.shed = Counter(meter, "hart_shed", "Requests refused to protect the rest, by reason.", own)
+        self.retries = Counter(meter, "hart_retries", "Attempts after the first, by stage asked.", {})
+        self.verdicts = Counter(meter, "hart_safety_verdicts", "Verdicts, by policy.", own)

@@ -1,0 +1,122 @@
+"""A wire request of the Open Inference Protocol, checked against a model's description. Knows no model's meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from runtime.deadline import Deadline
+from runtime.errors import InvalidRequest, NotFound
+from runtime.oip import codec
+from runtime.oip.model import FREE, Array, InferRequest, Model, Parameter, TensorSpec
+
+# Set by Triton's own clients on every request; they change nothing here and are taken without a word.
+_CLIENTS_OWN = frozenset({"triton_enable_empty_final_response", "binary_data_output"})
+
+
+def find(models: Mapping[str, Model], name: str, version: str) -> Model:
+    """The model of this name and version ("" is any). Raises NotFound."""
+    model = models.get(name)
+    if model is None:
+        raise NotFound(f"unknown model {name[:80]!r}; served here: {', '.join(models)}")
+    if version and version not in model.versions:
+        raise NotFound(f"model {name} has no version {version[:20]!r}; served here: {', '.join(model.versions)}")
+    return model
+
+
+def read(model: Model, message: Any, deadline: Deadline) -> InferRequest:
+    """The request's inputs and parameters. Raises InvalidRequest naming what is wrong, before a tensor is allocated."""
+    given = _parameters(model, message)
+    timeout = given.pop("timeout", None)
+    if timeout is not None:  # microseconds, by Triton's extension
+        deadline = min(deadline, Deadline.after(float(timeout) / 1e6), key=lambda d: d.at)
+    _check_outputs(model, message)
+    return InferRequest(_inputs(model, message), given, deadline, message.id[:128])
+
+
+def wanted_outputs(model: Model, message: Any) -> list[str]:
+    """Names of the outputs to send: those asked for, else all."""
+    return [o.name for o in message.outputs] or [o.name for o in model.outputs]
+
+
+def _parameters(model: Model, message: Any) -> dict[str, Parameter]:
+    given = codec.parameters(message.parameters)
+    result: dict[str, Parameter] = {}
+    for name, value in given.items():
+        if name in _CLIENTS_OWN or (name == "priority" and value == 0):
+            continue
+        kind: type | None = int if name == "timeout" else model.parameters.get(name)
+        if kind is None:
+            known = ", ".join(model.parameters) or "none"
+            raise InvalidRequest.field(f"parameters[{name[:80]}]", f"unknown parameter; known: {known}")
+        result[name] = _convert(name, value, kind)
+    return result
+
+
+def _convert(name: str, value: Parameter, kind: type) -> Parameter:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is kind:
+        return value
+    if isinstance(value, str) and kind in (int, float):  # KServe's REST bridge turns numbers into text
+        try:
+            return int(value) if kind is int else float(value)
+        except ValueError:
+            pass
+    raise InvalidRequest.field(f"parameters[{name}]", f"must be of type {kind.__name__}, not {str(value)[:40]!r}")
+
+
+def _check_outputs(model: Model, message: Any) -> None:
+    known = {o.name for o in model.outputs}
+    for output in message.outputs:
+        if output.name not in known:
+            detail = f"unknown output {output.name[:80]!r}; known: {', '.join(known)}"
+            raise InvalidRequest.field("outputs", detail)
+        _refuse_extensions(output, f"outputs[{output.name}]")
+
+
+def _refuse_extensions(tensor: Any, field: str) -> None:
+    for name in tensor.parameters:
+        if name.startswith("shared_memory") or name == "classification":
+            raise InvalidRequest.field(f"{field}.parameters[{name[:80]}]", "this extension is not served")
+
+
+def _inputs(model: Model, message: Any) -> dict[str, Array]:
+    specs = {spec.name: spec for spec in model.inputs}
+    names = [tensor.name for tensor in message.inputs]
+    for name in names:
+        if name not in specs:
+            raise InvalidRequest.field("inputs", f"unknown input {name[:80]!r}; known: {', '.join(specs)}")
+    if sorted(names) != sorted(specs):
+        raise InvalidRequest.field("inputs", f"each of {', '.join(specs)} must be given once, not {names}")
+    raw: Sequence[bytes] = message.raw_input_contents
+    if raw and len(raw) != len(names):
+        detail = f"has {len(raw)} entries for {len(names)} inputs"
+        raise InvalidRequest.field("raw_input_contents", detail)
+    sizes: dict[str, tuple[str, int]] = {}
+    for tensor in message.inputs:
+        _check_tensor(specs[tensor.name], tensor, model.max_elements, sizes)
+    return {t.name: _array(t, raw[i] if raw else None) for i, t in enumerate(message.inputs)}
+
+
+def _check_tensor(spec: TensorSpec, tensor: Any, max_elements: int, sizes: dict[str, tuple[str, int]]) -> None:
+    field = f"inputs[{spec.name}]"
+    shape = tuple(tensor.shape)
+    codec.element_count(shape, f"{field}.shape", max_elements)
+    spec.check(tensor.datatype, shape)
+    _refuse_extensions(tensor, field)
+    for axis, wanted, size in zip(spec.axes, spec.shape, shape, strict=False):
+        other, expected = sizes.setdefault(axis, (spec.name, size))
+        if wanted == FREE and size != expected:
+            detail = f"axis {axis} is {size} here and {expected} in {other}"
+            raise InvalidRequest.field(f"{field}.shape", detail)
+
+
+def _array(tensor: Any, raw: bytes | None) -> Array:
+    shape = tuple(tensor.shape)
+    field = f"inputs[{tensor.name}]"
+    if raw is None:
+        return codec.decode_typed(tensor.contents, tensor.datatype, shape, field)
+    if tensor.HasField("contents"):
+        raise InvalidRequest.field(f"{field}.contents", "must be absent where raw_input_contents is given")
+    return codec.decode_raw(raw, tensor.datatype, shape, field)

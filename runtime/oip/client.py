@@ -1,0 +1,119 @@
+"""A caller of one model on any Open Inference Protocol server: ours, Triton or KServe. Knows no model's meaning."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+import grpc
+from google.rpc import status_pb2
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from runtime import errors, status
+from runtime.deadline import Deadline
+from runtime.oip import codec
+from runtime.oip.model import Array, InferResult, Parameter
+from runtime.oip.servicer import FINAL, STATUS
+from runtime.tracing import Metadata
+
+MAX_ELEMENTS = 2**28
+
+
+class OipClient:
+    """Calls `model` over a channel that others own. `stage` is the name that errors carry."""
+
+    def __init__(self, channel: grpc.aio.Channel, model: str, stage: str) -> None:
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        self._model = model
+        self._stage = stage
+
+    async def ready(self, seconds: float) -> bool:
+        """True when the model is ready. Raises grpc.RpcError where the server does not answer."""
+        request = service_pb2.ModelReadyRequest(name=self._model)
+        return bool((await self._stub.ModelReady(request, timeout=seconds)).ready)
+
+    async def metadata(self, seconds: float) -> Any:
+        """The server's ModelMetadataResponse."""
+        return await self._stub.ModelMetadata(service_pb2.ModelMetadataRequest(name=self._model), timeout=seconds)
+
+    async def infer(
+        self,
+        inputs: Mapping[str, Array],
+        parameters: Mapping[str, Parameter] | None = None,
+        *,
+        deadline: Deadline,
+        metadata: Metadata = (),
+        request_id: str = "",
+    ) -> InferResult:
+        """One answer. Raises the domain error that the server's status stands for."""
+        request = _request(self._model, inputs, parameters or {}, request_id)
+        try:
+            answer = await self._stub.ModelInfer(request, timeout=deadline.timeout(), metadata=metadata)
+        except grpc.RpcError as error:
+            raise status.from_rpc_error(error, self._stage) from error
+        return self._result(answer)
+
+    async def stream(
+        self,
+        inputs: Mapping[str, Array],
+        parameters: Mapping[str, Parameter] | None = None,
+        *,
+        deadline: Deadline,
+        metadata: Metadata = (),
+        request_id: str = "",
+    ) -> AsyncGenerator[tuple[InferResult, bool], None]:
+        """Each answer, with whether it is the last; ends after that one. Raises like `infer`, and StageUnavailable
+        when the stream ends before it."""
+        request = _request(self._model, inputs, parameters or {}, request_id)
+        # The request's end is left open until the answer is whole: some servers cancel a stream whose caller is done.
+        call = self._stub.ModelStreamInfer(timeout=deadline.timeout(), metadata=metadata)
+        try:
+            await call.write(request)
+            while True:
+                answer = await call.read()
+                if answer is grpc.aio.EOF:
+                    raise errors.StageUnavailable(self._stage, "the stream ended early")
+                if answer.error_message:
+                    raise self._stream_error(answer)
+                final = answer.infer_response.parameters[FINAL].bool_param
+                if answer.infer_response.outputs or not final:
+                    yield self._result(answer.infer_response), final
+                if final:
+                    return
+        except grpc.RpcError as error:
+            raise status.from_rpc_error(error, self._stage) from error
+        finally:
+            call.cancel()
+
+    def _stream_error(self, answer: Any) -> errors.HartError:
+        encoded = answer.infer_response.parameters[STATUS].string_param
+        if encoded:
+            return status.from_proto(status_pb2.Status.FromString(base64.b64decode(encoded)), self._stage)
+        return errors.Internal(status.new_error_id(), stage=self._stage)
+
+    def _result(self, answer: Any) -> InferResult:
+        try:
+            outputs = {t.name: self._output(t, answer.raw_output_contents, i) for i, t in enumerate(answer.outputs)}
+        except errors.InvalidRequest as error:  # the server's fault, not the caller's
+            raise errors.Internal(status.new_error_id(), stage=self._stage) from error
+        return InferResult(outputs, codec.parameters(answer.parameters))
+
+    def _output(self, tensor: Any, raw: Any, index: int) -> Array:
+        shape = tuple(tensor.shape)
+        field = f"outputs[{tensor.name}]"
+        codec.element_count(shape, field, MAX_ELEMENTS)
+        if index < len(raw):
+            return codec.decode_raw(raw[index], tensor.datatype, shape, field)
+        return codec.decode_typed(tensor.contents, tensor.datatype, shape, field)
+
+
+def _request(model: str, inputs: Mapping[str, Array], parameters: Mapping[str, Parameter], request_id: str) -> Any:
+    message = service_pb2.ModelInferRequest(model_name=model, id=request_id)
+    for name, array in inputs.items():
+        datatype, raw = codec.encode(array)
+        message.inputs.add(name=name, datatype=datatype, shape=array.shape)
+        message.raw_input_contents.append(raw)
+    for name, value in parameters.items():
+        codec.set_parameter(message.parameters[name], value)
+    return message

@@ -1,0 +1,83 @@
+"""A model as the Open Inference Protocol sees it: names, tensors and one function. Knows no wire."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from runtime.deadline import Deadline
+from runtime.errors import InvalidRequest
+
+Array = np.ndarray[Any, Any]
+Parameter = bool | int | float | str
+FREE = -1
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output. `datatypes`: those taken, the first being the one announced. `shape`: FREE (-1) where any
+    size is right; axes with the same name in `axes` must agree across the inputs (batch size, tokens)."""
+
+    name: str
+    datatypes: tuple[str, ...]
+    shape: tuple[int, ...]
+    axes: tuple[str, ...] = ()
+
+    def check(self, datatype: str, shape: tuple[int, ...]) -> None:
+        """Raise InvalidRequest naming the input where datatype or shape is wrong."""
+        if datatype not in self.datatypes:
+            wanted = " or ".join(self.datatypes)
+            raise InvalidRequest.field(f"inputs[{self.name}].datatype", f"must be {wanted}, not {datatype!r}")
+        fits = len(shape) == len(self.shape) and all(w in (FREE, s) for w, s in zip(self.shape, shape, strict=True))
+        if not fits or 0 in shape:
+            raise InvalidRequest.field(
+                f"inputs[{self.name}].shape", f"must be {list(self.shape)} (-1: any, not 0), not {list(shape)}"
+            )
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """A checked request. `inputs` by name (BYTES as object arrays of bytes, read-only); `parameters` those given."""
+
+    inputs: Mapping[str, Array]
+    parameters: Mapping[str, Parameter]
+    deadline: Deadline
+    request_id: str = ""
+
+
+@dataclass(frozen=True)
+class InferResult:
+    """Outputs by name, with parameters to send beside them."""
+
+    outputs: Mapping[str, Array]
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+Infer = Callable[[InferRequest], Awaitable[InferResult]]
+InferStream = Callable[[InferRequest], AsyncGenerator[InferResult, None]]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a stage serves by the protocol.
+
+    Give `infer` (one answer) or `stream` (several; the last one is marked `triton_final_response`). `parameters` maps
+    each parameter that is taken to its type; others are refused. `max_elements` bounds every input before it is read.
+    """
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    infer: Infer | None = None
+    stream: InferStream | None = None
+    parameters: Mapping[str, type] = field(default_factory=dict)
+    versions: tuple[str, ...] = ("1",)
+    platform: str = "hart"
+    max_elements: int = 2**26
+
+    def __post_init__(self) -> None:
+        if (self.infer is None) == (self.stream is None):
+            raise ValueError(f"model {self.name}: give either infer or stream")

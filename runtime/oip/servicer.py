@@ -1,0 +1,210 @@
+"""inference.GRPCInferenceService over model descriptions. Only translates: what is computed is the models' affair."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from typing import Any, Protocol
+
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from runtime import errors, status
+from runtime.deadline import Deadline
+from runtime.oip import checks, codec
+from runtime.oip.model import InferResult, Model, TensorSpec
+from runtime.version import VERSION
+
+FINAL = "triton_final_response"
+STATUS = "hart_status"  # on a stream's error: the google.rpc.Status, base64, for clients that want more than its text
+MAX_PER_STREAM = 64
+
+
+class Host(Protocol):
+    """What the facade wants to know of its process."""
+
+    models: dict[str, Model]
+    ready: bool
+    draining: asyncio.Event
+    stage: str
+
+
+def add_models(host: Host) -> tuple[Callable[[Any, Any], None], OipServicer]:
+    """What `App.add` takes."""
+    return service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server, OipServicer(host)
+
+
+class OipServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """The calls of the standard, and ModelStreamInfer of Triton's extension; the others are UNIMPLEMENTED."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    @property
+    def _models(self) -> Mapping[str, Model]:
+        return self._host.models
+
+    async def ServerLive(self, request: Any, context: Any) -> Any:
+        """True while the process answers."""
+        return service_pb2.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: Any, context: Any) -> Any:
+        """True after warm-up, until the process drains."""
+        return service_pb2.ServerReadyResponse(ready=self._host.ready)
+
+    async def ModelReady(self, request: Any, context: Any) -> Any:
+        """The same, for a model that is served here."""
+        checks.find(self._models, request.name, request.version)
+        return service_pb2.ModelReadyResponse(ready=self._host.ready)
+
+    async def ServerMetadata(self, request: Any, context: Any) -> Any:
+        """Name and version of the server software."""
+        extensions = ["model_stream_infer"] if any(m.stream for m in self._models.values()) else []
+        return service_pb2.ServerMetadataResponse(
+            name=f"hart-{self._host.stage}", version=VERSION, extensions=extensions
+        )
+
+    async def ModelMetadata(self, request: Any, context: Any) -> Any:
+        """Names, datatypes and shapes of a model's tensors."""
+        model = checks.find(self._models, request.name, request.version)
+        message = service_pb2.ModelMetadataResponse(name=model.name, versions=model.versions, platform=model.platform)
+        message.inputs.extend(_metadata(spec) for spec in model.inputs)
+        message.outputs.extend(_metadata(spec) for spec in model.outputs)
+        return message
+
+    async def ModelConfig(self, request: Any, context: Any) -> Any:
+        """What Triton's clients ask before they stream: that a model answers more than once."""
+        model = checks.find(self._models, request.name, request.version)
+        message = service_pb2.ModelConfigResponse()
+        message.config.name = model.name
+        message.config.backend = model.platform
+        message.config.model_transaction_policy.decoupled = model.stream is not None
+        return message
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:
+        """One answer; of a streaming model the last one."""
+        model = checks.find(self._models, request.model_name, request.model_version)
+        found = checks.read(model, request, Deadline.of(context))
+        result: InferResult | None = None
+        async with contextlib.aclosing(_results(model, found)) as results:
+            async for found_result, _ in results:
+                result = found_result
+        assert result is not None  # noqa: S101 - _results yields or raises
+        return _response(model, request, result)
+
+    async def ModelStreamInfer(self, request_iterator: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        """Answers of many requests, interleaved as they come. A failed request is answered on the stream and does not
+        end it. When the process drains, the stream ends with the last running request."""
+        answers: asyncio.Queue[Any] = asyncio.Queue(MAX_PER_STREAM)
+        stream = _Stream(answers, self._models, Deadline.of(context), self._host.stage)
+        reader = asyncio.create_task(stream.read(request_iterator, self._host.draining))
+        try:
+            while (answer := await answers.get()) is not None:
+                yield answer
+            await reader  # raises what ended the reading, such as bytes that are no message
+        finally:
+            reader.cancel()
+            stream.cancel()
+
+
+class _Stream:
+    """The requests of one ModelStreamInfer call."""
+
+    def __init__(
+        self, answers: asyncio.Queue[Any], models: Mapping[str, Model], deadline: Deadline, stage: str
+    ) -> None:
+        self._answers = answers
+        self._models = models
+        self._deadline = deadline
+        self._stage = stage
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def read(self, requests: AsyncIterator[Any], draining: asyncio.Event) -> None:
+        """Start each request as it comes; when there are no more, wait for those that run and say so (None)."""
+        drained = asyncio.create_task(draining.wait())
+        source = aiter(requests)
+        try:
+            while not draining.is_set():
+                following = asyncio.ensure_future(anext(source))
+                try:
+                    await asyncio.wait({following, drained}, return_when=asyncio.FIRST_COMPLETED)
+                    if not following.done():
+                        break
+                    await self._start(following.result())
+                except StopAsyncIteration:
+                    break
+                finally:
+                    following.cancel()
+            await asyncio.gather(*self._running)
+        finally:
+            drained.cancel()
+            await self._answers.put(None)
+
+    async def _start(self, request: Any) -> None:
+        if len(self._running) >= MAX_PER_STREAM:
+            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        task = asyncio.create_task(self._answer(request))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _answer(self, request: Any) -> None:
+        try:
+            model = checks.find(self._models, request.model_name, request.model_version)
+            found = checks.read(model, request, self._deadline)
+            async with contextlib.aclosing(_results(model, found)) as results:
+                async for result, final in results:
+                    message = _response(model, request, result)
+                    codec.set_parameter(message.parameters[FINAL], final)
+                    await self._answers.put(service_pb2.ModelStreamInferResponse(infer_response=message))
+        except Exception as error:
+            await self._answers.put(_failure(request, status.as_hart_error(error, self._stage)))
+
+    def cancel(self) -> None:
+        """Cancel what runs: the caller has gone."""
+        for task in self._running:
+            task.cancel()
+
+
+async def _results(model: Model, request: Any) -> AsyncGenerator[tuple[InferResult, bool], None]:
+    """Each answer of the model, with whether it is the last. One answer is held back to know that."""
+    if model.infer is not None:
+        yield await model.infer(request), True
+        return
+    assert model.stream is not None  # noqa: S101 - the description has either
+    held: InferResult | None = None
+    async with contextlib.aclosing(model.stream(request)) as stream:
+        async for result in stream:
+            if result.parameters.get(FINAL) is True:
+                yield result, True
+                return
+            if held is not None:
+                yield held, False
+            held = result
+    if held is None:
+        raise errors.StageUnavailable(model.name, "the stream ended without an answer")
+    yield held, True
+
+
+def _response(model: Model, request: Any, result: InferResult) -> Any:
+    wanted = checks.wanted_outputs(model, request)
+    message = codec.response(model.name, request.id, result.outputs, wanted)
+    for name, value in result.parameters.items():
+        codec.set_parameter(message.parameters[name], value)
+    return message
+
+
+def _failure(request: Any, error: errors.HartError) -> Any:
+    ending = service_pb2.ModelInferResponse(model_name=request.model_name, id=request.id)
+    codec.set_parameter(ending.parameters[FINAL], True)
+    encoded = base64.b64encode(status.to_proto(error).SerializeToString()).decode()
+    codec.set_parameter(ending.parameters[STATUS], encoded)
+    return service_pb2.ModelStreamInferResponse(
+        error_message=f"[{error.code.name}] {error.message}", infer_response=ending
+    )
+
+
+def _metadata(spec: TensorSpec) -> Any:
+    return service_pb2.ModelMetadataResponse.TensorMetadata(
+        name=spec.name, datatype=spec.datatypes[0], shape=spec.shape
+    )

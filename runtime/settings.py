@@ -1,0 +1,137 @@
+"""Settings from the environment, made once at the edge and passed in. Knows what every process shares, no more."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from typing import Any, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "HART_"
+# What Kubernetes adds to every container for a Service whose name begins with "hart".
+_SERVICE_LINK = re.compile(r"(_SERVICE_(HOST|PORT)(_.*)?|_PORT_\d+_(TCP|UDP)(_.*)?)$")
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+class SettingsError(Exception):
+    """One or more variables have a value that cannot be used; the message names each with its value."""
+
+
+class Settings(BaseSettings):
+    """Base of all settings: read from `HART_<FIELD>`, frozen, each field explained by the sentence under it."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", use_attribute_docstrings=True, hide_input_in_errors=True
+    )
+
+    @classmethod
+    def load(cls, **values: Any) -> Self:
+        """The settings of this environment; `values` win over it. Raises SettingsError naming variable and value."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            given = {**{k.upper(): v for k, v in os.environ.items()}, **{_variable(k): v for k, v in values.items()}}
+            raise SettingsError("\n".join(cls._explain(e, given) for e in error.errors())) from None
+
+    @classmethod
+    def _explain(cls, error: Any, given: dict[str, Any]) -> str:
+        if not error["loc"]:
+            return str(error["msg"]).removeprefix("Value error, ")
+        field = str(error["loc"][0])
+        variable = _variable(field)
+        info = cls.model_fields.get(field)
+        secret = info is not None and "Secret" in str(info.annotation)
+        value = "***" if secret else repr(given.get(variable))
+        return f"{variable}={value}: {error['msg']}"
+
+    @classmethod
+    def unknown(cls) -> dict[str, str]:
+        """Variables of this environment that begin with HART_ and are no setting of this process, each with the nearest
+        right name or ""."""
+        known = {_variable(name) for name in cls.model_fields}
+        strangers = [k for k in os.environ if k.upper().startswith(PREFIX) and k.upper() not in known]
+        strangers = [k for k in strangers if not _SERVICE_LINK.search(k.upper())]
+        return {k: next(iter(difflib.get_close_matches(k.upper(), known, 1, 0.75)), "") for k in strangers}
+
+    def effective(self) -> dict[str, Any]:
+        """All values as they are in force, for the log, with secrets and credentials in URLs hidden."""
+        shown = self.model_dump(mode="json")
+        return {k: _CREDENTIALS.sub("***@", v) if isinstance(v, str) else v for k, v in shown.items()}
+
+
+class ProcessSettings(Settings):
+    """What every process of the cluster can be told."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on. Other than loopback it wants certificates, or `allow_plaintext`."""
+    port: int = Field(default=0, ge=0, le=65535)
+    """The port of the gRPC server; 0 lets the system choose."""
+    metrics_host: str = ""
+    """The address on which Prometheus may scrape; empty: `host`."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """The port of the metrics; absent: `port` + 1000."""
+    health_port: int | None = Field(default=None, ge=0, le=65535)
+    """With TLS on: the port that answers health checks alone, in plaintext; absent: `port` + 2000."""
+    tls_cert: str = ""
+    """The file of this process's certificate chain (PEM). Read again when it changes. Empty: no TLS."""
+    tls_key: str = ""
+    """The file of this process's private key (PEM)."""
+    tls_ca: str = ""
+    """The file of the authority (PEM) that peers' certificates must come from. On a server: clients must show one."""
+    allow_plaintext: bool = False
+    """Allows an address other than loopback without TLS."""
+    log_level: str = Field(default="INFO", pattern="^(?i:debug|info|warning|error|critical)$")
+    """What is logged: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
+    record_prompts: bool = False
+    """Lets traces hold prompts. They are personal data: off by default."""
+    otlp_endpoint: str = ""
+    """Where spans are sent (OTLP over gRPC), as http://host:4317 or https://host:4317. Empty: nowhere."""
+    otlp_metrics: bool = False
+    """Sends metrics to `otlp_endpoint` too, beside the scrape endpoint."""
+    trace_ratio: float = Field(default=1.0, ge=0, le=1)
+    """The share of requests whose traces are kept. Failed requests are always kept."""
+    drain_seconds: float = Field(default=310.0, ge=0)
+    """After SIGTERM: how long running work may take to finish. At least the longest deadline."""
+    max_message_bytes: int = Field(default=64 * 2**20, ge=1024)
+    """The largest message taken from a caller."""
+    max_metadata_bytes: int = Field(default=16 * 2**10, ge=1024)
+    """The most header bytes of a call."""
+    max_concurrent_calls: int = Field(default=2000, ge=1)
+    """The most calls at the same time over all connections; one more is refused."""
+    max_concurrent_streams: int = Field(default=256, ge=1)
+    """The most calls at the same time on one connection."""
+    connection_age_seconds: float = Field(default=300.0, gt=0)
+    """A connection is asked to go after this time, so that callers come to know new replicas."""
+    connection_age_grace_seconds: float = Field(default=310.0, gt=0)
+    """How long a connection that was asked to go may still finish its calls. At least the longest deadline."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("HART_TLS_CERT and HART_TLS_KEY must be given together")
+        if not self.tls and not self.allow_plaintext and not is_loopback(self.host):
+            raise ValueError(
+                f"HART_HOST={self.host!r} is not loopback: give HART_TLS_CERT and HART_TLS_KEY, or choose plaintext "
+                "with HART_ALLOW_PLAINTEXT=true"
+            )
+        return self
+
+    @property
+    def tls(self) -> bool:
+        """True when this process serves over TLS."""
+        return bool(self.tls_cert)
+
+
+def is_loopback(host: str) -> bool:
+    """True for names and addresses which only this machine reaches."""
+    return host in ("localhost", "::1", "[::1]") or host.startswith(("127.", "unix:"))
+
+
+def _variable(field: str) -> str:
+    return PREFIX + field.upper()
+
+
+__all__ = ["ProcessSettings", "SecretStr", "Settings", "SettingsError", "is_loopback"]

@@ -1,0 +1,163 @@
+"""Domain errors to gRPC status with google.rpc details, and back again. Knows no service."""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid
+from typing import Any, NamedTuple
+
+import grpc
+from google.protobuf import duration_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from runtime import errors
+
+log = logging.getLogger(__name__)
+MAX_VIOLATIONS = 16  # details travel as trailing metadata, which peers bound at 8 KiB
+MAX_TEXT = 240
+
+
+class Status(NamedTuple):
+    """What ends a call: its code, its message and the trailing metadata which holds the details."""
+
+    code: grpc.StatusCode
+    message: str
+    trailing: tuple[tuple[str, bytes], ...]
+
+
+def new_error_id() -> str:
+    """A fresh id under which the log holds an internal error."""
+    return uuid.uuid4().hex[:16]
+
+
+def clip(text: str, limit: int = MAX_TEXT) -> str:
+    """The text, at most `limit` characters of it, free of lone surrogates."""
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def to_proto(error: errors.HartError) -> status_pb2.Status:
+    """The google.rpc.Status of a domain error."""
+    proto = status_pb2.Status(code=error.code.value[0], message=clip(error.message, 1024))
+    for detail in _details(error):
+        proto.details.add().Pack(detail)
+    return proto
+
+
+def to_status(error: errors.HartError) -> Status:
+    """What to abort a call with."""
+    status = rpc_status.to_status(to_proto(error))
+    return Status(error.code, status.details, tuple(status.trailing_metadata))
+
+
+def _details(error: errors.HartError) -> list[Message]:
+    metadata = {"stage": error.stage} if error.stage else {}
+    details: list[Message] = []
+    if isinstance(error, errors.InvalidRequest):
+        bad = error_details_pb2.BadRequest()
+        for violation in error.violations[:MAX_VIOLATIONS]:
+            bad.field_violations.add(field=clip(violation.field, 80), description=clip(violation.description))
+        details.append(bad)
+    if isinstance(error, errors.PromptUnsafe):
+        metadata |= {"policies": ",".join(error.policies), "policy_version": error.policy_version}
+    if isinstance(error, errors.Overloaded):
+        metadata["knob"] = error.knob
+    if isinstance(error, errors.Internal):
+        metadata["error_id"] = error.error_id
+    if isinstance(error, errors.Overloaded | errors.StageUnavailable):
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(int(max(0.0, error.retry_after) * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    details.append(error_details_pb2.ErrorInfo(reason=error.reason, domain=errors.DOMAIN, metadata=metadata))
+    return details
+
+
+def as_hart_error(error: BaseException, stage: str) -> errors.HartError:
+    """The error itself where callers may see it; else an Internal whose id the log has, with the error in full."""
+    if isinstance(error, errors.HartError):
+        return error
+    error_id = new_error_id()
+    log.error("internal error", exc_info=error, extra={"error_id": error_id})
+    return errors.Internal(error_id, stage=stage)
+
+
+class _Unpacked(NamedTuple):
+    info: error_details_pb2.ErrorInfo | None
+    bad: error_details_pb2.BadRequest | None
+    retry_after: float
+
+
+def _unpack(proto: status_pb2.Status | None) -> _Unpacked:
+    info, bad, retry_after = None, None, 1.0
+    for detail in proto.details if proto else ():
+        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+            info = error_details_pb2.ErrorInfo()
+            detail.Unpack(info)
+        elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
+            bad = error_details_pb2.BadRequest()
+            detail.Unpack(bad)
+        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+            retry = error_details_pb2.RetryInfo()
+            detail.Unpack(retry)
+            retry_after = retry.retry_delay.ToNanoseconds() / 1e9
+    return _Unpacked(info, bad, retry_after)
+
+
+def from_rpc_error(error: grpc.RpcError, stage: str) -> errors.HartError:
+    """The domain error behind a failed call to `stage`; what has no details of ours is judged by its code."""
+    call: Any = error  # both APIs' errors are calls as well
+    code, message = call.code(), call.details() or ""
+    proto = None
+    for key, value in call.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            proto = status_pb2.Status.FromString(value)
+    return from_parts(code, message, proto, stage)
+
+
+def from_proto(proto: status_pb2.Status, stage: str) -> errors.HartError:
+    """The domain error that a google.rpc.Status describes."""
+    code = next((c for c in grpc.StatusCode if c.value[0] == proto.code), grpc.StatusCode.UNKNOWN)
+    return from_parts(code, proto.message, proto, stage)
+
+
+def from_parts(code: grpc.StatusCode, message: str, proto: status_pb2.Status | None, stage: str) -> errors.HartError:
+    """The domain error of a code, a message and, where the peer sent them, details."""
+    info, bad, retry_after = _unpack(proto)
+    metadata = dict(info.metadata) if info and info.domain == errors.DOMAIN else {}
+    where = metadata.get("stage") or stage
+    match code:
+        case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.OUT_OF_RANGE | grpc.StatusCode.FAILED_PRECONDITION:
+            if info and info.reason == errors.PromptUnsafe.reason:
+                policies = [p for p in metadata.get("policies", "").split(",") if p]
+                return errors.PromptUnsafe(policies, metadata.get("policy_version", ""), stage=where)
+            found = [errors.Violation(v.field, v.description) for v in (bad.field_violations if bad else ())]
+            return errors.InvalidRequest(found or [errors.Violation("", message)], stage=where, message=message)
+        case grpc.StatusCode.NOT_FOUND:
+            return errors.NotFound(message, stage=where)
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return errors.Overloaded(where, metadata.get("knob", ""), retry_after, message=message)
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return errors.DeadlineExceeded(where, _tail(message) if info else "")
+        case grpc.StatusCode.UNAVAILABLE:
+            return errors.StageUnavailable(where, _tail(message) if info else message, retry_after)
+        case grpc.StatusCode.CANCELLED | grpc.StatusCode.ABORTED:  # not by us: the peer ended it, e.g. while stopping
+            return errors.StageUnavailable(where, "the call was ended by the other side")
+        case grpc.StatusCode.UNAUTHENTICATED:
+            return errors.Unauthenticated(message, stage=where)
+        case grpc.StatusCode.PERMISSION_DENIED:
+            return errors.PermissionDenied(message, stage=where)
+    if not info and _connection_cut(message):
+        return errors.StageUnavailable(where, "the connection was cut")
+    return errors.Internal(metadata.get("error_id") or new_error_id(), stage=where)
+
+
+def _tail(message: str) -> str:
+    return message.split(": ", 1)[1] if ": " in message else ""
+
+
+def _connection_cut(message: str) -> bool:
+    # A peer that dies between frames shows up as INTERNAL or UNKNOWN with one of these texts of the library.
+    return re.search(r"RST_STREAM|[Ss]tream removed|[Ss]ocket closed|[Cc]onnection reset|GOAWAY", message) is not None

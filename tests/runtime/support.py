@@ -1,0 +1,131 @@
+"""A decoder with a fake engine, on a real server in this process. Knows no torch."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import numpy as np
+from hart.v1 import decoder_pb2, decoder_pb2_grpc
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from runtime import tensors
+from runtime.deadline import Deadline
+from runtime.oip.model import FREE, InferRequest, InferResult, Model, TensorSpec
+from runtime.server import App
+from runtime.settings import ProcessSettings
+from runtime.telemetry import Telemetry
+
+
+class Engine:
+    """Answers each latent with its sum. `seconds` is the time a batch takes, `fail` an error to raise for a sum."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.batches: list[int] = []
+        self.fail: dict[float, Exception] = {}
+        self.release = threading.Event()
+        self.release.set()
+
+    def run(self, latents: Sequence[np.ndarray]) -> list[float]:
+        self.batches.append(len(latents))
+        self.release.wait(20)
+        time.sleep(self.seconds)
+        sums = [float(x.sum()) for x in latents]
+        for value in sums:
+            if value in self.fail:
+                raise self.fail[value]
+        return sums
+
+
+class Servicer(decoder_pb2_grpc.DecoderServicer):
+    def __init__(self, batcher: Any) -> None:
+        self._batcher = batcher
+
+    async def Decode(self, request: Any, context: Any) -> Any:
+        latent = tensors.to_numpy(request.latent, "latent", dtypes=("FP32",), shape=(None, None, None))
+        outcome = await self._batcher.submit(latent, deadline=Deadline.of(context))
+        timing = {"batch_size": outcome.batch_size, "compute_seconds": outcome.compute_seconds}
+        return decoder_pb2.DecodeResponse(image=str(outcome.value).encode(), timing=timing)
+
+
+def request(value: float = 1.0) -> decoder_pb2.DecodeRequest:
+    return decoder_pb2.DecodeRequest(latent=tensors.from_numpy(np.full((1, 2, 2), value / 4, np.float32)))
+
+
+def sum_model(batcher: Any) -> Model:
+    async def infer(asked: InferRequest) -> InferResult:
+        outcome = await batcher.submit(asked.inputs["latent"], deadline=asked.deadline)
+        return InferResult({"sum": np.array([outcome.value], np.float32)})
+
+    return Model(
+        name="decoder",
+        inputs=(TensorSpec("latent", ("FP32",), (FREE, 4)),),
+        outputs=(TensorSpec("sum", ("FP32",), (1,)),),
+        infer=infer,
+        parameters={"scale": float},
+    )
+
+
+def count_model() -> Model:
+    async def stream(asked: InferRequest) -> AsyncIterator[InferResult]:
+        for i in range(int(asked.inputs["n"][0])):
+            await asyncio.sleep(0.001)
+            yield InferResult({"i": np.array([i], np.int32), "text": np.array([b"%d" % i], object)})
+
+    return Model(
+        name="count",
+        inputs=(TensorSpec("n", ("INT32",), (1,)),),
+        outputs=(TensorSpec("i", ("INT32",), (1,)), TensorSpec("text", ("BYTES",), (1,))),
+        stream=stream,  # type: ignore[arg-type]
+    )
+
+
+class Running(SimpleNamespace):
+    app: App
+    engine: Engine
+    spans: InMemorySpanExporter
+    channel: grpc.aio.Channel
+    stub: Any
+    batcher: Any
+
+
+async def start(
+    settings: ProcessSettings | None = None,
+    *,
+    ratio: float = 1.0,
+    queue_limit: int = 4,
+    max_batch: int = 2,
+    before_start: Any = None,
+    wait: bool = True,
+) -> Running:
+    spans = InMemorySpanExporter()
+    telemetry = Telemetry("decoder", trace_ratio=ratio, span_exporter=spans)
+    app = App(settings or ProcessSettings(port=0), "decoder", telemetry)
+    engine = Engine()
+    batcher = app.batcher(engine.run, queue_limit=queue_limit, max_batch=max_batch)
+    app.add(decoder_pb2_grpc.add_DecoderServicer_to_server, Servicer(batcher))
+    app.add_model(sum_model(batcher))
+    app.add_model(count_model())
+    if before_start:
+        before_start(app)
+    starting = asyncio.create_task(app.start())
+    if wait:
+        await starting
+    else:
+        while not app.port:
+            await asyncio.sleep(0.01)
+    channel = grpc.aio.insecure_channel(f"127.0.0.1:{app.port}")
+    stub = decoder_pb2_grpc.DecoderStub(channel)
+    return Running(app=app, engine=engine, spans=spans, channel=channel, stub=stub, batcher=batcher, starting=starting)
+
+
+async def end(running: Running) -> None:
+    running.engine.release.set()
+    await running.channel.close()
+    await running.app.stop()
