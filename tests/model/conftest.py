@@ -17,3 +17,11 @@ def plain():  # type: ignore[no-untyped-def]
     from golden import PictureCase
 
     return PictureCase(Path(__file__).parent.parent / "golden" / "plain")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete checkpoint of golden size."""
+    from tests.e2e.checkpoint import build
+
+    return build(tmp_path_factory.mktemp("checkpoint"))

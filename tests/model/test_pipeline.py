@@ -1,0 +1,140 @@
+"""The one-process pipeline and its command, on a complete checkpoint of golden size."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.checkpoint import Checkpoint
+from model.errors import SettingError, UnsafePromptError
+from model.generation import Settings
+from model.picture import read_recipe
+from model.pipeline import LONGEST_PROMPT, Pipeline
+from tests.e2e.checkpoint import FORBIDDEN, OUTRAGEOUS, UNSAFE_PROMPT
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny: Path) -> Pipeline:
+    return Pipeline.load(tiny)
+
+
+def test_a_recipe_makes_the_picture_again(pipeline: Pipeline, tiny: Path) -> None:
+    first = pipeline.draw("  a red heart\n", settings=Settings(3.0, False, 0.9))
+    recipe = read_recipe(first.to_bytes("WEBP"))
+    assert recipe == first.recipe
+    assert (recipe.prompt, recipe.model, recipe.digest) == ("a red heart", "tiny", Checkpoint.open(tiny).digest)
+    again = Pipeline.load(tiny).draw(recipe.prompt, recipe.seed, Settings(recipe.guidance, recipe.smooth, recipe.top_p))
+    assert np.array_equal(first.pixels, again.pixels)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"prompt": "a blue house"}, {"seed": 8}, {"settings": Settings(0.5)}, {"settings": Settings(4.5, False)}],
+)
+def test_prompt_seed_and_settings_each_change_the_picture(pipeline: Pipeline, changed: dict) -> None:
+    asked = {"prompt": "a red heart", "seed": 7, "settings": Settings()}
+    assert not np.array_equal(pipeline.draw(**asked).pixels, pipeline.draw(**{**asked, **changed}).pixels)
+
+
+def test_progress_is_told_for_every_scale(pipeline: Pipeline) -> None:
+    seen: list[int] = []
+    pipeline.draw("a red heart", on_scale=lambda state: seen.append(state.scale))
+    assert seen == [1, 2, 3, 4]
+
+
+def test_an_unsafe_prompt_is_refused_and_not_drawn(pipeline: Pipeline) -> None:
+    seen: list[int] = []
+    with pytest.raises(UnsafePromptError, match="dangerous_content") as refused:
+        pipeline.draw(UNSAFE_PROMPT, on_scale=lambda state: seen.append(state.scale))
+    assert FORBIDDEN not in str(refused.value)
+    assert not seen
+
+
+def test_a_failure_between_scales_gives_the_slot_back(pipeline: Pipeline) -> None:
+    def fail(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.draw("a red heart", on_scale=fail)
+    assert pipeline.generator.free == [0]
+
+
+@pytest.mark.parametrize("prompt", ["", " \n\t ", "x" * (LONGEST_PROMPT + 1)])
+def test_prompts_out_of_bounds_are_named(pipeline: Pipeline, prompt: str) -> None:
+    with pytest.raises(SettingError, match="prompt: "):
+        pipeline.draw(prompt)
+
+
+def test_a_long_prompt_is_cut_and_said_so(pipeline: Pipeline) -> None:
+    picture = pipeline.draw("a red heart " * 40)
+    assert picture.prompt_truncated
+    assert picture.prompt_tokens > pipeline.text_encoder.context_tokens
+
+
+def test_every_policy_is_asked_of_every_prompt(pipeline: Pipeline) -> None:
+    assert pipeline.safety
+    safe, one, both = pipeline.safety.check(["a red heart", f"a {FORBIDDEN} thing", f"an {OUTRAGEOUS} thing"])
+    assert not safe.unsafe
+    assert {name for name, score in one.scores.items() if score > 0.5} == {"dangerous_content"}
+    assert {name for name, score in both.scores.items() if score > 0.5} == {"dangerous_content", "harassment"}
+    alone = pipeline.safety.check([f"a {FORBIDDEN} thing"])[0]
+    assert alone.scores == pytest.approx(one.scores, abs=1e-5)
+
+
+def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "model", *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_the_command_draws_a_picture(tiny: Path, tmp_path: Path) -> None:
+    done = command(
+        "a red heart", "--checkpoint", str(tiny), "--seed", "7", "--no-smooth", "-o", "heart.jpg", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "heart.jpg") as image:
+        assert (image.format, image.size) == ("JPEG", (8, 8))
+    recipe = read_recipe((tmp_path / "heart.jpg").read_bytes())
+    assert recipe is not None
+    assert (recipe.seed, recipe.smooth) == (7, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["a red heart", "--guidance", "21"], 2, "guidance: 21.0: expected 0 to 20"),
+        (["a red heart", "--guidence", "2"], 2, "unrecognized arguments: --guidence"),
+        (["  "], 2, "prompt: 0 characters"),
+        (["a red heart", "--checkpoint", "nowhere"], 2, "nowhere: no such folder"),
+        (["a red heart", "-o", "no/folder/x.png"], 2, "the folder no/folder does not exist"),
+        (["a red heart", "--seed", "-1"], 2, "seed: -1"),
+        ([UNSAFE_PROMPT], 3, "refused by the safety policy 'dangerous_content'"),
+    ],
+)
+def test_mistakes_are_told_by_name_and_exit_code(
+    tiny: Path, tmp_path: Path, monkeypatch, capsys, arguments: list[str], code: int, message: str
+) -> None:
+    from model import __main__ as entry
+
+    monkeypatch.chdir(tmp_path)
+    where = [] if "--checkpoint" in arguments else ["--checkpoint", str(tiny)]
+    monkeypatch.setattr(sys, "argv", ["model", *where, *arguments])
+    try:
+        found = entry.main()
+    except SystemExit as end:
+        found = int(end.code or 0)
+    assert found == code
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
