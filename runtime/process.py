@@ -8,21 +8,34 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from runtime import logs
 from runtime.server import App
-from runtime.settings import ProcessSettings
+from runtime.settings import ProcessSettings, SettingsError
 from runtime.telemetry import Telemetry
 from runtime.version import VERSION
 
 log = logging.getLogger(__name__)
 Build = Callable[[App], None]
+S = TypeVar("S", bound=ProcessSettings)
+USAGE = 2
+
+
+def run(kind: type[S], stage: str, build: Callable[[App, S], None]) -> NoReturn:
+    """`serve` with the settings of this environment. One that cannot be used is a line on stderr and exit code 2."""
+    try:
+        settings = kind.load()
+    except SettingsError as error:
+        print(f"{stage}: {error}", file=sys.stderr)
+        sys.exit(USAGE)
+    serve(settings, stage, lambda app: build(app, settings))
 
 
 def serve(settings: ProcessSettings, stage: str, build: Build) -> NoReturn:
     """Run `stage` until SIGTERM or SIGINT, then drain and exit 0; a second signal ends at once. Exits 1 when the start
-    fails. `build(app)` assembles the service and must be quick: weights belong into `app.warm_up`."""
+    fails, 2 when a SettingsError says why (one line on stderr). `build(app)` assembles the service and must be quick:
+    weights belong into `app.warm_up`."""
     logs.configure(stage, settings.log_level)
     log.info("settings", extra={"settings": settings.effective(), "version": VERSION})
     for variable, nearest in settings.unknown().items():
@@ -55,6 +68,9 @@ async def _live(settings: ProcessSettings, stage: str, build: Build) -> tuple[in
             await end
         await app.drain(settings.drain_seconds)
         start.cancel()
+    except SettingsError as error:
+        print(f"{stage}: {error}", file=sys.stderr)
+        code = USAGE
     except Exception:
         log.exception("the start failed")
         code = 1

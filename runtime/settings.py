@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from typing import Any, Self
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -125,6 +127,34 @@ class ProcessSettings(Settings):
         return bool(self.tls_cert)
 
 
+class StageSettings(ProcessSettings):
+    """What every stage with a model can be told."""
+
+    checkpoint: str = ""
+    """The folder of the checkpoint. Empty: the bundled one."""
+    device: str = "cpu"
+    """Where the model computes: cpu, cuda, cuda:1, …"""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """The precision of weights and activations."""
+    torch_threads: int = Field(default=0, ge=0)
+    """On a CPU: the threads of one operation; 0: as many as torch chooses."""
+    queue_limit: int = Field(default=64, ge=1)
+    """Requests that may wait; one more is refused at once."""
+    max_batch: int = Field(default=8, ge=1)
+    """The most requests that run together; also the most items of one request by the Open Inference Protocol."""
+    max_wait_seconds: float = Field(default=0.0, ge=0, le=1)
+    """How long a batch that is not full waits for company, while the engine is free."""
+
+
+@contextmanager
+def refusing(*kinds: type[Exception]) -> Iterator[None]:
+    """Turns errors of these kinds, whose message says what is wrong with what, into a SettingsError of one line."""
+    try:
+        yield
+    except kinds as error:
+        raise SettingsError(" ".join(str(error).split())) from error
+
+
 def is_loopback(host: str) -> bool:
     """True for names and addresses which only this machine reaches."""
     return host in ("localhost", "::1", "[::1]") or host.startswith(("127.", "unix:"))
@@ -134,4 +164,4 @@ def _variable(field: str) -> str:
     return PREFIX + field.upper()
 
 
-__all__ = ["ProcessSettings", "SecretStr", "Settings", "SettingsError", "is_loopback"]
+__all__ = ["ProcessSettings", "SecretStr", "Settings", "SettingsError", "StageSettings", "is_loopback", "refusing"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
 
 from hart.v1 import stage_pb2
 
@@ -11,6 +13,30 @@ from runtime.admission import Admission
 from runtime.batcher import Outcome
 from runtime.server import App
 from runtime.version import VERSION
+
+T = TypeVar("T")
+
+
+async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """All results in order. The first failure is raised, and what still runs is cancelled."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def warming(
+    app: App, admission: Admission, load: Callable[[], Iterable[tuple[float, float]]]
+) -> Callable[[], Awaitable[None]]:
+    """What `App.on_start` takes: runs `load` on the engine thread and notes the (cost, seconds) that it measured."""
+
+    async def warm() -> None:
+        for cost_measured, seconds in await app.engine.run(load):
+            admission.observe(cost_measured, seconds)
+
+    return warm
 
 
 def load(admission: Admission, *, draining: bool = False) -> stage_pb2.StageLoad:
@@ -44,7 +70,7 @@ def timing(outcome: Outcome[Any], arrived_at: float) -> stage_pb2.Timing:
 
 
 def describe(app: App, admission: Admission, *, max_batch: int, **fields: Any) -> stage_pb2.StageDescribeResponse:
-    """The description of this stage: what the runtime knows, and `fields` (model, shape, device, …) from the service."""
+    """The description of this stage: what the runtime knows, and the service's own `fields` (model, shape, …)."""
     limits = stage_pb2.StageLimits(
         queue_limit=admission.queue_limit,
         concurrency=int(admission.capacity),

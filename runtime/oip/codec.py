@@ -1,7 +1,7 @@
 """Tensors and parameters of the Open Inference Protocol to numpy and back. Knows messages, no service.
 
 Both representations are read: typed contents, and raw contents (little-endian bytes; BYTES elements each after a
-four-byte length). Written are raw contents. Source: the protocol's "Tensor Data" section (kserve, grpc_predict_v2.proto).
+four-byte length). Written are raw contents. Source: "Tensor Data" in kserve's grpc_predict_v2.proto.
 """
 
 from __future__ import annotations

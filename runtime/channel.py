@@ -1,0 +1,59 @@
+"""Client channels to other processes: options, plaintext or TLS. Knows no service."""
+
+from __future__ import annotations
+
+import grpc
+
+from runtime import tls
+from runtime.settings import is_loopback
+
+
+class Dialer:
+    """Makes channels. Without certificate files it speaks plaintext, to loopback only unless `allow_plaintext`."""
+
+    def __init__(self, files: tls.Files | None = None, *, allow_plaintext: bool = False) -> None:
+        self._files = files if files and files.configured else None
+        self._allow_plaintext = allow_plaintext
+        self._stamp = self._files.stamp() if self._files else ()
+
+    def dial(self, address: str) -> grpc.aio.Channel:
+        """A channel of its own (no connection is shared). Raises ValueError where plaintext would leave the machine."""
+        if self._files:
+            return grpc.aio.secure_channel(address, tls.channel_credentials(self._files), options=OPTIONS)
+        if not self._allow_plaintext and not is_loopback(_host(address)):
+            raise ValueError(
+                f"{address} is not loopback: give HART_TLS_CA (and HART_TLS_CERT, HART_TLS_KEY), or choose plaintext "
+                "with HART_ALLOW_PLAINTEXT=true"
+            )
+        return grpc.aio.insecure_channel(address, options=OPTIONS)
+
+    def rotated(self) -> bool:
+        """True once after the certificate files have changed: time for new channels."""
+        if not self._files:
+            return False
+        try:
+            stamp = self._files.stamp()
+        except OSError:  # between removal and replacement
+            return False
+        changed, self._stamp = stamp != self._stamp, stamp
+        return changed
+
+
+def _host(address: str) -> str:
+    return address if address.startswith("unix:") else address.rpartition(":")[0]
+
+
+OPTIONS: list[tuple[str, int]] = [
+    ("grpc.max_receive_message_length", 256 * 2**20),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # A replica that comes back is to be used within seconds, not after the default's two minutes of backing off.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+]

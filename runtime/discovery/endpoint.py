@@ -1,0 +1,46 @@
+"""The address of one replica, and how to speak with it. Knows no network."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_HOST_PORT = re.compile(r"^(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(\d{1,5})$")
+
+
+@dataclass(frozen=True, order=True)
+class Endpoint:
+    """`address`: "host:port" or "unix:/path". `model`: "" for hart.v1; else the model's name on an Open Inference
+    Protocol server."""
+
+    address: str
+    model: str = ""
+
+    @property
+    def protocol(self) -> str:
+        """ "grpc" for hart.v1, "oip" for the Open Inference Protocol."""
+        return "oip" if self.model else "grpc"
+
+    def __str__(self) -> str:
+        return f"oip://{self.address}/{self.model}" if self.model else self.address
+
+
+def parse(text: str) -> Endpoint:
+    """The endpoint that "host:port", "unix:/path" or "oip://host:port/model" names. Raises ValueError with the text."""
+    text = text.strip()
+    address, model = text, ""
+    if text.startswith("oip://"):
+        address, _, model = text.removeprefix("oip://").partition("/")
+        if not re.fullmatch(r"[\w.-]+", model):
+            raise ValueError(f"{text!r} names no model: oip://host:port/model is wanted")
+    if not address.startswith("unix:"):
+        found = _HOST_PORT.match(address)
+        if not found or not 0 < int(found[2]) < 65536:
+            raise ValueError(f"{text!r} is no endpoint: host:port, unix:/path or oip://host:port/model is wanted")
+    return Endpoint(address, model)
+
+
+def parse_all(text: str) -> frozenset[Endpoint]:
+    """Endpoints separated by commas or line ends; what follows a # is a comment."""
+    lines = [line.partition("#")[0] for line in text.splitlines()]
+    return frozenset(parse(part) for line in lines for part in line.split(",") if part.strip())

@@ -1,0 +1,138 @@
+"""Replicas from Kubernetes: the ready endpoints of a Service's EndpointSlices, watched. Knows no replica's protocol.
+
+Uses the `kubernetes` client, whose calls block: they run on a thread of this source's own. After any failure (watch
+broken, 410 Gone, API away) it lists again, after a pause that grows; meanwhile the last known set stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from runtime.discovery.endpoint import Endpoint
+
+log = logging.getLogger(__name__)
+Endpoints = frozenset[Endpoint]
+SERVICE_LABEL = "kubernetes.io/service-name"
+WATCH_SECONDS = 60  # the server ends a watch after this; a half-open connection is noticed a little later
+CONNECT_SECONDS = 5
+LONGEST_PAUSE = 2.0
+
+
+class KubernetesSource:
+    """Watches one Service. `port`: a number, or the name of a port of its slices. `api`: a DiscoveryV1Api, for tests;
+    by default that of the pod's service account, or of the user's kubeconfig outside a cluster."""
+
+    def __init__(self, namespace: str, service: str, port: str, model: str = "", *, api: Any = None) -> None:
+        self._namespace = namespace
+        self._service = service
+        self._port = port
+        self._model = model
+        self._api = api
+
+    async def watch(self) -> AsyncGenerator[Endpoints, None]:
+        """The Service's ready endpoints, at first and after each change."""
+        loop = asyncio.get_running_loop()
+        found: asyncio.Queue[Endpoints] = asyncio.Queue()
+        stopped = threading.Event()
+
+        def tell(endpoints: Endpoints) -> None:
+            if not stopped.is_set():
+                loop.call_soon_threadsafe(found.put_nowait, endpoints)
+
+        # A daemon: a blocked read must not hold up the process's end.
+        threading.Thread(target=self._follow, args=(tell, stopped), name="endpointslices", daemon=True).start()
+        try:
+            last: Endpoints | None = None
+            while True:
+                endpoints = await found.get()
+                if endpoints != last:
+                    last = endpoints
+                    yield endpoints
+        finally:
+            stopped.set()
+
+    def _follow(self, tell: Any, stopped: threading.Event) -> None:
+        pause = 0.1
+        while not stopped.is_set():
+            try:
+                self._list_and_watch(tell, stopped)
+                pause = 0.1
+            except Exception as error:  # whatever breaks here, the last known endpoints are worth more than an end
+                level = logging.INFO if getattr(error, "status", None) == 410 else logging.WARNING
+                log.log(level, "EndpointSlices of %s: %s; listing again", self._service, _brief(error))
+                stopped.wait(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _list_and_watch(self, tell: Any, stopped: threading.Event) -> None:
+        from kubernetes import watch as kubernetes_watch
+
+        api = self._api or _default_api()
+        selector = f"{SERVICE_LABEL}={self._service}"
+        listed = api.list_namespaced_endpoint_slice(
+            self._namespace, label_selector=selector, _request_timeout=(CONNECT_SECONDS, 10)
+        )
+        slices = {s.metadata.name: s for s in listed.items if self._ours(s)}
+        tell(self._endpoints(slices))
+        events = kubernetes_watch.Watch().stream(  # type: ignore[no-untyped-call]
+            api.list_namespaced_endpoint_slice,
+            self._namespace,
+            label_selector=selector,
+            resource_version=listed.metadata.resource_version,
+            timeout_seconds=WATCH_SECONDS,
+            _request_timeout=(CONNECT_SECONDS, WATCH_SECONDS + 10),
+        )
+        for event in events:
+            if stopped.is_set():
+                return
+            changed = event["object"]
+            if event["type"] == "DELETED" or not self._ours(changed):
+                slices.pop(changed.metadata.name, None)
+            elif event["type"] in ("ADDED", "MODIFIED"):
+                slices[changed.metadata.name] = changed
+            tell(self._endpoints(slices))
+
+    def _ours(self, found: Any) -> bool:
+        return bool((found.metadata.labels or {}).get(SERVICE_LABEL) == self._service)
+
+    def _endpoints(self, slices: dict[str, Any]) -> Endpoints:
+        return frozenset(
+            Endpoint(_join(address, port), self._model)
+            for found in slices.values()
+            if (port := self._number(found)) is not None
+            for endpoint in found.endpoints or []
+            if _usable(endpoint.conditions)
+            for address in endpoint.addresses or []
+        )
+
+    def _number(self, found: Any) -> int | None:
+        if self._port.isdigit():
+            return int(self._port)
+        return next((p.port for p in found.ports or [] if p.name == self._port), None)
+
+
+def _usable(conditions: Any) -> bool:
+    # An unknown readiness counts as ready, by the API's definition; who is terminating gets no new work.
+    return conditions is None or (conditions.ready is not False and not conditions.terminating)
+
+
+def _default_api() -> Any:
+    from kubernetes import client, config
+
+    try:
+        config.load_incluster_config()  # type: ignore[no-untyped-call]
+    except config.ConfigException:
+        config.load_kube_config()  # type: ignore[no-untyped-call]
+    return client.DiscoveryV1Api()
+
+
+def _join(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _brief(error: Exception) -> str:
+    status = getattr(error, "status", None)
+    return f"{type(error).__name__}" + (f" {status}" if status else f": {str(error)[:200]}")

@@ -1,0 +1,156 @@
+"""The live replicas of one stage, and which of them is asked next. Knows no service's messages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Collection, Sequence
+from contextlib import aclosing, suppress
+
+from runtime.channel import Dialer
+from runtime.discovery.endpoint import Endpoint
+from runtime.discovery.sources import Source
+from runtime.errors import StageUnavailable
+from runtime.metrics import Metrics
+from runtime.replica import Attempt, Replica, State
+
+log = logging.getLogger(__name__)
+Chooser = Callable[[Sequence[Replica]], Replica]
+ROTATION_SECONDS = 1.0
+
+
+def least_outstanding(replicas: Sequence[Replica]) -> Replica:
+    """The replica with the least outstanding cost, any of several equal ones."""
+    least = min(r.outstanding for r in replicas)
+    return random.choice([r for r in replicas if r.outstanding <= least + 1e-9])
+
+
+class Pool:
+    """Follows a source of endpoints and keeps a probed channel to each.
+
+    `service`: the full gRPC name whose health means ready ("hart.v1.Decoder"). `choose`: which of the ready replicas is
+    next. To be made and used within one event loop: `await start()`, at the end `await close()`.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        service: str,
+        source: Source,
+        *,
+        dialer: Dialer | None = None,
+        metrics: Metrics | None = None,
+        choose: Chooser = least_outstanding,
+    ) -> None:
+        self.stage = stage
+        self._service = service
+        self._source = source
+        self._dialer = dialer or Dialer()
+        self._choose = choose
+        self._replicas: dict[Endpoint, Replica] = {}
+        self._successors: dict[Endpoint, Replica] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._changed = asyncio.Event()
+        if metrics:
+            for state in (State.READY, State.NOT_READY, State.FAILED):
+                metrics.replicas.observe(lambda s=state: self._count(s), stage=stage, state=state.value)  # type: ignore[misc]
+
+    @property
+    def replicas(self) -> list[Replica]:
+        """All replicas that the source names, by address."""
+        return [self._replicas[endpoint] for endpoint in sorted(self._replicas)]
+
+    @property
+    def ready(self) -> list[Replica]:
+        """Those which take work."""
+        return [r for r in list(self._replicas.values()) if r.state is State.READY]
+
+    def _count(self, state: State) -> int:
+        return sum(r.state is state for r in list(self._replicas.values()))
+
+    async def start(self, patience: float = 2.0) -> None:
+        """Follow the source; returns when each replica was probed once, at the latest after `patience` seconds."""
+        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._follow_certificates())]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while not self._replicas or self._count(State.UNKNOWN):
+                    await self._changed.wait()
+
+    def replica(self, cost: float = 1.0, *, avoid: Collection[str] = ()) -> Attempt:
+        """The next replica, lent for work of `cost`: `async with pool.replica(2) as replica:`.
+
+        Replicas whose address is in `avoid` are taken only where there is no other. Raises StageUnavailable when none
+        is ready.
+        """
+        ready = self.ready
+        if not ready:
+            raise StageUnavailable(self.stage, "no replica is ready", retry_after=1.0)
+        return self._choose([r for r in ready if r.address not in avoid] or ready).attempt(cost)
+
+    async def wait_ready(self, seconds: float) -> None:
+        """Wait for a ready replica. Raises StageUnavailable when there is none within `seconds`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self.ready:
+                    await self._changed.wait()
+        if not self.ready:
+            raise StageUnavailable(self.stage, "no replica is ready", retry_after=1.0)
+
+    def _on_change(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+        for endpoint in [e for e, r in self._successors.items() if r.state is State.READY]:
+            self._retire(self._replicas.get(endpoint))
+            self._replicas[endpoint] = self._successors.pop(endpoint)
+
+    async def _follow(self) -> None:
+        async with aclosing(self._source.watch()) as changes:
+            async for endpoints in changes:
+                self._adopt(endpoints)
+
+    def _adopt(self, endpoints: frozenset[Endpoint]) -> None:
+        for gone in set(self._replicas) - endpoints:
+            self._retire(self._replicas.pop(gone))
+            self._retire(self._successors.pop(gone, None))
+        for new in endpoints - set(self._replicas):
+            try:
+                self._replicas[new] = self._connect(new)
+            except (OSError, ValueError) as error:
+                log.error("replica %s of %s cannot be used: %s", new, self.stage, error)
+        log.info("endpoints of %s", self.stage, extra={"endpoints": sorted(map(str, endpoints))})
+        self._on_change()
+
+    def _connect(self, endpoint: Endpoint) -> Replica:
+        return Replica(self.stage, self._service, endpoint, self._dialer, self._on_change)
+
+    def _retire(self, replica: Replica | None) -> None:
+        if replica is not None:
+            task = asyncio.create_task(replica.leave())
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+    async def _follow_certificates(self) -> None:
+        """New channels when the certificates were rotated. The old ones serve until the new ones are seen to work."""
+        while True:
+            await asyncio.sleep(ROTATION_SECONDS)
+            if not self._dialer.rotated():
+                continue
+            log.info("certificates were rotated: new channels to %s", self.stage)
+            for endpoint in list(self._replicas):
+                self._retire(self._successors.pop(endpoint, None))
+                try:
+                    self._successors[endpoint] = self._connect(endpoint)
+                except (OSError, ValueError) as error:
+                    log.warning("rotated certificates cannot be used yet: %s", error)
+
+    async def close(self) -> None:
+        """Close every channel, whatever runs."""
+        for task in [*self._tasks, *self._leaving]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._leaving, return_exceptions=True)
+        for replica in [*self._replicas.values(), *self._successors.values()]:
+            await replica.close()
+        self._replicas.clear()
+        self._successors.clear()

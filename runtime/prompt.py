@@ -1,0 +1,32 @@
+"""A prompt from the wire, checked. Knows no tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from runtime.errors import InvalidRequest
+
+LONGEST = 2000
+"""In code points, without the white space around it."""
+
+
+def checked(text: str, field: str = "prompt") -> str:
+    """The prompt without the white space around it. Raises InvalidRequest when it is empty or too long."""
+    text = text.strip()
+    if not 1 <= len(text) <= LONGEST:
+        raise InvalidRequest.field(field, f"must have 1 to {LONGEST} characters without outer space, not {len(text)}")
+    return text
+
+
+def decoded(items: Iterable[bytes], field: str, limit: int) -> list[str]:
+    """Prompts of a BYTES tensor, checked. Raises InvalidRequest for more than `limit` or for one that is not UTF-8."""
+    given = list(items)
+    if len(given) > limit:
+        raise InvalidRequest.field(field, f"must hold at most {limit} prompts, not {len(given)}")
+    prompts = []
+    for number, item in enumerate(given):
+        try:
+            prompts.append(checked(item.decode(), f"{field}[{number}]"))
+        except UnicodeDecodeError:
+            raise InvalidRequest.field(f"{field}[{number}]", "must be UTF-8") from None
+    return prompts

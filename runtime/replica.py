@@ -1,0 +1,184 @@
+"""One replica of a stage: its channel, its outstanding work, its state as probed. Knows no other replica."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from runtime.channel import Dialer
+from runtime.discovery.endpoint import Endpoint
+from runtime.errors import HartError, StageUnavailable
+from runtime.oip.client import OipClient
+
+log = logging.getLogger(__name__)
+PROBE_SECONDS = 1.0  # between probes of a replica that is in order
+RETURN_SECONDS = 0.3  # between probes of one that is not
+ANSWER_SECONDS = 2.0  # a probe that takes longer counts against the replica
+HANG_PROBES = 2  # so many of those in a row, and its running attempts are given up
+
+
+class State(enum.Enum):
+    """What the last probe, or the last attempt, said."""
+
+    UNKNOWN = "unknown"
+    READY = "ready"
+    NOT_READY = "not_ready"  # it answers: starting or draining
+    FAILED = "failed"  # it does not answer, or an attempt on it failed: set aside until a probe succeeds
+
+
+class Replica:
+    """A live connection to one endpoint. `service` is the name whose health says that it is ready."""
+
+    def __init__(
+        self, stage: str, service: str, endpoint: Endpoint, dialer: Dialer, on_change: Callable[[], None]
+    ) -> None:
+        self.stage = stage
+        self.endpoint = endpoint
+        self.channel = dialer.dial(endpoint.address)
+        self.state = State.UNKNOWN
+        self.outstanding = 0.0
+        self.leaving = False
+        self._service = service
+        self._on_change = on_change
+        self._attempts: set[Attempt] = set()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._late = 0
+        self._prober = asyncio.create_task(self._probe_forever(), name=f"probe {endpoint}")
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return self.endpoint.address
+
+    def attempt(self, cost: float) -> Attempt:
+        """A context in which this replica works on something of `cost`."""
+        return Attempt(self, cost)
+
+    def set_aside(self) -> None:
+        """No new work until a probe, which starts now, has succeeded."""
+        self._change(State.FAILED)
+        self._wake.set()
+
+    async def _probe_forever(self) -> None:
+        while True:
+            self._wake.clear()
+            await self._probe_once()
+            pause = PROBE_SECONDS if self.state is State.READY else RETURN_SECONDS
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), pause)
+
+    async def _probe_once(self) -> None:
+        try:
+            serving = await self._ask()
+        except grpc.RpcError as error:
+            call: Any = error
+            if call.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED):
+                serving = False
+            else:
+                if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    self._note_late()
+                self._change(State.FAILED)
+                return
+        self._late = 0
+        self._change(State.READY if serving else State.NOT_READY)
+
+    async def _ask(self) -> bool:
+        if self.endpoint.model:
+            return await OipClient(self.channel, self.endpoint.model, self.stage).ready(ANSWER_SECONDS)
+        stub = health_pb2_grpc.HealthStub(self.channel)
+        request = health_pb2.HealthCheckRequest(service=self._service)
+        answer = await stub.Check(request, timeout=ANSWER_SECONDS)
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def _note_late(self) -> None:
+        self._late += 1
+        if self._late >= HANG_PROBES:
+            for attempt in list(self._attempts):
+                attempt.lose()
+
+    def _change(self, state: State) -> None:
+        if state is not self.state:
+            log.info("replica %s of %s: %s", self.endpoint, self.stage, state.value)
+            self.state = state
+            self._on_change()
+
+    def begin(self, attempt: Attempt, cost: float) -> None:
+        """Note that an attempt runs here."""
+        self._attempts.add(attempt)
+        self._idle.clear()
+        self.outstanding += cost
+
+    def finish(self, attempt: Attempt, cost: float, failed: bool) -> None:
+        """Note that it has ended; the last one closes a replica that is leaving."""
+        self._attempts.discard(attempt)
+        self.outstanding = self.outstanding - cost if self._attempts else 0.0
+        if not self._attempts:
+            self._idle.set()
+        if failed and not self.leaving:
+            self.set_aside()
+        self._on_change()
+
+    async def leave(self) -> None:
+        """Take no new work, and close when the running attempts have ended."""
+        self.leaving = True
+        await self._idle.wait()
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop probing and close the channel, whatever runs."""
+        self._prober.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._prober
+        await self.channel.close()
+
+
+class Attempt:
+    """The block in which a replica is used. Should the replica hang, the block is cancelled and StageUnavailable comes
+    out of it; should the block end in StageUnavailable, the replica is set aside."""
+
+    def __init__(self, replica: Replica, cost: float) -> None:
+        self._replica = replica
+        self._cost = cost
+        self._lost = False
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelling = 0
+
+    def lose(self) -> None:
+        """Give the attempt up: its replica hangs."""
+        if not self._lost and self._task:
+            self._lost = True
+            self._task.cancel()
+
+    async def __aenter__(self) -> Replica:
+        self._task = asyncio.current_task()
+        assert self._task  # noqa: S101 - a coroutine runs in a task
+        self._cancelling = self._task.cancelling()
+        self._replica.begin(self, self._cost)
+        return self._replica
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        failed = self._lost or _says_unavailable(error)
+        self._replica.finish(self, self._cost, failed)
+        if self._lost and self._task and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise StageUnavailable(self._replica.stage, "the replica does not answer") from error
+
+
+def _says_unavailable(error: BaseException | None) -> bool:
+    if isinstance(error, HartError):
+        return isinstance(error, StageUnavailable)
+    if isinstance(error, grpc.RpcError):
+        call: Any = error
+        return bool(call.code() is grpc.StatusCode.UNAVAILABLE)
+    return False

@@ -1,0 +1,139 @@
+"""Laws of replicas that come, go, hang and die, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hart.v1 import decoder_pb2_grpc
+
+from runtime import status
+from runtime.deadline import Deadline
+from runtime.discovery.endpoint import Endpoint
+from runtime.discovery.sources import FileSource, StaticSource
+from runtime.errors import StageUnavailable
+from runtime.pool import Pool
+from runtime.replica import Replica
+from runtime.retry import RetryBudget, with_retries
+from tests.runtime.support import request
+
+SERVICE = "hart.v1.Decoder"
+
+
+def pool_of(*running: Any, **kwargs: Any) -> Pool:
+    return Pool(
+        "decoder", SERVICE, StaticSource(frozenset(Endpoint(f"127.0.0.1:{r.app.port}") for r in running)), **kwargs
+    )
+
+
+async def decode(replica: Replica, value: float = 1.0) -> bytes:
+    import grpc
+
+    try:
+        return (await decoder_pb2_grpc.DecoderStub(replica.channel).Decode(request(value), timeout=10)).image
+    except grpc.RpcError as error:
+        raise status.from_rpc_error(error, "decoder") from error
+
+
+async def until(condition: Any, seconds: float = 5.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+async def test_work_goes_where_least_is_outstanding(launch: Any) -> None:
+    a, b = await launch(), await launch()
+    pool = pool_of(a, b)
+    await pool.start()
+    async with pool.replica(3.0) as first:
+        seen = set()
+        for _ in range(8):
+            async with pool.replica(1.0) as other:
+                seen.add(other.address)
+        assert seen == {r.address for r in pool.replicas} - {first.address}
+    await pool.close()
+
+
+async def test_a_replica_that_stops_is_left_without_loss_and_used_again(launch: Any) -> None:
+    a, b = await launch(), await launch()
+    pool = pool_of(a, b)
+    await pool.start()
+    await a.app.drain(1)
+    budget = RetryBudget()
+    answers = [await with_retries(pool, decode, deadline=Deadline.after(5), budget=budget) for _ in range(10)]
+    assert answers == [b"1.0"] * 10
+    await until(lambda: [r.state.value for r in pool.replicas].count("not_ready") == 1)
+    await pool.close()
+
+
+async def test_without_a_ready_replica_the_stage_is_unavailable() -> None:
+    pool = Pool("decoder", SERVICE, StaticSource(frozenset({Endpoint("127.0.0.1:9")})))
+    await pool.start(patience=0.5)
+    with pytest.raises(StageUnavailable, match="decoder is unavailable"):
+        pool.replica()
+    await pool.close()
+
+
+async def test_a_hanging_replica_gives_its_attempt_back(launch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.replica.ANSWER_SECONDS", 0.2)
+    a = await launch()
+    pool = pool_of(a)
+    await pool.start()
+
+    async def stuck(*_: Any) -> None:
+        await asyncio.sleep(60)
+
+    with pytest.raises(StageUnavailable, match="does not answer"):
+        async with pool.replica():
+            a.app.health.Check = stuck
+            await _break_health(a)
+            await asyncio.sleep(20)
+    current = asyncio.current_task()
+    assert current is not None
+    assert current.cancelling() == 0
+    assert pool.ready == []
+    await pool.close()
+
+
+async def _break_health(running: Any) -> None:
+    """Hold the event loop's health answers back, as a stopped process would."""
+    import runtime.health as health
+
+    async def never(self: Any, request: Any, context: Any) -> None:
+        await asyncio.sleep(60)
+
+    running.app.health.__class__ = type("Stuck", (health.Health,), {"Check": never})
+
+
+async def test_endpoints_in_a_file_are_used_and_left_within_five_seconds(launch: Any, tmp_path: Path) -> None:
+    a, b = await launch(), await launch()
+    listed = tmp_path / "decoder"
+    first, second = f"127.0.0.1:{a.app.port}", f"127.0.0.1:{b.app.port}"
+    listed.write_text(first)
+    pool = Pool("decoder", SERVICE, FileSource(listed))
+    await pool.start()
+    assert [r.address for r in pool.ready] == [first]
+    listed.write_text(f"{first}\n{second}  # joined\n")
+    await until(lambda: len(pool.ready) == 2)
+    a.engine.release.clear()
+    async with pool.replica(avoid={second}) as replica:
+        running = asyncio.create_task(decode(replica))
+        await asyncio.sleep(0.1)
+        listed.write_text(second)
+        await until(lambda: [r.address for r in pool.ready] == [second])
+        listed.unlink()
+        await asyncio.sleep(0.6)
+        assert [r.address for r in pool.ready] == [second], "a missing file keeps the last known"
+        a.engine.release.set()
+        assert await running == b"1.0", "work on a replica that leaves is finished"
+    await pool.close()
+
+
+def test_the_retry_budget_stops_a_storm_and_refills_with_traffic() -> None:
+    budget = RetryBudget(ratio=0.5, reserve=2)
+    assert [budget.withdraw() for _ in range(3)] == [True, True, False]
+    budget.deposit()
+    budget.deposit()
+    assert budget.withdraw()
