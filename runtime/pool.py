@@ -15,6 +15,7 @@ from runtime.errors import StageUnavailable
 from runtime.metrics import Metrics
 from runtime.replica import Attempt, Replica, State
 
+__all__ = ["Pool", "Replica", "State", "least_outstanding"]
 log = logging.getLogger(__name__)
 Chooser = Callable[[Sequence[Replica]], Replica]
 ROTATION_SECONDS = 1.0

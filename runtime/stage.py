@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from hart.v1 import stage_pb2
+from opentelemetry import trace
 
 from runtime.admission import Admission
 from runtime.batcher import Outcome
@@ -15,6 +16,12 @@ from runtime.server import App
 from runtime.version import VERSION
 
 T = TypeVar("T")
+
+
+def label_request(request_id: str) -> None:
+    """Write the caller's request id on the current span."""
+    if request_id:
+        trace.get_current_span().set_attribute("hart.request.id", request_id[:128])
 
 
 async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -10,14 +10,13 @@ import pytest
 from hart.v1 import decoder_pb2_grpc
 
 from runtime import status
-from runtime.deadline import Deadline
 from runtime.discovery.endpoint import Endpoint
 from runtime.discovery.sources import FileSource, StaticSource
 from runtime.errors import StageUnavailable
 from runtime.pool import Pool
 from runtime.replica import Replica
-from runtime.retry import RetryBudget, with_retries
-from tests.runtime.support import request
+from runtime.retry import RetryBudget
+from tests.runtime.support import Proxy, request
 
 SERVICE = "hart.v1.Decoder"
 
@@ -35,6 +34,18 @@ async def decode(replica: Replica, value: float = 1.0) -> bytes:
         return (await decoder_pb2_grpc.DecoderStub(replica.channel).Decode(request(value), timeout=10)).image
     except grpc.RpcError as error:
         raise status.from_rpc_error(error, "decoder") from error
+
+
+async def decode_anywhere(pool: Pool) -> bytes:
+    avoid: set[str] = set()
+    for _ in range(3):
+        try:
+            async with pool.replica(avoid=avoid) as replica:
+                avoid.add(replica.address)
+                return await decode(replica)
+        except StageUnavailable:
+            continue
+    raise AssertionError("three attempts failed")
 
 
 async def until(condition: Any, seconds: float = 5.0) -> None:
@@ -61,8 +72,7 @@ async def test_a_replica_that_stops_is_left_without_loss_and_used_again(launch: 
     pool = pool_of(a, b)
     await pool.start()
     await a.app.drain(1)
-    budget = RetryBudget()
-    answers = [await with_retries(pool, decode, deadline=Deadline.after(5), budget=budget) for _ in range(10)]
+    answers = [await decode_anywhere(pool) for _ in range(10)]
     assert answers == [b"1.0"] * 10
     await until(lambda: [r.state.value for r in pool.replicas].count("not_ready") == 1)
     await pool.close()
@@ -79,32 +89,38 @@ async def test_without_a_ready_replica_the_stage_is_unavailable() -> None:
 async def test_a_hanging_replica_gives_its_attempt_back(launch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.replica.ANSWER_SECONDS", 0.2)
     a = await launch()
-    pool = pool_of(a)
-    await pool.start()
-
-    async def stuck(*_: Any) -> None:
-        await asyncio.sleep(60)
-
-    with pytest.raises(StageUnavailable, match="does not answer"):
-        async with pool.replica():
-            a.app.health.Check = stuck
-            await _break_health(a)
-            await asyncio.sleep(20)
-    current = asyncio.current_task()
-    assert current is not None
-    assert current.cancelling() == 0
-    assert pool.ready == []
-    await pool.close()
+    async with Proxy(a.app.port) as proxy:
+        pool = Pool("decoder", SERVICE, StaticSource(frozenset({Endpoint(f"127.0.0.1:{proxy.port}")})))
+        await pool.start()
+        with pytest.raises(StageUnavailable, match="does not answer"):
+            async with pool.replica():
+                proxy.flowing.clear()
+                await asyncio.sleep(20)
+        task = asyncio.current_task()
+        assert task
+        assert task.cancelling() == 0
+        assert pool.ready == []
+        proxy.flowing.set()
+        await until(lambda: pool.ready)
+        await pool.close()
 
 
-async def _break_health(running: Any) -> None:
-    """Hold the event loop's health answers back, as a stopped process would."""
-    import runtime.health as health
-
-    async def never(self: Any, request: Any, context: Any) -> None:
-        await asyncio.sleep(60)
-
-    running.app.health.__class__ = type("Stuck", (health.Health,), {"Check": never})
+async def test_a_connection_cut_in_mid_call_is_tried_again_elsewhere(launch: Any) -> None:
+    a, b = await launch(), await launch()
+    async with Proxy(a.app.port) as proxy:
+        ends = frozenset({Endpoint(f"127.0.0.1:{proxy.port}"), Endpoint(f"127.0.0.1:{b.app.port}")})
+        pool = Pool(
+            "decoder", SERVICE, StaticSource(ends), choose=lambda rs: min(rs, key=lambda r: r.address != wanted)
+        )
+        wanted = f"127.0.0.1:{proxy.port}"
+        await pool.start()
+        a.engine.release.clear()
+        running = asyncio.create_task(decode_anywhere(pool))
+        await until(lambda: a.engine.batches)
+        proxy.cut()
+        assert await running == b"1.0"
+        assert b.engine.batches == [1]
+        await pool.close()
 
 
 async def test_endpoints_in_a_file_are_used_and_left_within_five_seconds(launch: Any, tmp_path: Path) -> None:
@@ -133,7 +149,7 @@ async def test_endpoints_in_a_file_are_used_and_left_within_five_seconds(launch:
 
 def test_the_retry_budget_stops_a_storm_and_refills_with_traffic() -> None:
     budget = RetryBudget(ratio=0.5, reserve=2)
-    assert [budget.withdraw() for _ in range(3)] == [True, True, False]
-    budget.deposit()
-    budget.deposit()
-    assert budget.withdraw()
+    assert [budget.spend() for _ in range(3)] == [True, True, False]
+    budget.succeeded()
+    budget.succeeded()
+    assert budget.spend()

@@ -3,10 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import urllib.request
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import grpc
+import numpy as np
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from hart.v1 import decoder_pb2
+
+from runtime import errors, status
+from runtime.interceptor import Call
+from runtime.settings import ProcessSettings
+from runtime.tensors import from_numpy
 from tests.runtime.support import request
+
+
+async def refusal(call: Any) -> tuple[grpc.StatusCode, status_pb2.Status, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    proto = status_pb2.Status()
+    for key, value in caught.value.trailing_metadata():
+        if key == "grpc-status-details-bin":
+            proto.ParseFromString(value)
+    return caught.value.code(), proto, caught.value.details()
+
+
+def detail(proto: status_pb2.Status, kind: Callable[[], Any]) -> Any:
+    found = kind()
+    assert any(d.Unpack(found) for d in proto.details), f"no {kind} in {proto}"
+    return found
+
+
+async def send_raw(channel: grpc.aio.Channel, data: bytes, method: str = "/hart.v1.Decoder/Decode") -> Any:
+    return await channel.unary_unary(method)(data)
 
 
 async def test_a_request_comes_back_computed(served: Any) -> None:
@@ -15,9 +48,192 @@ async def test_a_request_comes_back_computed(served: Any) -> None:
     assert answer.timing.batch_size == 1
 
 
-async def test_metrics_are_exported_by_their_exact_names(served: Any) -> None:
-    await served.stub.Decode(request())
-    url = f"http://127.0.0.1:{served.app.metrics_port}/metrics"
-    text = await asyncio.to_thread(lambda: urllib.request.urlopen(url).read().decode())
-    print(text)
-    assert 'hart_requests_total{code="OK",stage="decoder"} 1.0' in text
+@pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x12\x05ab", b"\x0a\x02\xff\xfe"], ids=["noise", "cut", "utf8"])
+async def test_bytes_that_are_no_message_are_invalid_and_harmless(served: Any, data: bytes) -> None:
+    code, proto, text = await refusal(send_raw(served.channel, data))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "not a message" in text
+    assert detail(proto, error_details_pb2.BadRequest).field_violations
+    assert (await served.stub.Decode(request(2.0))).image == b"2.0"
+
+
+async def test_unknown_fields_and_enum_values_are_refused_by_name(served: Any) -> None:
+    deep = request()
+    deep.latent.MergeFromString(b"\xa2\x06\x01x")  # field 100 of the tensor
+    deep.encoding.format = 77  # type: ignore[assignment]
+    code, proto, _ = await refusal(served.stub.Decode(deep))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    fields = {v.field for v in detail(proto, error_details_pb2.BadRequest).field_violations}
+    assert fields == {"latent.100", "encoding.format"}
+
+
+async def test_an_internal_error_tells_the_caller_an_id_alone(served: Any, caplog: pytest.LogCaptureFixture) -> None:
+    served.engine.fail[3.0] = RuntimeError("the secret of the house")
+    code, proto, text = await refusal(served.stub.Decode(request(3.0)))
+    error_id = detail(proto, error_details_pb2.ErrorInfo).metadata["error_id"]
+    assert code is grpc.StatusCode.INTERNAL
+    assert text == f"internal error {error_id}"
+    assert "secret" not in str(proto)
+    logged = [r for r in caplog.records if getattr(r, "error_id", "") == error_id]
+    assert logged
+    assert "the secret of the house" in str(logged[0].exc_info)
+
+
+EVERY_ERROR = [
+    errors.InvalidRequest([errors.Violation("seed", "must not be -1"), errors.Violation("n", "9 is over 8")]),
+    errors.PromptUnsafe(["violence", "hate"], "v2"),
+    errors.NotFound("unknown model 'x'"),
+    errors.Overloaded("decoder", "HART_QUEUE_LIMIT", 2.5),
+    errors.DeadlineExceeded("decoder", "0.100 s are left"),
+    errors.StageUnavailable("decoder", "no replica is ready", 3.0),
+    errors.Unauthenticated("no API key"),
+    errors.PermissionDenied("not yours"),
+    errors.Internal("abc"),
+]
+
+
+@pytest.mark.parametrize("error", EVERY_ERROR, ids=lambda e: type(e).__name__)
+async def test_every_error_survives_the_wire(served: Any, error: errors.HartError) -> None:
+    served.engine.fail[5.0] = error
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await served.stub.Decode(request(5.0))
+    back = status.from_rpc_error(caught.value, "somewhere")
+    assert type(back) is type(error)
+    assert back.message == error.message
+    for name in ("stage", "violations", "policies", "policy_version", "knob", "retry_after", "detail", "error_id"):
+        if getattr(error, name, ""):
+            assert getattr(back, name) == getattr(error, name), name
+
+
+async def test_alive_before_ready_and_work_is_refused_until_then(launch: Any) -> None:
+    import threading
+
+    release = threading.Event()
+    running = await launch(wait=False, before_start=lambda app: app.warm_up(lambda: release.wait(10)))
+    health = health_pb2_grpc.HealthStub(running.channel)
+
+    async def state(name: str) -> int:
+        return int((await health.Check(health_pb2.HealthCheckRequest(service=name), wait_for_ready=True)).status)
+
+    assert await state("") == 1
+    assert await state("hart.v1.Decoder") == 2
+    code, proto, _ = await refusal(running.stub.Decode(request()))
+    assert code is grpc.StatusCode.UNAVAILABLE
+    assert detail(proto, error_details_pb2.RetryInfo).retry_delay.seconds >= 1
+    watch = health.Watch(health_pb2.HealthCheckRequest(service="hart.v1.Decoder"))
+    assert (await watch.read()).status == 2
+    release.set()
+    await running.starting
+    assert (await watch.read()).status == 1
+    assert (await running.stub.Decode(request())).image == b"1.0"
+    watch.cancel()
+
+
+async def test_a_watcher_that_leaves_does_not_silence_the_others(served: Any) -> None:
+    health = health_pb2_grpc.HealthStub(served.channel)
+    asked = health_pb2.HealthCheckRequest(service="hart.v1.Decoder")
+    stays, leaves = health.Watch(asked), health.Watch(asked)
+    assert (await stays.read()).status == (await leaves.read()).status == 1
+    leaves.cancel()
+    await asyncio.sleep(0.05)
+    served.app.health.set("hart.v1.Decoder", False)
+    assert (await asyncio.wait_for(stays.read(), 2)).status == 2
+    stays.cancel()
+
+
+async def test_reflection_lists_what_is_served(served: Any) -> None:
+    stub = reflection_pb2_grpc.ServerReflectionStub(served.channel)
+    call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+    answer = await call.read()
+    names = {s.name for s in answer.list_services_response.service}
+    assert {"hart.v1.Decoder", "inference.GRPCInferenceService", "grpc.health.v1.Health"} <= names
+
+
+async def test_busy_is_not_unready_and_a_full_queue_answers_at_once(served: Any) -> None:
+    served.engine.release.clear()
+    calls = [served.stub.Decode(request(), timeout=10) for _ in range(1 + 4)]
+    await asyncio.sleep(0.2)
+    code, proto, _ = await refusal(asyncio.wait_for(asyncio.ensure_future(_once(served)), 1))
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    info = detail(proto, error_details_pb2.ErrorInfo)
+    assert (info.metadata["stage"], info.metadata["knob"]) == ("decoder", "HART_QUEUE_LIMIT")
+    assert detail(proto, error_details_pb2.RetryInfo).retry_delay.ToMilliseconds() > 0
+    health = health_pb2_grpc.HealthStub(served.channel)
+    answer = await health.Check(health_pb2.HealthCheckRequest(service="hart.v1.Decoder"), timeout=1)
+    assert answer.status == 1
+    served.engine.release.set()
+    assert [(await c).image for c in calls] == [b"1.0"] * 5
+
+
+async def _once(served: Any) -> Any:
+    return await served.stub.Decode(request(), timeout=10)
+
+
+async def test_a_message_over_the_limit_is_refused_and_the_process_lives(launch: Any) -> None:
+    running = await launch(ProcessSettings(port=0, max_message_bytes=2**16))
+    big = decoder_pb2.DecodeRequest(latent=from_numpy(np.zeros((1, 200, 200), np.float32)))
+    code, _, _ = await refusal(running.stub.Decode(big))
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert (await running.stub.Decode(request())).image == b"1.0"
+
+
+async def test_a_second_process_on_the_same_port_fails_to_start(launch: Any) -> None:
+    first = await launch()
+    with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{first.app.port}"):
+        await launch(ProcessSettings(port=first.app.port, metrics_port=0))
+
+
+async def test_a_guard_refuses_before_the_message_is_read(launch: Any) -> None:
+    @contextlib.asynccontextmanager
+    async def guard(call: Call) -> AsyncIterator[None]:
+        if call.header("authorization") != "Bearer right":
+            raise errors.Unauthenticated("no valid API key")
+        yield
+
+    running = await launch(before_start=lambda app: app.guard(guard))
+    code, _, text = await refusal(send_raw(running.channel, b"\xff\xff"))
+    assert code is grpc.StatusCode.UNAUTHENTICATED
+    assert text == "no valid API key"
+    answer = await running.stub.Decode(request(), metadata=(("authorization", "Bearer right"),))
+    assert answer.image == b"1.0"
+    health = health_pb2_grpc.HealthStub(running.channel)
+    assert (await health.Check(health_pb2.HealthCheckRequest())).status == 1, "health wants no key"
+
+
+async def test_a_caller_that_goes_away_frees_its_queue_slot(served: Any) -> None:
+    served.engine.release.clear()
+    first = served.stub.Decode(request())
+    waiting = [served.stub.Decode(request()) for _ in range(4)]
+    await asyncio.sleep(0.2)
+    assert served.batcher.admission.queued == 4
+    waiting[0].cancel()
+    waiting[1].cancel()
+    await asyncio.sleep(0.2)
+    assert served.batcher.admission.queued == 2
+    served.engine.release.set()
+    assert [(await c).image for c in (first, waiting[2], waiting[3])] == [b"1.0"] * 3
+    assert served.batcher.admission.load == 0
+    assert sum(served.engine.batches) == 3, "cancelled work is not computed"
+
+
+async def test_drain_finishes_what_runs_refuses_what_is_new_and_says_not_serving(served: Any) -> None:
+    served.engine.release.clear()
+    running = served.stub.Decode(request())
+    await asyncio.sleep(0.1)
+    drained = asyncio.create_task(served.app.drain(10))
+    await asyncio.sleep(0.05)
+    code, proto, _ = await refusal(served.stub.Decode(request()))
+    assert code is grpc.StatusCode.UNAVAILABLE
+    assert detail(proto, error_details_pb2.RetryInfo)
+    health = health_pb2_grpc.HealthStub(served.channel)
+    for name in ("", "hart.v1.Decoder"):
+        assert (await health.Check(health_pb2.HealthCheckRequest(service=name))).status == 2
+    assert not drained.done()
+    served.engine.release.set()
+    assert await drained
+    assert (await running).image == b"1.0"
+
+
+async def test_an_unknown_method_is_unimplemented(served: Any) -> None:
+    code, _, _ = await refusal(send_raw(served.channel, b"", "/hart.v1.Decoder/Paint"))
+    assert code is grpc.StatusCode.UNIMPLEMENTED
