@@ -1,0 +1,8 @@
+"""`python -m gateway`: the front door of the cluster."""
+
+from gateway.assembly import build
+from gateway.config import GatewaySettings
+from runtime.process import run
+
+if __name__ == "__main__":
+    run(GatewaySettings, "gateway", build)

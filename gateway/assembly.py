@@ -1,0 +1,53 @@
+"""The gateway, put together: pools, stages, catalog, guards, servicers."""
+
+from __future__ import annotations
+
+from hart.v1 import images_pb2_grpc
+
+from gateway.auth import Authentication
+from gateway.callers import CallerLimits
+from gateway.catalog import Catalog
+from gateway.config import STAGES, GatewaySettings
+from gateway.keda import externalscaler_pb2_grpc
+from gateway.scaler import ExternalScaler
+from gateway.servicer import ImagesServicer
+from gateway.stages import Stages
+from runtime.channel import Dialer
+from runtime.discovery.sources import source
+from runtime.pool import Pool
+from runtime.server import App
+from runtime.tls import Files
+
+SERVICES = dict(zip(STAGES, ("Safety", "TextEncoder", "ArGenerator", "Decoder"), strict=True))
+PATIENCE = 0.5  # seconds for a first look at the stages: a missing one does not hold up the start
+
+
+def build(app: App, settings: GatewaySettings) -> None:
+    """Adds everything to the app. Raises SettingsError."""
+    pools = {stage: _pool(app, settings, stage) for stage in STAGES}
+    catalog = Catalog(pools, settings)
+    images = ImagesServicer(settings, Stages(pools, catalog, settings, app.telemetry), catalog)
+    app.guard(Authentication(settings))
+    app.guard(CallerLimits(settings.caller_requests_per_second, settings.caller_burst, settings.caller_concurrency))
+    app.add(images_pb2_grpc.add_ImagesServicer_to_server, images)
+    scaler = ExternalScaler(catalog, images, settings)
+    app.add(externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server, scaler, background=True)
+    app.telemetry.metrics.load.observe(lambda: images.inflight / settings.max_requests)
+    app.telemetry.metrics.queue_limit.observe(lambda: settings.max_requests)
+    for pool in pools.values():
+        app.on_start(lambda pool=pool: pool.start(PATIENCE))  # type: ignore[misc]
+        app.on_stop(pool.close)
+    app.on_start(catalog.start)
+    app.on_stop(catalog.close)
+
+
+def _pool(app: App, settings: GatewaySettings, stage: str) -> Pool:
+    files = Files(
+        settings.stage_tls_cert or settings.tls_cert,
+        settings.stage_tls_key or settings.tls_key,
+        settings.stage_tls_ca or settings.tls_ca,
+    )
+    dialer = Dialer(files, allow_plaintext=settings.allow_plaintext)
+    return Pool(
+        stage, f"hart.v1.{SERVICES[stage]}", source(settings.where(stage)), dialer=dialer, metrics=app.telemetry.metrics
+    )

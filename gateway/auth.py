@@ -1,0 +1,133 @@
+"""Who a caller is: API keys and JWTs in `authorization: Bearer …`. Knows no request."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from gateway import callers
+from gateway.config import GatewaySettings
+from gateway.jwks import KeySet
+from runtime.errors import PermissionDenied, Unauthenticated
+from runtime.interceptor import Call
+
+log = logging.getLogger(__name__)
+GUARDED = "hart."
+ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
+"""Of JWTs; only signatures by a private key, so that the published keys cannot sign."""
+MAX_CREDENTIAL = 8192
+
+
+class ApiKeys:
+    """Names by key, from a setting and from a file that is read again when it changes. Keys are held as hashes."""
+
+    def __init__(self, listed: str, file: str) -> None:
+        self._listed = _parse(listed.split(","), "HART_API_KEYS")
+        self._file = file
+        self._stamp: tuple[int, int, int] | None = None
+        self._filed: dict[bytes, str] = {}
+        self._refresh()
+
+    def __bool__(self) -> bool:
+        return bool(self._listed or self._file)
+
+    def name_of(self, key: str) -> str | None:
+        """The name that the key belongs to."""
+        self._refresh()
+        hashed = _hash(key)
+        return self._listed.get(hashed) or self._filed.get(hashed)
+
+    def _refresh(self) -> None:
+        if not self._file:
+            return
+        try:
+            found = os.stat(self._file)
+            stamp = (found.st_mtime_ns, found.st_ino, found.st_size)
+            if stamp != self._stamp:
+                self._filed = _parse(Path(self._file).read_text().splitlines(), self._file)
+                self._stamp = stamp
+        except (OSError, ValueError) as error:  # half written, or away for a moment: the keys known so far hold
+            log.warning("the file of API keys cannot be used: %s", error)
+
+
+def _parse(lines: list[str], where: str) -> dict[bytes, str]:
+    found: dict[bytes, str] = {}
+    for number, line in enumerate((line.strip() for line in lines), 1):
+        if not line or line.startswith("#"):
+            continue
+        name, separator, key = line.partition("=")
+        if not separator or not name.strip() or not key.strip():
+            raise ValueError(f"{where}: entry {number} is not name=key")
+        found[_hash(key.strip())] = name.strip()
+    return found
+
+
+def _hash(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+class Authentication:
+    """A guard: lets a call in whose bearer token is a known API key or a valid JWT, and notes the caller's name."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._keys = ApiKeys(settings.api_keys.get_secret_value(), settings.api_keys_file)
+        self._issuer = KeySet(settings.jwt_jwks_url) if settings.jwt_jwks_url else None
+
+    @property
+    def required(self) -> bool:
+        """False where neither keys nor JWTs are set: everybody may call."""
+        return bool(self._keys) or self._issuer is not None
+
+    @asynccontextmanager
+    async def __call__(self, call: Call) -> AsyncIterator[None]:
+        """Surround a call. Raises Unauthenticated or PermissionDenied."""
+        if self.required and call.method.startswith(GUARDED):
+            callers.current.set(await self._identify(call.header("authorization")))
+        yield
+
+    async def _identify(self, header: str) -> str:
+        scheme, _, token = header.partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token or len(token) > MAX_CREDENTIAL:
+            raise Unauthenticated("credentials are wanted in the metadata: authorization: Bearer …")
+        name = self._keys.name_of(token)
+        if name is not None:
+            return name
+        if self._issuer is None or token.count(".") != 2:
+            raise Unauthenticated("the credentials are not known here")
+        claims = await self._claims(token, self._issuer)
+        return f"{claims['iss']}#{claims['sub']}"
+
+    async def _claims(self, token: str, issuer: KeySet) -> dict[str, Any]:
+        import jwt
+
+        audience = self._settings.jwt_audience
+        try:
+            key = await issuer.key_of(token)
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=ALGORITHMS,
+                issuer=self._settings.jwt_issuer,
+                audience=audience or None,
+                leeway=10,
+                options={"require": ["exp", "iss", "sub"], "verify_aud": bool(audience)},
+            )
+        except jwt.ExpiredSignatureError:
+            raise Unauthenticated("the token has expired") from None
+        except jwt.PyJWTError:
+            raise Unauthenticated("the token is not valid here") from None
+        if self._settings.jwt_scope and self._settings.jwt_scope not in _scopes(claims):
+            raise PermissionDenied(f"the token has no scope {self._settings.jwt_scope}")
+        return claims
+
+
+def _scopes(claims: dict[str, Any]) -> list[str]:
+    found = claims.get("scope", claims.get("scp", ""))
+    return found.split() if isinstance(found, str) else [str(scope) for scope in found]

@@ -1,0 +1,205 @@
+"""What the stages say of themselves: kept fresh, and told to callers. Knows no request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Mapping
+
+import grpc
+from hart.v1 import images_pb2, stage_pb2
+
+from gateway import digests, validation
+from gateway.config import STAGES, GatewaySettings
+from gateway.probing import describe
+from gateway.validation import Served
+from runtime.errors import StageUnavailable
+from runtime.pool import Pool
+from runtime.replica import Replica, State
+from runtime.version import VERSION
+
+log = logging.getLogger(__name__)
+Description = stage_pb2.StageDescribeResponse
+PATIENCE = 1.0  # seconds that one replica may take to describe itself
+RECIPE_BYTES = 64 * 2**10  # an answer's share of a picture that is not pixels: the recipe and the messages around it
+
+
+class Catalog:
+    """Asks every replica of every stage to describe itself, every `every` seconds, and remembers the last answers, so
+    that a stage which is away for a moment is still known."""
+
+    def __init__(self, pools: Mapping[str, Pool], settings: GatewaySettings) -> None:
+        self._pools = pools
+        self._settings = settings
+        self._every = settings.describe_seconds
+        self._replicas: dict[str, dict[str, Description]] = {stage: {} for stage in pools}
+        self._last: dict[str, Description] = {}
+        self._asked_at = -float("inf")
+        self._asking = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    # -- keeping fresh -----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Ask once, then go on asking in the background."""
+        await self.refresh()
+        self._task = asyncio.create_task(self._follow())
+
+    async def close(self) -> None:
+        """Ask no more."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(self._every)
+            try:
+                await self.refresh()
+            except Exception:
+                log.exception("while asking stages to describe themselves")
+
+    async def refresh(self, max_age: float = 0.0) -> None:
+        """Ask every replica now, unless that was done within `max_age` seconds."""
+        async with self._asking:
+            if time.monotonic() - self._asked_at < max_age:
+                return
+            await asyncio.gather(*(self._ask_stage(stage, pool) for stage, pool in self._pools.items()))
+            self._asked_at = time.monotonic()
+
+    async def _ask_stage(self, stage: str, pool: Pool) -> None:
+        replicas = [r for r in pool.replicas if r.state is not State.FAILED]
+        found = await asyncio.gather(*(_ask(replica, stage) for replica in replicas))
+        self._replicas[stage] = {r.address: d for r, d in zip(replicas, found, strict=True) if d is not None}
+        ready = [d for d in self._replicas[stage].values() if d.ready]
+        if ready:
+            self._last[stage] = ready[0]
+
+    # -- the model ---------------------------------------------------------------------------------------------------
+
+    async def require(self) -> None:
+        """Return when the stages that a request depends on are known. Raises StageUnavailable naming one that is
+        not."""
+        wanted = ("ar_generator", "decoder")
+        if any(stage not in self._last for stage in wanted):
+            await self.refresh()
+        for stage in wanted:
+            self._known(stage)
+
+    def _known(self, stage: str) -> Description:
+        if stage not in self._last:
+            raise StageUnavailable(stage, "no replica is ready")
+        return self._last[stage]
+
+    def served(self) -> Served | None:
+        """What a request may ask of the model; None while it is not known."""
+        if "ar_generator" not in self._last:
+            return None
+        return Served(self.name(), len(self.shape().scales))
+
+    def name(self) -> str:
+        """The model's name; "" while it is not known."""
+        return self.identity("ar_generator").name
+
+    def last(self, stage: str) -> Description:
+        """A stage's last description; an empty one while there is none."""
+        return self._last.get(stage, Description(stage=stage))
+
+    def identity(self, stage: str) -> stage_pb2.ModelIdentity:
+        """The model of a stage, as last described."""
+        return self.last(stage).model
+
+    def model(self) -> stage_pb2.ModelIdentity:
+        """The model by the name and the digest that pictures carry."""
+        digest = digests.combine(
+            generator=self.identity("ar_generator").digest,
+            text_encoder=self.identity("text_encoder").digest,
+            decoder=self.identity("decoder").digest,
+        )
+        return stage_pb2.ModelIdentity(name=self.name(), digest=digest)
+
+    def shape(self) -> stage_pb2.ModelShape:
+        """All that the stages know of the model's shape."""
+        shape = stage_pb2.ModelShape()
+        for stage in STAGES:
+            _complete(shape, self.last(stage).shape)
+        return shape
+
+    # -- what callers are told ---------------------------------------------------------------------------------------
+
+    def describe(self) -> images_pb2.DescribeResponse:
+        """The answer to Images.Describe. Raises StageUnavailable before the generator has described itself."""
+        self._known("ar_generator")
+        safety = self.last("safety")
+        model = images_pb2.ModelDescription(
+            model=self.model(),
+            shape=self.shape(),
+            example_prompts=next((d.example_prompts for d in self._last.values() if d.example_prompts), []),
+        )
+        return images_pb2.DescribeResponse(
+            models=[model],
+            limits=self._limits(model.shape),
+            defaults=validation.DEFAULTS,
+            formats=validation.FORMATS,
+            policy_version=safety.policy_version,
+            policies=safety.policies,
+            version=VERSION,
+        )
+
+    def _limits(self, shape: stage_pb2.ModelShape) -> images_pb2.Limits:
+        pixels = shape.height * (3 * shape.width + 1)  # an uncompressed PNG; no format is larger
+        return images_pb2.Limits(
+            max_prompt_characters=validation.MAX_PROMPT_CHARACTERS,
+            max_images=validation.MAX_IMAGES,
+            max_guidance=validation.MAX_GUIDANCE,
+            max_preview_every=len(shape.scales),
+            max_request_id_characters=validation.MAX_REQUEST_ID_CHARACTERS,
+            max_request_bytes=self._settings.max_message_bytes,
+            max_answer_bytes=validation.MAX_IMAGES * (pixels + pixels // 64 + RECIPE_BYTES),
+            default_deadline_seconds=self._settings.default_deadline_seconds,
+            max_deadline_seconds=self._settings.max_deadline_seconds,
+        )
+
+    def status(self) -> list[images_pb2.StageStatus]:
+        """The stages of Images.Status, in the order of a request's way."""
+        return [self._status(stage) for stage in STAGES]
+
+    def total_load(self, stage: str) -> float:
+        """Queued plus running cost over the capacity of one replica, summed over the replicas."""
+        return sum(description.load.load for description in self._replicas[stage].values())
+
+    def _status(self, stage: str) -> images_pb2.StageStatus:
+        pool = self._pools[stage]
+        ready = {r.address for r in pool.ready}
+        described = [d for address, d in self._replicas[stage].items() if address in ready]
+        return images_pb2.StageStatus(
+            stage=stage,
+            replicas=len(pool.replicas),
+            ready=len(ready),
+            load=_mean(d.load.load for d in described),
+            queued=sum(d.load.queued for d in described),
+            running=sum(d.load.running for d in described),
+            model=self.identity(stage),
+        )
+
+
+async def _ask(replica: Replica, stage: str) -> Description | None:
+    try:
+        return await describe(replica, stage, PATIENCE)
+    except grpc.RpcError:
+        return None
+
+
+def _complete(shape: stage_pb2.ModelShape, other: stage_pb2.ModelShape) -> None:
+    """Fill in what `shape` does not say yet."""
+    missing = stage_pb2.ModelShape()
+    missing.CopyFrom(other)
+    for field, _ in shape.ListFields():
+        missing.ClearField(field.name)  # type: ignore[arg-type]
+    shape.MergeFrom(missing)
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found) if found else 0.0

@@ -1,0 +1,119 @@
+"""What an operator can tell the gateway. Knows names and bounds, nothing of what is done with them."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, model_validator
+
+from runtime.discovery.sources import source
+from runtime.settings import ProcessSettings, SecretStr, is_loopback
+
+STAGES = ("safety", "text_encoder", "ar_generator", "decoder")
+"""In the order of a request's way."""
+
+
+def _source(text: str) -> str:
+    source(text)  # raises ValueError with the text
+    return text
+
+
+Where = Annotated[str, AfterValidator(_source), Field(min_length=1)]
+
+
+class GatewaySettings(ProcessSettings):
+    """The front door's settings.
+
+    Where a stage is: a list of `host:port` and `oip://host:port/model` with commas between; or `file:///path` (one of
+    those a line, followed), `dns:///host:port` (every address behind the name), `kubernetes://namespace/service:port`
+    (the Service's EndpointSlices, watched); the last two with `?oip=model` for servers of that protocol.
+    """
+
+    port: int = Field(default=50051, ge=0, le=65535)
+    """The port of the gRPC server; 0 lets the system choose."""
+    safety: Where = "127.0.0.1:50052"
+    """Where the safety stage is."""
+    text_encoder: Where = "127.0.0.1:50053"
+    """Where the text encoder is."""
+    ar_generator: Where = "127.0.0.1:50054"
+    """Where the generator is."""
+    decoder: Where = "127.0.0.1:50055"
+    """Where the decoder is."""
+    stage_tls_ca: str = ""
+    """The authority (PEM file) that stages' certificates must come from. Empty: `tls_ca`; neither: stages are called in
+    plaintext."""
+    stage_tls_cert: str = ""
+    """The certificate (PEM file) shown to stages. Empty: `tls_cert`."""
+    stage_tls_key: str = ""
+    """The key (PEM file) of that certificate. Empty: `tls_key`."""
+
+    max_message_bytes: int = Field(default=64 * 2**10, ge=16 * 2**10)
+    """The largest request taken. A prompt of 2,000 code points takes 8 KB at most."""
+    default_deadline_seconds: float = Field(default=60.0, gt=0)
+    """The time of a request whose caller gives none."""
+    max_deadline_seconds: float = Field(default=300.0, gt=0)
+    """The longest time that any request has."""
+    margin_seconds: float = Field(default=0.02, ge=0)
+    """Kept back from what stages are given of a request's time, so that the answer can still be sent."""
+    max_requests: int = Field(default=256, ge=1)
+    """Requests in work at the same time; one more is refused."""
+    max_latents: int = Field(default=32, ge=1)
+    """Finished latents that may wait for the decoder; while as many do, no further picture is begun."""
+
+    retry_attempts: int = Field(default=4, ge=1, le=20)
+    """The most attempts of one call to a stage, the first included."""
+    retry_ratio: float = Field(default=0.2, ge=0, le=1)
+    """Retries that a successful call earns for its stage: the retry budget."""
+    retry_burst: float = Field(default=20.0, ge=0)
+    """Retries that a stage's budget holds at most, and at the start."""
+
+    repeat_seconds: float = Field(default=600.0, ge=0)
+    """How long an answer is kept for a repeat of its request id."""
+    repeat_bytes: int = Field(default=256 * 2**20, ge=0)
+    """The most bytes of answers that are kept; the oldest goes first."""
+
+    api_keys: SecretStr = SecretStr("")
+    """Callers' keys as a comma-separated list of `name=key`. Where neither keys nor JWT are set, everybody may call."""
+    api_keys_file: str = ""
+    """A file with further keys, one `name=key` a line; read again when it changes."""
+    jwt_jwks_url: str = ""
+    """Where the issuer's keys (JWKS) are, https:// (http:// on loopback). Empty: JWTs are not taken."""
+    jwt_issuer: str = ""
+    """The issuer that a JWT must name."""
+    jwt_audience: str = ""
+    """The audience that a JWT must be for; empty: it is not looked at."""
+    jwt_scope: str = ""
+    """The scope that a JWT must have; empty: none."""
+    caller_requests_per_second: float = Field(default=0.0, ge=0)
+    """Requests that one caller may send per second in the long run; 0: no limit."""
+    caller_burst: int = Field(default=10, ge=1)
+    """Requests that a caller who was quiet may send at once."""
+    caller_concurrency: int = Field(default=0, ge=0)
+    """Requests that one caller may have in work at the same time; 0: no limit."""
+
+    describe_seconds: float = Field(default=2.0, gt=0)
+    """How often stages are asked for their limits and load."""
+    scaler_target_load: float = Field(default=0.8, gt=0)
+    """The `hart_load` per replica that the external scaler asks KEDA to keep to."""
+    scaler_active_seconds: float = Field(default=30.0, ge=0)
+    """How long after the last request the external scaler still calls a stage active."""
+
+    @model_validator(mode="after")
+    def _gateway_consistent(self) -> Self:
+        if self.default_deadline_seconds > self.max_deadline_seconds:
+            raise ValueError("HART_DEFAULT_DEADLINE_SECONDS must not be over HART_MAX_DEADLINE_SECONDS")
+        if self.jwt_jwks_url:
+            url = urlsplit(self.jwt_jwks_url)
+            if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.hostname or "")):
+                raise ValueError(f"HART_JWT_JWKS_URL={self.jwt_jwks_url!r} must be https:// (http:// on loopback only)")
+            if not self.jwt_issuer:
+                raise ValueError("HART_JWT_ISSUER must be given with HART_JWT_JWKS_URL")
+        if self.api_keys_file and not os.path.exists(self.api_keys_file):
+            raise ValueError(f"HART_API_KEYS_FILE={self.api_keys_file!r} does not exist")
+        return self
+
+    def where(self, stage: str) -> str:
+        """Where a stage is."""
+        return str(getattr(self, stage))

@@ -1,0 +1,77 @@
+"""An issuer's public keys, fetched and kept. Knows no claims."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import urllib.request
+from typing import TYPE_CHECKING
+
+from runtime.errors import StageUnavailable
+
+if TYPE_CHECKING:
+    import jwt
+
+log = logging.getLogger(__name__)
+LIFETIME = 300.0  # seconds; then the keys are fetched again
+QUIET = 10.0  # seconds between fetches for the sake of an unknown key: tokens are anybody's to send
+TIMEOUT = 5.0
+MAX_BYTES = 2**20
+
+
+class KeySet:
+    """The keys at `url` (JWKS). Where the issuer is away, the keys known so far hold."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._keys: dict[str | None, jwt.PyJWK] = {}
+        self._fetched_at = -LIFETIME
+        self._tried_at = -QUIET
+        self._fetching = asyncio.Lock()
+
+    async def key_of(self, token: str) -> jwt.PyJWK:
+        """The key that the token says it was signed with. Raises jwt.PyJWTError where there is no such key, and
+        StageUnavailable where the issuer's keys were never to be had."""
+        import jwt
+
+        kid = jwt.get_unverified_header(token).get("kid")
+        known = self._find(kid)
+        age = time.monotonic() - self._fetched_at
+        if known is None or age > LIFETIME:
+            await self._refresh()
+            known = self._find(kid)
+        if not self._keys:
+            raise StageUnavailable("gateway", "the token issuer's keys cannot be had", retry_after=QUIET)
+        if known is None:
+            raise jwt.PyJWKSetError("unknown key")
+        return known
+
+    def _find(self, kid: str | None) -> jwt.PyJWK | None:
+        if kid is None and len(self._keys) == 1:
+            return next(iter(self._keys.values()))
+        return self._keys.get(kid)
+
+    async def _refresh(self) -> None:
+        async with self._fetching:
+            if time.monotonic() - self._tried_at < QUIET:
+                return
+            self._tried_at = time.monotonic()
+            try:
+                self._keys = await asyncio.to_thread(_fetch, self._url)
+                self._fetched_at = time.monotonic()
+            except (OSError, ValueError) as error:
+                log.warning("the issuer's keys cannot be fetched: %s", error)
+
+
+def _fetch(url: str) -> dict[str | None, jwt.PyJWK]:
+    import jwt
+
+    with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:  # noqa: S310 - the setting takes http(s) alone
+        document = json.loads(answer.read(MAX_BYTES))
+    try:
+        keys = jwt.PyJWKSet.from_dict(document).keys
+    except (jwt.PyJWTError, AttributeError) as error:
+        raise ValueError(f"no usable key set: {error}") from error
+    return {key.key_id: key for key in keys}

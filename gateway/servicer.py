@@ -1,0 +1,188 @@
+"""hart.v1.Images: checks a request, has it drawn, answers. Only translates; the way of a request is the pipeline's."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+from hart.v1 import images_pb2, images_pb2_grpc
+from opentelemetry import trace
+
+from gateway import callers
+from gateway.catalog import Catalog
+from gateway.config import GatewaySettings
+from gateway.flow import LatentGate
+from gateway.idempotency import Repeats
+from gateway.pipeline import Drawing
+from gateway.stages import Stages
+from gateway.timings import Timesheet
+from gateway.validation import PictureRequest, validate
+from gateway.work import Emit, Work
+from runtime import logs
+from runtime.deadline import Deadline
+from runtime.errors import DeadlineExceeded, HartError, Overloaded
+from runtime.tracing import current_trace_id
+from runtime.version import VERSION
+
+STATUS_AGE = 0.5  # seconds that an answer to Status may be old: many may ask
+
+
+class ImagesServicer(images_pb2_grpc.ImagesServicer):
+    """The front door's four methods."""
+
+    def __init__(self, settings: GatewaySettings, stages: Stages, catalog: Catalog) -> None:
+        self._settings = settings
+        self._stages = stages
+        self._catalog = catalog
+        self._gate = LatentGate(settings.max_latents)
+        self._repeats = Repeats(settings.repeat_seconds, settings.repeat_bytes)
+        self._started = time.monotonic()
+        self._busy_at = -math.inf
+        self.inflight = 0
+        self.arrived = asyncio.Event()
+
+    async def Generate(self, request: images_pb2.GenerateRequest, context: Any) -> images_pb2.GenerateResponse:
+        """All pictures at once."""
+        answer = images_pb2.GenerateResponse()
+        pictures: list[images_pb2.Image] = []
+        async with aclosing(self._events(request, context, streams=False)) as events:
+            async for event in events:
+                if event.HasField("image"):
+                    pictures.append(event.image)
+                elif event.HasField("finished"):
+                    answer.report.CopyFrom(event.finished.report)
+        answer.images.extend(sorted(pictures, key=lambda picture: picture.index))
+        return answer
+
+    async def GenerateStream(
+        self, request: images_pb2.GenerateRequest, context: Any
+    ) -> AsyncIterator[images_pb2.GenerateEvent]:
+        """What happens, as it happens."""
+        async with aclosing(self._events(request, context, streams=True)) as events:
+            async for event in events:
+                yield event
+
+    async def Describe(self, request: images_pb2.DescribeRequest, context: Any) -> images_pb2.DescribeResponse:
+        """What this cluster serves."""
+        await self._catalog.require()
+        return self._catalog.describe()
+
+    async def Status(self, request: images_pb2.StatusRequest, context: Any) -> images_pb2.StatusResponse:
+        """How the cluster is."""
+        await self._catalog.refresh(STATUS_AGE)
+        return images_pb2.StatusResponse(
+            stages=self._catalog.status(),
+            uptime_seconds=time.monotonic() - self._started,
+            inflight=self.inflight,
+            version=VERSION,
+        )
+
+    async def _events(
+        self, message: images_pb2.GenerateRequest, context: Any, *, streams: bool
+    ) -> AsyncGenerator[images_pb2.GenerateEvent, None]:
+        sheet = Timesheet()
+        settings = self._settings
+        deadline = Deadline.of(
+            context, default=settings.default_deadline_seconds, maximum=settings.max_deadline_seconds
+        )
+        with self._audited(message, sheet), self._room():
+            request = validate(message, self._catalog.served(), streams=streams)
+            await self._catalog.require()
+            _describe_span(request, message.model or self._catalog.name(), settings.record_prompts)
+            work, repeated = self._work(request, message.HasField("request_id"), deadline, sheet)
+            try:
+                # Stages are given less time than this, so that it is theirs to say where time ran out.
+                async with asyncio.timeout(deadline.earlier(settings.margin_seconds / 2).timeout()):
+                    async with aclosing(work.watch()) as events:
+                        async for event in events:
+                            yield _as_repeated(event) if repeated else event
+            except TimeoutError:
+                raise DeadlineExceeded(sheet.current or "gateway", "no time is left") from None
+
+    def _work(self, request: PictureRequest, given: bool, deadline: Deadline, sheet: Timesheet) -> tuple[Work, bool]:
+        """The work of this request, and whether an earlier one with the same id began it."""
+        key = (callers.current.get(), request.request_id)
+        earlier = self._repeats.join(key, request) if given else None
+        if earlier is not None:
+            return earlier, True
+
+        async def draw(emit: Emit) -> None:
+            await Drawing(request, deadline, sheet, emit, self._stages, self._catalog, self._gate).run()
+
+        work = Work(draw)
+        if given:
+            self._repeats.remember(key, request, work)
+        return work, False
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        if self.inflight >= self._settings.max_requests:
+            self._stages.metrics.shed.add(reason="max_requests")
+            raise Overloaded("gateway", "HART_MAX_REQUESTS", 1.0)
+        self.inflight += 1
+        self._busy_at = time.monotonic()
+        self.arrived.set()
+        self.arrived = asyncio.Event()
+        try:
+            yield
+        finally:
+            self.inflight -= 1
+            self._busy_at = time.monotonic()
+
+    def quiet_seconds(self) -> float:
+        """Since the last request was in work."""
+        return time.monotonic() - self._busy_at
+
+    @contextmanager
+    def _audited(self, message: images_pb2.GenerateRequest, sheet: Timesheet) -> Iterator[None]:
+        code = "OK"
+        try:
+            yield
+        except HartError as error:
+            code = f"{error.code.name}/{error.reason}"
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            code = "CANCELLED"
+            raise
+        except BaseException:
+            code = "INTERNAL"
+            raise
+        finally:
+            logs.audit(
+                "generate",
+                caller=callers.current.get(),
+                request_id=message.request_id[:128],
+                images=message.images or 1,
+                code=code,
+                seconds=round(sheet.elapsed, 3),
+                trace_id=current_trace_id(),
+            )
+
+
+def _as_repeated(event: images_pb2.GenerateEvent) -> images_pb2.GenerateEvent:
+    if not event.HasField("finished"):
+        return event
+    copy = images_pb2.GenerateEvent()
+    copy.CopyFrom(event)
+    copy.finished.report.repeated = True
+    return copy
+
+
+def _describe_span(request: PictureRequest, model: str, record_prompt: bool) -> None:
+    span = trace.get_current_span()
+    span.set_attributes(
+        {
+            "gen_ai.operation.name": "generate_content",
+            "gen_ai.output.type": "image",
+            "gen_ai.request.model": model,
+            "gen_ai.request.seed": str(request.seeds[0]),
+            "gen_ai.request.choice.count": request.images,
+            "hart.request_id": request.request_id,
+        }
+    )
+    if record_prompt:
+        span.set_attribute("gen_ai.prompt", request.prompt)

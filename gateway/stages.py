@@ -1,0 +1,150 @@
+"""Typed calls to the four stages over their replicas, retries included. Knows no order of stages."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from hart.v1 import ar_generator_pb2, decoder_pb2, images_pb2, safety_pb2, text_encoder_pb2
+
+from gateway import native
+from gateway.catalog import Catalog
+from gateway.config import GatewaySettings
+from gateway.oip import OipCaller
+from gateway.timings import account
+from runtime.deadline import Deadline
+from runtime.errors import StageUnavailable
+from runtime.pool import Pool
+from runtime.replica import Replica
+from runtime.retry import RetryBudget
+from runtime.telemetry import Telemetry
+from runtime.tracing import Metadata
+
+R = TypeVar("R")
+Call = images_pb2.StageCall
+Tell = Callable[[ar_generator_pb2.LatentProgress], None]
+COST = 1.0  # of a call, in outstanding work: one picture's
+PATIENCE = 1.0  # seconds to wait for a replica to come (back), before the caller hears UNAVAILABLE
+FIRST_BACKOFF = 0.02  # seconds, doubled with every attempt, with jitter
+
+
+class Stages:
+    """The stages as the pipeline sees them: one call each, whichever replica answers.
+
+    A call that fails with UNAVAILABLE is tried on another replica while deadline, attempts and the stage's retry budget
+    last; the request, with its id and seed, is the same. Nothing else is ever tried again here.
+    """
+
+    def __init__(
+        self, pools: Mapping[str, Pool], catalog: Catalog, settings: GatewaySettings, telemetry: Telemetry
+    ) -> None:
+        self.pools = pools
+        self.metrics = telemetry.metrics
+        self._tracing = telemetry.tracing
+        # Both have check, encode, generate and decode, taking (replica, message, deadline, metadata).
+        self._protocols: Mapping[str, Any] = {"grpc": native, "oip": OipCaller(catalog.last)}
+        self._attempts = settings.retry_attempts
+        self._margin = settings.margin_seconds
+        self._budgets = {
+            stage: RetryBudget(ratio=settings.retry_ratio, reserve=settings.retry_burst) for stage in pools
+        }
+
+    async def check(self, message: safety_pb2.CheckRequest, deadline: Deadline, call: Call) -> safety_pb2.CheckResponse:
+        """The safety stage's verdict."""
+        answer: safety_pb2.CheckResponse = await self._unary("safety", "check", message, deadline, call)
+        return answer
+
+    async def encode(
+        self, message: text_encoder_pb2.EncodeRequest, deadline: Deadline, call: Call
+    ) -> text_encoder_pb2.EncodeResponse:
+        """The prompt's conditioning."""
+        answer: text_encoder_pb2.EncodeResponse = await self._unary("text_encoder", "encode", message, deadline, call)
+        return answer
+
+    async def decode(
+        self, message: decoder_pb2.DecodeRequest, deadline: Deadline, call: Call
+    ) -> decoder_pb2.DecodeResponse:
+        """The latent's picture."""
+        answer: decoder_pb2.DecodeResponse = await self._unary("decoder", "decode", message, deadline, call)
+        return answer
+
+    async def generate(
+        self, message: ar_generator_pb2.GenerateLatentRequest, deadline: Deadline, call: Call, tell: Tell
+    ) -> ar_generator_pb2.LatentResult:
+        """The latent. `tell` is called with each scale's progress in ascending order, once each, whatever fails."""
+        told = -1
+
+        async def draw(replica: Replica, allowed: Deadline, metadata: Metadata) -> ar_generator_pb2.LatentResult:
+            nonlocal told
+            events = self._protocols[replica.endpoint.protocol].generate(replica, message, allowed, metadata)
+            async with aclosing(events) as stream:
+                async for event in stream:
+                    call.transfer_bytes += event.ByteSize()
+                    if event.HasField("progress") and event.progress.scale > told:
+                        told = event.progress.scale
+                        tell(event.progress)
+                    elif event.HasField("result"):
+                        result: ar_generator_pb2.LatentResult = event.result
+                        return result
+            raise StageUnavailable("ar_generator", "the stream ended before the latent came")
+
+        call.transfer_bytes = message.ByteSize()
+        result = await self._retried("ar_generator", "hart.v1.ArGenerator/Generate", deadline, call, draw)
+        self._settle("ar_generator", call, result)
+        return result
+
+    async def _unary(self, stage: str, name: str, message: Any, deadline: Deadline, call: Call) -> Any:
+        async def ask(replica: Replica, allowed: Deadline, metadata: Metadata) -> Any:
+            return await getattr(self._protocols[replica.endpoint.protocol], name)(replica, message, allowed, metadata)
+
+        answer = await self._retried(stage, native.METHODS[name], deadline, call, ask)
+        call.transfer_bytes = message.ByteSize() + answer.ByteSize()
+        self._settle(stage, call, answer)
+        return answer
+
+    def _settle(self, stage: str, call: Call, answer: Any) -> None:
+        account(call, answer.timing)
+        self.metrics.transfer_bytes.record(call.transfer_bytes, **{"from": "gateway", "to": stage})
+
+    async def _retried(
+        self,
+        stage: str,
+        method: str,
+        deadline: Deadline,
+        call: Call,
+        ask: Callable[[Replica, Deadline, Metadata], Awaitable[R]],
+    ) -> R:
+        allowed = deadline.earlier(self._margin)
+        failed: set[str] = set()
+        while True:
+            allowed.require(stage)
+            try:
+                answer = await self._attempt(stage, method, allowed, failed, ask)
+            except StageUnavailable:
+                if not await self._may_retry(stage, call, allowed):
+                    raise
+            else:
+                self._budgets[stage].succeeded()
+                return answer
+
+    async def _attempt(
+        self, stage: str, method: str, allowed: Deadline, failed: set[str], ask: Callable[..., Awaitable[R]]
+    ) -> R:
+        pool = self.pools[stage]
+        await pool.wait_ready(min(PATIENCE, allowed.remaining() / 2))
+        async with pool.replica(COST, avoid=failed) as replica:
+            failed.add(replica.address)
+            with self._tracing.call(method, stage, {"server.address": replica.address}) as (_, metadata):
+                return await ask(replica, allowed, metadata)
+
+    async def _may_retry(self, stage: str, call: Call, allowed: Deadline) -> bool:
+        pause = FIRST_BACKOFF * 2**call.retries * random.uniform(0.5, 1.5)
+        if call.retries + 1 >= self._attempts or allowed.remaining() <= pause or not self._budgets[stage].spend():
+            return False
+        call.retries += 1
+        self.metrics.retries.add(stage=stage)
+        await asyncio.sleep(pause)
+        return True

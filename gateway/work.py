@@ -1,0 +1,104 @@
+"""One request's work, watched by any number of callers. Knows nothing of how pictures are made."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, TypeVar
+
+from hart.v1 import images_pb2
+
+T = TypeVar("T")
+Emit = Callable[[images_pb2.GenerateEvent], None]
+
+
+class Work:
+    """Runs `draw(emit)` in a task of its own and keeps what it emits, so that a caller who joins late misses nothing.
+
+    When the last watcher has gone before the end, the work is cancelled. To be used on the event loop's thread.
+    """
+
+    def __init__(self, draw: Callable[[Emit], Awaitable[None]]) -> None:
+        self.events: list[images_pb2.GenerateEvent] = []
+        self._grown = asyncio.Event()
+        self._watchers = 0
+        self._abandoned = False
+        self._task = asyncio.ensure_future(self._run(draw))
+        self._task.add_done_callback(self._ended)
+
+    async def _run(self, draw: Callable[[Emit], Awaitable[None]]) -> None:
+        await draw(self._emit)
+
+    def _emit(self, event: images_pb2.GenerateEvent) -> None:
+        self.events.append(event)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._grown.set()
+        self._grown = asyncio.Event()
+
+    def _ended(self, task: asyncio.Future[None]) -> None:
+        if not task.cancelled():
+            task.exception()  # whoever watches raises it; where nobody does any more it is nobody's
+        self._wake()
+
+    @property
+    def running(self) -> bool:
+        """True until the work has ended or was given up."""
+        return not self._task.done() and not self._abandoned
+
+    @property
+    def succeeded(self) -> bool:
+        """True when all was drawn."""
+        return self._task.done() and not self._task.cancelled() and self._task.exception() is None
+
+    @property
+    def size(self) -> int:
+        """Bytes that the events hold."""
+        return sum(event.ByteSize() for event in self.events)
+
+    def on_end(self, function: Callable[[], None]) -> None:
+        """Call when the work has ended, however it did."""
+        self._task.add_done_callback(lambda _: function())
+
+    async def watch(self) -> AsyncGenerator[images_pb2.GenerateEvent, None]:
+        """Every event from the first on; raises what ended the work."""
+        self._watchers += 1
+        try:
+            seen = 0
+            while True:
+                grown = self._grown
+                while seen < len(self.events):
+                    yield self.events[seen]
+                    seen += 1
+                if self._task.done():
+                    self._task.result()
+                    return
+                await grown.wait()
+        finally:
+            self._watchers -= 1
+            if not self._watchers and not self._task.done():
+                self._abandoned = True
+                self._task.cancel()
+
+
+async def together(*parts: Awaitable[T]) -> list[T]:
+    """The results of all parts, side by side. The first failure cancels the others, and is raised when they have
+    ended."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        await cancel(*tasks)
+
+
+async def cancel(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel what still runs, and wait until it has ended. Failures of what had ended are the caller's no more."""
+    running = [task for task in tasks if not task.done()]
+    for task in running:
+        task.cancel()
+    if running:
+        await asyncio.wait(running)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()
