@@ -143,6 +143,8 @@ class App:
         if self.settings.tls:
             await self._serve_plain_health()
         self._serve_metrics()
+        ports = {"port": self.port, "metrics_port": self.metrics_port, "health_port": self.health_port}
+        log.info("listening", extra=ports)
         for start in self._starts:
             await start()
         for warm_up in self._warm_ups:

@@ -1,0 +1,40 @@
+"""A decoder as a real process, for drills with signals: `python -m tests.runtime.fake_service`. Each picture takes
+HART_SECONDS; the pids and ports are in its log."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from hart.v1 import decoder_pb2_grpc
+
+from runtime.process import serve
+from runtime.server import App
+from runtime.settings import ProcessSettings
+from tests.runtime.support import Servicer
+
+
+class FakeSettings(ProcessSettings):
+    seconds: float = 0.0
+    """Seconds a batch takes."""
+    load_seconds: float = 0.0
+    """Seconds the weights take."""
+
+
+def main() -> None:
+    settings = FakeSettings.load()
+
+    def build(app: App) -> None:
+        def run(latents: Any) -> list[float]:
+            time.sleep(settings.seconds)
+            return [float(x.sum()) for x in latents]
+
+        app.warm_up(lambda: time.sleep(settings.load_seconds))
+        batcher = app.batcher(run, queue_limit=64, max_batch=2)
+        app.add(decoder_pb2_grpc.add_DecoderServicer_to_server, Servicer(batcher))
+
+    serve(settings, "decoder", build)
+
+
+if __name__ == "__main__":
+    main()

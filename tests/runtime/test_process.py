@@ -1,0 +1,152 @@
+"""Laws of a process's life, with real processes and signals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+from hart.v1 import decoder_pb2_grpc
+
+from runtime.discovery.endpoint import Endpoint
+from runtime.discovery.sources import StaticSource
+from runtime.errors import StageUnavailable
+from runtime.pool import Pool
+from tests.runtime.support import request
+
+
+class Process:
+    """A running fake service and its log."""
+
+    def __init__(self, child: asyncio.subprocess.Process) -> None:
+        self.child = child
+        self.lines: list[dict[str, Any]] = []
+        self._reader = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self.child.stderr
+        async for line in self.child.stderr:
+            if line.startswith(b"{"):  # gRPC's own core writes plain lines
+                self.lines.append(json.loads(line))
+
+    async def logged(self, message: str) -> dict[str, Any]:
+        async with asyncio.timeout(20):
+            while True:
+                for line in self.lines:
+                    if line["message"].startswith(message):
+                        return line
+                await asyncio.sleep(0.02)
+
+    async def end(self) -> int:
+        code = await asyncio.wait_for(self.child.wait(), 20)
+        await self._reader
+        return code
+
+
+@asynccontextmanager
+async def process(**settings: Any) -> AsyncIterator[Process]:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("HART_")}
+    env |= {"HART_PORT": "0", "PYTHONPATH": "."} | {f"HART_{k.upper()}": str(v) for k, v in settings.items()}
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.runtime.fake_service", env=env, stderr=asyncio.subprocess.PIPE
+    )
+    running = Process(child)
+    try:
+        yield running
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await running.end()
+
+
+async def test_sigterm_finishes_what_runs_and_exits_zero() -> None:
+    async with process(seconds=0.6) as running:
+        port = (await running.logged("ready"))["port"]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = decoder_pb2_grpc.DecoderStub(channel)
+            calls = [stub.Decode(request(float(i)), timeout=10) for i in range(5)]  # three batches of two
+            await asyncio.sleep(0.2)
+            running.child.send_signal(signal.SIGTERM)
+            await running.logged("draining")
+            try:
+                await stub.Decode(request(), timeout=5)
+                raise AssertionError("new work was taken while draining")
+            except grpc.aio.AioRpcError as error:
+                assert error.code() is grpc.StatusCode.UNAVAILABLE  # noqa: PT017
+            assert [(await c).image for c in calls] == [b"0.0", b"1.0", b"2.0", b"3.0", b"4.0"]
+        assert await running.end() == 0
+
+
+async def test_a_second_sigterm_ends_at_once() -> None:
+    async with process(seconds=30) as running:
+        port = (await running.logged("ready"))["port"]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = decoder_pb2_grpc.DecoderStub(channel).Decode(request())
+            await asyncio.sleep(0.2)
+            running.child.send_signal(signal.SIGTERM)
+            await running.logged("draining")
+            running.child.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(running.child.wait(), 2) == 128 + signal.SIGTERM
+            call.cancel()
+
+
+async def test_what_outlasts_the_grace_is_ended_and_the_exit_is_clean() -> None:
+    async with process(seconds=30, drain_seconds=0.3) as running:
+        port = (await running.logged("ready"))["port"]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = decoder_pb2_grpc.DecoderStub(channel).Decode(request())
+            await asyncio.sleep(0.2)
+            running.child.send_signal(signal.SIGTERM)
+            assert await running.end() == 0
+            assert (await call.code()) in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+async def test_sigterm_while_loading_ends_without_waiting_for_the_weights() -> None:
+    async with process(load_seconds=60) as running:
+        await running.logged("listening")
+        running.child.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(running.end(), 5) == 0
+
+
+async def test_a_taken_port_is_named_and_the_exit_is_one() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        async with process(port=port, metrics_port=0) as running:
+            assert await running.end() == 1
+            failure = await running.logged("the start failed")
+            assert f"127.0.0.1:{port}" in failure["exception"]
+
+
+async def test_the_log_shows_the_settings_in_force_and_names_misspelt_ones() -> None:
+    async with process(max_message_byte=1, otlp_endpoint="http://user:hunter2@127.0.0.1:9") as running:
+        shown = (await running.logged("settings"))["settings"]
+        assert shown["max_message_bytes"] == 64 * 2**20
+        warning = await running.logged("unknown setting HART_MAX_MESSAGE_BYTE:")
+        assert "HART_MAX_MESSAGE_BYTES" in warning["message"]
+        assert "hunter2" not in json.dumps(running.lines)
+
+
+async def test_a_stopped_process_loses_its_work_to_a_retry_and_comes_back() -> None:
+    async with process() as running:
+        port = (await running.logged("ready"))["port"]
+        pool = Pool("decoder", "hart.v1.Decoder", StaticSource(frozenset({Endpoint(f"127.0.0.1:{port}")})))
+        await pool.start()
+        running.child.send_signal(signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(9), pool.replica() as replica:
+                await decoder_pb2_grpc.DecoderStub(replica.channel).Decode(request())
+            raise AssertionError("a stopped process answered")
+        except StageUnavailable:
+            pass
+        running.child.send_signal(signal.SIGCONT)
+        await pool.wait_ready(5)
+        await pool.close()
