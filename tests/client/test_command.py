@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -290,6 +291,28 @@ def test_ctrl_c_cancels_on_the_server_and_is_exit_code_130(gateway: Any, tmp_pat
     assert "Traceback" not in told
     assert gateway.cancelled.wait(5)
     assert [path.name for path in tmp_path.iterdir()] == ["p.txt"]
+
+
+def test_a_terminal_sees_the_scales_advance(gateway: Any, tmp_path: Path) -> None:
+    gateway.before = lambda _: time.sleep(0.3)  # Long enough for the bar to be drawn once at least.
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "HART_ENDPOINT": gateway.endpoint, "TERM": "xterm", "COLUMNS": "100"}
+    process = subprocess.Popen([*COMMAND, "generate", "x"], env=environment, cwd=tmp_path, stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            piece = os.read(ours, 4096)
+        except OSError:  # The other end is closed.
+            break
+        if not piece:
+            break
+        seen += piece
+    os.close(ours)
+    assert process.wait(20) == 0
+    assert b"accepted" in seen
+    assert b"picture.png" in seen
+    assert PillowImage.open(tmp_path / "picture.png").size == (8, 8)
 
 
 def test_one_picture_can_go_to_standard_output(gateway: Any, tmp_path: Path) -> None:
