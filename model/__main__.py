@@ -6,18 +6,16 @@ import logging
 import sys
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
-from model.checkpoint import Checkpoint
+from model.checkpoint import Checkpoint, bundled
+from model.device import DTYPES
 from model.errors import ModelError, UnsafePromptError
 from model.generation import Settings
 from model.picture import DEFAULT_QUALITY, FORMATS
 from model.pipeline import Pipeline, checked_prompt
 
-DEFAULT_CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 USAGE, REFUSED = 2, 3
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,19 +54,11 @@ def output_of(arguments: argparse.Namespace) -> tuple[Path, str]:
     return path, chosen
 
 
-def default_checkpoint() -> Path:
-    """The bundled checkpoint."""
-    bundled = sorted(path for path in DEFAULT_CHECKPOINTS.glob("*") if path.is_dir())
-    if not bundled:
-        raise ModelError(f"{DEFAULT_CHECKPOINTS}: no checkpoint is bundled; name one with --checkpoint")
-    return bundled[-1]
-
-
 def run(arguments: argparse.Namespace) -> None:
     path, chosen = output_of(arguments)
     settings = Settings(arguments.guidance, arguments.smooth, arguments.top_p)
     prompt = checked_prompt(arguments.prompt)
-    folder = Checkpoint.open(arguments.checkpoint or default_checkpoint())
+    folder = Checkpoint.open(arguments.checkpoint or bundled())
     pipeline = Pipeline.load(folder.llm, arguments.device, DTYPES[arguments.dtype], arguments.safety)
     with tqdm(total=pipeline.generator.scales, unit="scale", disable=None) as bar:
         picture = pipeline.draw(prompt, arguments.seed, settings, on_scale=lambda _: bar.update() and None)

@@ -25,6 +25,15 @@ TOKENIZER_IGNORED = ("disc.*", "vae.quantize.ema_vocab_hit_SV")
 TOKENIZER_PREFIX = "vae."
 DRAWING_PARTS = ("llm", "text_encoder", "tokenizer")
 """The parts on which a picture depends."""
+BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
+
+
+def bundled() -> Path:
+    """The folder of the bundled checkpoint."""
+    folders = sorted(path for path in BUNDLED.glob("*") if path.is_dir())
+    if not folders:
+        raise CheckpointError(f"{BUNDLED}: no checkpoint is bundled; name a folder that holds one")
+    return folders[-1]
 
 
 @dataclass(frozen=True)
@@ -143,6 +152,11 @@ class Checkpoint:
         """Prompts that the checkpoint is known to draw well; empty where it lists none."""
         path = self.llm.resolve().parent / "prompts.txt"
         return path.read_text().splitlines() if path.exists() else []
+
+    def known_words(self) -> frozenset[str]:
+        """Words that the checkpoint was trained on, in lower case; empty where it does not say."""
+        path = self.llm.resolve().parent / "vocabulary.txt"
+        return frozenset(path.read_text().split()) if path.exists() else frozenset()
 
     def digest_of(self, part: str) -> str:
         """SHA-256 over the files of one part: 'llm', 'tokenizer', 'text_encoder' or 'safety'."""

@@ -43,6 +43,12 @@ class Policies:
             raise CheckpointError(f"{path}: policies: expected at least one")
         return policies
 
+    @classmethod
+    def of_folder(cls, folder: Path) -> Self:
+        """policies.json in a safety model's folder, or the published policies in our words."""
+        own = folder / POLICIES_FILE
+        return cls.read(own if own.exists() else DEFAULT_POLICIES)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -86,8 +92,7 @@ class SafetyClassifier:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(f"{folder}: the safety model cannot be read: {error}") from error
-        own = folder / POLICIES_FILE
-        return cls(network, tokenizer, Policies.read(own if own.exists() else DEFAULT_POLICIES))
+        return cls(network, tokenizer, Policies.of_folder(folder))
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[str]) -> Tensor:

@@ -1,0 +1,39 @@
+"""The generator stage, put together: engine, scheduler, servicer."""
+
+from hart.v1 import ar_generator_pb2_grpc, stage_pb2_grpc
+
+from runtime.server import App
+from services.ar_generator.config import ArGeneratorSettings
+from services.ar_generator.engine import GeneratorEngine
+from services.ar_generator.pace import Pace
+from services.ar_generator.scheduler import Scheduler
+from services.ar_generator.servicer import ArGeneratorServicer
+
+
+def build(app: App, settings: ArGeneratorSettings) -> None:
+    """Adds everything to the app. Raises SettingsError."""
+    engine = GeneratorEngine(settings)
+    telemetry = app.telemetry
+    admission = app.admission(queue_limit=settings.queue_limit, capacity=engine.slots)
+    pace = admission.estimator = Pace(engine.scales)
+    scheduler = Scheduler(
+        engine,
+        admission=admission,
+        pace=pace,
+        thread=app.engine,
+        patience=settings.patience_seconds,
+        metrics=telemetry.metrics,
+        tracing=telemetry.tracing,
+    )
+    servicer = ArGeneratorServicer(app, engine, scheduler)
+
+    async def warm_up() -> None:
+        pace.observe_warm_up(await app.engine.run(engine.load))
+
+    app.on_start(warm_up)
+    app.on_stop(scheduler.close)
+    app.add(ar_generator_pb2_grpc.add_ArGeneratorServicer_to_server, servicer)
+    app.add(stage_pb2_grpc.add_StageServicer_to_server, servicer)
+    app.add_model(servicer.oip())
+    telemetry.metrics.device_memory.observe(engine.compute.memory, kind="used")
+    telemetry.metrics.device_memory.observe(lambda: engine.slots * engine.slot_bytes, kind="slots")

@@ -1,0 +1,160 @@
+"""The transformer with its slots: advances pictures by a scale. Knows no queue, no deadline and no wire."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from model.checkpoint import Checkpoint, bundled
+from model.config import TransformerConfig
+from model.device import Compute
+from model.errors import ModelError
+from model.generation import Conditioning, Generator, Settings, State
+from model.noise import SeededNoise
+from model.slab import BRANCHES, Slab
+from runtime.errors import InvalidRequest
+from runtime.settings import SettingsError, refusing
+from services.ar_generator.config import ArGeneratorSettings
+
+Array = np.ndarray[Any, Any]
+CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 128, 2048
+
+
+@dataclass(frozen=True)
+class Wish:
+    """All that a latent is a function of, besides the checkpoint."""
+
+    context: Array
+    """(T, D), float."""
+    mask: Array
+    """(T,), bool."""
+    positions: Array
+    """(T,), int64, -1 to T - 1."""
+    seed: int
+    settings: Settings
+    preview_every: int = 0
+    """Show the latent so far after every n-th scale; 0: only the final one."""
+
+    def previews(self, scale: int) -> bool:
+        """Whether the latent so far is wanted after this scale, counted from 0."""
+        return self.preview_every > 0 and (scale + 1) % self.preview_every == 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one run of the engine did."""
+
+    latents: list[Array | BaseException | None]
+    """Each picture's (Z, N, N), None where it is not wanted, or the error that ends it."""
+    started_ns: int
+    seconds: float
+
+
+class GeneratorEngine:
+    """Loaded by `load`; everything but the attributes belongs on the same thread."""
+
+    def __init__(self, settings: ArGeneratorSettings) -> None:
+        with refusing(ModelError):
+            self.checkpoint = Checkpoint.open(settings.checkpoint or bundled())
+            self.compute = Compute.of(settings.device, settings.dtype, settings.torch_threads)
+            self.config: TransformerConfig = self.checkpoint.transformer_config
+            self.channels = self.checkpoint.tokenizer_config.z_channels
+        self.slot_bytes = Slab.bytes_per_slot(self.config, self.compute.dtype)
+        self.slots = settings.slots or self._slots_in(settings.slot_memory_bytes, settings.max_batch)
+        on_gpu = self.compute.device.type == "cuda"
+        tokens = settings.batch_tokens or (GPU_BATCH_TOKENS if on_gpu else CPU_BATCH_TOKENS)
+        self.widths = [min(self.slots, settings.max_batch, max(1, tokens // rows)) for rows in self._rows()]
+        """Per scale, how many pictures may share a batch."""
+        self.digest = ""
+
+    def _slots_in(self, memory: int, most: int) -> int:
+        slots = min(most, memory // self.slot_bytes)
+        if not slots:
+            raise SettingsError(f"HART_SLOT_MEMORY_BYTES={memory}: one picture takes {self.slot_bytes} bytes")
+        return slots
+
+    def _rows(self) -> list[int]:
+        """Rows of tokens of one picture, by scale: the context of one branch, then both branches' maps."""
+        return [self.config.context_token, *(BRANCHES * n * n for n in self.config.patch_nums[1:])]
+
+    @property
+    def scales(self) -> int:
+        """S."""
+        return self.config.scales
+
+    def load(self) -> list[list[tuple[int, float]]]:
+        """Reads the weights, makes the slots and warms up. Returns per scale (pictures, seconds) as measured."""
+        self.compute.own_this_thread()
+        with refusing(ModelError):
+            transformer = self.checkpoint.load_transformer(self.compute.dtype, self.compute.device)
+            self._generator = Generator(transformer, self.checkpoint.load_quantizer(self.compute.device), self.slots)
+            self.digest = self.checkpoint.digest_of("llm")
+        widest = max(self.widths)
+        self._time(1)  # the first time is slow
+        measured = [self._time(1), *([self._time(widest)] if widest > 1 else [])]
+        return [list(of_scale) for of_scale in zip(*measured, strict=True)]
+
+    def _time(self, pictures: int) -> list[tuple[int, float]]:
+        """(Pictures, seconds) per scale of a batch, as wide as each scale allows."""
+        mask = np.zeros(self.config.context_token, bool)
+        mask[0] = True
+        context = np.zeros((self.config.context_token, self.config.context_dim), np.float32)
+        wish = Wish(context, mask, mask.cumsum() - 1, 0, Settings())
+        states = [self.begin(wish) for _ in range(pictures)]
+        found = []
+        for scale in range(self.scales):
+            width = self.widths[scale]
+            seconds = [
+                self.advance([(state, wish) for state in states[at : at + width]]).seconds
+                for at in range(0, pictures, width)
+            ]
+            found.append((min(width, pictures), seconds[0]))
+        for state in states:
+            self.release(state)
+        return found
+
+    def begin(self, wish: Wish) -> State:
+        """Takes a free slot."""
+        conditioning = Conditioning(
+            torch.from_numpy(wish.context.astype(np.float32)),
+            torch.from_numpy(wish.mask.astype(np.bool_)),
+            torch.from_numpy(wish.positions.astype(np.int64)),
+        )
+        return self._generator.begin(conditioning, SeededNoise(wish.seed, self.compute.device), wish.settings)
+
+    def advance(self, pictures: Sequence[tuple[State, Wish]]) -> Step:
+        """Draws the next scale of pictures that stand at the same one; an error is that picture's alone."""
+        started_ns, started = time.time_ns(), time.perf_counter()
+        try:
+            self._generator.advance([state for state, _ in pictures])
+            latents = [self._shown(state, wish) for state, wish in pictures]
+            self.compute.wait()
+        except Exception as error:
+            latents = [error] if len(pictures) == 1 else self._each_alone(pictures)
+        return Step(latents, started_ns, time.perf_counter() - started)
+
+    def _each_alone(self, pictures: Sequence[tuple[State, Wish]]) -> list[Array | BaseException | None]:
+        """After a batch failed. Nothing was lost: a state changes only when its scale is drawn, and its slot's keys are
+        written again."""
+        scale = min(state.scale for state, _ in pictures)
+        return [
+            self._shown(state, wish) if state.scale > scale else self.advance([(state, wish)]).latents[0]
+            for state, wish in pictures
+        ]
+
+    def _shown(self, state: State, wish: Wish) -> Array | BaseException | None:
+        if state.scale < self.scales and not wish.previews(state.scale - 1):
+            return None
+        latent: Array = state.latent.cpu().numpy()
+        if not np.isfinite(latent).all():
+            return InvalidRequest.field("context.data", "leads to a latent that is not finite")
+        return latent
+
+    def release(self, state: State) -> None:
+        """Gives the slot back."""
+        self._generator.release(state)

@@ -1,0 +1,208 @@
+"""Which pictures advance by which scale next. Knows no model and no wire.
+
+The oldest picture leads, and whoever stands at its scale comes along, as many as that scale's width allows. Small
+scales are bound by launches or by reading weights: they are wide, and a batch costs hardly more than one picture. At
+large ones a picture keeps the device busy alone; company there would delay it and gain nothing. So newcomers gather at
+scale 0 while an older picture is finished, and then go through the small scales together. Lest they stand still for
+long meanwhile, one that has waited longer than `patience` at a wide scale leads in between, though never twice in a row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator
+
+from opentelemetry import trace
+
+from runtime.admission import Admission
+from runtime.deadline import Deadline
+from runtime.engine import EngineThread
+from runtime.errors import DeadlineExceeded
+from runtime.metrics import Metrics
+from runtime.tracing import Attributes, Tracing
+from services.ar_generator.engine import GeneratorEngine, Step, Wish
+from services.ar_generator.pace import Pace
+from services.ar_generator.picture import Admitted, Event, Picture, ScaleDone
+
+log = logging.getLogger(__name__)
+
+
+class Scheduler:
+    """Interleaves pictures over the engine's slots. To be used from the event loop's thread."""
+
+    def __init__(
+        self,
+        engine: GeneratorEngine,
+        *,
+        admission: Admission,
+        pace: Pace,
+        thread: EngineThread,
+        patience: float,
+        metrics: Metrics,
+        tracing: Tracing,
+    ) -> None:
+        self.admission, self.pace = admission, pace
+        self._engine, self._thread, self._patience = engine, thread, patience
+        self._metrics, self._tracing = metrics, tracing
+        self._waiting: list[Picture] = []
+        self._running: list[Picture] = []
+        self._arrived = asyncio.Event()
+        self._cut_in = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def draw(self, wish: Wish, deadline: Deadline) -> AsyncGenerator[tuple[Picture, Event], None]:
+        """The picture's events: Admitted, then ScaleDone for each scale; the last one has the final latent.
+
+        Raises Overloaded or DeadlineExceeded at once, DeadlineExceeded when time runs out. Closing the generator frees
+        the place in the queue at once, the slot at the next scale boundary.
+        """
+        span = trace.get_current_span().get_span_context()
+        picture = Picture(wish, self.admission.admit(1.0, deadline), span)
+        self._waiting.append(picture)
+        self._wake()
+        try:
+            while True:
+                news = await self._news(picture)
+                yield picture, news
+                if isinstance(news, ScaleDone) and news.scale == self._engine.scales - 1:
+                    return
+        finally:
+            self._abandon(picture)
+
+    async def _news(self, picture: Picture) -> Event:
+        try:
+            news = await asyncio.wait_for(picture.news.get(), picture.ticket.deadline.timeout())
+        except TimeoutError:
+            raise self._out_of_time(picture) from None
+        if isinstance(news, BaseException):
+            raise news
+        return news
+
+    def _abandon(self, picture: Picture) -> None:
+        picture.abandoned = True
+        if picture in self._waiting:
+            self._waiting.remove(picture)
+            self.admission.finish(picture.ticket)
+        self._arrived.set()
+
+    def _wake(self) -> None:
+        self._arrived.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._serve(), name="scheduler")
+
+    async def _serve(self) -> None:
+        try:
+            while True:
+                await self._something_to_do()
+                self._drop_the_lost()
+                await self._give_slots()
+                batch = self._choose()
+                if batch:
+                    await self._advance(batch)
+        except Exception as error:
+            log.exception("the scheduler failed; it begins anew with the next request")
+            for picture in [*self._running, *self._waiting]:
+                self._end(picture, error)
+
+    async def _something_to_do(self) -> None:
+        if not self._waiting and not self._running:
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    def _drop_the_lost(self) -> None:
+        """Ends pictures whose caller has gone, or which can no longer be finished in time."""
+        for picture in [p for p in [*self._running, *self._waiting] if p.abandoned or self._is_late(p)]:
+            self._end(picture, None if picture.abandoned else self._out_of_time(picture))
+
+    def _is_late(self, picture: Picture) -> bool:
+        return picture.ticket.deadline.remaining() <= self.pace.remaining(picture.scale)
+
+    async def _give_slots(self) -> None:
+        """The slots that are free go to those who have waited longest."""
+        while self._waiting and len(self._running) < self._engine.slots:
+            picture = self._waiting.pop(0)
+            self.admission.start(picture.ticket)
+            self._running.append(picture)
+            try:
+                picture.state = await self._thread.run(self._engine.begin, picture.wish)
+            except Exception as error:
+                self._end(picture, error)
+                continue
+            picture.moved_at = time.monotonic()
+            picture.tell(Admitted(picture.ticket.queue_seconds))
+
+    def _choose(self) -> list[Picture]:
+        """The leader, and those who share its batch, the oldest first."""
+        if not self._running:
+            return []
+        impatient = None if self._cut_in else self._impatient()
+        leader = impatient or self._running[0]
+        self._cut_in = impatient is not None and impatient is not self._running[0]
+        company = [p for p in self._running if p.scale == leader.scale and p is not leader]
+        return [leader, *company][: self._engine.widths[leader.scale]]
+
+    def _impatient(self) -> Picture | None:
+        horizon = time.monotonic() - self._patience
+        standing = [p for p in self._running if self._engine.widths[p.scale] > 1 and p.moved_at < horizon]
+        return min(standing, key=lambda p: p.moved_at, default=None)
+
+    async def _advance(self, batch: list[Picture]) -> None:
+        scale = batch[0].scale
+        step = await self._thread.run(self._engine.advance, [(p.state, p.wish) for p in batch if p.state])
+        self._measure(batch, scale, step)
+        for picture, latent in zip(batch, step.latents, strict=True):
+            picture.note(scale, step)
+            if isinstance(latent, BaseException):
+                self._end(picture, latent)
+                continue
+            picture.tell(ScaleDone(scale, latent))
+            if picture.scale == self._engine.scales:
+                self.admission.observe(1.0, picture.share)
+                self._end(picture)
+
+    def _end(self, picture: Picture, error: BaseException | None = None) -> None:
+        """Frees the picture's place, wherever it stands."""
+        for held in (self._waiting, self._running):
+            with contextlib.suppress(ValueError):
+                held.remove(picture)
+        if picture.state is not None:
+            self._engine.release(picture.state)
+            self._trace(picture)
+            picture.state = None
+        self.admission.finish(picture.ticket)
+        if error is not None:
+            picture.tell(error)
+
+    def _out_of_time(self, picture: Picture) -> DeadlineExceeded:
+        if picture in self._waiting:
+            return self.admission.expire(picture.ticket)
+        self._metrics.shed.add(reason="deadline")
+        return DeadlineExceeded(self.admission.stage, f"time does not suffice at scale {picture.scale}")
+
+    def _measure(self, batch: list[Picture], scale: int, step: Step) -> None:
+        self.pace.observe_scale(scale, len(batch), step.seconds)
+        self._metrics.scale_seconds.record(step.seconds, scale=str(scale))
+        self._metrics.compute_seconds.record(step.seconds)
+        self._metrics.batch_size.record(len(batch))
+        links = [p.span for p in batch if p.span.is_valid]
+        attributes: Attributes = {"hart.scale": scale, "hart.batch.size": len(batch)}
+        ended_ns = step.started_ns + int(step.seconds * 1e9)
+        for picture in batch:
+            self._tracing.record("batch", picture.span, step.started_ns, ended_ns, attributes=attributes, links=links)
+
+    def _trace(self, picture: Picture) -> None:
+        begun_ns = picture.ticket.arrived_ns + int(picture.ticket.queue_seconds * 1e9)
+        waited: Attributes = {"hart.queue.seconds": picture.ticket.queue_seconds}
+        computed: Attributes = {"hart.compute.seconds": sum(one.seconds for one in picture.times)}
+        self._tracing.record("queue", picture.span, picture.ticket.arrived_ns, begun_ns, attributes=waited)
+        self._tracing.record("compute", picture.span, begun_ns, time.time_ns(), attributes=computed)
+
+    async def close(self) -> None:
+        """Stop. Who still waits is left to its own cancellation."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task

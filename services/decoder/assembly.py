@@ -1,0 +1,29 @@
+"""The decoder stage, put together: engine, queue, files, servicer."""
+
+from hart.v1 import decoder_pb2_grpc, stage_pb2_grpc
+
+from runtime import stage
+from runtime.server import App
+from services.decoder.config import DecoderSettings
+from services.decoder.engine import DecoderEngine
+from services.decoder.files import FileMaker
+from services.decoder.servicer import DecoderServicer
+
+
+def build(app: App, settings: DecoderSettings) -> None:
+    """Adds everything to the app. Raises SettingsError."""
+    engine = DecoderEngine(settings)
+    batcher = app.batcher(
+        engine.run,
+        queue_limit=settings.queue_limit,
+        max_batch=settings.max_batch,
+        max_wait=settings.max_wait_seconds,
+    )
+    files = FileMaker(app.stage, settings.file_threads, settings.queue_limit)
+    servicer = DecoderServicer(app, settings, engine, batcher, files)
+    app.on_stop(files.close)
+    app.on_start(stage.warming(app, batcher.admission, engine.load))
+    app.add(decoder_pb2_grpc.add_DecoderServicer_to_server, servicer)
+    app.add(stage_pb2_grpc.add_StageServicer_to_server, servicer)
+    app.add_model(servicer.oip())
+    app.telemetry.metrics.device_memory.observe(engine.compute.memory, kind="used")

@@ -1,0 +1,18 @@
+"""What an operator can tell the decoder stage."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from runtime.settings import StageSettings
+
+
+class DecoderSettings(StageSettings):
+    """The decoder stage's settings."""
+
+    port: int = Field(default=50055, ge=0, le=65535)
+    """The port of the gRPC server; 0 lets the system choose."""
+    max_batch: int = Field(default=4, ge=1)
+    """The most latents that are decoded together; also the most of one request by the Open Inference Protocol."""
+    file_threads: int = Field(default=2, ge=1)
+    """Threads that turn pixels into image files, beside the engine."""

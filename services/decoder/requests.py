@@ -1,0 +1,112 @@
+"""What a request to the decoder asks for, checked. Knows no engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hart.v1 import decoder_pb2
+
+from model.picture import DEFAULT_QUALITY, FORMATS, Recipe
+from model.version import versions
+from runtime.errors import InvalidRequest, Violation
+from runtime.oip.model import Parameter
+
+LONGEST_RECIPE = 60_000
+"""Bytes of its JSON: what EXIF in a JPEG can hold."""
+PNG = "PNG"
+NAMES = {
+    decoder_pb2.IMAGE_FORMAT_UNSPECIFIED: PNG,
+    decoder_pb2.IMAGE_FORMAT_PNG: PNG,
+    decoder_pb2.IMAGE_FORMAT_JPEG: "JPEG",
+    decoder_pb2.IMAGE_FORMAT_WEBP: "WEBP",
+}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How a decoded picture shall be answered."""
+
+    format: str | None = PNG
+    """None: raw pixels."""
+    quality: int = DEFAULT_QUALITY
+    side: int | None = None
+    """In pixels; None: the full picture."""
+    recipe: str | None = None
+    """JSON for the file's metadata."""
+
+
+def wish_of(request: decoder_pb2.DecodeRequest, largest_side: int) -> Wish:
+    """Raises InvalidRequest naming each bad field."""
+    raw = request.WhichOneof("output") == "raw_pixels"
+    encoding = request.encoding
+    format = NAMES[encoding.format]
+    quality = encoding.quality if encoding.HasField("quality") else None
+    side = request.side if request.HasField("side") else None
+    found = [*_quality("encoding.quality", format, quality), *_side("side", side, largest_side)]
+    if raw and not request.raw_pixels:
+        found.append(Violation("raw_pixels", "must be true where it is set, not false"))
+    if request.HasField("recipe"):
+        if raw:
+            found.append(Violation("recipe", "must be absent with raw_pixels: only a file can hold it"))
+        found += _recipe(request.recipe)
+    if found:
+        raise InvalidRequest(found)
+    recipe = recipe_of(request.recipe).to_json() if request.HasField("recipe") else None
+    if recipe is not None and len(recipe) > LONGEST_RECIPE:
+        raise InvalidRequest.field("recipe", f"takes {len(recipe)} bytes, more than {LONGEST_RECIPE}")
+    return Wish(None if raw else format, quality or DEFAULT_QUALITY, side, recipe)
+
+
+def wish_of_parameters(parameters: Mapping[str, Parameter], largest_side: int) -> Wish:
+    """The same of the Open Inference Protocol's parameters; without `format` the answer is raw pixels."""
+    given = parameters.get("format")
+    format = str(given).upper() if given is not None else None
+    quality, side = parameters.get("quality"), parameters.get("side")
+    found = [
+        *_quality("parameters[quality]", format, quality),
+        *_side("parameters[side]", side, largest_side),
+    ]
+    if format is not None and format not in FORMATS:
+        found.append(Violation("parameters[format]", f"must be one of {', '.join(FORMATS)}, not {str(given)[:40]!r}"))
+    if found:
+        raise InvalidRequest(found)
+    return Wish(format, int(quality or DEFAULT_QUALITY), None if side is None else int(side))
+
+
+def recipe_of(recipe: decoder_pb2.Recipe) -> Recipe:
+    """The recipe to write, with the versions of this process where the request names no others."""
+    return Recipe(
+        prompt=recipe.prompt,
+        seed=recipe.seed,
+        guidance=recipe.guidance,
+        smooth=recipe.smooth,
+        top_p=recipe.top_p,
+        model=recipe.model.name,
+        digest=recipe.model.digest,
+        versions={**versions(), **recipe.versions},
+    )
+
+
+def _quality(field: str, format: str | None, quality: Parameter | None) -> list[Violation]:
+    if quality is None:
+        return []
+    if format in (PNG, None):
+        return [Violation(field, f"must be absent for {format or 'raw pixels'}, not {quality}: nothing is lost there")]
+    return [] if 1 <= int(quality) <= 100 else [Violation(field, f"must be 1 to 100, not {quality}")]
+
+
+def _side(field: str, side: Parameter | None, largest: int) -> list[Violation]:
+    if side is None or 1 <= int(side) <= largest:
+        return []
+    return [Violation(field, f"must be 1 to {largest}, not {side}")]
+
+
+def _recipe(recipe: decoder_pb2.Recipe) -> list[Violation]:
+    numbers = (("guidance", recipe.guidance), ("top_p", recipe.top_p))
+    return [
+        Violation(f"recipe.{name}", f"must be finite, not {value}")
+        for name, value in numbers
+        if not math.isfinite(value)
+    ]

@@ -1,0 +1,119 @@
+"""hart.v1.Decoder, hart.v1.Stage and the model `decoder` of the Open Inference Protocol, over one batcher."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from hart.v1 import decoder_pb2, decoder_pb2_grpc, stage_pb2, stage_pb2_grpc
+
+from model.picture import Pixels
+from runtime import stage, tensors
+from runtime.batcher import Batcher, Outcome
+from runtime.deadline import Deadline
+from runtime.errors import InvalidRequest
+from runtime.oip.codec import bytes_array
+from runtime.oip.model import FREE, InferRequest, InferResult, Model, TensorSpec
+from runtime.server import App
+from services.decoder.config import DecoderSettings
+from services.decoder.engine import Array, DecoderEngine, Job
+from services.decoder.files import FileMaker
+from services.decoder.requests import Wish, wish_of, wish_of_parameters
+
+WIRE_FORMATS = {
+    "PNG": decoder_pb2.IMAGE_FORMAT_PNG,
+    "JPEG": decoder_pb2.IMAGE_FORMAT_JPEG,
+    "WEBP": decoder_pb2.IMAGE_FORMAT_WEBP,
+}
+
+
+class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServicer):
+    """Translates; pixels are the engine's affair, image files the file maker's."""
+
+    def __init__(
+        self,
+        app: App,
+        settings: DecoderSettings,
+        engine: DecoderEngine,
+        batcher: Batcher[Job, Pixels],
+        files: FileMaker,
+    ) -> None:
+        self._app, self._settings, self._engine, self._batcher, self._files = app, settings, engine, batcher, files
+
+    async def Decode(self, request: decoder_pb2.DecodeRequest, context: Any) -> decoder_pb2.DecodeResponse:
+        """One latent's picture."""
+        arrived = time.monotonic()
+        stage.label_request(request.request_id)
+        wish = wish_of(request, self._engine.picture_side)
+        latent = tensors.to_numpy(request.latent, "latent", dtypes=("FP32",), shape=self._latent_shape)
+        outcome = await self._decode(latent, wish, Deadline.of(context))
+        height, width, _ = outcome.value.shape
+        answer = decoder_pb2.DecodeResponse(width=width, height=height, model=self._model)
+        seconds = 0.0
+        if wish.format is None:
+            answer.pixels.CopyFrom(tensors.from_numpy(outcome.value))
+        else:
+            answer.format = WIRE_FORMATS[wish.format]
+            answer.image, seconds = await self._files.make(outcome.value, wish.format, wish.quality, wish.recipe)
+        answer.timing.CopyFrom(stage.timing(outcome, arrived))
+        answer.timing.compute_seconds += seconds
+        return answer
+
+    async def Describe(self, request: stage_pb2.StageDescribeRequest, context: Any) -> stage_pb2.StageDescribeResponse:
+        """This stage's limits, load, cost and shapes."""
+        engine = self._engine
+        return stage.describe(
+            self._app,
+            self._batcher.admission,
+            max_batch=self._settings.max_batch,
+            limits=stage_pb2.StageLimits(max_tensor_elements=engine.channels * engine.side**2),
+            model=self._model,
+            shape=stage_pb2.ModelShape(
+                scales=engine.scales,
+                latent_channels=engine.channels,
+                width=engine.picture_side,
+                height=engine.picture_side,
+            ),
+            device=str(engine.compute),
+            precision=engine.compute.precision,
+        )
+
+    def oip(self) -> Model:
+        """`latent` FP32 [n, Z, N, N] to `image` UINT8 [n, H, W, 3], or BYTES [n] where `format` is given."""
+        shape = (FREE, *self._latent_shape)
+        return Model(
+            name="decoder",
+            inputs=(TensorSpec("latent", ("FP32",), shape),),
+            outputs=(TensorSpec("image", ("UINT8", "BYTES"), (FREE, FREE, FREE, 3)),),
+            infer=self._infer,
+            parameters={"format": str, "quality": int, "side": int},
+        )
+
+    async def _infer(self, request: InferRequest) -> InferResult:
+        wish = wish_of_parameters(request.parameters, self._engine.picture_side)
+        latents = request.inputs["latent"]
+        if len(latents) > self._settings.max_batch:
+            detail = f"must hold at most {self._settings.max_batch} latents, not {len(latents)}"
+            raise InvalidRequest.field("inputs[latent].shape", detail)
+        tensors.require_finite(latents, "inputs[latent]")
+        outcomes = await stage.together(self._decode(latent, wish, request.deadline) for latent in latents)
+        if wish.format is None:
+            return InferResult({"image": np.stack([outcome.value for outcome in outcomes])})
+        format, quality = wish.format, wish.quality
+        made = await stage.together(self._files.make(outcome.value, format, quality, None) for outcome in outcomes)
+        return InferResult({"image": bytes_array([file for file, _ in made])})
+
+    async def _decode(self, latent: Array, wish: Wish, deadline: Deadline) -> Outcome[Pixels]:
+        self._files.require_room()
+        side = self._engine.side if wish.side is None else self._engine.latent_side(wish.side)
+        job = Job(latent, side)
+        return await self._batcher.submit(job, cost=self._engine.cost(side), deadline=deadline, key=side)
+
+    @property
+    def _latent_shape(self) -> tuple[int, int, int]:
+        return self._engine.channels, self._engine.side, self._engine.side
+
+    @property
+    def _model(self) -> stage_pb2.ModelIdentity:
+        return stage_pb2.ModelIdentity(name=self._engine.checkpoint.name, digest=self._engine.digest)

@@ -1,0 +1,8 @@
+"""`python -m services.safety`: the safety stage."""
+
+from runtime.process import run
+from services.safety.assembly import build
+from services.safety.config import SafetySettings
+
+if __name__ == "__main__":
+    run(SafetySettings, "safety", build)

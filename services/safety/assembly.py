@@ -1,0 +1,26 @@
+"""The safety stage, put together: engine, queue, servicer."""
+
+from hart.v1 import safety_pb2_grpc, stage_pb2_grpc
+
+from runtime import stage
+from runtime.server import App
+from services.safety.config import SafetySettings
+from services.safety.engine import SafetyEngine
+from services.safety.servicer import SafetyServicer
+
+
+def build(app: App, settings: SafetySettings) -> None:
+    """Adds everything to the app. Raises SettingsError."""
+    engine = SafetyEngine(settings)
+    batcher = app.batcher(
+        engine.run,
+        queue_limit=settings.queue_limit,
+        max_batch=settings.max_batch,
+        max_wait=settings.max_wait_seconds,
+    )
+    servicer = SafetyServicer(app, settings, engine, batcher)
+    app.on_start(stage.warming(app, batcher.admission, engine.load))
+    app.add(safety_pb2_grpc.add_SafetyServicer_to_server, servicer)
+    app.add(stage_pb2_grpc.add_StageServicer_to_server, servicer)
+    app.add_model(servicer.oip())
+    app.telemetry.metrics.device_memory.observe(engine.compute.memory, kind="used")

@@ -1,0 +1,30 @@
+"""What an operator can tell the safety stage."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from runtime.prompt import LONGEST
+from runtime.settings import StageSettings
+
+
+def _trimmed(text: str) -> str:
+    text = text.strip()
+    if not 1 <= len(text) <= LONGEST:
+        raise ValueError(f"must have 1 to {LONGEST} characters, not {len(text)}")
+    return text
+
+
+class SafetySettings(StageSettings):
+    """The safety stage's settings."""
+
+    port: int = Field(default=50052, ge=0, le=65535)
+    """The port of the gRPC server; 0 lets the system choose."""
+    unsafe_action: Literal["refuse", "replace"] = "refuse"
+    """What follows for an unsafe prompt: it is refused, or `replacement_prompt` is drawn in its place."""
+    replacement_prompt: Annotated[str, AfterValidator(_trimmed)] = "A red heart."
+    """What is drawn in an unsafe prompt's place, where `unsafe_action` says so."""
+    threshold: float | None = Field(default=None, ge=0, le=1)
+    """A prompt is unsafe above this score; absent: the checkpoint's own threshold."""

@@ -1,0 +1,26 @@
+"""The text encoder stage, put together: engine, queue, servicer."""
+
+from hart.v1 import stage_pb2_grpc, text_encoder_pb2_grpc
+
+from runtime import stage
+from runtime.server import App
+from services.text_encoder.config import TextEncoderSettings
+from services.text_encoder.engine import TextEncoderEngine
+from services.text_encoder.servicer import TextEncoderServicer
+
+
+def build(app: App, settings: TextEncoderSettings) -> None:
+    """Adds everything to the app. Raises SettingsError."""
+    engine = TextEncoderEngine(settings)
+    batcher = app.batcher(
+        engine.run,
+        queue_limit=settings.queue_limit,
+        max_batch=settings.max_batch,
+        max_wait=settings.max_wait_seconds,
+    )
+    servicer = TextEncoderServicer(app, settings, engine, batcher)
+    app.on_start(stage.warming(app, batcher.admission, engine.load))
+    app.add(text_encoder_pb2_grpc.add_TextEncoderServicer_to_server, servicer)
+    app.add(stage_pb2_grpc.add_StageServicer_to_server, servicer)
+    app.add_model(servicer.oip())
+    app.telemetry.metrics.device_memory.observe(engine.compute.memory, kind="used")

@@ -1,0 +1,90 @@
+"""The text encoder: prompts to conditioning, in batches. Knows no wire and keeps no answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from model.checkpoint import Checkpoint, bundled
+from model.device import Compute
+from model.errors import ModelError
+from model.text import TextEncoder
+from runtime.settings import refusing
+from services.text_encoder.config import TextEncoderSettings
+
+Array = np.ndarray[Any, Any]
+WARM_UP_PROMPT = "a red heart"
+WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One prompt's conditioning, on the host."""
+
+    context: Array
+    """(T, D): float32, or float16 where the model computes in it."""
+    mask: Array
+    """(T,), bool."""
+    positions: Array
+    """(T,), int64."""
+    prompt_tokens: int
+    """Tokens that were used, at most T."""
+    truncated: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return int(self.context.nbytes + self.mask.nbytes + self.positions.nbytes)
+
+
+class TextEncoderEngine:
+    """Loaded by `load`; `run` belongs on the same thread."""
+
+    def __init__(self, settings: TextEncoderSettings) -> None:
+        with refusing(ModelError):
+            self.checkpoint = Checkpoint.open(settings.checkpoint or bundled())
+            self.compute = Compute.of(settings.device, settings.dtype, settings.torch_threads)
+            config = self.checkpoint.transformer_config
+            self._known_words = self.checkpoint.known_words()
+        self.context_tokens, self.context_width = config.context_token, config.context_dim
+        self.digest = ""
+
+    def load(self) -> list[tuple[float, float]]:
+        """Reads the weights and warms up. Returns (prompts, seconds) as measured."""
+        self.compute.own_this_thread()
+        with refusing(ModelError):
+            self._encoder: TextEncoder = self.checkpoint.load_text_encoder(self.compute.dtype, self.compute.device)
+            self.digest = self.checkpoint.digest_of("text_encoder")
+        self.run([WARM_UP_PROMPT])
+        return [(1, self.compute.seconds(lambda: self.run([WARM_UP_PROMPT])))]
+
+    def run(self, prompts: Sequence[str]) -> list[Encoded | BaseException]:
+        """One conditioning per prompt."""
+        encoded = self._encoder.encode(prompts)
+        context = encoded.conditioning.context.cpu().numpy()
+        if self.compute.precision == "float16":
+            context = context.astype(np.float16)  # loses nothing: these are float16 values
+        mask, positions = encoded.conditioning.mask.cpu().numpy(), encoded.conditioning.positions.cpu().numpy()
+        return [
+            Encoded(context[i].copy(), mask[i], positions[i], min(tokens, self.context_tokens), encoded.truncated[i])
+            if np.isfinite(context[i]).all()
+            else ArithmeticError("the conditioning is not finite")
+            for i, tokens in enumerate(encoded.prompt_tokens)
+        ]
+
+    def unfamiliar_words(self, prompt: str) -> list[str]:
+        """Words that the checkpoint was not trained on, in lower case, each once; none where it does not say.
+
+        A compound such as "hot-dog" is familiar where all its parts are.
+        """
+        if not self._known_words:
+            return []
+        words = dict.fromkeys(WORD.findall(prompt.lower().replace("’", "'")))
+        return [word for word in words if not self._familiar(word)]
+
+    def _familiar(self, word: str) -> bool:
+        return word in self._known_words or all(part in self._known_words for part in word.split("-"))
