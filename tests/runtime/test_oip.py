@@ -1,0 +1,210 @@
+"""Laws of the Open Inference Protocol facade and client, driven by tritonclient over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+import tritonclient.grpc.aio as triton_aio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.utils import InferenceServerException
+
+from runtime import errors
+from runtime.deadline import Deadline
+from runtime.oip import codec
+from runtime.oip.client import OipClient
+from tests.runtime.support import Running
+
+
+def latent(array: np.ndarray, datatype: str = "FP32", name: str = "latent", module: Any = triton) -> Any:
+    given_input = module.InferInput(name, list(array.shape), datatype)
+    given_input.set_data_from_numpy(array)
+    return given_input
+
+
+async def test_the_sync_client_reads_readiness_and_metadata_and_infers(served: Running) -> None:
+    def drive() -> None:
+        with triton.InferenceServerClient(f"127.0.0.1:{served.app.port}") as client:
+            assert client.is_server_live()
+            assert client.is_server_ready()
+            assert client.is_model_ready("decoder")
+            assert client.get_server_metadata().name == "hart-decoder"
+            metadata = client.get_model_metadata("decoder")
+            assert [(t.name, t.datatype, list(t.shape)) for t in metadata.inputs] == [("latent", "FP32", [-1, 4])]
+            answer = client.infer("decoder", [latent(np.ones((2, 4), np.float32))], request_id="r1", client_timeout=10)
+            assert answer.as_numpy("sum").tolist() == [8.0]
+            assert answer.get_response().id == "r1"
+
+    await asyncio.to_thread(drive)
+
+
+async def test_the_aio_client_infers(served: Running) -> None:
+    async with triton_aio.InferenceServerClient(f"127.0.0.1:{served.app.port}") as client:
+        assert await client.is_model_ready("count")
+        outputs = [triton_aio.InferRequestedOutput("sum")]
+        answer = await client.infer(
+            "decoder", [latent(np.ones((1, 4), np.float32), module=triton_aio)], outputs=outputs
+        )
+        assert answer.as_numpy("sum").tolist() == [4.0]
+
+
+async def test_the_sync_stream_client_gets_each_answer_and_the_final_mark(served: Running) -> None:
+    def drive() -> list[tuple[int, bytes, bool]]:
+        answers: queue.Queue[Any] = queue.Queue()
+        with triton.InferenceServerClient(f"127.0.0.1:{served.app.port}") as client:
+            client.start_stream(lambda result, error: answers.put((result, error)))
+            client.async_stream_infer("count", [latent(np.array([3], np.int32), "INT32", "n")])
+            seen = []
+            while not (seen and seen[-1][2]):
+                result, error = answers.get(timeout=10)
+                assert error is None
+                final = result.get_response().parameters["triton_final_response"].bool_param
+                seen.append((int(result.as_numpy("i")[0]), result.as_numpy("text")[0], final))
+            client.stop_stream()
+        return seen
+
+    assert await asyncio.to_thread(drive) == [(0, b"0", False), (1, b"1", False), (2, b"2", True)]
+
+
+async def test_the_aio_stream_client_sees_an_error_and_goes_on(served: Running) -> None:
+    async with triton_aio.InferenceServerClient(f"127.0.0.1:{served.app.port}") as client:
+
+        async def requests() -> AsyncIterator[dict[str, Any]]:
+            yield {"model_name": "nobody", "inputs": [latent(np.array([1], np.int32), "INT32", "n", triton_aio)]}
+            yield {"model_name": "count", "inputs": [latent(np.array([1], np.int32), "INT32", "n", triton_aio)]}
+
+        answers = [pair async for pair in client.stream_infer(requests())]
+        failures = [error for _, error in answers if error]
+        assert len(failures) == 1
+        assert "unknown model 'nobody'" in str(failures[0])
+        assert [result.as_numpy("i")[0] for result, error in answers if not error] == [0]
+
+
+WRONG = {
+    "shape": (latent(np.ones((2, 5), np.float32)), r"inputs\[latent\].shape"),
+    "rank": (latent(np.ones((4,), np.float32)), r"inputs\[latent\].shape"),
+    "datatype": (latent(np.ones((1, 4), np.int32), "INT32"), r"inputs\[latent\].datatype"),
+    "name": (latent(np.ones((1, 4), np.float32), name="x"), "unknown input 'x'"),
+    "nan": (latent(np.full((1, 4), np.nan, np.float32)), "finite"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+async def test_what_does_not_fit_the_model_is_refused_by_name(served: Running, case: str) -> None:
+    wrong, message = WRONG[case]
+    async with triton_aio.InferenceServerClient(f"127.0.0.1:{served.app.port}") as client:
+        with pytest.raises(InferenceServerException, match=message) as caught:
+            await client.infer("decoder", [wrong])
+        assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+async def infer_raw(served: Running, **fields: Any) -> Any:
+    stub = service_pb2_grpc.GRPCInferenceServiceStub(served.channel)
+    return await stub.ModelInfer(service_pb2.ModelInferRequest(model_name="decoder", **fields), timeout=5)
+
+
+@pytest.mark.parametrize("shape", [[2**31, 4], [2**62, 4], [-1, 4], [1] * 40, [0, 4]], ids=str)
+async def test_an_impossible_shape_is_refused_before_anything_is_allocated(served: Running, shape: list[int]) -> None:
+    tensor = {"name": "latent", "datatype": "FP32", "shape": shape}
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await infer_raw(served, inputs=[tensor], raw_input_contents=[b"\0" * 16])
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "inputs[latent].shape" in caught.value.details()
+
+
+async def test_typed_and_raw_contents_give_the_same_answer(served: Running) -> None:
+    values = [1.0, 2.0, 3.0, 4.0]
+    tensor = {"name": "latent", "datatype": "FP32", "shape": [1, 4]}
+    typed = await infer_raw(served, inputs=[{**tensor, "contents": {"fp32_contents": values}}])
+    raw = await infer_raw(served, inputs=[tensor], raw_input_contents=[np.array(values, "<f4").tobytes()])
+    assert typed.raw_output_contents == raw.raw_output_contents == [np.array([10], "<f4").tobytes()]
+
+
+async def test_truncated_contents_and_unknown_parameters_are_refused(served: Running) -> None:
+    tensor = {"name": "latent", "datatype": "FP32", "shape": [1, 4]}
+    for fields, message in (
+        ({"raw_input_contents": [b"\0" * 15]}, "takes 16 bytes, not 15"),
+        ({"raw_input_contents": [b"\0" * 16] * 2}, "2 entries for 1 inputs"),
+        ({"raw_input_contents": [b"\0" * 16], "parameters": {"hue": {"int64_param": 1}}}, "parameters[hue]"),
+        ({"raw_input_contents": [b"\0" * 16], "parameters": {"scale": {"bool_param": True}}}, "parameters[scale]"),
+        ({"raw_input_contents": [b"\0" * 16], "outputs": [{"name": "hue"}]}, "unknown output"),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await infer_raw(served, inputs=[tensor], **fields)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert message in caught.value.details()
+
+
+async def test_our_client_streams_infers_and_raises_domain_errors(served: Running) -> None:
+    count = OipClient(served.channel, "count", "ar_generator")
+    deadline = Deadline.after(5)
+    seen = [
+        (int(result.outputs["i"][0]), result.outputs["text"][0], final)
+        async for result, final in count.stream({"n": np.array([2], np.int32)}, deadline=deadline)
+    ]
+    assert seen == [(0, b"0", False), (1, b"1", True)]
+    decoder = OipClient(served.channel, "decoder", "decoder")
+    result = await decoder.infer({"latent": np.ones((1, 4), np.float32)}, deadline=deadline)
+    assert result.outputs["sum"].tolist() == [4.0]
+    with pytest.raises(errors.InvalidRequest, match=r"inputs\[latent\].shape"):
+        await decoder.infer({"latent": np.ones((1, 3), np.float32)}, deadline=deadline)
+    with pytest.raises(errors.InvalidRequest, match=r"inputs\[n\].shape"):
+        async for _ in count.stream({"n": np.ones((2,), np.int32)}, deadline=deadline):
+            pass
+    assert await decoder.ready(2)
+
+
+async def test_an_abandoned_stream_stops_its_model(served: Running) -> None:
+    count = OipClient(served.channel, "count", "ar_generator")
+    stream = count.stream({"n": np.array([10**6], np.int32)}, deadline=Deadline.after(30))
+    async for _ in stream:
+        break
+    await stream.aclose()
+    await asyncio.sleep(0.2)
+    assert served.app._interceptor.working == 0
+
+
+async def test_an_open_stream_does_not_hold_up_draining(served: Running) -> None:
+    stub = service_pb2_grpc.GRPCInferenceServiceStub(served.channel)
+    call = stub.ModelStreamInfer()
+    request = service_pb2.ModelInferRequest(model_name="count")
+    request.inputs.add(name="n", datatype="INT32", shape=[1]).contents.int_contents.append(1)
+    await call.write(request)
+    await call.read()
+    assert await asyncio.wait_for(served.app.drain(5), 2)
+    assert await call.read() is grpc.aio.EOF
+
+
+@given(st.lists(st.binary(max_size=20), max_size=6), st.binary(max_size=4))
+def test_bytes_tensors_survive_and_damaged_ones_are_refused(items: list[bytes], noise: bytes) -> None:
+    array = codec.bytes_array(items)
+    datatype, raw = codec.encode(array)
+    back = codec.decode_raw(raw, datatype, array.shape, "x")
+    assert back.tolist() == items
+    if noise:
+        with pytest.raises(errors.InvalidRequest):
+            codec.decode_raw(raw + noise, datatype, array.shape, "x")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    datatype=st.sampled_from(["FP32", "BYTES", "INT8", "FP16", "X", ""]),
+    shape=st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(0, 3), max_size=10),
+    raw=st.none() | st.binary(max_size=40),
+)
+async def test_no_tensor_whatever_breaks_the_process(
+    served: Running, datatype: str, shape: list[int], raw: bytes | None
+) -> None:
+    tensor = {"name": "latent", "datatype": datatype, "shape": shape}
+    try:
+        await infer_raw(served, inputs=[tensor], **({} if raw is None else {"raw_input_contents": [raw]}))
+    except grpc.aio.AioRpcError as error:
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, error.details()  # noqa: PT017
