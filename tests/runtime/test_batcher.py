@@ -1,0 +1,255 @@
+"""Laws of admission and batching, with an engine that does as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.admission import Admission, State
+from runtime.batcher import Batcher
+from runtime.deadline import Deadline
+from runtime.engine import EngineThread
+from runtime.errors import DeadlineExceeded, Overloaded
+from runtime.estimate import Estimator
+
+
+class Engine:
+    """Doubles numbers. Waits for `release` first; raises what is in `broken`."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Any]] = []
+        self.release = threading.Event()
+        self.release.set()
+        self.broken: dict[Any, Exception] = {}
+        self.seconds = 0.0
+
+    def run(self, items: Sequence[Any]) -> list[Any]:
+        self.batches.append(list(items))
+        self.release.wait(10)
+        time.sleep(self.seconds)
+        for item in items:
+            if item in self.broken:
+                raise self.broken[item]
+        return [item * 2 for item in items]
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+def batcher(engine: Engine, *, limit: int = 8, max_batch: int = 4, **kwargs: Any) -> Batcher[Any, Any]:
+    admission = Admission("decoder", queue_limit=limit, capacity=max_batch)
+    return Batcher(engine.run, admission=admission, engine=EngineThread(), max_batch=max_batch, **kwargs)
+
+
+async def held(engine: Engine, b: Batcher[Any, Any]) -> asyncio.Task[Any]:
+    """A first item that occupies the engine."""
+    engine.release.clear()
+    first = asyncio.create_task(b.submit(0, key="held"))
+    while not engine.batches:
+        await asyncio.sleep(0.005)
+    return first
+
+
+async def test_what_waits_together_runs_together_up_to_the_limit(engine: Engine) -> None:
+    b = batcher(engine)
+    first = await held(engine, b)
+    tasks = [asyncio.create_task(b.submit(i)) for i in range(1, 7)]
+    await asyncio.sleep(0.01)
+    engine.release.set()
+    outcomes = await asyncio.gather(first, *tasks)
+    assert [o.value for o in outcomes] == [i * 2 for i in range(7)]
+    assert engine.batches == [[0], [1, 2, 3, 4], [5, 6]]
+    assert [o.batch_size for o in outcomes] == [1, 4, 4, 4, 4, 2, 2]
+
+
+async def test_only_items_with_equal_keys_share_a_batch_and_the_oldest_leads(engine: Engine) -> None:
+    b = batcher(engine)
+    first = await held(engine, b)
+    tasks = [asyncio.create_task(b.submit(i, key=i % 2)) for i in range(1, 6)]
+    await asyncio.sleep(0.01)
+    engine.release.set()
+    await asyncio.gather(first, *tasks)
+    assert engine.batches[1:] == [[1, 3, 5], [2, 4]]
+
+
+async def test_cost_bounds_a_batch(engine: Engine) -> None:
+    b = batcher(engine, max_cost=5)
+    first = await held(engine, b)
+    tasks = [asyncio.create_task(b.submit(i, cost=2)) for i in range(1, 4)] + [asyncio.create_task(b.submit(9, cost=9))]
+    await asyncio.sleep(0.01)
+    engine.release.set()
+    await asyncio.gather(first, *tasks)
+    assert engine.batches[1:] == [[1, 2], [3], [9]], "an item over the bound still runs, alone"
+
+
+async def test_company_is_waited_for_no_longer_than_max_wait(engine: Engine) -> None:
+    b = batcher(engine, max_wait=0.2, max_batch=2)
+    one = asyncio.create_task(b.submit(1))
+    await asyncio.sleep(0.05)
+    two = asyncio.create_task(b.submit(2))
+    assert (await one).batch_size == (await two).batch_size == 2
+    begun = time.monotonic()
+    assert (await b.submit(3)).batch_size == 1
+    assert 0.15 < time.monotonic() - begun < 5
+
+
+async def test_a_full_queue_refuses_at_once_and_never_holds_more(engine: Engine) -> None:
+    b = batcher(engine, limit=3)
+    first = await held(engine, b)
+    results = await asyncio.gather(
+        *(asyncio.wait_for(b.submit(i, deadline=Deadline.after(0.3)), 1) for i in range(10)), return_exceptions=True
+    )
+    assert sum(isinstance(r, Overloaded) for r in results) == 7
+    assert sum(isinstance(r, DeadlineExceeded) for r in results) == 3
+    refused = next(r for r in results if isinstance(r, Overloaded))
+    assert (refused.stage, refused.knob) == ("decoder", "HART_QUEUE_LIMIT")
+    engine.release.set()
+    await first
+    assert b.admission.load == 0
+
+
+async def test_queued_work_whose_time_passed_is_dropped_and_never_run(engine: Engine) -> None:
+    b = batcher(engine)
+    first = await held(engine, b)
+    with pytest.raises(DeadlineExceeded, match="decoder"):
+        await b.submit(7, deadline=Deadline.after(0.05))
+    assert b.admission.queued == 0
+    engine.release.set()
+    await first
+    await asyncio.sleep(0.05)
+    assert engine.batches == [[0]]
+
+
+async def test_work_that_cannot_finish_in_time_is_refused_at_once(engine: Engine) -> None:
+    b = batcher(engine)
+    engine.seconds = 0.2
+    await b.submit(1)
+    begun = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match="are needed"):
+        await b.submit(2, deadline=Deadline.after(0.1))
+    assert time.monotonic() - begun < 0.1
+    assert (await b.submit(3, deadline=Deadline.after(5))).value == 6
+
+
+async def test_cancel_frees_the_slot_at_once_and_disturbs_nobody(engine: Engine) -> None:
+    b = batcher(engine, limit=2)
+    first = await held(engine, b)
+    one, two = (asyncio.create_task(b.submit(i)) for i in (1, 2))
+    await asyncio.sleep(0.01)
+    one.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert b.admission.queued == 1
+    three = asyncio.create_task(b.submit(3))
+    engine.release.set()
+    assert (await two).value == 4
+    assert (await three).value == 6
+    await first
+    assert [i for batch in engine.batches for i in batch] == [0, 2, 3]
+
+
+async def test_cancelling_a_running_item_leaves_its_neighbours_alone(engine: Engine) -> None:
+    b = batcher(engine)
+    first = await held(engine, b)
+    one, two = (asyncio.create_task(b.submit(i)) for i in (1, 2))
+    await asyncio.sleep(0.01)
+    engine.release.set()
+    await first
+    engine.release.clear()
+    await asyncio.sleep(0.05)
+    one.cancel()
+    engine.release.set()
+    assert (await two).value == 4
+    await asyncio.sleep(0.01)
+    assert b.admission.load == 0
+
+
+async def test_one_bad_item_does_not_poison_the_others(engine: Engine) -> None:
+    b = batcher(engine)
+    engine.broken[2] = ValueError("bad")
+    first = await held(engine, b)
+    tasks = [asyncio.create_task(b.submit(i)) for i in (1, 2, 3)]
+    await asyncio.sleep(0.01)
+    engine.release.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [getattr(r, "value", r) for r in (results[0], results[2])] == [2, 6]
+    assert isinstance(results[1], ValueError)
+    await first
+
+
+async def test_a_wrong_number_of_results_is_an_error_not_a_mixup() -> None:
+    admission = Admission("decoder", queue_limit=8, capacity=4)
+    b: Batcher[int, int] = Batcher(
+        lambda items: [1] * (len(items) + 1), admission=admission, engine=EngineThread(), max_batch=4
+    )
+    with pytest.raises(RuntimeError, match="1 items gave 2 results"):
+        await b.submit(1)
+
+
+async def test_a_thousand_random_cancels_leave_nothing_behind(engine: Engine) -> None:
+    b = batcher(engine, limit=64)
+    engine.seconds = 0.0002
+    tasks = []
+    for i in range(1000):
+        tasks.append(asyncio.create_task(b.submit(i)))
+        if i % 3 == 0:
+            tasks[i // 2].cancel()
+        if i % 20 == 0:
+            await asyncio.sleep(0.001)
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    for i, result in enumerate(results):
+        assert isinstance(result, asyncio.CancelledError | Overloaded) or result.value == 2 * i
+    await asyncio.sleep(0.05)
+    assert (b.admission.queued, b.admission.running, b.admission.load) == (0, 0, 0)
+    assert not b._waiting
+
+
+def test_tickets_go_from_queued_to_running_to_done_once() -> None:
+    admission = Admission("ar_generator", queue_limit=2, capacity=4)
+    ticket = admission.admit(2.0)
+    assert (admission.load, admission.queued) == (0.5, 1)
+    admission.start(ticket)
+    assert (admission.queued, admission.running) == (0, 1)
+    with pytest.raises(ValueError, match="running, not queued"):
+        admission.start(ticket)
+    admission.finish(ticket)
+    admission.finish(ticket)
+    assert (admission.load, ticket.state) == (0, State.DONE)
+
+
+def test_the_wait_is_foreseen_from_what_is_queued_and_measured() -> None:
+    admission = Admission("ar_generator", queue_limit=10, capacity=1)
+    admission.observe(1.0, 2.0)
+    admission.start(admission.admit())
+    for _ in range(3):
+        admission.admit()
+    assert admission.estimated_wait() == pytest.approx(8.0, abs=0.1)
+    with pytest.raises(DeadlineExceeded):
+        admission.admit(deadline=Deadline.after(9.5))
+    admission.admit(deadline=Deadline.after(11))
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 100), st.floats(0, 100)), max_size=30), st.floats(0.1, 200))
+def test_an_estimate_never_claims_more_than_was_seen(samples: list[tuple[float, float]], cost: float) -> None:
+    estimator = Estimator()
+    for seen, seconds in samples:
+        estimator.observe(seen, seconds)
+    assert 0 <= estimator.fastest(cost) <= max((s for _, s in samples), default=0.0) + 1e-9
+
+
+def test_a_slow_spell_is_forgotten_so_that_the_door_opens_again() -> None:
+    now = [0.0]
+    estimator = Estimator(memory=60, clock=lambda: now[0])
+    estimator.observe(1, 100.0)
+    assert estimator.fastest(1) == 100.0
+    now[0] = 61
+    assert estimator.fastest(1) == 0.0
