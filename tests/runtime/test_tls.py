@@ -1,0 +1,126 @@
+"""Laws of certificates, over real TLS connections."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from hart.v1 import decoder_pb2_grpc
+
+from runtime import tls
+from runtime.channel import Dialer
+from runtime.discovery.endpoint import Endpoint
+from runtime.discovery.sources import StaticSource
+from runtime.errors import StageUnavailable
+from runtime.pool import Pool
+from runtime.settings import ProcessSettings
+from tests.runtime.certificates import Authority
+from tests.runtime.support import request
+
+
+def secured(files: tuple[str, str, str]) -> ProcessSettings:
+    return ProcessSettings(port=0, tls_cert=files[0], tls_key=files[1], tls_ca=files[2])
+
+
+async def ask(port: int, cert: str = "", key: str = "", ca: str = "") -> bytes:
+    async with Dialer(tls.Files(cert, key, ca)).dial(f"localhost:{port}") as channel:
+        return (await decoder_pb2_grpc.DecoderStub(channel).Decode(request(), timeout=5)).image
+
+
+async def refused(port: int, cert: str = "", key: str = "", ca: str = "") -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await ask(port, cert, key, ca)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_only_a_client_of_the_same_authority_is_served(launch: Any, tmp_path: Path) -> None:
+    authority, stranger = Authority(), Authority("stranger")
+    server = authority.write(tmp_path / "server")
+    running = await launch(secured(server))
+    port, ca = running.app.port, server[2]
+    good = authority.write(tmp_path / "good")
+    assert await ask(port, *good) == b"1.0"
+    await refused(port, ca=ca)  # without a certificate
+    other = stranger.write(tmp_path / "other")
+    await refused(port, other[0], other[1], ca)  # of another authority
+    expired = authority.write(tmp_path / "expired", lasts=-datetime.timedelta(days=1))
+    await refused(port, *expired)
+    await refused(port, good[0], good[1], other[2])  # the client does not know the server's authority
+    async with grpc.aio.insecure_channel(f"localhost:{port}") as plain:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await decoder_pb2_grpc.DecoderStub(plain).Decode(request(), timeout=2)
+    assert await ask(port, *good) == b"1.0"
+
+
+async def test_health_alone_is_served_in_plaintext_on_the_health_port(launch: Any, tmp_path: Path) -> None:
+    running = await launch(secured(Authority().write(tmp_path / "server")))
+    async with grpc.aio.insecure_channel(f"localhost:{running.app.health_port}") as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        answer = await health.Check(health_pb2.HealthCheckRequest(service="hart.v1.Decoder"), timeout=5)
+        assert answer.status == 1
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await decoder_pb2_grpc.DecoderStub(channel).Decode(request(), timeout=5)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_rotation_to_a_new_authority_needs_no_restart(launch: Any, tmp_path: Path) -> None:
+    old, new = Authority(), Authority("new")
+    folder = tmp_path / "server"
+    running = await launch(secured(old.write(folder)))
+    client_old = old.write(tmp_path / "old")
+    assert await ask(running.app.port, *client_old) == b"1.0"
+    new.write(folder)
+    assert await ask(running.app.port, *new.write(tmp_path / "new")) == b"1.0"
+    await refused(running.app.port, *client_old)
+
+
+async def test_half_a_rotation_changes_nothing(launch: Any, tmp_path: Path) -> None:
+    authority = Authority()
+    server = authority.write(tmp_path / "server")
+    running = await launch(secured(server))
+    client = authority.write(tmp_path / "client")
+    Path(server[1]).write_bytes(Path(client[1]).read_bytes())  # a key that does not fit the certificate
+    assert await ask(running.app.port, *client) == b"1.0"
+    Path(server[0]).unlink()
+    assert await ask(running.app.port, *client) == b"1.0"
+
+
+async def test_a_pool_changes_its_channels_on_rotation_without_losing_a_request(launch: Any, tmp_path: Path) -> None:
+    authority = Authority()
+    running = await launch(secured(authority.write(tmp_path / "server")))
+    client = authority.write(tmp_path / "client")
+    source = StaticSource(frozenset({Endpoint(f"localhost:{running.app.port}")}))
+    pool = Pool("decoder", "hart.v1.Decoder", source, dialer=Dialer(tls.Files(*client)))
+    await pool.start()
+    before = pool.replicas[0].channel
+    authority.write(tmp_path / "client")
+    async with asyncio.timeout(10):
+        while pool.replicas[0].channel is before:
+            async with pool.replica() as replica:
+                await decoder_pb2_grpc.DecoderStub(replica.channel).Decode(request(), timeout=5)
+    async with pool.replica() as replica:
+        assert replica.channel is not before
+        await decoder_pb2_grpc.DecoderStub(replica.channel).Decode(request(), timeout=5)
+    Path(client[0]).write_text("no certificate")
+    await asyncio.sleep(1.5)
+    async with pool.replica() as replica:
+        await decoder_pb2_grpc.DecoderStub(replica.channel).Decode(request(), timeout=5)
+    await pool.close()
+
+
+async def test_plaintext_beyond_loopback_wants_an_explicit_choice() -> None:
+    with pytest.raises(ValueError, match="HART_ALLOW_PLAINTEXT"):
+        Dialer().dial("10.0.0.1:50055")
+    with pytest.raises(ValueError, match=r"HART_HOST='0.0.0.0' is not loopback"):
+        ProcessSettings(host="0.0.0.0")
+    await Dialer(allow_plaintext=True).dial("10.0.0.1:50055").close()
+    pool = Pool("decoder", "hart.v1.Decoder", StaticSource(frozenset({Endpoint("10.0.0.1:50055")})))
+    await pool.start(patience=0.2)
+    with pytest.raises(StageUnavailable):
+        pool.replica()
+    await pool.close()
