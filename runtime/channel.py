@@ -9,10 +9,11 @@ from runtime.settings import is_loopback
 
 
 class Dialer:
-    """Makes channels. Without certificate files it speaks plaintext, to loopback only unless `allow_plaintext`."""
+    """Makes channels. Without an authority (`files.ca`) it speaks plaintext, to loopback only unless
+    `allow_plaintext`."""
 
     def __init__(self, files: tls.Files | None = None, *, allow_plaintext: bool = False) -> None:
-        self._files = files if files and files.configured else None
+        self._files = files if files and files.ca else None
         self._allow_plaintext = allow_plaintext
         self._stamp = self._files.stamp() if self._files else ()
 

@@ -20,11 +20,6 @@ class Files(NamedTuple):
     key: str = ""
     ca: str = ""
 
-    @property
-    def configured(self) -> bool:
-        """True when any file is named."""
-        return any(self)
-
     def stamp(self) -> tuple[tuple[int, int, int], ...]:
         """Changes when a file's content is replaced (in place, by rename or, as Kubernetes does, by link)."""
         stamps = []
