@@ -1,0 +1,141 @@
+"""The port under abuse, as a real process: it lives, its memory is bounded, others are served."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import struct
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from hart.v1 import decoder_pb2_grpc
+
+from tests.runtime.support import request
+from tests.runtime.test_process import process
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def literal(name: bytes, value: bytes) -> bytes:
+    """A header field without indexing (RFC 7541, 6.2.2), for lengths under 2^14."""
+
+    def text(data: bytes) -> bytes:
+        if len(data) < 127:
+            return bytes([len(data)]) + data
+        rest = len(data) - 127
+        return bytes([127, (rest & 0x7F) | 0x80, rest >> 7]) + data
+
+    return b"\x00" + text(name) + text(value)
+
+
+HEADERS = (
+    literal(b":method", b"POST")
+    + literal(b":scheme", b"http")
+    + literal(b":path", b"/hart.v1.Decoder/Decode")
+    + literal(b":authority", b"x")
+    + literal(b"content-type", b"application/grpc")
+    + literal(b"te", b"trailers")
+)
+
+
+def memory(pid: int) -> float:
+    """Resident MiB."""
+    fields = Path(f"/proc/{pid}/statm").read_text().split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+async def connect(port: int, data: bytes = b"") -> asyncio.StreamWriter:
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(data)
+    return writer
+
+
+async def noise(port: int) -> list[asyncio.StreamWriter]:
+    rng = random.Random(1)
+    return [await connect(port, (PREFACE if i % 2 else b"") + rng.randbytes(2000)) for i in range(200)]
+
+
+async def idle(port: int) -> list[asyncio.StreamWriter]:
+    half = PREFACE + frame(4, 0, 0, b"")
+    return [await connect(port, half[: i % len(half)]) for i in range(1000)]
+
+
+async def slow_senders(port: int) -> list[asyncio.StreamWriter]:
+    """Calls whose message is announced as 1 MiB and never comes."""
+    begin = PREFACE + frame(4, 0, 0, b"") + frame(1, 4, 1, HEADERS)
+    announced = frame(0, 0, 1, b"\0" + struct.pack(">I", 2**20) + b"x")
+    return [await connect(port, begin + announced) for _ in range(300)]
+
+
+async def header_floods(port: int) -> list[asyncio.StreamWriter]:
+    """Headers far over the limit, and CONTINUATION frames without end."""
+    big = b"".join(literal(b"x-%d" % i, b"y" * 8000) for i in range(2))
+    writers = []
+    for i in range(50):
+        endless = frame(1, 0, 1, HEADERS + big[:8000]) + frame(9, 0, 1, b"\0" * 16000) * 40
+        whole = frame(1, 4, 1, HEADERS) + frame(1, 4, 3, big)
+        writers.append(await connect(port, PREFACE + frame(4, 0, 0, b"") + (endless if i % 2 else whole)))
+    return writers
+
+
+async def floods_of_resets(port: int) -> list[asyncio.StreamWriter]:
+    """Calls opened and reset at once (CVE-2023-44487)."""
+    begin = PREFACE + frame(4, 0, 0, b"")
+    storm = b"".join(frame(1, 4, s, HEADERS) + frame(3, 0, s, struct.pack(">I", 8)) for s in range(1, 2001, 2))
+    return [await connect(port, begin + storm) for _ in range(10)]
+
+
+async def settings_floods(port: int) -> list[asyncio.StreamWriter]:
+    begin = PREFACE + frame(4, 0, 0, b"")
+    return [await connect(port, begin + frame(6, 0, 0, b"12345678") * 5000) for _ in range(20)]
+
+
+ATTACKS: list[Any] = [noise, idle, slow_senders, header_floods, floods_of_resets, settings_floods]
+
+
+async def test_abuse_of_the_port_is_survived_with_bounded_memory_while_others_are_served() -> None:
+    async with process() as running:
+        port = (await running.logged("ready"))["port"]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = decoder_pb2_grpc.DecoderStub(channel)
+            assert (await stub.Decode(request(), timeout=10)).image == b"1.0"
+            before = memory(running.child.pid)
+            for attack in ATTACKS:
+                writers = await attack(port)
+                answers = [await stub.Decode(request(), timeout=10) for _ in range(5)]
+                assert [a.image for a in answers] == [b"1.0"] * 5, attack.__name__
+                assert running.child.returncode is None, attack.__name__
+                assert memory(running.child.pid) - before < 200, attack.__name__
+                for writer in writers:
+                    writer.transport.abort()
+            async with asyncio.timeout(10):
+                while len(os.listdir(f"/proc/{running.child.pid}/fd")) > 100:
+                    await asyncio.sleep(0.1)
+
+
+async def test_messages_of_every_length_and_kind_are_answered() -> None:
+    rng = random.Random(2)
+    async with process() as running:
+        port = (await running.logged("ready"))["port"]
+        async with grpc.aio.insecure_channel(
+            f"127.0.0.1:{port}", options=[("grpc.max_send_message_length", -1)]
+        ) as channel:
+            decode = channel.unary_unary("/hart.v1.Decoder/Decode")
+            deep = b""
+            for _ in range(200):  # groups within groups
+                deep = b"\x0b" + deep + b"\x0c"
+            for data in [rng.randbytes(rng.randrange(200)) for _ in range(200)] + [deep, b"\0" * 10**6]:
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await decode(data, timeout=10)
+                assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, caught.value.details()
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await decode(b"\0" * (100 * 2**20), timeout=30)
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert (await decoder_pb2_grpc.DecoderStub(channel).Decode(request(), timeout=10)).image == b"1.0"
