@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,6 +137,25 @@ class GeneratorEngine:
         except Exception as error:
             latents = [error] if len(pictures) == 1 else self._each_alone(pictures)
         return Step(latents, started_ns, time.perf_counter() - started)
+
+    def advance_on(
+        self,
+        pictures: Sequence[tuple[State, Wish]],
+        further: Callable[[int], bool],
+        report: Callable[[int, Step], object],
+    ) -> None:
+        """Draws scale after scale, as long as none fails and `further` agrees to the next scale.
+
+        `report` hears of each scale drawn. Staying on this thread saves a change of threads per scale and way.
+        """
+        while True:
+            scale = pictures[0][0].scale
+            step = self.advance(pictures)
+            report(scale, step)
+            if any(isinstance(latent, BaseException) for latent in step.latents):
+                return
+            if scale + 1 == self.scales or not further(scale + 1):
+                return
 
     def _each_alone(self, pictures: Sequence[tuple[State, Wish]]) -> list[Array | BaseException | None]:
         """After a batch failed. Nothing was lost: a state changes only when its scale is drawn, and its slot's keys are

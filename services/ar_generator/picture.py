@@ -56,6 +56,8 @@ class Picture:
     """When it got its slot or its last scale (monotonic seconds)."""
     share: float = 0.0
     """Seconds of the engine that it has had: its part of each batch."""
+    error: BaseException | None = None
+    """What the engine failed with."""
     times: list[ScaleTime] = field(default_factory=list)
     news: asyncio.Queue[Event | BaseException] = field(default_factory=asyncio.Queue)
     """At most two entries per scale: it needs no bound of its own."""

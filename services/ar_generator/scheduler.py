@@ -4,7 +4,7 @@ The oldest picture leads, and whoever stands at its scale comes along, as many a
 scales are bound by launches or by reading weights: they are wide, and a batch costs hardly more than one picture. At
 large ones a picture keeps the device busy alone; company there would delay it and gain nothing. So newcomers gather at
 scale 0 while an older picture is finished, and then go through the small scales together. Lest they stand still for
-long meanwhile, one that has waited longer than `patience` at a wide scale leads in between, though never twice in a row.
+long meanwhile, one that has waited longer than `patience` at a wide scale leads once in between.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import AsyncGenerator
 
@@ -51,6 +52,7 @@ class Scheduler:
         self._running: list[Picture] = []
         self._arrived = asyncio.Event()
         self._cut_in = False
+        self._to_decide = threading.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def draw(self, wish: Wish, deadline: Deadline) -> AsyncGenerator[tuple[Picture, Event], None]:
@@ -86,10 +88,11 @@ class Scheduler:
         if picture in self._waiting:
             self._waiting.remove(picture)
             self.admission.finish(picture.ticket)
-        self._arrived.set()
+        self._to_decide.set()
 
     def _wake(self) -> None:
         self._arrived.set()
+        self._to_decide.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._serve(), name="scheduler")
 
@@ -111,14 +114,16 @@ class Scheduler:
         if not self._waiting and not self._running:
             self._arrived.clear()
             await self._arrived.wait()
+        self._to_decide.clear()
 
     def _drop_the_lost(self) -> None:
         """Ends pictures whose caller has gone, or which can no longer be finished in time."""
-        for picture in [p for p in [*self._running, *self._waiting] if p.abandoned or self._is_late(p)]:
+        for picture in [p for p in [*self._running, *self._waiting] if p.abandoned or self._is_late(p, p.scale)]:
             self._end(picture, None if picture.abandoned else self._out_of_time(picture))
 
-    def _is_late(self, picture: Picture) -> bool:
-        return picture.ticket.deadline.remaining() <= self.pace.remaining(picture.scale)
+    def _is_late(self, picture: Picture, scale: int) -> bool:
+        """Whether time does not suffice for the scales from this one on."""
+        return picture.ticket.deadline.remaining() <= self.pace.remaining(scale)
 
     async def _give_slots(self) -> None:
         """The slots that are free go to those who have waited longest."""
@@ -150,18 +155,35 @@ class Scheduler:
         return min(standing, key=lambda p: p.moved_at, default=None)
 
     async def _advance(self, batch: list[Picture]) -> None:
-        scale = batch[0].scale
-        step = await self._thread.run(self._engine.advance, [(p.state, p.wish) for p in batch if p.state])
+        """Scale after scale, until there may be something else to choose."""
+        loop, widths = asyncio.get_running_loop(), self._engine.widths
+        alone = len(batch) == len(self._running)
+
+        def further(scale: int) -> bool:  # on the engine's thread, as is the next one
+            return alone and len(batch) <= widths[scale] and not self._to_decide.is_set()
+
+        def report(scale: int, step: Step) -> None:
+            loop.call_soon_threadsafe(self._account, batch, scale, step)
+
+        await self._thread.run(self._engine.advance_on, [(p.state, p.wish) for p in batch if p.state], further, report)
+        for picture in batch:
+            if picture.error is not None or picture.scale == self._engine.scales:
+                self._end(picture, picture.error)
+
+    def _account(self, batch: list[Picture], scale: int, step: Step) -> None:
+        """Tells callers, metrics and estimates of a scale that was drawn; the engine may be at the next one already."""
+        self.pace.observe_scale(scale, len(batch), step.seconds)
         self._measure(batch, scale, step)
         for picture, latent in zip(batch, step.latents, strict=True):
             picture.note(scale, step)
             if isinstance(latent, BaseException):
-                self._end(picture, latent)
+                picture.error = latent
                 continue
             picture.tell(ScaleDone(scale, latent))
-            if picture.scale == self._engine.scales:
+            if scale == self._engine.scales - 1:
                 self.admission.observe(1.0, picture.share)
-                self._end(picture)
+            elif self._is_late(picture, scale + 1):
+                self._to_decide.set()
 
     def _end(self, picture: Picture, error: BaseException | None = None) -> None:
         """Frees the picture's place, wherever it stands."""
@@ -183,7 +205,6 @@ class Scheduler:
         return DeadlineExceeded(self.admission.stage, f"time does not suffice at scale {picture.scale}")
 
     def _measure(self, batch: list[Picture], scale: int, step: Step) -> None:
-        self.pace.observe_scale(scale, len(batch), step.seconds)
         self._metrics.scale_seconds.record(step.seconds, scale=str(scale))
         self._metrics.compute_seconds.record(step.seconds)
         self._metrics.batch_size.record(len(batch))
