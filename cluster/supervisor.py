@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,12 @@ def _start(plan: Plan) -> psutil.Process:
             stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file,
         )  # fmt: skip
     process = psutil.Process(started.pid)
-    record = {"pid": started.pid, "created": process.create_time(), "plan": _fingerprint(plan)}
+    record = {
+        "pid": started.pid,
+        "created": process.create_time(),
+        "plan": _fingerprint(plan),
+        "replicas": dict(plan.replicas),
+    }
     (folder / "cluster.json").write_text(json.dumps(record))
     return process
 
@@ -156,7 +162,8 @@ def show(plan: Plan) -> None:
     if _manager(plan) is None and not plan.answers():
         print("nothing runs; `make up` starts it")
         return
-    for process in plan.processes:
+    running = replace(plan, replicas={**plan.replicas, **_recorded(plan).get("replicas", {})})
+    for process in running.processes:
         state = "ready" if process.ready() else "not ready"
         print(f"{process.name:<16} 127.0.0.1:{process.port}  {state}")
 

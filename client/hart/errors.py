@@ -41,9 +41,9 @@ class InvalidRequest(HartError):
 
 
 class PromptUnsafe(HartError):
-    """The prompt violates a policy: `policy` names it, `policy_version` says by which version."""
+    """The prompt violates `policies`, by their names; `policy_version` says in which version."""
 
-    policy: str = ""
+    policies: tuple[str, ...] = ()
     policy_version: str = ""
 
 
@@ -115,6 +115,9 @@ def from_rpc(error: Any, request_id: str = "") -> HartError:
 
 
 def _fill(typed: HartError, details: Mapping[str, Any]) -> None:
+    reason = details.get("google.rpc.ErrorInfo")
+    if isinstance(typed, PromptUnsafe):
+        typed.policies = tuple(filter(None, reason.metadata["policies"].split(","))) if reason else ()
     retry = details.get("google.rpc.RetryInfo")
     if retry is not None and isinstance(typed, Overloaded | Unavailable):
         typed.retry_after = retry.retry_delay.ToTimedelta().total_seconds()

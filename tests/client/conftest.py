@@ -230,10 +230,10 @@ FAILURES: dict[str, tuple[Failure, str, dict[str, Any], int]] = {
         Failure(
             grpc.StatusCode.INVALID_ARGUMENT,
             "unsafe",
-            (_info("PROMPT_UNSAFE", policy="harassment", policy_version="p1"),),
+            (_info("PROMPT_UNSAFE", policies="harassment,hate_speech", policy_version="p1"),),
         ),
         "PromptUnsafe",
-        {"policy": "harassment", "policy_version": "p1"},
+        {"policies": ("harassment", "hate_speech"), "policy_version": "p1"},
         3,
     ),
     "overload": (

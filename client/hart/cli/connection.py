@@ -110,7 +110,7 @@ def exit_code(error: Exception) -> int:
 
 def tell(error: Any, as_json: bool = False) -> None:
     """Print an error of the client with everything it knows, the request's id for a harmless repeat included."""
-    facts = {name: value for name, value in vars(error).items() if name != "code" and value not in (None, "", {})}
+    facts = {name: value for name, value in vars(error).items() if name != "code" and value not in (None, "", {}, ())}
     if as_json:
         print(json.dumps({"error": {"kind": type(error).__name__, "code": error.code.name, **facts}}))
     screen = console()
@@ -120,4 +120,5 @@ def tell(error: Any, as_json: bool = False) -> None:
             for field, why in value.items():
                 screen.print(f"  [bold]{escape(field)}[/]: {escape(why)}")
         elif name != "message":
+            value = ", ".join(value) if isinstance(value, tuple) else value
             screen.print(f"  [dim]{name}[/] {escape(str(value))}")

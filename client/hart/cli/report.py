@@ -94,6 +94,6 @@ def print_hints(screen: Console, report: images_pb2.Report) -> None:
     for notice in report.notices:
         screen.print(f"[yellow]note:[/] {escape(notice.text)}")
         if notice.code == images_pb2.NOTICE_CODE_PROMPT_UNFAMILIAR:
-            if notice.words:
+            if not all(word in notice.text for word in notice.words):
                 screen.print(f"  words this checkpoint was not trained on: {escape(', '.join(notice.words))}")
             screen.print("  `hart describe` lists prompts that it knows")

@@ -47,7 +47,8 @@ def print_waterfall(screen: Console, answer: dict[str, Any], scales: bool = True
     width = max(20, min(80, screen.width - 48))
     screen.print(
         f"[bold]{escape(answer.get('request_id', ''))}[/]  trace {answer.get('trace_id') or '-'}  "
-        f"wall {wall * 1000:.1f} ms, of it the gateway {timings['gateway_seconds'] * 1000:.1f} ms"
+        f"wall {wall * 1000:.1f} ms, of it the gateway {timings['gateway_seconds'] * 1000:.1f} ms",
+        soft_wrap=True,
     )
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("call", "queue", "compute", "all"):
