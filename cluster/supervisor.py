@@ -60,8 +60,6 @@ def _watcher(process: Process, plan: Plan, logs: Path) -> dict[str, Any]:
         "graceful_timeout": GRACE_SECONDS,
         "max_retry": -1,
         "stop_children": True,
-        # The door opens and closes first: what is in work then still finds its stages.
-        "priority": int(process.name == "gateway"),
     }
 
 
