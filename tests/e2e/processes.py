@@ -1,0 +1,197 @@
+"""Real processes of the cluster on free ports of this machine, for tests and benchmarks. Knows no test."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SERVICES = {
+    "safety": "Safety",
+    "text_encoder": "TextEncoder",
+    "ar_generator": "ArGenerator",
+    "decoder": "Decoder",
+    "gateway": "Images",
+}
+STAGES = tuple(SERVICES)[:4]
+START_SECONDS = 120.0
+"""Four imports of torch on two busy cores."""
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Process:
+    """One process of the cluster; its log is a file in `folder`."""
+
+    name: str
+    """The stage's, or "gateway"."""
+    folder: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Variables without the prefix HART_, in lower case."""
+    port: int = 0
+    metrics_port: int = 0
+
+    def start(self) -> Process:
+        """Start it and return at once."""
+        self.port, self.metrics_port = self.port or free_port(), self.metrics_port or free_port()
+        module = "gateway" if self.name == "gateway" else f"services.{self.name}"
+        own = {"port": str(self.port), "metrics_port": str(self.metrics_port), **self.settings}
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("HART_")}
+        environment |= {f"HART_{name.upper()}": value for name, value in own.items()}
+        environment.setdefault("OMP_NUM_THREADS", "1")
+        self.log = self.folder / f"{self.name}-{self.port}.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", module], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log,
+            )  # fmt: skip
+        return self
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def service(self) -> str:
+        """The full name of its gRPC service."""
+        return f"hart.v1.{SERVICES[self.name]}"
+
+    def ready(self) -> bool:
+        """Whether its health says that it serves."""
+        with grpc.insecure_channel(self.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            try:
+                request = health_pb2.HealthCheckRequest(service=self.service)
+                answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=2)
+            except grpc.RpcError:
+                return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def await_ready(self, seconds: float = START_SECONDS) -> Process:
+        """Return when it is ready. Raises RuntimeError with the end of its log."""
+        end = time.monotonic() + seconds
+        while not self.ready():
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"{self.name} is not ready (exit code {self.process.poll()}):\n{self.tail()}")
+            time.sleep(0.05)
+        return self
+
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self.process.poll() is None
+
+    def tail(self, lines: int = 20) -> str:
+        """The end of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """Its log."""
+        found = []
+        for line in self.log.read_text(errors="replace").splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                found.append({"message": line})
+        return found
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, seconds: float = 15.0) -> int:
+        """SIGTERM, and its exit code; a process that does not end is killed."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+
+@dataclass
+class Cluster:
+    """The four stages and a gateway."""
+
+    folder: Path
+    stages: dict[str, list[Process]]
+    gateway: Process
+
+    @property
+    def endpoint(self) -> str:
+        """Where callers go."""
+        return self.gateway.address
+
+    def processes(self) -> list[Process]:
+        """All of them."""
+        return [*(p for replicas in self.stages.values() for p in replicas), self.gateway]
+
+    def where(self) -> dict[str, str]:
+        """The settings that tell a gateway where the stages are."""
+        return {stage: ",".join(p.address for p in replicas) for stage, replicas in self.stages.items()}
+
+    @contextmanager
+    def another_gateway(self, **settings: str) -> Iterator[Process]:
+        """One more gateway before the same stages."""
+        process = Process("gateway", self.folder, {**self.where(), **settings}).start()
+        try:
+            yield process.await_ready(30)
+        finally:
+            process.stop()
+
+
+@contextmanager
+def running_cluster(
+    folder: Path,
+    checkpoint: Path,
+    replicas: Mapping[str, int] | None = None,
+    settings: Mapping[str, Mapping[str, str]] | None = None,
+) -> Iterator[Cluster]:
+    """A whole cluster, ready. `settings`: by process name."""
+    counts, chosen = dict(replicas or {}), dict(settings or {})
+    stages = {
+        stage: [
+            Process(stage, folder, {"checkpoint": str(checkpoint), **chosen.get(stage, {})})
+            for _ in range(counts.get(stage, 1))
+        ]
+        for stage in STAGES
+    }
+    cluster = Cluster(folder, stages, Process("gateway", folder))
+    started: list[Process] = []
+    try:
+        for process in cluster.processes()[:-1]:
+            started.append(process.start())
+        cluster.gateway.settings = {**cluster.where(), **chosen.get("gateway", {})}
+        for process in started:
+            process.await_ready()
+        started.append(cluster.gateway.start())
+        cluster.gateway.await_ready()
+        yield cluster
+    finally:
+        for process in started:
+            if process.alive():
+                process.process.terminate()
+        for process in started:
+            try:
+                process.process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()

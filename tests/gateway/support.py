@@ -1,0 +1,209 @@
+"""Four fake stages and a real gateway on real sockets in this process. Knows no torch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import numpy as np
+from hart.v1 import (
+    ar_generator_pb2,
+    ar_generator_pb2_grpc,
+    decoder_pb2,
+    decoder_pb2_grpc,
+    images_pb2_grpc,
+    safety_pb2,
+    safety_pb2_grpc,
+    stage_pb2,
+    stage_pb2_grpc,
+    text_encoder_pb2,
+    text_encoder_pb2_grpc,
+)
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from gateway.assembly import build
+from gateway.config import STAGES, GatewaySettings
+from runtime import tensors
+from runtime.server import App
+from runtime.settings import ProcessSettings
+from runtime.telemetry import Telemetry
+
+SCALES = (1, 2, 4)
+PNG = b"\x89PNG\r\n\x1a\n a picture"
+Hook = Callable[[Any], Awaitable[None]]
+
+
+def latent(value: float) -> Any:
+    return tensors.from_numpy(np.full((2, 4, 4), value, np.float32))
+
+
+@dataclass
+class FakeStage(
+    safety_pb2_grpc.SafetyServicer,
+    text_encoder_pb2_grpc.TextEncoderServicer,
+    ar_generator_pb2_grpc.ArGeneratorServicer,
+    decoder_pb2_grpc.DecoderServicer,
+    stage_pb2_grpc.StageServicer,
+):
+    """One replica of one stage. `before` is awaited before each answer, `at_scale` before each scale's event."""
+
+    stage: str
+    verdict: safety_pb2.Verdict = field(
+        default_factory=lambda: safety_pb2.Verdict(action=safety_pb2.SAFETY_ACTION_ALLOW, policy_version="p1")
+    )
+    before: Hook | None = None
+    at_scale: Callable[[Any, int], Awaitable[None]] | None = None
+    load: float = 0.0
+    received: list[Any] = field(default_factory=list)
+    cancelled: int = 0
+    left: list[float] = field(default_factory=list)
+    port: int = 0
+
+    async def _enter(self, request: Any, context: Any) -> None:
+        self.received.append(request)
+        self.left.append(context.time_remaining())
+        try:
+            if self.before:
+                await self.before(request)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+    @property
+    def model(self) -> stage_pb2.ModelIdentity:
+        return stage_pb2.ModelIdentity(name="tiny", digest=f"digest of {self.stage}")
+
+    async def Check(self, request: Any, context: Any) -> Any:
+        await self._enter(request, context)
+        return safety_pb2.CheckResponse(verdict=self.verdict, model=self.model, timing=timing())
+
+    async def Encode(self, request: Any, context: Any) -> Any:
+        await self._enter(request, context)
+        return text_encoder_pb2.EncodeResponse(
+            context=tensors.from_numpy(np.zeros((3, 2), np.float32)),
+            mask=tensors.from_numpy(np.array([True, True, False])),
+            positions=tensors.from_numpy(np.array([0, 1, 1], np.int64)),
+            prompt_tokens=2,
+            prompt_truncated="long" in request.prompt,
+            unfamiliar_words=[w for w in request.prompt.split() if w.startswith("zy")],
+            model=self.model,
+            timing=timing(),
+        )
+
+    async def Generate(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        await self._enter(request, context)
+        event = ar_generator_pb2.GenerateLatentEvent
+        yield event(admitted=ar_generator_pb2.Admitted(scales=len(SCALES)))
+        try:
+            for scale, side in enumerate(SCALES):
+                if self.at_scale:
+                    await self.at_scale(request, scale)
+                progress = ar_generator_pb2.LatentProgress(scale=scale, side=side, scales=len(SCALES))
+                if request.preview_every and (scale + 1) % request.preview_every == 0:
+                    progress.latent.CopyFrom(latent(scale))
+                yield event(progress=progress)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        result = ar_generator_pb2.LatentResult(latent=latent(request.seed % 97), model=self.model, timing=timing())
+        yield event(result=result)
+
+    async def Decode(self, request: Any, context: Any) -> Any:
+        await self._enter(request, context)
+        side = request.side if request.HasField("side") else 64
+        return decoder_pb2.DecodeResponse(
+            image=PNG + request.latent.data[:4],
+            format=request.encoding.format,
+            width=side,
+            height=side,
+            model=self.model,
+            timing=timing(),
+        )
+
+    async def Describe(self, request: Any, context: Any) -> Any:
+        return stage_pb2.StageDescribeResponse(
+            stage=self.stage,
+            model=self.model,
+            ready=True,
+            load=stage_pb2.StageLoad(load=self.load),
+            shape=stage_pb2.ModelShape(scales=SCALES, width=64, height=64)
+            if self.stage in ("ar_generator", "decoder")
+            else stage_pb2.ModelShape(context_tokens=3, context_width=2),
+            policies=["harm"] if self.stage == "safety" else [],
+            policy_version="p1" if self.stage == "safety" else "",
+            example_prompts=["a red heart"] if self.stage == "text_encoder" else [],
+        )
+
+
+def timing() -> stage_pb2.Timing:
+    return stage_pb2.Timing(queue_seconds=0.0001, compute_seconds=0.0002, total_seconds=0.0004, batch_size=1)
+
+
+REGISTER: dict[str, Any] = {
+    "safety": safety_pb2_grpc.add_SafetyServicer_to_server,
+    "text_encoder": text_encoder_pb2_grpc.add_TextEncoderServicer_to_server,
+    "ar_generator": ar_generator_pb2_grpc.add_ArGeneratorServicer_to_server,
+    "decoder": decoder_pb2_grpc.add_DecoderServicer_to_server,
+}
+
+
+@dataclass
+class Front:
+    """A gateway and what stands behind it."""
+
+    app: App
+    stages: dict[str, list[FakeStage]]
+    apps: dict[int, App]
+    channel: grpc.aio.Channel
+    spans: InMemorySpanExporter
+
+    @property
+    def stub(self) -> Any:
+        return images_pb2_grpc.ImagesStub(self.channel)
+
+    def stage(self, name: str) -> FakeStage:
+        """The only replica, or the first."""
+        return self.stages[name][0]
+
+    async def end(self, fake: FakeStage) -> None:
+        """Let a replica die."""
+        await self.apps.pop(fake.port).stop()
+
+
+@asynccontextmanager
+async def front(replicas: dict[str, int] | None = None, **settings: Any) -> AsyncIterator[Front]:
+    """A running gateway before fake stages, `replicas` of each (1)."""
+    stages = {stage: [FakeStage(stage) for _ in range((replicas or {}).get(stage, 1))] for stage in STAGES}
+    apps = dict(await asyncio.gather(*(_serve(fake) for fakes in stages.values() for fake in fakes)))
+    where = {stage: ",".join(f"127.0.0.1:{fake.port}" for fake in fakes) for stage, fakes in stages.items()}
+    spans = InMemorySpanExporter()
+    chosen = GatewaySettings.load(**{"port": 0, **where, **settings})
+    app = App(chosen, "gateway", Telemetry("gateway", span_exporter=spans))
+    build(app, chosen)
+    await app.start()
+    channel = grpc.aio.insecure_channel(f"127.0.0.1:{app.port}")
+    try:
+        yield Front(app, stages, apps, channel, spans)
+    finally:
+        await channel.close()
+        await asyncio.gather(app.stop(), *(running.stop() for running in apps.values()))
+
+
+async def _serve(fake: FakeStage) -> tuple[int, App]:
+    app = App(ProcessSettings(port=0), fake.stage, Telemetry(fake.stage))
+    app.add(REGISTER[fake.stage], fake)
+    app.add(stage_pb2_grpc.add_StageServicer_to_server, fake)
+    await app.start()
+    fake.port = app.port
+    return app.port, app
+
+
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Return when the condition holds. Raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.005)

@@ -1,0 +1,145 @@
+"""Who may call: API keys and JWTs, seen from a client."""
+
+import asyncio
+import json
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import grpc
+import jwt
+import pytest
+from hart.v1 import images_pb2
+
+from gateway.auth import ApiKeys
+from tests.gateway.support import Front, front, until
+
+ISSUER = "https://issuer.example"
+
+
+async def status_code(running: Front, token: str | None, method: str = "Describe") -> grpc.StatusCode:
+    metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
+    message = {"Describe": images_pb2.DescribeRequest(), "Generate": images_pb2.GenerateRequest(prompt="a")}[method]
+    try:
+        await getattr(running.stub, method)(message, metadata=metadata)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+@contextmanager
+def issuer(keys: list[Any]):
+    """A server of JWKS; `keys` may change while it runs. Yields its URL and the list of requests' times."""
+    asked: list[float] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(time.monotonic())
+            body = json.dumps({"keys": [jwk(name, key) for name, key in keys]}).encode()
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/jwks", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def jwk(name: str, key: Any) -> dict[str, Any]:
+    public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key()))
+    return {**public, "kid": name, "use": "sig", "alg": "RS256"}
+
+
+def token(key: Any, kid: str = "k1", **claims: Any) -> str:
+    body = {"iss": ISSUER, "sub": "someone", "exp": time.time() + 60, "scope": "draw look", **claims}
+    body = {name: value for name, value in body.items() if value is not None}
+    return jwt.encode(body, key, "RS256", headers={"kid": kid})
+
+
+async def test_without_keys_everybody_may_call():
+    async with front() as running:
+        assert await status_code(running, None) is grpc.StatusCode.OK
+
+
+async def test_only_a_known_api_key_may_call():
+    async with front(api_keys="alice=secret-1,bob=secret-2") as running:
+        for method in ("Describe", "Generate"):
+            for good in ("secret-1", "secret-2"):
+                assert await status_code(running, good, method) is grpc.StatusCode.OK
+            for bad in (None, "", "secret-3", "alice", "alice=secret-1", "x" * 9000, "a.b.c"):
+                assert await status_code(running, bad, method) is grpc.StatusCode.UNAUTHENTICATED
+        assert not running.stage("safety").received[2:]
+
+
+async def test_keys_of_a_file_count_as_soon_as_it_changes(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("# callers\nalice=secret-1\n")
+    async with front(api_keys_file=str(file)) as running:
+        assert await status_code(running, "secret-1") is grpc.StatusCode.OK
+        file.write_text("bob=secret-22\n")
+        assert await status_code(running, "secret-22") is grpc.StatusCode.OK
+        assert await status_code(running, "secret-1") is grpc.StatusCode.UNAUTHENTICATED
+        file.unlink()
+        assert await status_code(running, "secret-22") is grpc.StatusCode.OK
+
+
+def test_a_broken_list_of_keys_is_refused_without_telling_the_key():
+    with pytest.raises(ValueError, match="HART_API_KEYS: entry 1 is not name=key") as caught:
+        ApiKeys("secret", "")
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_valid_jwt_may_call_and_others_may_not(signing_keys):
+    key, stranger = signing_keys
+    with issuer([("k1", key)]) as (url, asked):
+        async with front(jwt_jwks_url=url, jwt_issuer=ISSUER, jwt_audience="hart", jwt_scope="draw") as running:
+            assert await status_code(running, token(key, aud="hart")) is grpc.StatusCode.OK
+            for bad in (
+                token(stranger, aud="hart"),
+                token(key, aud="hart", exp=time.time() - 60),
+                token(key, aud="hart", exp=None),
+                token(key, aud="other"),
+                token(key, aud="hart", iss="https://other.example"),
+                token(key, aud="hart", sub=None),
+                token(key, kid="k2", aud="hart"),
+                jwt.encode({"iss": ISSUER, "sub": "x", "aud": "hart", "exp": time.time() + 60}, "s" * 40, "HS256"),
+                token(key, aud="hart")[:-4] + "AAAA",
+                "a.b.c",
+            ):
+                assert await status_code(running, bad) is grpc.StatusCode.UNAUTHENTICATED
+            assert await status_code(running, token(key, aud="hart", scope="look")) is grpc.StatusCode.PERMISSION_DENIED
+        assert len(asked) == 1, "unknown keys must not make the gateway ask the issuer again and again"
+
+
+async def test_an_issuer_that_was_never_reached_is_unavailable_and_lets_nobody_in(signing_keys):
+    settings = {"jwt_jwks_url": "http://127.0.0.1:9/jwks", "jwt_issuer": ISSUER}
+    async with front(**settings) as running:
+        assert await status_code(running, token(signing_keys[0])) is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_one_callers_limits_do_not_touch_another():
+    async with front(api_keys="alice=a,bob=b", caller_concurrency=1) as running:
+        gate = asyncio.Event()
+
+        async def hold(_: Any) -> None:
+            await gate.wait()
+
+        running.stage("safety").before = hold
+        message = images_pb2.GenerateRequest(prompt="a")
+        held = asyncio.ensure_future(running.stub.Generate(message, metadata=(("authorization", "Bearer a"),)))
+        await until(lambda: running.stage("safety").received)
+        assert await status_code(running, "a", "Generate") is grpc.StatusCode.RESOURCE_EXHAUSTED
+        running.stage("safety").before = None
+        assert await status_code(running, "b", "Generate") is grpc.StatusCode.OK
+        gate.set()
+        await held
+        assert await status_code(running, "a", "Generate") is grpc.StatusCode.OK

@@ -1,0 +1,72 @@
+"""The external scaler, asked by a gRPC client of KEDA's published contract."""
+
+import asyncio
+from typing import Any
+
+import grpc
+import pytest
+from hart.v1 import images_pb2
+
+from gateway.keda import externalscaler_pb2, externalscaler_pb2_grpc
+from tests.gateway.support import Front, front
+
+
+def stub(running: Front) -> Any:
+    return externalscaler_pb2_grpc.ExternalScalerStub(running.channel)
+
+
+def scaled_object(**metadata: str) -> externalscaler_pb2.ScaledObjectRef:
+    return externalscaler_pb2.ScaledObjectRef(name="x", namespace="y", scalerMetadata=metadata)
+
+
+async def test_an_idle_stage_is_inactive_and_a_request_pushes_it_active_at_once():
+    async with front(scaler_active_seconds=0.3) as running:
+        scaler = stub(running)
+        reference = scaled_object(stage="ar_generator")
+        assert not (await scaler.IsActive(reference)).result
+        states = scaler.StreamIsActive(reference)
+        assert not (await states.read()).result
+        await running.stub.Generate(images_pb2.GenerateRequest(prompt="a"))
+        assert (await asyncio.wait_for(states.read(), 1)).result
+        assert not (await asyncio.wait_for(states.read(), 5)).result
+        states.cancel()
+
+
+async def test_a_request_to_a_stage_without_replicas_makes_it_active():
+    async with front() as running:
+        await running.end(running.stage("ar_generator"))
+        with pytest.raises(grpc.aio.AioRpcError):
+            await running.stub.Generate(images_pb2.GenerateRequest(prompt="a"))
+        assert (await stub(running).IsActive(scaled_object(stage="ar_generator"))).result
+
+
+async def test_the_metric_is_the_load_summed_over_the_replicas():
+    async with front(replicas={"decoder": 2}, describe_seconds=0.05, scaler_target_load=0.5) as running:
+        for fake, load in zip(running.stages["decoder"], (1.5, 0.75), strict=True):
+            fake.load = load
+        await asyncio.sleep(0.3)
+        scaler, reference = stub(running), scaled_object(stage="decoder")
+        spec = (await scaler.GetMetricSpec(reference)).metricSpecs[0]
+        assert (spec.metricName, spec.targetSizeFloat) == ("hart_load_decoder", 0.5)
+        request = externalscaler_pb2.GetMetricsRequest(scaledObjectRef=reference, metricName=spec.metricName)
+        value = (await scaler.GetMetrics(request)).metricValues[0]
+        assert value.metricValueFloat == pytest.approx(2.25)
+        assert (await scaler.IsActive(reference)).result
+
+
+async def test_a_trigger_may_set_its_own_target():
+    async with front() as running:
+        answer = await stub(running).GetMetricSpec(scaled_object(stage="safety", targetLoad="2"))
+        assert answer.metricSpecs[0].targetSizeFloat == 2
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{}, {"stage": "gateway"}, {"stage": "safety", "targetLoad": "nan"}, {"stage": "safety", "targetLoad": "-1"}],
+)
+async def test_wrong_metadata_is_refused_by_name(metadata):
+    async with front() as running:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub(running).GetMetricSpec(scaled_object(**metadata))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "scalerMetadata[" in caught.value.details()
