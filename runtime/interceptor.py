@@ -1,6 +1,8 @@
 """What surrounds every call: trace, metrics, gate, guards, parsing, errors. Knows no service.
 
-Handlers get raw bytes from gRPC and are parsed here, because grpc.aio answers UNKNOWN to bytes that do not parse.
+Every method is taken from gRPC as a stream of raw bytes, also where it has one request. So a guard refuses before the
+message has come, a sender that is too slow is sent away, and bytes that do not parse are INVALID_ARGUMENT (grpc.aio by
+itself waits for the whole message first, for ever, and answers UNKNOWN).
 """
 
 from __future__ import annotations
@@ -47,10 +49,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler of a server.
 
     `gate(method)` may refuse (draining, not ready); `guards` surround the call in order (authentication, limits) and
-    refuse by raising. `background` names services whose calls do not count as work when draining.
+    refuse by raising. A message may take `patience` seconds to come. `background` names services whose calls do not
+    count as work when draining.
     """
 
-    def __init__(self, telemetry: Telemetry, gate: Gate) -> None:
+    def __init__(self, telemetry: Telemetry, gate: Gate, patience: float) -> None:
+        self._patience = patience
         self._telemetry = telemetry
         self._gate = gate
         self.background: set[str] = set()
@@ -70,7 +74,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return handler
         method = _text(handler_call_details.method).strip("/")
         surround = self._plain if method.startswith(_PLAIN) else self._observed
-        return _wrap(handler, method, surround)
+        return _wrap(handler, method, surround, self._patience)
 
     async def _plain(self, method: str, context: Any, work: Callable[[], Awaitable[Any]]) -> Any:
         try:
@@ -154,7 +158,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 Surround = Callable[[str, Any, Callable[[], Awaitable[Any]]], Awaitable[Any]]
 
 
-def _wrap(handler: Any, method: str, surround: Surround) -> Handler:
+def _wrap(handler: Any, method: str, surround: Surround, patience: float) -> Handler:
     deserialize = handler.request_deserializer or (lambda data: data)
     strict = method.startswith(_STRICT)
 
@@ -168,20 +172,24 @@ def _wrap(handler: Any, method: str, surround: Surround) -> Handler:
         async for data in stream:
             yield parse(data)
 
+    async def read(stream: AsyncIterator[bytes]) -> Any:
+        if handler.request_streaming:
+            return parse_all(stream)
+        return parse(await _receive(stream, patience))
+
     behaviour: Any = next(
         b for b in (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream) if b
     )
-    request = parse_all if handler.request_streaming else parse
 
     async def one(raw: Any, context: Any) -> Any:
         async def work() -> Any:
-            return await behaviour(request(raw), context)
+            return await behaviour(await read(raw), context)
 
         return await surround(method, context, work)
 
     async def many(raw: Any, context: Any) -> None:
         async def work() -> None:
-            answers = behaviour(request(raw), context)
+            answers = behaviour(await read(raw), context)
             if not hasattr(answers, "__aiter__"):
                 await answers
                 return
@@ -191,14 +199,18 @@ def _wrap(handler: Any, method: str, surround: Surround) -> Handler:
 
         await surround(method, context, work)
 
-    make = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }[handler.request_streaming, handler.response_streaming]
-    wrapped: Any = many if handler.response_streaming else one
-    return make(wrapped, None, handler.response_serializer)
+    if handler.response_streaming:
+        return grpc.stream_stream_rpc_method_handler(many, None, handler.response_serializer)
+    return grpc.stream_unary_rpc_method_handler(one, None, handler.response_serializer)
+
+
+async def _receive(stream: AsyncIterator[bytes], patience: float) -> bytes:
+    try:
+        return await asyncio.wait_for(anext(stream), patience)
+    except StopAsyncIteration:
+        raise errors.InvalidRequest.field("", "the call carried no message") from None
+    except TimeoutError:
+        raise errors.DeadlineExceeded("receiving", f"the message did not come within {patience} s") from None
 
 
 async def _abort(context: Any, error: errors.HartError) -> NoReturn:

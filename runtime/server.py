@@ -54,7 +54,7 @@ class App:
         self._warm_ups: list[Callable[[], object]] = []
         self._starts: list[Callable[[], Awaitable[object]]] = []
         self._stops: list[Callable[[], Awaitable[object]]] = []
-        self._interceptor = CallInterceptor(telemetry, self._gate)
+        self._interceptor = CallInterceptor(telemetry, self._gate, settings.receive_seconds)
         self._server = grpc.aio.server(
             interceptors=[self._interceptor],
             options=server_options(settings),

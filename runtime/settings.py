@@ -99,6 +99,8 @@ class ProcessSettings(Settings):
     """After SIGTERM: how long running work may take to finish. At least the longest deadline."""
     max_message_bytes: int = Field(default=64 * 2**20, ge=1024)
     """The largest message taken from a caller."""
+    receive_seconds: float = Field(default=30.0, gt=0)
+    """How long a request's message may take to arrive after its call has begun."""
     max_metadata_bytes: int = Field(default=16 * 2**10, ge=1024)
     """The most header bytes of a call."""
     max_concurrent_calls: int = Field(default=2000, ge=1)

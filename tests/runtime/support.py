@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -166,3 +166,10 @@ class Proxy:
             writer.write(data)
             await writer.drain()
         writer.close()
+
+
+async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait for what will come, however slow the machine."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)

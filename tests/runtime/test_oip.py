@@ -21,7 +21,7 @@ from runtime import errors
 from runtime.deadline import Deadline
 from runtime.oip import codec
 from runtime.oip.client import OipClient
-from tests.runtime.support import Running
+from tests.runtime.support import Running, until
 
 
 def latent(array: np.ndarray, datatype: str = "FP32", name: str = "latent", module: Any = triton) -> Any:
@@ -168,8 +168,7 @@ async def test_an_abandoned_stream_stops_its_model(served: Running) -> None:
     async for _ in stream:
         break
     await stream.aclose()
-    await asyncio.sleep(0.2)
-    assert served.app._interceptor.working == 0
+    await until(lambda: served.app._interceptor.working == 0)
 
 
 async def test_an_open_stream_does_not_hold_up_draining(served: Running) -> None:

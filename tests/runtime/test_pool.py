@@ -16,7 +16,7 @@ from runtime.errors import StageUnavailable
 from runtime.pool import Pool
 from runtime.replica import Replica
 from runtime.retry import RetryBudget
-from tests.runtime.support import Proxy, request
+from tests.runtime.support import Proxy, request, until
 
 SERVICE = "hart.v1.Decoder"
 
@@ -46,12 +46,6 @@ async def decode_anywhere(pool: Pool) -> bytes:
         except StageUnavailable:
             continue
     raise AssertionError("three attempts failed")
-
-
-async def until(condition: Any, seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 async def test_work_goes_where_least_is_outstanding(launch: Any) -> None:

@@ -19,7 +19,7 @@ from runtime import errors, status
 from runtime.interceptor import Call
 from runtime.settings import ProcessSettings
 from runtime.tensors import from_numpy
-from tests.runtime.support import request
+from tests.runtime.support import request, until
 
 
 async def refusal(call: Any) -> tuple[grpc.StatusCode, status_pb2.Status, str]:
@@ -135,9 +135,9 @@ async def test_a_watcher_that_leaves_does_not_silence_the_others(served: Any) ->
     stays, leaves = health.Watch(asked), health.Watch(asked)
     assert (await stays.read()).status == (await leaves.read()).status == 1
     leaves.cancel()
-    await asyncio.sleep(0.05)
+    await until(lambda: served.app.health._watchers == 1)
     served.app.health.set("hart.v1.Decoder", False)
-    assert (await asyncio.wait_for(stays.read(), 2)).status == 2
+    assert (await asyncio.wait_for(stays.read(), 20)).status == 2
     stays.cancel()
 
 
@@ -151,9 +151,11 @@ async def test_reflection_lists_what_is_served(served: Any) -> None:
 
 async def test_busy_is_not_unready_and_a_full_queue_answers_at_once(served: Any) -> None:
     served.engine.release.clear()
-    calls = [served.stub.Decode(request(), timeout=10) for _ in range(1 + 4)]
-    await asyncio.sleep(0.2)
-    code, proto, _ = await refusal(asyncio.wait_for(asyncio.ensure_future(_once(served)), 1))
+    calls = [served.stub.Decode(request(), timeout=30)]
+    await until(lambda: served.engine.batches)
+    calls += [served.stub.Decode(request(), timeout=30) for _ in range(4)]
+    await until(lambda: served.batcher.admission.queued == 4)
+    code, proto, _ = await refusal(served.stub.Decode(request(), timeout=10))
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     info = detail(proto, error_details_pb2.ErrorInfo)
     assert (info.metadata["stage"], info.metadata["knob"]) == ("decoder", "HART_QUEUE_LIMIT")
@@ -163,10 +165,6 @@ async def test_busy_is_not_unready_and_a_full_queue_answers_at_once(served: Any)
     assert answer.status == 1
     served.engine.release.set()
     assert [(await c).image for c in calls] == [b"1.0"] * 5
-
-
-async def _once(served: Any) -> Any:
-    return await served.stub.Decode(request(), timeout=10)
 
 
 async def test_a_message_over_the_limit_is_refused_and_the_process_lives(launch: Any) -> None:
@@ -191,7 +189,8 @@ async def test_a_guard_refuses_before_the_message_is_read(launch: Any) -> None:
         yield
 
     running = await launch(before_start=lambda app: app.guard(guard))
-    code, _, text = await refusal(send_raw(running.channel, b"\xff\xff"))
+    silent = running.channel.stream_unary("/hart.v1.Decoder/Decode")(timeout=5)
+    code, _, text = await refusal(silent)
     assert code is grpc.StatusCode.UNAUTHENTICATED
     assert text == "no valid API key"
     answer = await running.stub.Decode(request(), metadata=(("authorization", "Bearer right"),))
@@ -200,16 +199,26 @@ async def test_a_guard_refuses_before_the_message_is_read(launch: Any) -> None:
     assert (await health.Check(health_pb2.HealthCheckRequest())).status == 1, "health wants no key"
 
 
+async def test_a_sender_that_is_too_slow_is_sent_away(launch: Any) -> None:
+    running = await launch(ProcessSettings(port=0, receive_seconds=0.2))
+    silent = running.channel.stream_unary("/hart.v1.Decoder/Decode")(timeout=10)
+    code, _, text = await refusal(silent)
+    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "receiving" in text
+    empty = running.channel.stream_unary("/hart.v1.Decoder/Decode")(iter(()))
+    code, _, _ = await refusal(empty)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_a_caller_that_goes_away_frees_its_queue_slot(served: Any) -> None:
     served.engine.release.clear()
     first = served.stub.Decode(request())
+    await until(lambda: served.engine.batches)
     waiting = [served.stub.Decode(request()) for _ in range(4)]
-    await asyncio.sleep(0.2)
-    assert served.batcher.admission.queued == 4
+    await until(lambda: served.batcher.admission.queued == 4)
     waiting[0].cancel()
     waiting[1].cancel()
-    await asyncio.sleep(0.2)
-    assert served.batcher.admission.queued == 2
+    await until(lambda: served.batcher.admission.queued == 2)
     served.engine.release.set()
     assert [(await c).image for c in (first, waiting[2], waiting[3])] == [b"1.0"] * 3
     assert served.batcher.admission.load == 0
@@ -219,9 +228,9 @@ async def test_a_caller_that_goes_away_frees_its_queue_slot(served: Any) -> None
 async def test_drain_finishes_what_runs_refuses_what_is_new_and_says_not_serving(served: Any) -> None:
     served.engine.release.clear()
     running = served.stub.Decode(request())
-    await asyncio.sleep(0.1)
+    await until(lambda: served.engine.batches)
     drained = asyncio.create_task(served.app.drain(10))
-    await asyncio.sleep(0.05)
+    await until(served.app.draining.is_set)
     code, proto, _ = await refusal(served.stub.Decode(request()))
     assert code is grpc.StatusCode.UNAVAILABLE
     assert detail(proto, error_details_pb2.RetryInfo)

@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from runtime import logs, tracing
 from runtime.telemetry import Telemetry
-from tests.runtime.support import Running, request
+from tests.runtime.support import Running, request, until
 
 ALL_FAMILIES = {
     "hart_requests", "hart_request_seconds", "hart_queue_depth", "hart_queue_limit", "hart_queue_seconds",
@@ -81,11 +81,11 @@ async def test_one_trace_crosses_the_hop_with_queue_batch_and_compute(served: Ru
         for _ in range(3):
             with caller.tracing.call("hart.v1.Decoder/Decode", "decoder") as (_, metadata):
                 calls.append(served.stub.Decode(request(), metadata=metadata))
-        await asyncio.sleep(0.1)
+        await until(lambda: served.batcher.admission.queued == 2)
         served.engine.release.set()
         for call in calls:
             await call
-    await asyncio.sleep(0.05)
+    await until(lambda: len(served.spans.get_finished_spans()) == 12)
     spans = served.spans.get_finished_spans()
     trace_id = root.get_span_context().trace_id
     assert {s.context.trace_id for s in spans} == {trace_id}
@@ -107,7 +107,7 @@ async def test_errors_are_kept_at_any_ratio_and_the_rest_is_not(launch: Any) -> 
     running.engine.fail[3.0] = RuntimeError("broken")
     with pytest.raises(grpc.aio.AioRpcError):
         await running.stub.Decode(request(3.0))
-    await asyncio.sleep(0.05)
+    await until(running.spans.get_finished_spans)
     kept = by_name(running.spans)
     assert set(kept) == {"hart.v1.Decoder/Decode", "queue", "batch", "compute"}
     root = kept["hart.v1.Decoder/Decode"]
@@ -132,13 +132,13 @@ async def test_calls_are_counted_by_code_with_shed_and_cancelled(launch: Any) ->
     running = await launch(queue_limit=1)
     running.engine.release.clear()
     busy = running.stub.Decode(request())
-    await asyncio.sleep(0.1)
+    await until(lambda: running.engine.batches)
     gone = running.stub.Decode(request())
-    await asyncio.sleep(0.1)
+    await until(lambda: running.batcher.admission.queued == 1)
     with pytest.raises(grpc.aio.AioRpcError):
         await running.stub.Decode(request())
     gone.cancel()
-    await asyncio.sleep(0.1)
+    await until(lambda: running.batcher.admission.queued == 0)
     running.engine.release.set()
     await busy
     families = await asyncio.to_thread(scrape, running.app.metrics_port)
