@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from model.errors import CheckpointError
 
@@ -84,6 +85,7 @@ class SafetyClassifier:
             raise CheckpointError(
                 f"{folder}: no safety model here (config.json is missing); expected ShieldGemma's format"
             )
+        disable_progress_bar()  # nobody watches a log for it
         try:
             network: Any = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=dtype, attn_implementation="eager", local_files_only=True

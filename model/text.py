@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, DynamicCache
+from transformers.utils.logging import disable_progress_bar
 
 from model.errors import CheckpointError
 from model.generation import Conditioning
@@ -54,6 +55,7 @@ class TextEncoder:
             raise CheckpointError(
                 f"{folder}: no text model here (config.json is missing); expected transformers' format"
             )
+        disable_progress_bar()  # nobody watches a log for it
         try:
             network = AutoModel.from_pretrained(
                 folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True

@@ -1,8 +1,16 @@
 """What the tests of all stages share."""
 
 import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import pytest_asyncio
+
+from tests.services.support import assemblies, serving
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny tensors, and neighbours on the machine
 
@@ -11,3 +19,34 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny 
 def folder(tiny_checkpoint: object) -> str:
     """The tiny checkpoint as a setting."""
     return str(tiny_checkpoint)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stages(folder: str) -> AsyncIterator[SimpleNamespace]:
+    """All four stages with their usual settings, one after another by name."""
+    async with AsyncExitStack() as stack:
+        started = {}
+        for name, (build, settings) in assemblies().items():
+            chosen = settings(checkpoint=folder, port=0)
+            started[name] = await stack.enter_async_context(serving(name, build, chosen))
+        yield SimpleNamespace(**started)
+
+
+@pytest.fixture(scope="session")
+def pipeline(folder: str) -> Any:
+    """The same model in one process."""
+    from model.pipeline import Pipeline
+
+    return Pipeline.load(folder)
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody listens on, with its metrics port."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            with suppress(OSError):
+                second.bind(("127.0.0.1", port + 1000))
+                return port

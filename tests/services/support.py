@@ -10,10 +10,49 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from runtime.server import App
 from runtime.telemetry import Telemetry
+
+
+def assemblies() -> dict[str, tuple[Callable[[App, Any], None], Any]]:
+    """What builds each stage, and its settings."""
+    from services.ar_generator import assembly as ar_generator
+    from services.decoder import assembly as decoder
+    from services.safety import assembly as safety
+    from services.text_encoder import assembly as text_encoder
+
+    return {
+        "safety": (safety.build, safety.SafetySettings),
+        "text_encoder": (text_encoder.build, text_encoder.TextEncoderSettings),
+        "ar_generator": (ar_generator.build, ar_generator.ArGeneratorSettings),
+        "decoder": (decoder.build, decoder.DecoderSettings),
+    }
+
+
+async def refusal(call: Any) -> tuple[str, set[str]]:
+    """The status code that a call ends with, and the fields that its BadRequest names."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await _ended(call)
+    status = rpc_status.from_call(caught.value)
+    fields = set()
+    for detail in status.details if status else ():
+        bad = error_details_pb2.BadRequest()
+        if detail.Unpack(bad):
+            fields |= {violation.field for violation in bad.field_violations}
+    return caught.value.code().name, fields
+
+
+async def _ended(call: Any) -> None:
+    if not hasattr(call, "__aiter__"):
+        await call
+        return
+    async for _ in call:
+        pass
 
 
 @dataclass

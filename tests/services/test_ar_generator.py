@@ -1,0 +1,229 @@
+"""Laws of the generator stage, over real sockets with a tiny model."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import torch
+from hart.v1 import ar_generator_pb2, ar_generator_pb2_grpc, stage_pb2, stage_pb2_grpc, tensor_pb2
+
+from model.generation import Settings
+from model.noise import SeededNoise
+from runtime import tensors
+from runtime.settings import SettingsError
+from services.ar_generator.assembly import build
+from services.ar_generator.config import ArGeneratorSettings
+from services.ar_generator.engine import GeneratorEngine
+from tests.services.support import refusal, serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+SCALES = 4
+PROMPTS = ("a red heart", "a blue house", "a green tree")
+
+
+def request(pipeline: Any, prompt: str = "a red heart", **fields: Any) -> ar_generator_pb2.GenerateLatentRequest:
+    conditioning = pipeline.text_encoder.encode([prompt]).conditioning
+    for name in ("context", "mask", "positions"):
+        fields.setdefault(name, tensors.from_numpy(getattr(conditioning, name)[0].numpy()))
+    return ar_generator_pb2.GenerateLatentRequest(**fields)
+
+
+def generate(stage: Any, asked: ar_generator_pb2.GenerateLatentRequest, **options: Any) -> Any:
+    return ar_generator_pb2_grpc.ArGeneratorStub(stage.channel).Generate(asked, **options)
+
+
+async def events_of(stage: Any, asked: ar_generator_pb2.GenerateLatentRequest) -> list[Any]:
+    return [event async for event in generate(stage, asked)]
+
+
+async def latent_of(stage: Any, asked: ar_generator_pb2.GenerateLatentRequest) -> np.ndarray[Any, Any]:
+    events = await events_of(stage, asked)
+    return tensors.to_numpy(events[-1].result.latent, "latent")
+
+
+def own_latent(pipeline: Any, prompt: str, seed: int, settings: Settings) -> np.ndarray[Any, Any]:
+    generator = pipeline.generator
+    conditioning = pipeline.text_encoder.encode([prompt]).conditioning[0]
+    state = generator.begin(conditioning, SeededNoise(seed), settings)
+    while state.scale < generator.scales:
+        generator.advance([state])
+    generator.release(state)
+    latent: np.ndarray[Any, Any] = state.latent.numpy()
+    return latent
+
+
+async def test_events_come_in_order_and_previews_with_every_nth_scale(stages: SimpleNamespace, pipeline: Any) -> None:
+    events = await events_of(stages.ar_generator, request(pipeline, preview_every=2))
+    assert [event.WhichOneof("event") for event in events] == ["admitted", *["progress"] * SCALES, "result"]
+    assert events[0].admitted.scales == SCALES
+    progress = [event.progress for event in events[1:-1]]
+    assert [(one.scale, one.side, one.scales) for one in progress] == [(0, 1, 4), (1, 2, 4), (2, 3, 4), (3, 4, 4)]
+    assert [one.HasField("latent") for one in progress] == [False, True, False, True]
+    assert progress[-1].latent == events[-1].result.latent
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+@pytest.mark.parametrize("top_p", [0.0, 0.5])
+async def test_the_latent_is_that_of_the_model_in_one_process(
+    stages: SimpleNamespace, pipeline: Any, smooth: bool, top_p: float
+) -> None:
+    asked = request(pipeline, seed=2**64 - 1, guidance=3.0, smooth=smooth, top_p=top_p)
+    latent = await latent_of(stages.ar_generator, asked)
+    own = own_latent(pipeline, "a red heart", 2**64 - 1, Settings(3.0, smooth, top_p))
+    np.testing.assert_array_equal(latent, own)
+
+
+async def test_absent_settings_are_the_defaults(stages: SimpleNamespace, pipeline: Any) -> None:
+    latent = await latent_of(stages.ar_generator, request(pipeline, seed=3))
+    np.testing.assert_array_equal(latent, own_latent(pipeline, "a red heart", 3, Settings()))
+
+
+async def test_strangers_in_a_batch_do_not_change_a_picture(stages: SimpleNamespace, pipeline: Any) -> None:
+    prompts = [PROMPTS[i % 3] for i in range(8)]
+    asked = [request(pipeline, prompt, seed=i, smooth=False) for i, prompt in enumerate(prompts)]
+    streams = await asyncio.gather(*(events_of(stages.ar_generator, one) for one in asked))
+    assert max(events[-1].result.timing.batch_size for events in streams) > 1
+    for i, (prompt, events) in enumerate(zip(prompts, streams, strict=True)):
+        own = own_latent(pipeline, prompt, i, Settings(smooth=False))
+        np.testing.assert_allclose(tensors.to_numpy(events[-1].result.latent, "latent"), own, atol=1e-3)
+
+
+async def test_timings_of_the_scales_add_up(stages: SimpleNamespace, pipeline: Any) -> None:
+    timing = (await events_of(stages.ar_generator, request(pipeline)))[-1].result.timing
+    assert [one.scale for one in timing.scales] == [0, 1, 2, 3]
+    assert math.isclose(sum(one.seconds for one in timing.scales), timing.compute_seconds)
+    assert math.isclose(timing.queue_seconds + timing.compute_seconds, timing.total_seconds)
+    starts = [one.start_seconds for one in timing.scales]
+    assert starts == sorted(starts)
+    assert await stages.ar_generator.metric('hart_scale_seconds_count{scale="3"') >= 1
+
+
+async def test_each_scale_is_a_span_below_the_calls_own(stages: SimpleNamespace, pipeline: Any) -> None:
+    stages.ar_generator.spans.clear()
+    await events_of(stages.ar_generator, request(pipeline))
+    for _ in range(100):
+        spans = stages.ar_generator.spans.get_finished_spans()
+        servers = [span for span in spans if span.name == "hart.v1.ArGenerator/Generate"]
+        if servers:
+            break
+        await asyncio.sleep(0.01)
+    children = [span for span in spans if span.parent and span.parent.span_id == servers[0].context.span_id]
+    assert {span.name for span in children} == {"queue", "batch", "compute"}
+    assert [span.attributes["hart.scale"] for span in children if span.name == "batch"] == [0, 1, 2, 3]
+
+
+async def test_a_caller_that_goes_away_leaves_nothing_behind(folder: str, pipeline: Any) -> None:
+    settings = ArGeneratorSettings(checkpoint=folder, port=0, slots=2)
+    async with serving("ar_generator", build, settings) as stage:
+        stub = stage_pb2_grpc.StageStub(stage.channel)
+        for i in range(30):
+            call = generate(stage, request(pipeline, seed=i))
+            for _ in range(i % 5):
+                await call.read()
+            call.cancel()
+        for _ in range(500):
+            load = (await stub.Describe(stage_pb2.StageDescribeRequest())).load
+            if not load.queued and not load.running:
+                break
+            await asyncio.sleep(0.01)
+        assert (load.queued, load.running) == (0, 0)
+        latent = await latent_of(stage, request(pipeline, seed=3))
+        np.testing.assert_array_equal(latent, own_latent(pipeline, "a red heart", 3, Settings()))
+
+
+async def test_more_callers_than_slots_and_places_are_told_so_at_once(folder: str, pipeline: Any) -> None:
+    settings = ArGeneratorSettings(checkpoint=folder, port=0, slots=1, queue_limit=2)
+    async with serving("ar_generator", build, settings) as stage:
+        calls = [events_of(stage, request(pipeline, seed=i)) for i in range(12)]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        refused = [one for one in results if isinstance(one, grpc.aio.AioRpcError)]
+        assert {one.code() for one in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert len(results) - len(refused) >= 2
+        assert all(one[-1].WhichOneof("event") == "result" for one in results if isinstance(one, list))
+
+
+async def test_a_picture_that_breaks_the_arithmetic_is_refused_and_its_neighbours_are_not(
+    stages: SimpleNamespace, pipeline: Any
+) -> None:
+    huge = tensors.from_numpy(np.full((8, 24), 3e38, np.float32))
+    good = [events_of(stages.ar_generator, request(pipeline, seed=i, smooth=False)) for i in range(3)]
+    bad, *rest = await asyncio.gather(refusal(generate(stages.ar_generator, request(pipeline, context=huge))), *good)
+    assert bad == ("INVALID_ARGUMENT", {"context.data"})
+    for i, events in enumerate(rest):
+        own = own_latent(pipeline, "a red heart", i, Settings(smooth=False))
+        np.testing.assert_allclose(tensors.to_numpy(events[-1].result.latent, "latent"), own, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"guidance": 20.5}, {"guidance"}),
+        ({"guidance": float("nan"), "top_p": -0.1}, {"guidance", "top_p"}),
+        ({"top_p": 1.5}, {"top_p"}),
+        ({"preview_every": 5}, {"preview_every"}),
+        ({"context": tensor_pb2.Tensor()}, {"context.dtype"}),
+        ({"context": tensors.from_numpy(np.zeros((8, 25), np.float32))}, {"context.shape"}),
+        ({"context": tensors.from_numpy(np.full((8, 24), np.inf, np.float32))}, {"context.data"}),
+        ({"mask": tensors.from_numpy(np.zeros(8, bool))}, {"mask.data"}),
+        ({"mask": tensors.from_numpy(np.zeros(7, bool))}, {"mask.shape"}),
+        ({"positions": tensors.from_numpy(np.full(8, 8, np.int64))}, {"positions.data"}),
+        ({"positions": tensors.from_numpy(np.full(8, -2, np.int64))}, {"positions.data"}),
+    ],
+)
+async def test_what_cannot_be_drawn_is_refused_by_name(
+    stages: SimpleNamespace, pipeline: Any, fields: dict[str, Any], named: set[str]
+) -> None:
+    assert await refusal(generate(stages.ar_generator, request(pipeline, **fields))) == ("INVALID_ARGUMENT", named)
+
+
+async def test_time_that_does_not_suffice_ends_the_call_and_the_work(stages: SimpleNamespace, pipeline: Any) -> None:
+    code, _ = await refusal(generate(stages.ar_generator, request(pipeline), timeout=0.001))
+    assert code == "DEADLINE_EXCEEDED"
+
+
+async def test_describe_tells_what_each_scale_costs(stages: SimpleNamespace) -> None:
+    said = await stage_pb2_grpc.StageStub(stages.ar_generator.channel).Describe(stage_pb2.StageDescribeRequest())
+    assert len(said.cost.scale_seconds) == SCALES
+    assert math.isclose(sum(said.cost.scale_seconds), said.cost.request_seconds)
+    assert said.limits.concurrency == 8
+
+
+async def test_slots_follow_from_the_memory_allowed(folder: str) -> None:
+    one = GeneratorEngine(ArGeneratorSettings(checkpoint=folder)).slot_bytes
+    engine = GeneratorEngine(ArGeneratorSettings(checkpoint=folder, slot_memory_bytes=3 * one + 1))
+    assert engine.slots == 3
+    with pytest.raises(SettingsError, match="HART_SLOT_MEMORY_BYTES"):
+        GeneratorEngine(ArGeneratorSettings(checkpoint=folder, slot_memory_bytes=one - 1))
+
+
+async def test_small_scales_are_wide_and_large_ones_narrow(folder: str) -> None:
+    engine = GeneratorEngine(ArGeneratorSettings(checkpoint=folder, batch_tokens=32))
+    assert engine.widths == [4, 4, 1, 1]  # 8 context tokens, then 8, 18 and 32 rows of both branches
+
+
+async def test_a_batch_that_fails_is_tried_picture_by_picture(folder: str) -> None:
+    engine = GeneratorEngine(ArGeneratorSettings(checkpoint=folder, slots=3))
+    engine.load()
+    from services.ar_generator.engine import Wish
+
+    mask = np.ones(8, bool)
+    wish = Wish(np.ones((8, 24), np.float32), mask, mask.cumsum() - 1, 1, Settings(), preview_every=1)
+    states = [engine.begin(wish) for _ in range(3)]
+
+    class Broken(SeededNoise):
+        def draw(self, *args: Any) -> torch.Tensor:
+            raise OSError("no noise")
+
+        key = property(lambda self: self.draw())  # type: ignore[assignment]
+
+    states[1].noise = Broken.__new__(Broken)
+    latents = engine.advance([(state, wish) for state in states]).latents
+    assert isinstance(latents[1], OSError)
+    np.testing.assert_allclose(latents[0], latents[2], atol=1e-5)  # type: ignore[arg-type]
+    assert [state.scale for state in states] == [1, 0, 1]

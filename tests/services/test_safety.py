@@ -1,0 +1,86 @@
+"""Laws of the safety stage, over real sockets."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hart.v1 import safety_pb2, safety_pb2_grpc, stage_pb2, stage_pb2_grpc
+
+from runtime.settings import SettingsError
+from services.safety.assembly import build
+from services.safety.config import SafetySettings
+from services.safety.engine import Judgement, SafetyEngine
+from tests.e2e.checkpoint import OUTRAGEOUS, POLICIES, UNSAFE_PROMPT
+from tests.services.support import refusal, serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+def check(stage: Any, prompt: str) -> Any:
+    return safety_pb2_grpc.SafetyStub(stage.channel).Check(safety_pb2.CheckRequest(prompt=prompt))
+
+
+async def test_a_safe_prompt_is_allowed_and_an_unsafe_one_refused_naming_the_policy(stages: SimpleNamespace) -> None:
+    safe = (await check(stages.safety, "a red heart")).verdict
+    assert (safe.unsafe, safe.action, list(safe.violated)) == (False, safety_pb2.SAFETY_ACTION_ALLOW, [])
+    unsafe = (await check(stages.safety, UNSAFE_PROMPT)).verdict
+    assert (unsafe.unsafe, unsafe.action) == (True, safety_pb2.SAFETY_ACTION_REFUSE)
+    assert list(unsafe.violated) == ["dangerous_content"]
+    assert [score.policy for score in unsafe.scores] == list(POLICIES)
+    assert not unsafe.HasField("replacement_prompt")
+
+
+async def test_every_violated_policy_is_named(stages: SimpleNamespace) -> None:
+    verdict = (await check(stages.safety, f"an {OUTRAGEOUS} idea")).verdict
+    assert set(verdict.violated) == set(POLICIES)
+
+
+async def test_an_operator_may_have_unsafe_prompts_replaced_and_move_the_threshold(folder: str) -> None:
+    settings = SafetySettings(
+        checkpoint=folder, port=0, unsafe_action="replace", replacement_prompt=" A blue bird. ", threshold=0.01
+    )
+    async with serving("safety", build, settings) as stage:
+        verdict = (await check(stage, "a red heart")).verdict  # scores 0.06
+        assert verdict.action == safety_pb2.SAFETY_ACTION_REPLACE
+        assert verdict.replacement_prompt == "A blue bird."
+        assert verdict.policy_version == "tiny-1@0.01"
+        assert verdict.scores[0].threshold == 0.01
+
+
+async def test_verdicts_are_counted_by_policy(stages: SimpleNamespace) -> None:
+    series = 'hart_safety_verdicts_total{policy="harassment",stage="safety",verdict="unsafe"}'
+    before = await stages.safety.metric(series)
+    await check(stages.safety, OUTRAGEOUS)
+    assert await stages.safety.metric(series) == before + 1
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n", "x" * 2001])
+async def test_a_prompt_out_of_bounds_is_refused_by_name(stages: SimpleNamespace, prompt: str) -> None:
+    assert await refusal(check(stages.safety, prompt)) == ("INVALID_ARGUMENT", {"prompt"})
+
+
+async def test_a_score_that_is_no_number_gives_no_verdict(folder: str) -> None:
+    engine = SafetyEngine(SafetySettings(checkpoint=folder))
+    engine._classifier = SimpleNamespace(score=lambda prompts: torch.tensor([[0.1, float("nan")], [0.1, 0.2]]))  # type: ignore[assignment]
+    bad, good = engine.run(["a", "b"])
+    assert isinstance(bad, ArithmeticError)
+    assert isinstance(good, Judgement)
+
+
+async def test_describe_names_policies_and_their_version(stages: SimpleNamespace) -> None:
+    stub = stage_pb2_grpc.StageStub(stages.safety.channel)
+    said = await stub.Describe(stage_pb2.StageDescribeRequest())
+    assert list(said.policies) == list(POLICIES)
+    assert said.policy_version == "tiny-1"
+    assert said.ready
+    assert said.model.name == "tiny"
+    assert len(said.model.digest) == 64
+    assert said.cost.request_seconds > 0
+
+
+async def test_an_unknown_device_is_refused_by_name(folder: str) -> None:
+    with pytest.raises(SettingsError, match="device: 'cuda:9'"):
+        SafetyEngine(SafetySettings(checkpoint=folder, device="cuda:9"))

@@ -1,0 +1,103 @@
+"""A stage that cannot start says why in one line and exits with 2; one that can is ready and ends in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from runtime.process import run
+from runtime.settings import SettingsError
+from services.ar_generator.config import ArGeneratorSettings
+from services.decoder.config import DecoderSettings
+from services.safety.config import SafetySettings
+from services.text_encoder.config import TextEncoderSettings
+from services.text_encoder.engine import TextEncoderEngine
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def start(stage: str, **settings: str) -> subprocess.Popen[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HART_")} | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", f"services.{stage}"],
+        cwd=ROOT,
+        env=environment | {f"HART_{name.upper()}": value for name, value in settings.items()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "stage", "variable", "value"),
+    [
+        (SafetySettings, "safety", "HART_UNSAFE_ACTION", "ignore"),
+        (SafetySettings, "safety", "HART_REPLACEMENT_PROMPT", " "),
+        (TextEncoderSettings, "text_encoder", "HART_CACHE_BYTES", "-1"),
+        (ArGeneratorSettings, "ar_generator", "HART_SLOTS", "0"),
+        (ArGeneratorSettings, "ar_generator", "HART_DTYPE", "float8"),
+        (DecoderSettings, "decoder", "HART_MAX_BATCH", "many"),
+    ],
+)
+def test_a_bad_setting_is_named_with_its_value_and_ends_the_process_with_2(
+    settings: type,
+    stage: str,
+    variable: str,
+    value: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SystemExit) as ended:
+        run(settings, stage, lambda app, settings: None)
+    assert ended.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"{stage}: {variable}={value!r}")
+
+
+def test_a_missing_checkpoint_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    process = start("ar_generator", checkpoint=str(tmp_path / "none"), port="0")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    said = [line for line in errors.splitlines() if not line.startswith("{")]
+    assert len(said) == 1, errors
+    assert said[0].startswith(f"ar_generator: {tmp_path / 'none'}: no such folder")
+
+
+def test_a_checkpoint_with_a_part_missing_cannot_be_loaded_and_says_which(tmp_path: Path, folder: str) -> None:
+    for part in ("llm", "tokenizer"):
+        (tmp_path / part).symlink_to(Path(folder) / part)
+    engine = TextEncoderEngine(TextEncoderSettings(checkpoint=str(tmp_path)))
+    with pytest.raises(SettingsError, match="text_encoder: no text model here"):
+        engine.load()
+
+
+def test_a_stage_becomes_ready_and_ends_in_order_on_sigterm(folder: str, free_port: int) -> None:
+    process = start("decoder", checkpoint=folder, port=str(free_port))
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{free_port}") as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            asked = health_pb2.HealthCheckRequest(service="hart.v1.Decoder")
+            end = time.monotonic() + 120
+            while True:
+                try:
+                    if stub.Check(asked, timeout=5).status == health_pb2.HealthCheckResponse.SERVING:
+                        break
+                except grpc.RpcError:
+                    assert process.poll() is None, process.communicate()
+                assert time.monotonic() < end
+                time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()
