@@ -115,8 +115,12 @@ class Batcher(Generic[T, R]):
             while self._waiting:
                 await self._fill()
                 batch = self._take()
-                if batch:
+                try:
                     await self._execute(batch)
+                except Exception as error:  # ours, not the engine's: nobody may be left waiting for it
+                    log.exception("a batch was lost")
+                    for entry in batch:
+                        _fail(entry, error)
 
     async def _fill(self) -> None:
         """Wait for company for the oldest entry, at most until it is `max_wait` old."""
@@ -157,6 +161,8 @@ class Batcher(Generic[T, R]):
         return batch
 
     async def _execute(self, batch: list[_Entry[T, R]]) -> None:
+        if not batch:
+            return
         begun_ns, begun = time.time_ns(), time.monotonic()
         try:
             results = await self._results(batch)

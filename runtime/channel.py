@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import grpc
 
 from runtime import tls
 from runtime.settings import is_loopback
+
+Stamp = tuple[tuple[int, int, int], ...]
 
 
 class Dialer:
@@ -15,7 +19,7 @@ class Dialer:
     def __init__(self, files: tls.Files | None = None, *, allow_plaintext: bool = False) -> None:
         self._files = files if files and files.ca else None
         self._allow_plaintext = allow_plaintext
-        self._stamp = self._files.stamp() if self._files else ()
+        self._stamp: Stamp = self._files.stamp() if self._files else ()
 
     def dial(self, address: str) -> grpc.aio.Channel:
         """A channel of its own (no connection is shared). Raises ValueError where plaintext would leave the machine."""
@@ -28,16 +32,12 @@ class Dialer:
             )
         return grpc.aio.insecure_channel(address, options=OPTIONS)
 
-    def rotated(self) -> bool:
-        """True once after the certificate files have changed: time for new channels."""
-        if not self._files:
-            return False
-        try:
-            stamp = self._files.stamp()
-        except OSError:  # between removal and replacement
-            return False
-        changed, self._stamp = stamp != self._stamp, stamp
-        return changed
+    def stamp(self) -> Stamp:
+        """Differs after the certificate files have changed: time for new channels."""
+        if self._files:
+            with suppress(OSError):  # between removal and replacement
+                self._stamp = self._files.stamp()
+        return self._stamp
 
 
 def _host(address: str) -> str:

@@ -206,7 +206,8 @@ def _wrap(handler: Any, method: str, surround: Surround, patience: float) -> Han
 
 async def _receive(stream: AsyncIterator[bytes], patience: float) -> bytes:
     try:
-        return await asyncio.wait_for(anext(stream), patience)
+        async with asyncio.timeout(patience):
+            return await anext(stream)
     except StopAsyncIteration:
         raise errors.InvalidRequest.field("", "the call carried no message") from None
     except TimeoutError:

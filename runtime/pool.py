@@ -134,10 +134,12 @@ class Pool:
 
     async def _follow_certificates(self) -> None:
         """New channels when the certificates were rotated. The old ones serve until the new ones are seen to work."""
+        stamp = self._dialer.stamp()
         while True:
             await asyncio.sleep(ROTATION_SECONDS)
-            if not self._dialer.rotated():
+            if stamp == self._dialer.stamp():
                 continue
+            stamp = self._dialer.stamp()
             log.info("certificates were rotated: new channels to %s", self.stage)
             for endpoint in list(self._replicas):
                 self._retire(self._successors.pop(endpoint, None))

@@ -89,6 +89,10 @@ class Replica:
                     self._note_late()
                 self._change(State.FAILED)
                 return
+        except Exception:  # a probe must outlive whatever a channel can raise, or the replica would be lost for good
+            log.exception("probe of %s", self.endpoint)
+            self._change(State.FAILED)
+            return
         self._late = 0
         self._change(State.READY if serving else State.NOT_READY)
 

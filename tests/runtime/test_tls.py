@@ -20,7 +20,7 @@ from runtime.errors import StageUnavailable
 from runtime.pool import Pool
 from runtime.settings import ProcessSettings
 from tests.runtime.certificates import Authority
-from tests.runtime.support import request
+from tests.runtime.support import request, until
 
 
 def secured(files: tuple[str, str, str]) -> ProcessSettings:
@@ -124,3 +124,18 @@ async def test_plaintext_beyond_loopback_wants_an_explicit_choice() -> None:
     with pytest.raises(StageUnavailable):
         pool.replica()
     await pool.close()
+
+
+async def test_pools_that_share_a_dialer_all_notice_a_rotation(launch: Any, tmp_path: Path) -> None:
+    authority = Authority()
+    running = await launch(secured(authority.write(tmp_path / "server")))
+    dialer = Dialer(tls.Files(*authority.write(tmp_path / "client")))
+    source = StaticSource(frozenset({Endpoint(f"localhost:{running.app.port}")}))
+    pools = [Pool("decoder", "hart.v1.Decoder", source, dialer=dialer) for _ in range(3)]
+    for pool in pools:
+        await pool.start()
+    before = [pool.replicas[0] for pool in pools]
+    authority.write(tmp_path / "client")
+    await until(lambda: all(pool.replicas[0] is not old for pool, old in zip(pools, before, strict=True)))
+    for pool in pools:
+        await pool.close()
