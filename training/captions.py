@@ -34,6 +34,13 @@ TEMPLATES = (
     "an icon of {a name}",
     "{a name} on a white background",
     "draw {a name}",
+    "a photo of {a name}",
+    "can you paint {a name}",
+    "create {a name} for me",
+    "the {name}",
+    "a simple {name}",
+    "a cute {name}",
+    "one {name}, nothing else",
 )
 STYLED_TEMPLATES = (
     "{name}, {style}",

@@ -25,30 +25,33 @@ RESERVED_WORDS = 500
 
 @dataclass(frozen=True)
 class Corpus:
-    """Captions of pictures, paraphrases and general words for training; paraphrases with their thing and words kept."""
+    """Sentences to train on, and what is kept to measure with: paraphrases, each with its thing's name, and words."""
 
     training: list[str]
     paraphrases: list[tuple[str, str]]
+    general_words: list[str]
+    """Words without a picture that the training sentences hold."""
     unseen_words: list[str]
+    """Words that they do not hold."""
 
 
-def make_corpus(pictures: Pictures, dictionary: list[str], seed: int = 0, scenes: int = 8000) -> Corpus:
+def make_corpus(pictures: Pictures, dictionary: list[str], seed: int = 0, scenes: int = 2500) -> Corpus:
     """All sentences, without duplicates; `dictionary` is a list of plain English words."""
     rng = np.random.default_rng(seed)
     things = {thing.hexcode: thing for thing in pictures.things}
     sentences = [form for thing in things.values() for form in (plain(thing.name), with_article(plain(thing.name)))]
-    sentences += [captions(thing, rng) for thing in pictures.things for _ in range(2)]
+    sentences += [captions(thing, rng) for thing in pictures.things]
     sentences += [k for t in things.values() for _ in range(4) if (k := keyword_subset(t, rng, held_out=False))]
     sentences += [plain(tag) for thing in things.values() for tag in thing.tags]
     sentences += [plan(pictures, rng).caption for _ in range(scenes)]
     known = set(vocabulary(list(things.values())))
     general = [word for word in dictionary if word not in known]
     unseen = [general[i] for i in rng.permutation(len(general))[:RESERVED_WORDS]]
-    general = sorted(set(general) - set(unseen))
+    general = [word for word in dict.fromkeys(general) if word not in set(unseen)]
     sentences += [f"a {word}" if rng.random() < 0.3 else word for word in general]
     kept = [s for s in dict.fromkeys(sentences) if s]
     paraphrases = [(captions(t, rng, held_out=True), plain(t.name)) for t in things.values() for _ in range(2)]
-    return Corpus(kept, paraphrases, unseen)
+    return Corpus(kept, paraphrases, general, unseen)
 
 
 def vocabulary(things: list[Thing]) -> list[str]:

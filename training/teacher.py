@@ -1,8 +1,9 @@
 """A sentence model as a teacher: text in, unit vectors out, kept on disk; knows nothing of who learns from them."""
 
-import hashlib
+import functools
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from training.packages import CACHE, fetch_teacher
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 WIDTH = 384
+SAVE_EVERY = 16
 
 
 def dictionary(cache: Path = CACHE) -> list[str]:
@@ -22,31 +24,54 @@ def dictionary(cache: Path = CACHE) -> list[str]:
 
 
 def embed(texts: list[str], cache: Path = CACHE, batch: int = 128) -> NDArray[np.float32]:
-    """Unit vectors, float32 (n, 384), of the texts; computed once per list and kept under `cache`."""
-    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
-    kept = cache / f"teacher-{digest}.npy"
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(".partial.npy")
-        np.save(partial, _compute(texts, cache, batch))
-        partial.rename(kept)
-    vectors: NDArray[np.float32] = np.load(kept).astype(np.float32)
-    return vectors
+    """Unit vectors, float32 (n, 384), of the texts; each text is computed once and kept under `cache`."""
+    store = _Store(cache)
+    missing = [text for text in dict.fromkeys(texts) if text not in store.rows]
+    missing.sort(key=len)
+    for start in tqdm(range(0, len(missing), SAVE_EVERY * batch), desc="teacher", disable=not missing):
+        part = missing[start : start + SAVE_EVERY * batch]
+        store.add(part, _compute(part, cache, batch))
+    return store.vectors[[store.rows[text] for text in texts]].astype(np.float32)
+
+
+class _Store:
+    """Texts and their vectors on disk."""
+
+    def __init__(self, cache: Path) -> None:
+        self._path = cache / "teacher.npz"
+        self.rows: dict[str, int] = {}
+        self.vectors = np.zeros((0, WIDTH), np.float16)
+        if self._path.exists():
+            with np.load(self._path) as kept:
+                self.vectors = kept["vectors"]
+                self.rows = {str(text): row for row, text in enumerate(kept["texts"])}
+
+    def add(self, texts: list[str], vectors: NDArray[np.float16]) -> None:
+        self.rows |= {text: len(self.rows) + i for i, text in enumerate(texts)}
+        self.vectors = np.concatenate([self.vectors, vectors])
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._path.with_suffix(".partial.npz")
+        np.savez(partial, texts=np.array(list(self.rows)), vectors=self.vectors)
+        partial.rename(self._path)
+
+
+@functools.cache
+def _load(cache: Path) -> tuple[Any, Any]:
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = fetch_teacher(cache)
+    return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
 
 
 @torch.inference_mode()
 def _compute(texts: list[str], cache: Path, batch: int) -> NDArray[np.float16]:
-    from transformers import AutoModel, AutoTokenizer
-
-    folder = fetch_teacher(cache)
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    tokenizer, model = _load(cache)
     vectors = np.zeros((len(texts), WIDTH), np.float16)
-    order = np.argsort([len(text) for text in texts], kind="stable")
-    for start in tqdm(range(0, len(texts), batch), desc="teacher"):
-        rows = order[start : start + batch]
-        tokens = tokenizer([texts[i] for i in rows], padding=True, truncation=True, max_length=64, return_tensors="pt")
+    for start in range(0, len(texts), batch):
+        part = texts[start : start + batch]
+        tokens = tokenizer(part, padding=True, truncation=True, max_length=64, return_tensors="pt")
         hidden = model(**tokens).last_hidden_state
         mask = tokens["attention_mask"][..., None]
         mean = (hidden * mask).sum(1) / mask.sum(1)
-        vectors[rows] = torch.nn.functional.normalize(mean, dim=-1).numpy()
+        vectors[start : start + batch] = torch.nn.functional.normalize(mean, dim=-1).numpy()
     return vectors

@@ -1,6 +1,6 @@
 """Distils the small text encoder from a sentence model; knows nothing of pictures' pixels.
 
-`python -m training.text` trains a Qwen2 of 4 layers x 256 with its own BPE, so that sentences which mean the same come
+`python -m training.text` trains a Qwen2 of 3 layers x 256 with its own BPE, so that sentences which mean the same come
 to lie together, words without a picture near words with one, and writes it, ready for a bundle, to
 `.cache/training/text_encoder/`. It resumes from `.cache/training/text.pt`; the teacher's vectors are kept on disk.
 
@@ -31,21 +31,23 @@ from training.data import load_pictures
 OUT = Path(".cache/training")
 CONTEXT_TOKENS = 20
 TEMPERATURE = 0.05
+EMBEDDING_RMS = 0.2
 
 
 @dataclass(frozen=True)
 class Settings:
     """How long and how wide to train."""
 
-    steps: int = 1600
-    batch: int = 256
+    steps: int = 600
+    batch: int = 192
     learning_rate: float = 2e-3
     warmup: int = 50
     width: int = 256
-    layers: int = 4
-    mlp: int = 704
-    vocabulary: int = 4096
+    layers: int = 3
+    mlp: int = 512
+    vocabulary: int = 8192
     save_every: int = 100
+    bag_epochs: int = 12
 
 
 class Student(nn.Module):
@@ -121,14 +123,32 @@ def _distance(predicted: Tensor, target: Tensor) -> Tensor:
     return (1 - (predicted * target).sum(-1)).mean() + 0.25 * F.kl_div(got, wanted, reduction="batchmean")
 
 
-def warm_embeddings(tokenizer: PreTrainedTokenizerFast, width: int) -> Tensor:
-    """(vocabulary, width): each entry's text in the teacher's main directions, so that training starts with meaning."""
-    texts = [str(tokenizer.decode([i])).strip() or "." for i in range(len(tokenizer))]
-    vectors = torch.from_numpy(teacher.embed(texts))
-    centred = vectors - vectors.mean(0)
-    _, _, directions = torch.linalg.svd(centred, full_matrices=False)
-    reduced = centred @ directions[:width].T
-    return 0.2 * reduced / reduced.pow(2).mean().sqrt()
+def train_bag(student: Student, encoded: list[list[int]], targets: Tensor, epochs: int, batch: int = 1024) -> None:
+    """Gives the student its first meaning, at little cost: embeddings whose plain mean predicts the teacher's vector.
+
+    What a word means lies in the embeddings for the most part; the layers then only have to learn what order adds.
+    """
+    width = student.network.config.hidden_size
+    bag = nn.EmbeddingBag(student.network.config.vocab_size, width, mode="mean")
+    head = nn.Linear(width, teacher.WIDTH)
+    optimizer = torch.optim.Adam([*bag.parameters(), *head.parameters()], lr=1e-2)
+    total = epochs * (len(encoded) // batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=total, pct_start=0.1)
+    for _ in tqdm(range(epochs), desc="bag of words"):
+        order = torch.randperm(len(encoded))[: len(encoded) // batch * batch]
+        for rows in order.view(-1, batch).tolist():
+            flat = torch.tensor([token for i in rows for token in encoded[i]])
+            starts = torch.tensor([0, *[len(encoded[i]) for i in rows[:-1]]]).cumsum(0)
+            loss = _distance(head(bag(flat, starts)), targets[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    scale = EMBEDDING_RMS / bag.weight.detach().pow(2).mean().sqrt()
+    student.network.embed_tokens.weight.data.copy_(bag.weight.detach() * scale)
+    for mine in student.to_teacher.values():
+        assert isinstance(mine, nn.Linear)  # noqa: S101 - for the type checker
+        mine.weight.data.copy_(head.weight.detach() * mine.weight.std() / head.weight.std())
 
 
 def batches(lengths: NDArray[np.int64], size: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
@@ -142,12 +162,11 @@ def batches(lengths: NDArray[np.int64], size: int, rng: np.random.Generator) -> 
 def train(settings: Settings, corpus: Corpus, out: Path, seed: int = 0) -> tuple[Student, PreTrainedTokenizerFast]:
     """Trains, or goes on from where it stopped; the student is in evaluation mode when it comes back."""
     torch.manual_seed(seed)
-    tokenizer = train_bpe([*corpus.training, SYSTEM_PROMPT], settings.vocabulary)
+    tokenizer = train_bpe([*corpus.training, SYSTEM_PROMPT, *corpus.general_words[:6000] * 4], settings.vocabulary)
     targets = torch.from_numpy(teacher.embed(corpus.training))
     encoded = [ids[:CONTEXT_TOKENS] for ids in tokenizer(corpus.training)["input_ids"]]
     lengths = np.array([len(ids) for ids in encoded])
     student = Student(settings, len(tokenizer), tokenizer(SYSTEM_PROMPT)["input_ids"])
-    student.network.embed_tokens.weight.data.copy_(warm_embeddings(tokenizer, settings.width))
     optimizer = torch.optim.AdamW(student.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     kept, step = out / "text.pt", 0
     if kept.exists():
@@ -155,6 +174,8 @@ def train(settings: Settings, corpus: Corpus, out: Path, seed: int = 0) -> tuple
         student.load_state_dict(state["student"])
         optimizer.load_state_dict(state["optimizer"])
         step = int(state["step"])
+    else:
+        train_bag(student, encoded, targets, settings.bag_epochs)
     epoch_batches: list[NDArray[np.int64]] = []
     rng = np.random.default_rng(seed + step)
     progress = tqdm(range(step, settings.steps), initial=step, total=settings.steps, desc="text encoder")

@@ -10,29 +10,39 @@ from model.text import TextEncoder
 from training import teacher
 from training.corpus import Corpus
 
+SAMPLE = 600
+
 
 def measure(folder: Path, context_tokens: int, corpus: Corpus) -> dict[str, float]:
     """Figures of the exported encoder as the generator sees it (all slots, pads included), beside the teacher's own.
 
     `paraphrase_*`: share of held-out paraphrases whose nearest thing name is the right one.
-    `unseen_word_top10`: for words never trained on, how often the nearest name is among the teacher's ten nearest.
+    `general_word_top10`: for words without a picture, how often the nearest name is among the teacher's ten nearest.
+    `unseen_word_top10`: the same for words that no training sentence held.
     `context_rms`: root mean square of the context, about 1 when well scaled.
     """
     encoder = TextEncoder.load(folder, context_tokens)
     names = sorted({name for _, name in corpus.paraphrases})
-    prompts, wanted = [p for p, _ in corpus.paraphrases], [names.index(name) for _, name in corpus.paraphrases]
+    sample = corpus.paraphrases[:: max(1, len(corpus.paraphrases) // SAMPLE)]
+    prompts, wanted = [prompt for prompt, _ in sample], [names.index(name) for _, name in sample]
     own_names, own_prompts = _summary(encoder, names), _summary(encoder, prompts)
     teacher_names, teacher_prompts = (torch.from_numpy(teacher.embed(texts)) for texts in (names, prompts))
     truth = torch.tensor(wanted)
-    nearest = (_summary(encoder, corpus.unseen_words) @ own_names.T).argmax(1)
-    best = (torch.from_numpy(teacher.embed(corpus.unseen_words)) @ teacher_names.T).topk(10).indices
+    general = corpus.general_words[:: max(1, len(corpus.general_words) // SAMPLE)]
     context = encoder.encode(names[:200]).conditioning.context
     return {
         "paraphrase_own": float(((own_prompts @ own_names.T).argmax(1) == truth).float().mean()),
         "paraphrase_teacher": float(((teacher_prompts @ teacher_names.T).argmax(1) == truth).float().mean()),
-        "unseen_word_top10": float((best == nearest[:, None]).any(1).float().mean()),
+        "general_word_top10": _agreement(encoder, general, own_names, teacher_names),
+        "unseen_word_top10": _agreement(encoder, corpus.unseen_words, own_names, teacher_names),
         "context_rms": float(context.pow(2).mean().sqrt()),
     }
+
+
+def _agreement(encoder: TextEncoder, words: list[str], own_names: Tensor, teacher_names: Tensor) -> float:
+    nearest = (_summary(encoder, words) @ own_names.T).argmax(1)
+    best = (torch.from_numpy(teacher.embed(words)) @ teacher_names.T).topk(10).indices
+    return float((best == nearest[:, None]).any(1).float().mean())
 
 
 def _summary(encoder: TextEncoder, texts: list[str]) -> Tensor:

@@ -1,0 +1,130 @@
+"""Laws of words and scenes: functions of the seed, evaluation apart from training, pixels where the caption says."""
+
+import numpy as np
+import pytest
+
+from training.captions import (
+    HELD_OUT_TEMPLATES,
+    STYLED_TEMPLATES,
+    TEMPLATES,
+    captions,
+    keyword_subset,
+    plain,
+    pluralised,
+    with_article,
+)
+from training.corpus import make_corpus, vocabulary
+from training.data import Pictures, Thing
+from training.probes import known_things, paraphrase_probes, training_probes
+from training.scenes import GROUNDS, Scene, compose, paint
+
+TAGS = ("fruit", "red", "juicy", "healthy", "snack", "orchard", "autumn", "pie")
+
+
+def thing(name: str, code: str, style: str = "flat", tags: tuple[str, ...] = TAGS) -> Thing:
+    return Thing(style, name, tags, "food-drink", "food-fruit", code)
+
+
+@pytest.fixture
+def pictures() -> Pictures:
+    """Three discs on white, in three colours."""
+    side = 32
+    y, x = np.mgrid[:side, :side]
+    inside = (x - 15.5) ** 2 + (y - 15.5) ** 2 < 14**2
+    colours = ((200, 0, 0), (0, 160, 0), (0, 0, 200))
+    pixels = np.stack([np.where(inside[..., None], colour, 255) for colour in colours]).astype(np.uint8)
+    alpha = np.repeat((inside * 255).astype(np.uint8)[None], 3, axis=0)
+    things = [
+        thing("red apple", "1"),
+        thing("green apple", "2", tags=("green", "sour")),
+        thing("blue plum", "3", tags=("plum",)),
+    ]
+    return Pictures(pixels, alpha, things, np.array([0, 1, 2]), np.array([], dtype=np.int64))
+
+
+def test_a_caption_is_a_function_of_the_seed() -> None:
+    first, second = ([captions(thing("red apple", "1"), np.random.default_rng(7)) for _ in range(5)] for _ in range(2))
+    assert first == second
+
+
+def test_templates_and_keyword_subsets_of_the_evaluation_are_never_trained_on() -> None:
+    assert not set(HELD_OUT_TEMPLATES) & set(TEMPLATES + STYLED_TEMPLATES)
+    rng, apple = np.random.default_rng(0), thing("red apple", "1")
+    trained, kept = (
+        {frozenset((keyword_subset(apple, rng, held) or "").replace(",", "").split()) for _ in range(400)}
+        for held in (False, True)
+    )
+    assert len(trained) > 20
+    assert len(kept) > 20
+    assert not trained & kept
+    held = {captions(apple, rng, held_out=True) for _ in range(200)}
+    assert not held & {captions(apple, rng) for _ in range(2000)}
+
+
+@pytest.mark.parametrize(
+    ("name", "phrase"),
+    [
+        ("red heart", "a red heart"),
+        ("orange", "an orange"),
+        ("unicorn", "a unicorn"),
+        ("hot springs", "hot springs"),
+        ("bowl with spoon", "a bowl with spoon"),
+        ("glass", "a glass"),
+        ("cooked rice", "cooked rice"),
+    ],
+)
+def test_articles_are_as_people_write_them(name: str, phrase: str) -> None:
+    assert with_article(name) == phrase
+
+
+def test_names_become_plain_ascii() -> None:
+    assert plain("Woman’s Hat") == "woman's hat"
+    assert plain("Piñata") == "pinata"
+    assert plain("man: red hair") == "man, red hair"
+    assert pluralised("cherry") == "cherries"
+    assert pluralised("fox") == "foxes"
+
+
+def test_a_scene_takes_the_white_out(pictures: Pictures) -> None:
+    scene = Scene([(0, 0.25, 0.5, 0.5), (2, 0.75, 0.5, 0.5)], "yellow", "a red apple next to a blue plum")
+    drawn = paint(pictures, scene)
+    assert tuple(drawn[16, 8]) == (200, 0, 0)
+    assert tuple(drawn[16, 24]) == (0, 0, 200)
+    assert tuple(drawn[0, 0]) == GROUNDS["yellow"]
+    assert tuple(drawn[9, 1]) == GROUNDS["yellow"]  # inside the apple's square, outside the apple
+
+
+def test_scenes_are_functions_of_the_seed_and_name_what_they_show(pictures: Pictures) -> None:
+    for seed in range(40):
+        drawn, caption = compose(pictures, np.random.default_rng(seed))
+        again, same = compose(pictures, np.random.default_rng(seed))
+        assert caption == same
+        np.testing.assert_array_equal(drawn, again)
+        shown = [name for name in ("red apple", "green apple", "blue plum") if name in caption]
+        assert shown
+        for ground in GROUNDS:
+            if f"{ground} background" in caption and f"light {ground} background" not in caption:
+                assert tuple(drawn[0, 0]) == GROUNDS[ground]
+
+
+def test_the_corpus_keeps_paraphrases_and_words_apart(pictures: Pictures) -> None:
+    words = [f"word{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(600)]
+    corpus = make_corpus(pictures, words, scenes=50)
+    text = " ".join(corpus.training).split()
+    assert len(corpus.unseen_words) == 500
+    assert not set(corpus.unseen_words) & set(text)
+    assert not {prompt for prompt, _ in corpus.paraphrases} & set(corpus.training)
+    known = set(vocabulary(pictures.things))
+    assert {"red", "apple", "plum", "juicy", "yellow", "background", "corner"} <= known
+
+
+def test_probes_ask_for_known_things_and_keywords_tell_them_apart(pictures: Pictures) -> None:
+    words = frozenset(vocabulary(pictures.things))
+    known = known_things([*pictures.things, thing("pear", "4")], ["a red apple", "a blue plum"], words)
+    assert [t.name for t in known] == ["red apple", "blue plum"]
+    trained, unseen = training_probes(pictures.things, 30), paraphrase_probes(pictures.things, 30)
+    assert {probe.hexcode for probe in trained} == {"1", "2", "3"}
+    assert not {probe.prompt for probe in trained} & {probe.prompt for probe in unseen}
+    for probe in [*trained, *unseen]:
+        if probe.kind == "keywords":
+            assert probe.hexcode != "3"  # one tag is no keyword prompt

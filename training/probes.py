@@ -1,0 +1,76 @@
+"""The prompts that a checkpoint is measured with, and what each should show; knows nothing of networks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.captions import STYLE_PHRASES, captions, keyword_subset, plain, with_article
+from training.data import Thing
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A prompt, the code points of the thing that it asks for, and how it asks: `name`, `phrase` or `keywords`."""
+
+    prompt: str
+    hexcode: str
+    kind: str
+
+
+def known_things(things: Sequence[Thing], prompts: Sequence[str], words: frozenset[str]) -> list[Thing]:
+    """The pictures that a bundle was trained on, by its prompts.txt (names) and vocabulary.txt (style words)."""
+    names = set(prompts)
+    styles = {style for style, phrases in STYLE_PHRASES.items() if set(" ".join(phrases).split()) <= words}
+    return [t for t in things if with_article(plain(t.name)) in names and (t.style in styles or not styles)]
+
+
+def training_probes(things: Sequence[Thing], count: int, seed: int = 1) -> list[Probe]:
+    """Prompts of the kinds that were trained on, one thing each."""
+    return _probes(things, count, seed, held_out=False)
+
+
+def paraphrase_probes(things: Sequence[Thing], count: int, seed: int = 2) -> list[Probe]:
+    """Prompts that were never trained on: other phrasings, and keyword subsets that were kept back."""
+    return _probes(things, count, seed, held_out=True)
+
+
+def _probes(things: Sequence[Thing], count: int, seed: int, held_out: bool) -> list[Probe]:
+    rng = np.random.default_rng(seed)
+    first: dict[str, list[Thing]] = {thing.hexcode: [] for thing in things}
+    for thing in things:
+        first[thing.hexcode].append(thing)
+    codes = sorted(first)
+    chosen = [codes[i] for i in rng.permutation(len(codes))[:count]]
+    while len(chosen) < count:  # fewer things than prompts: some are asked for again, in other words
+        chosen.append(codes[int(rng.integers(len(codes)))])
+    return [_probe(first[code][int(rng.integers(len(first[code])))], things, rng, held_out) for code in chosen]
+
+
+def _probe(thing: Thing, things: Sequence[Thing], rng: np.random.Generator, held_out: bool) -> Probe:
+    if rng.random() < 1 / 3:
+        keywords = _telling_keywords(thing, things, rng, held_out)
+        if keywords:
+            return Probe(keywords, thing.hexcode, "keywords")
+    name = plain(thing.name)
+    text = captions(thing, rng, held_out)
+    while name not in text:
+        text = captions(thing, rng, held_out)
+    return Probe(text, thing.hexcode, "phrase" if held_out else "name")
+
+
+def _telling_keywords(thing: Thing, things: Sequence[Thing], rng: np.random.Generator, held_out: bool) -> str | None:
+    """Keywords that fit no other known thing: otherwise nobody could say what the right picture is."""
+    for _ in range(10):
+        keywords = keyword_subset(thing, rng, held_out)
+        if keywords is None:
+            return None
+        words = set(keywords.replace(",", "").split())
+        fits = {t.hexcode for t in things if words <= _words(t)}
+        if fits == {thing.hexcode}:
+            return keywords
+    return None
+
+
+def _words(thing: Thing) -> set[str]:
+    return set(plain(" ".join((thing.name, *thing.tags))).replace(",", "").split())
