@@ -5,7 +5,7 @@ import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 
@@ -13,10 +13,12 @@ from model import weights
 from model.config import TokenizerConfig, TransformerConfig, check_pair
 from model.errors import CheckpointError
 from model.quantizer import Quantizer
-from model.safety import SafetyClassifier
-from model.text import TextEncoder
 from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer
+
+if TYPE_CHECKING:
+    from model.safety import SafetyClassifier
+    from model.text import TextEncoder
 
 log = logging.getLogger(__name__)
 
@@ -135,8 +137,12 @@ class Checkpoint:
         """The codebook and its convolutions alone: all that generation needs of the tokenizer."""
         return self.load_tokenizer(torch.float32, device, parts=("quantize",)).quantize
 
-    def load_text_encoder(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> TextEncoder:
+    def load_text_encoder(
+        self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> "TextEncoder":
         """The text model, with as many slots as the transformer has for context."""
+        from model.text import TextEncoder  # here, since transformers takes seconds to import: most parts do without
+
         encoder = TextEncoder.load(self.text_encoder, self.transformer_config.context_token, device, dtype)
         if encoder.width != self.transformer_config.context_dim:
             raise CheckpointError(
@@ -145,7 +151,9 @@ class Checkpoint:
             )
         return encoder
 
-    def load_safety(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> SafetyClassifier:
+    def load_safety(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> "SafetyClassifier":
+        from model.safety import SafetyClassifier  # here for the same reason
+
         return SafetyClassifier.load(self.safety, device, dtype)
 
     def known_prompts(self) -> list[str]:
