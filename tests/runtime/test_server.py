@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -246,3 +247,36 @@ async def test_drain_finishes_what_runs_refuses_what_is_new_and_says_not_serving
 async def test_an_unknown_method_is_unimplemented(served: Any) -> None:
     code, _, _ = await refusal(send_raw(served.channel, b"", "/hart.v1.Decoder/Paint"))
     assert code is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_connection_that_is_asked_to_go_loses_no_call(launch: Any) -> None:
+    running = await launch(
+        ProcessSettings(port=0, connection_age_seconds=0.3, connection_age_grace_seconds=30), queue_limit=50
+    )
+    running.engine.seconds = 0.05
+    calls = []
+    for _ in range(15):
+        calls += [running.stub.Decode(request(), timeout=60) for _ in range(3)]
+        await asyncio.sleep(0.1)
+    assert [(await call).image for call in calls] == [b"1.0"] * 45
+
+
+async def test_a_hundred_random_cancels_leave_no_slot_task_or_call_behind(launch: Any) -> None:
+    running = await launch(queue_limit=200)
+    rng = random.Random(3)
+    running.engine.seconds = 0.002
+    assert (await running.stub.Decode(request())).image == b"1.0"
+    tasks = len(asyncio.all_tasks())
+    calls = []
+    for i in range(100):
+        calls.append(running.stub.Decode(request(float(i)), timeout=60))
+        if rng.random() < 0.5:
+            await asyncio.sleep(rng.random() * 0.01)
+        if rng.random() < 0.5:
+            rng.choice(calls).cancel()
+    for i, call in enumerate(calls):
+        with contextlib.suppress(asyncio.CancelledError):
+            assert (await call).image == str(float(i)).encode()
+    assert 0 < sum(call.cancelled() for call in calls) < 100
+    await until(lambda: running.batcher.admission.load == 0 and running.app._interceptor.working == 0)
+    await until(lambda: len(asyncio.all_tasks()) <= tasks)
