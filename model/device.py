@@ -54,6 +54,11 @@ class Compute:
         self.wait()
         return time.perf_counter() - begun
 
+    @staticmethod
+    def is_lost(error: BaseException) -> bool:
+        """Whether the device will answer nothing but errors from now on, until the process begins anew."""
+        return isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
+
     @property
     def precision(self) -> str:
         """The precision's name."""

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
+log = logging.getLogger(__name__)
+
+
+def _end_this_process() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class EngineThread:
-    """Runs callables one after another off the event loop."""
+    """Runs callables one after another off the event loop.
+
+    An error that `is_fatal` says the device will not recover from ends the process in order, so that it is started
+    anew: a stage which fails every request at once would draw them all.
+    """
+
+    is_fatal: Callable[[BaseException], bool] = staticmethod(lambda error: False)
+    on_fatal: Callable[[], None] = staticmethod(_end_this_process)
 
     def __init__(self, name: str = "engine") -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
@@ -27,12 +42,16 @@ class EngineThread:
         with self._lock:
             self._outstanding += 1
         future = self._executor.submit(function, *args, **kwargs)
-        future.add_done_callback(lambda _: self._done())
+        future.add_done_callback(self._done)
         return await asyncio.wrap_future(future)
 
-    def _done(self) -> None:
+    def _done(self, future: Future[R]) -> None:
         with self._lock:
             self._outstanding -= 1
+        error = None if future.cancelled() else future.exception()
+        if error is not None and self.is_fatal(error):
+            log.critical("the device is lost: this process ends", exc_info=error)
+            self.on_fatal()
 
     @property
     def busy(self) -> bool:

@@ -13,6 +13,7 @@ from services.ar_generator.servicer import ArGeneratorServicer
 def build(app: App, settings: ArGeneratorSettings) -> None:
     """Adds everything to the app. Raises SettingsError."""
     engine = GeneratorEngine(settings)
+    app.engine.is_fatal = engine.compute.is_lost
     telemetry = app.telemetry
     admission = app.admission(queue_limit=settings.queue_limit, capacity=engine.slots)
     pace = admission.estimator = Pace(engine.scales)

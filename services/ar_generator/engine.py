@@ -135,6 +135,8 @@ class GeneratorEngine:
             latents = [self._shown(state, wish) for state, wish in pictures]
             self.compute.wait()
         except Exception as error:
+            if self.compute.is_lost(error):
+                raise
             latents = [error] if len(pictures) == 1 else self._each_alone(pictures)
         return Step(latents, started_ns, time.perf_counter() - started)
 
