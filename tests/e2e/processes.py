@@ -53,7 +53,6 @@ class Process:
     def start(self) -> Process:
         """Start it and return at once."""
         self.port, self.metrics_port = self.port or free_port(), self.metrics_port or free_port()
-        module = "gateway" if self.name == "gateway" else f"services.{self.name}"
         own = {"port": str(self.port), "metrics_port": str(self.metrics_port), **self.settings}
         environment = {k: v for k, v in os.environ.items() if not k.startswith("HART_")}
         environment |= {f"HART_{name.upper()}": value for name, value in own.items()}
@@ -61,10 +60,15 @@ class Process:
         self.log = self.folder / f"{self.name}-{self.port}.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
+                [sys.executable, "-m", self.module], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log,
             )  # fmt: skip
         return self
+
+    @property
+    def module(self) -> str:
+        """What `python -m` runs."""
+        return "gateway" if self.name == "gateway" else f"services.{self.name}"
 
     @property
     def address(self) -> str:
