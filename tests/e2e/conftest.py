@@ -1,0 +1,59 @@
+"""One cluster of real processes for the whole session: torch takes five CPU seconds to import, in each of them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import hart
+import pytest
+
+from tests.e2e.processes import Cluster, Process, running_cluster
+
+GENERATORS = 2
+
+
+@pytest.fixture(scope="session")
+def cluster(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two generators, one of everything else, and a gateway."""
+    logs = tmp_path_factory.mktemp("logs")
+    with running_cluster(logs, tiny_checkpoint, {"ar_generator": GENERATORS}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def unharmed(cluster: Cluster) -> Iterator[None]:
+    """Every process lives and draws after the module's tests as before them."""
+    pids = [process.process.pid for process in cluster.processes()]
+    yield
+    assert all(process.alive() and process.ready() for process in cluster.processes())
+    assert pids == [process.process.pid for process in cluster.processes()]
+    with hart.Client(cluster.endpoint) as client:
+        assert client.generate("a red heart", seed=1)
+
+
+@pytest.fixture(scope="session")
+def client(cluster: Cluster) -> Iterator[hart.Client]:
+    """The installed client, at the gateway."""
+    with hart.Client(cluster.endpoint) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def oip_gateway(cluster: Cluster) -> Iterator[Process]:
+    """A gateway that reaches every stage by the Open Inference Protocol."""
+    where = {
+        stage: ",".join(f"oip://{process.address}/{stage}" for process in replicas)
+        for stage, replicas in cluster.stages.items()
+    }
+    with cluster.another_gateway(**where) as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="session")
+def one_process(tiny_checkpoint: Path):
+    """The same checkpoint in this process, without any wire."""
+    import torch
+
+    from model.pipeline import Pipeline
+
+    torch.set_num_threads(1)  # as in the cluster's processes: a second thread only waits for the first here
+    return Pipeline.load(tiny_checkpoint)

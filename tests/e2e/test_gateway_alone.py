@@ -1,0 +1,98 @@
+"""The gateway with nothing installed but its own dependency group."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+from packaging.requirements import Requirement
+
+from tests.e2e.processes import ROOT, Process
+
+START_CPU_SECONDS = 2.0
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def listed(groups: dict[str, list], name: str) -> list[str]:
+    """A dependency group's requirements, those of included groups too."""
+    found = []
+    for entry in groups[name]:
+        found += [entry] if isinstance(entry, str) else listed(groups, entry["include-group"])
+    return found
+
+
+def closure(requirements: list[str]) -> set[str]:
+    """Names of all distributions that these requirements bring, as installed here."""
+    found: set[str] = set()
+    waiting = [(Requirement(text), "") for text in requirements]
+    while waiting:
+        requirement, extra = waiting.pop()
+        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        key = normal(requirement.name)
+        for wanted in ["", *requirement.extras]:
+            if f"{key}[{wanted}]" not in found:
+                found.add(f"{key}[{wanted}]")
+                waiting += [(Requirement(text), wanted) for text in metadata.requires(key) or []]
+    return {name.partition("[")[0] for name in found}
+
+
+def gateway_group() -> set[str]:
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    return closure(listed(groups, "gateway"))
+
+
+def test_the_gateways_dependencies_bring_no_torch():
+    names = gateway_group()
+    assert {"grpcio", "tritonclient", "pyjwt"} <= names, "the closure must be the real one"
+    assert not names & {"torch", "transformers", "tokenizers", "safetensors", "pillow"}
+
+
+RUN = """
+import importlib.abc, runpy, sys
+forbidden = set(sys.argv.pop().split(","))
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in forbidden:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+runpy.run_module("gateway", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_the_gateway_runs_with_its_own_dependencies_alone(tmp_path: Path, monkeypatch):
+    allowed = gateway_group() | {"hart-client"}
+    packages = metadata.packages_distributions()
+    absent = {package for package, names in packages.items() if not {normal(name) for name in names} & allowed}
+    absent |= {"model", "services", "training"}
+    assert {"torch", "transformers", "PIL", "pytest"} <= absent
+    script = tmp_path / "run.py"
+    script.write_text(RUN)
+    popen = subprocess.Popen
+
+    def with_absences(command: list[str], **options):
+        environment = {**options.pop("env"), "PYTHONPATH": str(ROOT)}
+        return popen([sys.executable, str(script), ",".join(sorted(absent))], env=environment, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", with_absences)
+    process = Process("gateway", tmp_path, {"api_keys": "a=b"}).start()
+    try:
+        process.await_ready(30)
+    finally:
+        assert process.stop() == 0
+
+
+def test_the_gateway_is_ready_within_two_seconds_of_a_processor(tmp_path: Path):
+    # CPU time, not the clock's: other programs may have the machine. The imports' bytecode is there already.
+    process = Process("gateway", tmp_path).start().await_ready(30)
+    try:
+        used = psutil.Process(process.process.pid).cpu_times()
+        assert used.user + used.system < START_CPU_SECONDS
+    finally:
+        assert process.stop() == 0

@@ -1,0 +1,263 @@
+"""Pictures through the whole cluster, as a caller sees them."""
+
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import hart
+import numpy as np
+import pytest
+from hart import errors
+from hart.v1 import images_pb2, safety_pb2
+from PIL import Image
+
+from gateway.seeds import seed_of_image, seed_of_request_id
+from tests.e2e.checkpoint import PROMPTS, UNSAFE_PROMPT
+from tests.e2e.processes import STAGES, Cluster
+
+EXIF_DESCRIPTION = 0x010E
+OPTIONS = [
+    {},
+    {"guidance": 0.0},
+    {"guidance": 20.0},
+    {"smooth": False},
+    {"top_p": 0.5},
+    {"smooth": False, "top_p": 1.0, "guidance": 1.5},
+]
+
+
+def pixels(file: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(file)) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def recipe(file: bytes) -> dict[str, Any]:
+    with Image.open(io.BytesIO(file)) as image:
+        text = image.info.get("recipe") or image.getexif().get(EXIF_DESCRIPTION)
+    return json.loads(text) if text else {}
+
+
+def in_one_process(pipeline: Any, prompt: str, seed: int, **options: Any) -> Any:
+    from model.generation import Settings
+
+    return pipeline.draw(prompt, seed, Settings(**options))
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_the_cluster_draws_what_one_process_draws(client, one_process, options):
+    for seed in (7, 2**64 - 1):
+        drawn = client.generate("a red heart", seed=seed, **options)[0]
+        alone = in_one_process(one_process, "a red heart", seed, **options)
+        assert np.abs(pixels(drawn.data) - alone.pixels).max() <= 2
+
+
+@pytest.mark.parametrize("options", OPTIONS[:4], ids=str)
+def test_by_the_open_inference_protocol_the_picture_is_the_same(client, oip_gateway, options):
+    with hart.Client(oip_gateway.address) as other:
+        for format in ("png", "jpeg", "webp"):
+            first = client.generate("a blue house", seed=11, format=format, **options)
+            second = other.generate("a blue house", seed=11, format=format, **options)
+            assert np.abs(pixels(first[0].data) - pixels(second[0].data)).max() <= 2
+            assert first.report.model == second.report.model
+            differing = {"versions"}
+            one, two = recipe(first[0].data), recipe(second[0].data)
+            assert {k: v for k, v in one.items() if k not in differing} == {
+                k: v for k, v in two.items() if k not in differing
+            }
+
+
+def test_by_the_open_inference_protocol_progress_and_previews_come_too(oip_gateway, client):
+    with hart.Client(oip_gateway.address) as other:
+        events = [list(c.stream("a blue house", seed=3, preview_every=2)) for c in (client, other)]
+    told = [
+        [(e.scale, e.side, e.scales, e.preview is not None) for e in es if isinstance(e, hart.Progress)]
+        for es in events
+    ]
+    assert told[0] == told[1]
+    previews = [[pixels(e.preview.data) for e in es if isinstance(e, hart.Progress) and e.preview] for es in events]
+    assert all(np.array_equal(one, two) for one, two in zip(*previews, strict=True))
+
+
+def test_by_the_open_inference_protocol_an_unsafe_prompt_is_refused(oip_gateway):
+    with hart.Client(oip_gateway.address) as other, pytest.raises(errors.PromptUnsafe) as caught:
+        other.generate(UNSAFE_PROMPT)
+    assert UNSAFE_PROMPT not in str(caught.value)
+
+
+def test_seeds_are_the_one_process_pipelines(one_process, client):
+    from model.noise import seed_of_image as models
+
+    drawn = client.generate("a green tree", seed=5, images=8)
+    assert [image.seed for image in drawn] == [models(5, index) for index in range(8)]
+    assert [image.index for image in drawn] == list(range(8))
+
+
+def test_a_picture_of_many_can_be_made_again_alone(client):
+    many = client.generate("a yellow sun", seed=5, images=4)
+    for image in many:
+        alone = client.generate("a yellow sun", seed=image.seed)[0]
+        assert np.abs(pixels(alone.data) - pixels(image.data)).max() <= 2
+
+
+def test_pictures_of_a_request_are_spread_over_the_replicas(cluster, client):
+    before = [_served(process) for process in cluster.stages["ar_generator"]]
+    client.generate("a red heart", seed=5, images=8)
+    after = [_served(process) for process in cluster.stages["ar_generator"]]
+    assert all(now > then for now, then in zip(after, before, strict=True))
+
+
+def _served(process: Any) -> float:
+    """Calls of ArGenerator.Generate that ended, of all that the process counts (its own Describe among them)."""
+    import urllib.request
+
+    with urllib.request.urlopen(f"http://127.0.0.1:{process.metrics_port}/metrics") as page:
+        text = page.read().decode()
+    lines = [line for line in text.splitlines() if line.startswith("hart_queue_seconds_count")]
+    return sum(float(line.split()[-1]) for line in lines)
+
+
+@pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
+def test_every_format_comes_with_its_recipe_unless_unwanted(client, format):
+    drawn = client.generate("a red heart", seed=7, format=format, guidance=2.0, top_p=0.25)
+    image = drawn[0]
+    assert image.format == format
+    with Image.open(io.BytesIO(image.data)) as opened:
+        assert opened.format == format.upper()
+        assert opened.size == (image.width, image.height)
+    found = recipe(image.data)
+    assert (found["prompt"], found["seed"], found["guidance"], found["top_p"]) == ("a red heart", 7, 2.0, 0.25)
+    assert (found["model"], found["digest"]) == (drawn.report.model.name, drawn.report.model.digest)
+    assert recipe(client.generate("a red heart", seed=7, format=format, metadata=False)[0].data) == {}
+
+
+def test_quality_decides_about_size(client):
+    coarse, fine = (
+        client.generate("a red heart", seed=7, format="jpeg", quality=quality, metadata=False)[0].data
+        for quality in (1, 100)
+    )
+    assert len(coarse) < len(fine)
+
+
+def test_the_digest_is_the_one_process_pipelines(client, one_process):
+    assert client.generate("a red heart").report.model.digest == one_process.checkpoint.digest
+    assert client.describe().models[0].model.digest == one_process.checkpoint.digest
+
+
+def test_a_stream_tells_everything_in_order(client):
+    events = list(client.stream("a red heart", seed=7, images=3, preview_every=1))
+    accepted, finished = events[0], events[-1]
+    assert accepted.seeds == tuple(seed_of_image(7, index) for index in range(3))
+    for index in range(3):
+        progress = [e for e in events if isinstance(e, hart.Progress) and e.image == index]
+        assert [e.scale for e in progress] == list(range(accepted.scales))
+        for event in progress:
+            assert pixels(event.preview.data).shape == (event.preview.height, event.preview.width, 3)
+        at = next(i for i, e in enumerate(events) if isinstance(e, hart.Image) and e.index == index)
+        assert all(events.index(e) < at for e in progress)
+    assert finished.report.trace_id == accepted.trace_id
+    alone = client.generate("a red heart", seed=7, images=3)
+    streamed = {e.index: e.data for e in events if isinstance(e, hart.Image)}
+    assert all(np.abs(pixels(image.data) - pixels(streamed[image.index])).max() <= 2 for image in alone)
+
+
+def test_neighbours_in_a_batch_change_nothing(client):
+    def draw(number: int) -> bytes:
+        return client.generate(PROMPTS[number % 4], seed=number)[0].data
+
+    alone = [draw(number) for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(draw, range(8)))
+    assert all(np.abs(pixels(a) - pixels(b)).max() <= 2 for a, b in zip(alone, together, strict=True))
+
+
+def test_a_request_id_gives_the_same_picture_at_any_gateway(cluster, client):
+    with cluster.another_gateway() as gateway, hart.Client(gateway.address) as other:
+        first = client.generate("a red heart", request_id="everywhere")
+        second = other.generate("a red heart", request_id="everywhere")
+    assert first[0].seed == second[0].seed == seed_of_request_id("everywhere")
+    assert first[0].data == second[0].data
+    assert not second.report.repeated
+
+
+def test_the_same_request_id_again_is_answered_without_drawing(client):
+    first = client.generate("a red heart", request_id="again")
+    second = client.generate("a red heart", request_id="again")
+    assert (first.report.repeated, second.report.repeated) == (False, True)
+    assert first[0].data == second[0].data
+    with pytest.raises(errors.InvalidRequest) as caught:
+        client.generate("a red heart", request_id="again", guidance=1)
+    assert "request_id" in caught.value.fields
+
+
+def test_an_unsafe_prompt_is_refused_and_never_seen_by_the_generator(cluster, client):
+    generators = cluster.stages["ar_generator"]
+    before = [_served(process) for process in generators]
+    for call in (client.generate, lambda prompt: list(client.stream(prompt))):
+        with pytest.raises(errors.PromptUnsafe) as caught:
+            call(UNSAFE_PROMPT)
+        assert caught.value.policy_version == "tiny-1"
+        assert UNSAFE_PROMPT not in str(caught.value)
+    assert [_served(process) for process in generators] == before
+    for process in cluster.processes():
+        assert UNSAFE_PROMPT not in process.log.read_text()
+
+
+def test_a_safe_prompt_comes_with_its_verdict(client):
+    verdict = client.generate("a red heart").report.verdict
+    assert verdict.action == safety_pb2.SAFETY_ACTION_ALLOW
+    assert [score.policy for score in verdict.scores] == ["dangerous_content", "harassment"]
+    assert all(0 <= score.score <= score.threshold for score in verdict.scores)
+
+
+def test_words_that_the_model_never_saw_are_named(client):
+    notices = client.generate("a red zyzzyva").report.notices
+    found = [notice for notice in notices if notice.code == images_pb2.NOTICE_CODE_PROMPT_UNFAMILIAR]
+    assert [list(notice.words) for notice in found] == [["zyzzyva"]]
+
+
+def test_a_prompt_longer_than_the_model_reads_is_cut_and_said_so(client):
+    report = client.generate("red heart " * 150).report
+    assert report.prompt_truncated
+    assert images_pb2.NOTICE_CODE_PROMPT_TRUNCATED in [notice.code for notice in report.notices]
+
+
+def test_times_of_the_stages_and_the_gateways_own_make_up_the_wall(client):
+    timings = client.generate("a red heart", images=3).report.timings
+    critical = [call for call in timings.calls if call.critical]
+    stages = sum(call.queue_seconds + call.compute_seconds for call in critical)
+    assert stages + timings.gateway_seconds == pytest.approx(timings.wall_seconds)
+    assert timings.gateway_seconds > 0
+    assert {call.stage for call in timings.calls} == set(STAGES)
+    generating = next(call for call in critical if call.stage == "ar_generator")
+    assert [scale.scale for scale in generating.scales] == list(range(len(generating.scales)))
+    assert sum(scale.seconds for scale in generating.scales) <= generating.seconds
+
+
+def test_describe_tells_what_a_client_must_know(cluster, client):
+    described = client.describe()
+    shape = described.models[0].shape
+    assert list(shape.scales) == [1, 2, 3, 4]
+    assert (shape.width, shape.height, shape.context_tokens) == (8, 8, 8)
+    assert list(described.models[0].example_prompts) == list(PROMPTS)
+    assert list(described.policies) == ["dangerous_content", "harassment"]
+    largest = client.generate("a red heart", images=8, format="png")
+    assert sum(len(image.data) for image in largest) < described.limits.max_answer_bytes
+    model = described.models[0].model.name
+    assert client.generate("a red heart", model=model).report.model.name == model
+
+
+def test_status_counts_replicas(cluster, client):
+    stages = {stage.stage: stage for stage in client.status().stages}
+    assert list(stages) == list(STAGES)
+    for name, stage in stages.items():
+        assert (stage.replicas, stage.ready) == (len(cluster.stages[name]),) * 2
+        assert stage.load < 1
+
+
+async def test_the_asyncio_client_draws_the_same(cluster: Cluster, client):
+    async with hart.AsyncClient(cluster.endpoint) as other:
+        answer = await other.generate("a red heart", seed=7)
+        events = [event async for event in other.stream("a red heart", seed=7)]
+    image = next(event for event in events if isinstance(event, hart.Image))
+    assert answer[0].data == image.data == client.generate("a red heart", seed=7)[0].data
