@@ -215,7 +215,7 @@ class App:
         if self._health_server:
             await self._health_server.stop(0)
         if self._metrics_server:
-            await asyncio.to_thread(self._metrics_server.close)
+            self._metrics_server.close()
         await asyncio.to_thread(self.telemetry.shutdown)
         return free
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -71,14 +72,16 @@ class MetricsServer:
     """The HTTP endpoint that Prometheus reads, on a thread of its own."""
 
     def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
-        self._server, self._thread = start_http_server(port, host, registry)
+        self._server, _ = start_http_server(port, host, registry)
         self.port: int = self._server.server_port
 
     def close(self) -> None:
-        """Stop answering."""
+        """Stop answering, within half a second; the library's server looks that often, and nobody waits for it."""
+        threading.Thread(target=self._end, daemon=True).start()
+
+    def _end(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(timeout=1)
 
 
 def _version(version: str) -> dict[str, str]:
