@@ -1,0 +1,102 @@
+"""Training of the tokenizer: it learns to draw, its codes live, and its codes are those that are cached."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model.config import TokenizerConfig
+from model.tokenizer import HybridTokenizer
+from training.codebook import CodebookMeans, quantise
+from training.codes import cached_codes, encode
+from training.images import psnr, to_signed
+from training.loop import Moment
+from training.release import centre_residuals
+from training.tokenizer import TokenizerTraining, Weights, picture_loss
+
+CONFIG = TokenizerConfig(vocab_size=16, z_channels=8, ch=32, ch_mult=(1, 1), v_patch_nums=(1, 2, 4))
+
+
+def pictures(count: int = 4) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (count, 1, 1, 3), dtype=np.uint8) + np.zeros((1, 8, 8, 1), np.uint8)
+
+
+def test_plain_colours_are_learned_from_codes_and_without() -> None:
+    torch.manual_seed(0)
+    training = TokenizerTraining(CONFIG, 5e-3, torch.device("cpu"), compiled=False)
+    pixels = pictures()
+    training.begin(to_signed(pixels))
+    for step in range(150):
+        training.step(to_signed(pixels), Moment(step=step + (300 if step > 40 else 0)))
+    figures = training.measure(pixels, None)
+    assert figures["continuous"] > 20
+    assert figures["discrete"] > 15
+
+
+def test_a_wrong_hue_costs_more_than_as_wrong_a_brightness() -> None:
+    truth = torch.zeros(1, 3, 8, 8)
+    lighter, redder = truth + 0.1, truth.clone()
+    redder[:, 0] += 0.3
+    assert picture_loss(redder, truth, Weights(square=0)) > picture_loss(lighter, truth, Weights(square=0))
+
+
+def test_the_quantiser_in_training_finds_the_codes_of_the_model(tokenizer: HybridTokenizer) -> None:
+    features = torch.randn(2, 8, 4, 4)
+    coded = quantise(tokenizer.quantize, features, 0.25)
+    encoding = tokenizer.quantise(features)
+    sides = [n * n * 2 for n in tokenizer.config.v_patch_nums]
+    for mine, theirs in zip(coded.indices.split(sides), encoding.indices, strict=True):
+        assert torch.equal(mine, theirs.flatten())
+    torch.testing.assert_close(coded.latent, tokenizer.latent_of(encoding.indices))
+
+
+def test_dead_rows_come_back_where_vectors_are(tokenizer: HybridTokenizer) -> None:
+    quantizer = tokenizer.quantize
+    means = CodebookMeans(quantizer)
+    with torch.no_grad():
+        quantizer.embedding.weight.add_(100)
+    features = torch.randn(8, 8, 4, 4)
+    batch = quantise(quantizer, features, 0.25)
+    assert means.revive(quantizer, batch) == 32
+    alike = (quantizer.embedding.weight[:, None] == batch.vectors[None]).all(2)
+    assert alike.any(1).all()
+    assert means.alive() == 32
+
+
+def test_scaling_the_latent_changes_no_token_and_no_picture(tokenizer: HybridTokenizer) -> None:
+    signed = torch.rand(6, 3, 8, 8) * 2 - 1
+    before, drawn = tokenizer.encode(signed), tokenizer.decode(tokenizer.encode(signed).features)
+    factor = centre_residuals(tokenizer, signed)
+    after = tokenizer.encode(signed)
+    assert factor != pytest.approx(1)
+    for mine, theirs in zip(before.indices, after.indices, strict=True):
+        assert torch.equal(mine, theirs)
+    torch.testing.assert_close(tokenizer.decode(after.features), drawn, rtol=1e-4, atol=1e-4)
+    rest = (after.features - tokenizer.latent_of(after.indices)).abs()
+    assert float((rest <= 0.6001).float().mean()) >= 0.998
+
+
+def test_cached_codes_are_what_the_tokenizer_says_and_go_stale_with_it(
+    tokenizer: HybridTokenizer, tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    made = cached_codes(tokenizer, pixels, tmp_path / "codes.pt", "one")
+    direct = tokenizer.encode(to_signed(pixels))
+    assert torch.equal(made.indices.long(), torch.cat(direct.indices, 1))
+    torch.testing.assert_close(
+        made.rest.float(), direct.last_scale_features.flatten(2).transpose(1, 2), rtol=1e-3, atol=1e-3
+    )
+    with torch.no_grad():
+        tokenizer.quantize.embedding.weight.copy_(torch.randn_like(tokenizer.quantize.embedding.weight))
+    kept = cached_codes(tokenizer, pixels, tmp_path / "codes.pt", "one")
+    assert torch.equal(kept.indices, made.indices)
+    renewed = cached_codes(tokenizer, pixels, tmp_path / "codes.pt", "two")
+    assert torch.equal(renewed.indices, encode(tokenizer, pixels).indices)
+    assert not torch.equal(renewed.indices, made.indices)
+
+
+def test_psnr_of_a_tenth_off_is_twenty_decibels() -> None:
+    truth = torch.full((2, 3, 4, 4), 0.5)
+    torch.testing.assert_close(psnr(truth + 0.1, truth), torch.full((2,), 20.0))

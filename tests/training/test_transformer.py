@@ -1,0 +1,107 @@
+"""Training of the transformer: it learns, it resumes as the same run, and what it learned is what is exported."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.checkpoint import Checkpoint
+from model.tokenizer import HybridTokenizer
+from model.transformer import Transformer
+from training.codes import Codes
+from training.contexts import Contexts
+from training.loop import Budget, Moment, Run
+from training.release import write_tokenizer, write_transformer
+from training.transformer import Recipe, TransformerTraining
+
+RECIPE = Recipe(batch=8, rate=5e-3, corrupted=0.1)
+
+
+def codes_of(count: int = 6) -> Codes:
+    torch.manual_seed(5)
+    return Codes(torch.randint(32, (count, 21)).short(), torch.randn(count, 16, 8).half() * 0.2)
+
+
+def contexts_of(count: int = 6) -> Contexts:
+    torch.manual_seed(6)
+    mask = (torch.arange(5) < 3).expand(count, 2, -1)
+    words = [[f"thing {i}", f"a thing {i}"] for i in range(count)]
+    return Contexts(words, torch.randn(count, 1, 5, 16).repeat(1, 2, 1, 1).half(), mask)
+
+
+@pytest.fixture
+def training(fresh: Transformer, tokenizer: HybridTokenizer) -> TransformerTraining:
+    return TransformerTraining(fresh, tokenizer.quantize, codes_of(), contexts_of(), RECIPE)
+
+
+def test_six_pictures_are_learned_by_heart(training: TransformerTraining) -> None:
+    first = training.step(Moment())
+    for step in range(1, 250):
+        last = training.step(Moment(step=step))
+    assert last["loss"] < first["loss"] / 4
+    assert last["residual"] < first["residual"]
+    assert training.measure(torch.arange(6))["token_accuracy"] > 0.9
+
+
+def test_a_resumed_run_is_the_same_run(transformer: Transformer, tokenizer: HybridTokenizer, tmp_path: Path) -> None:
+    start = {name: tensor.clone() for name, tensor in transformer.state_dict().items()}
+
+    def weights_after(folder: Path, stops: list[int]) -> dict[str, torch.Tensor]:
+        for stop in stops:
+            transformer.load_state_dict(start)
+            training = TransformerTraining(transformer, tokenizer.quantize, codes_of(), contexts_of(), RECIPE)
+            run = Run(folder, training.parts(), seed=3)
+            run.resume()
+            run.train(Budget(stop), training.step, lambda _: {})
+        return {name: tensor.clone() for name, tensor in training.average.network.state_dict().items()}
+
+    # The rate's course is part of the run, so the interrupted run must be stopped, not planned shorter.
+    straight = weights_after(tmp_path / "straight", [6])
+
+    class Stop(Exception):
+        pass
+
+    transformer.load_state_dict(start)
+    training = TransformerTraining(transformer, tokenizer.quantize, codes_of(), contexts_of(), RECIPE)
+    run = Run(tmp_path / "stopped", training.parts(), seed=3)
+
+    def step_until_killed(now: Moment) -> dict[str, float]:
+        if now.step == 4:
+            raise Stop
+        return training.step(now)
+
+    with pytest.raises(Stop):
+        run.train(Budget(6), step_until_killed, lambda _: {}, save_every=0)
+    resumed = weights_after(tmp_path / "stopped", [6])
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+
+
+def test_what_was_trained_is_what_loads(
+    training: TransformerTraining, tokenizer: HybridTokenizer, tmp_path: Path
+) -> None:
+    training.step(Moment())
+    write_transformer(training.network, tmp_path / "llm")
+    write_tokenizer(tokenizer, tmp_path / "tokenizer")
+    checkpoint = Checkpoint.open(tmp_path)
+    loaded = checkpoint.load_transformer().state_dict()
+    for name, tensor in training.network.state_dict().items():
+        assert torch.equal(loaded[name], tensor.half().float()), name
+    pictures = checkpoint.load_tokenizer().state_dict()
+    for name, tensor in tokenizer.state_dict().items():
+        assert torch.equal(pictures[name], tensor.half().float()), name
+
+
+def test_corruption_exchanges_tokens_between_pictures_and_no_more_than_its_share(
+    training: TransformerTraining,
+) -> None:
+    torch.manual_seed(0)
+    indices = torch.arange(200)[:, None].expand(-1, 21).clone()
+    changed = training._corrupt(indices)
+    share = (changed != indices).float().mean()
+    assert 0.03 < share < 0.07  # uniform up to 0.1
+    assert set((indices - changed).unique().tolist()) <= {0, 1, -199}
+
+
+def test_pictures_and_captions_that_do_not_match_are_refused(fresh: Transformer, tokenizer: HybridTokenizer) -> None:
+    with pytest.raises(ValueError, match="6 pictures but captions of 5"):
+        TransformerTraining(fresh, tokenizer.quantize, codes_of(6), contexts_of(5), RECIPE)

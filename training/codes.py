@@ -1,0 +1,53 @@
+"""Pictures as the transformer learns them: tokens of every scale and what remains, made once and kept on disk.
+
+Knows no words.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from model.tokenizer import HybridTokenizer
+from training.images import to_signed
+
+
+@dataclass(frozen=True)
+class Codes:
+    """n pictures as tokens, L = Σ n_k²."""
+
+    indices: Tensor
+    """(n, L) int16: codebook rows of all scales, one after another."""
+    rest: Tensor
+    """(n, N², Z) float16: what remained before the last scale's rows were subtracted."""
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+@torch.no_grad()
+def encode(tokenizer: HybridTokenizer, pixels: NDArray[np.uint8], batch: int = 32) -> Codes:
+    """uint8 pictures (n, S, S, 3) to codes."""
+    device = tokenizer.quant_conv.weight.device
+    indices, rest = [], []
+    for start in tqdm(range(0, len(pixels), batch), desc="codes", mininterval=10):
+        code = tokenizer.encode(to_signed(pixels[start : start + batch]).to(device))
+        indices.append(torch.cat(code.indices, 1).short().cpu())
+        rest.append(code.last_scale_features.flatten(2).transpose(1, 2).half().cpu())
+    return Codes(torch.cat(indices), torch.cat(rest))
+
+
+def cached_codes(tokenizer: HybridTokenizer, pixels: NDArray[np.uint8], path: Path, digest: str) -> Codes:
+    """The codes at `path` if made by the tokenizer of this digest of as many pictures; else makes them."""
+    if path.exists():
+        kept = torch.load(path, weights_only=True)
+        if kept["digest"] == digest and len(kept["indices"]) == len(pixels):
+            return Codes(kept["indices"], kept["rest"])
+    codes = encode(tokenizer, pixels)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"digest": digest, "indices": codes.indices, "rest": codes.rest}, path)
+    return codes

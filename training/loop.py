@@ -1,0 +1,149 @@
+"""The loop that every training shares: resuming, logging, saving, averaged weights. Knows nothing of what is trained.
+
+A step's random numbers depend on the run's seed and the step's number alone, so that a run which was stopped and
+resumed is the same run, to the bit, when it counts steps.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+STATE = "state.pt"
+
+
+class Stateful(Protocol):
+    def state_dict(self) -> Mapping[str, Any]: ...
+    def load_state_dict(self, state: Any, /) -> Any: ...
+
+
+class Average:
+    """A running average of a network's weights: what is measured, drawn with and exported."""
+
+    def __init__(self, network: nn.Module, decay: float = 0.998) -> None:
+        self.network = deepcopy(network).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        share = 1 - min(self.decay, (step + 1) / (step + 10))
+        mine = [t for t in self.network.state_dict().values() if t.is_floating_point()]
+        theirs = [t for t in network.state_dict().values() if t.is_floating_point()]
+        torch._foreach_lerp_(mine, theirs, share)
+
+    def state_dict(self) -> Mapping[str, Any]:
+        return self.network.state_dict()
+
+    def load_state_dict(self, state: Any) -> None:
+        self.network.load_state_dict(state)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a run lasts: so many steps, or so many minutes of training if that comes first."""
+
+    steps: int
+    minutes: float | None = None
+
+    def progress(self, step: int, seconds: float) -> float:
+        """0 at the start, 1 at the end."""
+        by_time = 0.0 if self.minutes is None else seconds / (60 * self.minutes)
+        return min(1.0, max(step / self.steps, by_time))
+
+
+@dataclass
+class Moment:
+    """Where a run stands."""
+
+    step: int = 0
+    seconds: float = 0.0
+    progress: float = 0.0
+
+
+class Run:
+    """A folder with a run's state, log and sheets."""
+
+    def __init__(self, folder: Path, parts: Mapping[str, Stateful], seed: int = 0) -> None:
+        self.folder, self.parts, self.seed = folder, parts, seed
+        self.moment = Moment()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def resume(self) -> bool:
+        """Loads the state if there is one."""
+        path = self.folder / STATE
+        if not path.exists():
+            return False
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        for name, part in self.parts.items():
+            part.load_state_dict(state["parts"][name])
+        self.moment = Moment(**state["moment"])
+        self.log(event="resumed", step=self.moment.step)
+        return True
+
+    def save(self) -> None:
+        path = self.folder / STATE
+        partial = path.with_suffix(".partial")
+        parts = {name: part.state_dict() for name, part in self.parts.items()}
+        torch.save({"parts": parts, "moment": vars(self.moment)}, partial)
+        os.replace(partial, path)
+
+    def log(self, **figures: object) -> None:
+        """One JSON line to log.jsonl and to the terminal."""
+        line = json.dumps({"time": time.strftime("%H:%M:%S"), **figures})
+        print(line, flush=True)
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(line + "\n")
+
+    def train(
+        self,
+        budget: Budget,
+        step: Callable[[Moment], Mapping[str, float]],
+        measure: Callable[[Moment], Mapping[str, float]],
+        log_every: int = 20,
+        measure_every: float = 240,
+        save_every: float = 120,
+    ) -> None:
+        """Runs to the budget's end: `step` trains, `measure` looks. Saves and measures by the clock (seconds)."""
+        saved = measured = then = time.monotonic()
+        since, count = then, 0
+        while (now := self._at(budget)).progress < 1:
+            torch.manual_seed(self.seed * 1_000_003 + now.step)
+            figures = step(now)
+            tick = time.monotonic()
+            self.moment.step += 1
+            self.moment.seconds += tick - then
+            count += 1
+            if self.moment.step % log_every == 0:
+                pace = (tick - since) / count
+                self.log(step=self.moment.step, seconds_a_step=round(pace, 3), **_rounded(figures))
+                since, count = tick, 0
+            if tick - saved > save_every:
+                self.save()
+                saved = tick
+            if tick - measured > measure_every:
+                self.log(event="measured", step=self.moment.step, **_rounded(measure(self._at(budget))))
+                measured = since = time.monotonic()
+                count = 0
+            then = time.monotonic()
+        self.save()
+        self.log(event="done", step=self.moment.step, **_rounded(measure(self._at(budget))))
+
+    def _at(self, budget: Budget) -> Moment:
+        self.moment.progress = budget.progress(self.moment.step, self.moment.seconds)
+        return self.moment
+
+
+def default_device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(float(value), 4) for name, value in figures.items()}

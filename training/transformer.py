@@ -1,0 +1,264 @@
+"""Trains the transformer with its residual diffusion on pictures' tokens. Knows no pixels but those of its sheets.
+
+`python -m training.transformer --things 160 --minutes 8` resumes by itself; it wants a trained tokenizer and a text
+encoder (`training.tokenizer`, `training.text`). Everything lies in `.cache/training/NAME`: state.pt, log.jsonl,
+sheet-*.png, and at the end `llm/` in the released layout.
+"""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.checkpoint import Checkpoint, digest_of_folder
+from model.config import TransformerConfig
+from model.generation import Conditioning
+from model.quantizer import Quantizer
+from model.text import TextEncoder
+from model.tokenizer import HybridTokenizer
+from model.transformer import Transformer
+from training.codes import Codes, cached_codes
+from training.contexts import Contexts, encode_words, phrase
+from training.data import Pictures, load_pictures
+from training.diffusion_loss import DiffusionLoss
+from training.drawing import draw_sheet
+from training.emoji import STYLES
+from training.loop import STATE, Average, Budget, Moment, Run, Stateful, default_device
+from training.optim import Optimizers, rate_share
+from training.release import write_transformer
+from training.teacher_forcing import Predicted, TeacherForcing, drop_conditions, maps_of
+from training.things import choose
+
+CACHE = Path(".cache/training")
+ENDS = ("word_embed", "context_embed", "lvl_embed", "head", "input_proj", "cond_embed", "final_layer", "time_embed")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a step does besides predicting tokens."""
+
+    batch: int = 32
+    rate: float = 2e-3
+    dropped: float = 0.1
+    """Share of rows without a prompt: what guidance compares with."""
+    corrupted: float = 0.2
+    """Up to this share of the tokens shown are exchanged for other pictures': drawn ones are not perfect either."""
+    kept: float = 0.375
+    """Share of the last scale's tokens whose residuals are learned in a step."""
+    draws: int = 4
+    """Noise draws for each of those."""
+    context_noise: float = 0.05
+    """Standard normal noise on the conditioning, as a share of its size: prompts nobody trained on land near by."""
+    diffusion: float = 0.5
+    """What the diffusion's loss counts for next to the tokens' cross-entropy."""
+
+
+class TransformerTraining:
+    """One transformer in training on codes of n pictures and their captions."""
+
+    def __init__(
+        self,
+        network: Transformer,
+        quantizer: Quantizer,
+        codes: Codes,
+        contexts: Contexts,
+        recipe: Recipe,
+        compiled: bool = False,
+    ) -> None:
+        if len(codes) != len(contexts.words):
+            raise ValueError(f"{len(codes)} pictures but captions of {len(contexts.words)}")
+        self.device = network.word_embed.weight.device
+        self.network, self.quantizer, self.recipe = network, quantizer.requires_grad_(False), recipe
+        self.codes, self.contexts = codes, contexts
+        self.average = Average(network)
+        self.optimizers = Optimizers(network, recipe.rate, ENDS)
+        self.teacher = TeacherForcing(network).to(self.device)
+        self._predict = torch.compile(self.teacher) if compiled else self.teacher
+        self.diffusion = DiffusionLoss().to(self.device)
+        self._context_size = float(contexts.context[:64].float().std())
+
+    def parts(self) -> dict[str, Stateful]:
+        return {"network": self.network, "average": self.average, "optimizers": self.optimizers}
+
+    def step(self, now: Moment) -> dict[str, float]:
+        """One update; random numbers from torch's own generator."""
+        recipe, size = self.recipe, self.recipe.batch
+        rows = torch.randint(len(self.codes), (size,))
+        indices = self.codes.indices[rows].long().to(self.device)
+        rest = self.codes.rest[rows].float().to(self.device)
+        conditioning = self._conditioning(rows)
+        maps = maps_of(self.quantizer, self._corrupt(indices))
+        with torch.autocast(self.device.type, torch.bfloat16):
+            predicted = self._predict(conditioning, maps)
+            tokens = F.cross_entropy(predicted.logits.flatten(0, 1), indices.flatten())
+            residual = self._residual_loss(predicted, indices, rest)
+        (tokens + recipe.diffusion * residual).backward()
+        norm = self.optimizers.step(rate_share(now.step, now.progress))
+        self.average.update(self.network, now.step)
+        right = (predicted.logits.detach().argmax(-1) == indices).float().mean()
+        return {"loss": tokens.item(), "residual": residual.item(), "accuracy": right.item(), "gradient": norm}
+
+    def _conditioning(self, rows: Tensor) -> Conditioning:
+        drawn = self.contexts.of(rows, torch.randint(self.contexts.context.shape[1], rows.shape)).to(self.device)
+        noise = torch.randn_like(drawn.context) * (self._context_size * self.recipe.context_noise)
+        noisy = Conditioning(drawn.context + noise, drawn.mask, drawn.positions)
+        return drop_conditions(noisy, torch.rand(len(rows), device=self.device) < self.recipe.dropped)
+
+    def _corrupt(self, indices: Tensor) -> Tensor:
+        """Exchanges a share of each row's tokens, drawn row by row up to the recipe's, for another row's."""
+        share = torch.rand(len(indices), 1, device=indices.device) * self.recipe.corrupted
+        exchanged = torch.rand(indices.shape, device=indices.device) < share
+        return torch.where(exchanged, indices.roll(1, 0), indices)
+
+    def _residual_loss(self, predicted: Predicted, indices: Tensor, rest: Tensor) -> Tensor:
+        """The diffusion's loss on some of the last scale's tokens, several draws each."""
+        last = self.quantizer.side**2
+        kept = max(1, round(self.recipe.kept * last))
+        where = torch.rand(len(indices), last, device=self.device).argsort(1)[:, :kept, None]
+        codes = self.quantizer.embedding(indices[:, -last:])
+        condition = self.network.diffusion_condition(predicted.last_hidden, codes)
+        residual = (rest - codes).gather(1, where.expand(-1, -1, codes.shape[2])).flatten(0, 1)
+        condition = condition.gather(1, where.expand(-1, -1, condition.shape[2])).flatten(0, 1)
+        draws = self.recipe.draws
+        t = torch.randint(1000, (draws * len(residual),), device=self.device)
+        noise = torch.randn(len(t), residual.shape[1], device=self.device)
+        net = self.network.diffloss.net
+        return cast(Tensor, self.diffusion(net, residual.repeat(draws, 1), condition.repeat(draws, 1), t, noise))
+
+    @torch.no_grad()
+    def measure(self, rows: Tensor, batch: int = 64) -> dict[str, float]:
+        """Token accuracy of the averaged weights, shown uncorrupted tokens and the plain name: the gate."""
+        teacher = TeacherForcing(cast(Transformer, self.average.network)).to(self.device)
+        right = []
+        for part in rows.split(batch):
+            indices = self.codes.indices[part].long().to(self.device)
+            conditioning = self.contexts.of(part, torch.zeros_like(part)).to(self.device)
+            with torch.autocast(self.device.type, torch.bfloat16):
+                logits = teacher(conditioning, maps_of(self.quantizer, indices)).logits
+            right.append((logits.argmax(-1) == indices).float())
+        hits = torch.cat(right).mean(0)
+        scales = hits.split([n * n for n in self.quantizer.sides])
+        return {
+            "token_accuracy": float(hits.mean()),
+            **{f"side_{n}": float(part.mean()) for n, part in zip(self.quantizer.sides, scales, strict=True)},
+        }
+
+
+def warm_start(training: TransformerTraining, state: Path) -> None:
+    """Puts another run's averaged weights in place of fresh ones; its optimiser's memory is left behind."""
+    weights = torch.load(state, map_location=training.device, weights_only=True)["parts"]["average"]
+    training.network.load_state_dict(weights)
+    training.average.load_state_dict(weights)
+
+
+def small_transformer(tokenizer: HybridTokenizer, encoder: TextEncoder, width: int, depth: int) -> Transformer:
+    """The released architecture's switches at another size."""
+    config = TransformerConfig(
+        context_token=encoder.context_tokens,
+        context_dim=encoder.width,
+        depth=depth,
+        embed_dim=width,
+        num_heads=width // 64,
+        mlp_type="llama",
+        attn_type="llama",
+        disable_aln=True,
+        use_timestep_embed=True,
+        use_context_norm=True,
+        patch_nums=tokenizer.config.v_patch_nums,
+        diff_width=width,
+        diff_depth=3,
+    )
+    return initialise(Transformer(config, tokenizer.config.vocab_size, tokenizer.config.z_channels))
+
+
+ZERO_AT_FIRST = (".attn.proj.", ".down_proj.", ".fc2.", ".final_layer.", ".adaLN_modulation.")
+
+
+@torch.no_grad()
+def initialise(network: Transformer) -> Transformer:
+    """Residual branches begin at zero, as do the logits and the diffusion's answer; the rest as torch does it."""
+    for name, parameter in network.named_parameters():
+        if name.startswith("head.") or any(part in name for part in ZERO_AT_FIRST):
+            parameter.zero_()
+    return network
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most `most` of `count` numbers, evenly spread."""
+    return [i * count // min(count, most) for i in range(min(count, most))]
+
+
+def chosen_pictures(pictures: Pictures, things: int | None) -> Pictures:
+    """The pictures of the best-known things alone."""
+    rows = np.array(choose(pictures.things, things))
+    every = np.arange(len(rows))
+    kept = [pictures.things[i] for i in rows]
+    return Pictures(pictures.pixels[rows], pictures.alpha[rows], kept, every, every[:0])
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m training.transformer", description="Train the transformer.")
+    parser.add_argument("--name", default="transformer", help="folder below .cache/training")
+    parser.add_argument("--tokenizer", default="tokenizer", help="folder below .cache/training with tokenizer/ in it")
+    parser.add_argument("--text", default="text_encoder", help="folder below .cache/training")
+    parser.add_argument("--start", help="begin with the averaged weights of this folder below .cache/training")
+    parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--styles", nargs="+", choices=STYLES, default=["flat"])
+    parser.add_argument("--things", type=int, help="only so many, well-known ones first")
+    parser.add_argument("--variants", type=int, default=12, help="captions of each picture")
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--depth", type=int, default=8)
+    parser.add_argument("--context-tokens", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=100_000, help="at most so many steps")
+    parser.add_argument("--minutes", type=float, help="at most so many minutes of training")
+    parser.add_argument("--batch", type=int, default=Recipe.batch)
+    parser.add_argument("--rate", type=float, default=Recipe.rate)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    options = parse()
+    torch.manual_seed(options.seed)
+    device = default_device()
+    pictures = chosen_pictures(load_pictures(options.side, options.styles), options.things)
+    base = Checkpoint.open(CACHE / options.tokenizer)
+    tokenizer = base.load_tokenizer(device=device)
+    encoder = TextEncoder.load(CACHE / options.text, options.context_tokens, device)
+    folder = CACHE / options.name
+    words = phrase(pictures.things, options.variants, options.seed)
+    codes = cached_codes(tokenizer, pictures.pixels, folder / "codes.pt", digest_of_folder(base.tokenizer))
+    training = TransformerTraining(
+        small_transformer(tokenizer, encoder, options.width, options.depth).to(device),
+        tokenizer.quantize,
+        codes,
+        encode_words(encoder, words),
+        Recipe(batch=options.batch, rate=options.rate),
+        options.compile,
+    )
+    run = Run(folder, training.parts(), options.seed)
+    run.log(event="started", options=vars(options), pictures=len(codes), threads=torch.get_num_threads())
+    if not run.resume() and options.start:
+        warm_start(training, CACHE / options.start / STATE)
+    gate = torch.tensor(spread(len(codes), 256))
+    shown = [words[i][-1] for i in spread(len(codes), 32)]
+
+    def measure(now: Moment) -> Mapping[str, float]:
+        draw_sheet(
+            cast(Transformer, training.average.network), tokenizer, encoder, shown, folder / f"sheet-{now.step:06d}.png"
+        )
+        return training.measure(gate)
+
+    run.train(Budget(options.steps, options.minutes), training.step, measure)
+    run.log(event="written", to=str(write_transformer(cast(Transformer, training.average.network), folder / "llm")))
+
+
+if __name__ == "__main__":
+    main()
