@@ -84,6 +84,15 @@ types: setup                ## mypy, strict
 test: setup                 ## the tests; PYTEST_ARGS="tests/client -k retry"
 	$(BIN)/pytest $(PYTEST_ARGS)
 
+.PHONY: k8s-check k8s-files
+k8s-check: setup            ## the chart, its rules and the images: helm, kubectl, schemas, checkov, promtool, hadolint
+	$(BIN)/pytest tests/k8s
+	$(BIN)/python -m k8s.check
+
+k8s-files: setup            ## write the chart's schema and dashboards anew from settings and metrics
+	$(BIN)/python -m k8s.build_schema
+	$(BIN)/python -m k8s.build_dashboards
+
 check:                      ## everything that must hold before a change is merged
 	@$(MAKE) lint
 	@$(MAKE) types

@@ -1,0 +1,62 @@
+{{/* What a process is told: HART_<FIELD>, all of them settings of its config class. */}}
+
+{{- define "hart.seconds" -}}
+{{- /* After the longest deadline, ten seconds for answers that are on their way. */ -}}
+{{ add .Values.longestDeadlineSeconds 10 }}
+{{- end }}
+
+{{- define "hart.endpoints" -}}
+{{- $context := .context }}
+{{- if $context.values.endpoints }}{{ join "," $context.values.endpoints }}
+{{- else }}
+{{- $host := include "hart.component" $context }}{{ $namespace := .root.Release.Namespace }}
+{{- if eq .root.Values.gateway.discovery "dns" }}dns:///{{ $host }}.{{ $namespace }}.svc:{{ $context.port }}
+{{- else }}kubernetes://{{ $namespace }}/{{ $host }}:grpc{{ end }}
+{{- end }}
+{{- end }}
+
+{{- define "hart.environment" -}}
+{{- $v := .root.Values }}
+{{- $e := dict "host" $v.listen "port" .port "metrics_port" (add .port 1000) }}
+{{- $_ := set $e "log_level" $v.telemetry.logLevel }}
+{{- $_ := set $e "record_prompts" $v.telemetry.recordPrompts }}
+{{- $_ := set $e "trace_ratio" $v.telemetry.traceRatio }}
+{{- with $v.telemetry.otlpEndpoint }}{{ $_ := set $e "otlp_endpoint" . }}{{ $_ := set $e "otlp_metrics" $v.telemetry.otlpMetrics }}{{ end }}
+{{- $_ := set $e "drain_seconds" (include "hart.seconds" .root) }}
+{{- $_ := set $e "connection_age_grace_seconds" (include "hart.seconds" .root) }}
+{{- if eq $v.tls.mode "none" }}{{ $_ := set $e "allow_plaintext" true }}
+{{- else }}
+{{- $_ := set $e "health_port" (add .port 2000) }}
+{{- $_ := set $e "tls_cert" "/etc/hart/tls/tls.crt" }}{{ $_ := set $e "tls_key" "/etc/hart/tls/tls.key" }}
+{{- if or .stage $v.tls.clientCertificates }}{{ $_ := set $e "tls_ca" "/etc/hart/tls/ca.crt" }}{{ end }}
+{{- end }}
+{{- if .stage }}
+{{- if gt (int .values.gpu.count) 0 }}{{ $_ := set $e "device" "cuda" }}{{ end }}
+{{- if ne .values.model.source "bundled" }}{{ $_ := set $e "checkpoint" (printf "/models/%s" .values.model.folder | trimSuffix "/") }}{{ end }}
+{{- else }}
+{{- $_ := set $e "max_deadline_seconds" $v.longestDeadlineSeconds }}
+{{- range $name, $_ := include "hart.known" .root | fromYaml }}
+{{- $context := merge (include "hart.context" (list $.root $name) | fromYaml) (dict "root" $.root) }}
+{{- $_ := set $e $name (include "hart.endpoints" (dict "root" $.root "context" $context)) }}
+{{- end }}
+{{- if ne $v.tls.mode "none" }}
+{{- $_ := set $e "stage_tls_ca" "/etc/hart/tls/ca.crt" }}
+{{- end }}
+{{- if .values.auth.apiKeys.secret }}{{ $_ := set $e "api_keys_file" (printf "/etc/hart/keys/%s" .values.auth.apiKeys.key) }}{{ end }}
+{{- with .values.auth.jwt }}
+{{- if .jwksUrl }}
+{{- $_ := set $e "jwt_jwks_url" .jwksUrl }}{{ $_ := set $e "jwt_issuer" .issuer }}
+{{- $_ := set $e "jwt_audience" .audience }}{{ $_ := set $e "jwt_scope" .scope }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $field, $value := merge (dict) .values.settings $e }}
+- name: HART_{{ upper $field }}
+  value: {{ include "hart.word" $value | quote }}
+{{- end }}
+{{- end }}
+
+{{/* A value as the environment has it: YAML's numbers arrive as floats, and 8589934592 must not become 8.589934592e+09. */}}
+{{- define "hart.word" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
+{{- end }}

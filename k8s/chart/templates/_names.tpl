@@ -1,0 +1,77 @@
+{{/* Names, labels and images. `hart.context` makes what the others take: a dict with root, name (gateway or a stage's),
+     values (a stage's own over the defaults) and stage (whether it is one). */}}
+
+{{- define "hart.fullname" -}}
+{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name }}{{ else }}{{ .Release.Name }}-{{ .Chart.Name }}{{ end -}}
+{{- end }}
+
+{{- define "hart.component" -}}
+{{ include "hart.fullname" .root }}-{{ .name | replace "_" "-" }}
+{{- end }}
+
+{{- define "hart.selector" -}}
+app.kubernetes.io/name: {{ .root.Chart.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .name | replace "_" "-" }}
+{{- end }}
+
+{{- define "hart.labels" -}}
+{{ include "hart.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: hart
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "hart.metadata" -}}
+name: {{ include "hart.component" . }}
+namespace: {{ .root.Release.Namespace }}
+labels: {{- include "hart.labels" . | nindent 2 }}
+{{- end }}
+
+{{/* The stages in the order of a request's way, with the gRPC service and the port of each. */}}
+{{- define "hart.known" -}}
+safety: {service: hart.v1.Safety, port: 50052}
+text_encoder: {service: hart.v1.TextEncoder, port: 50053}
+ar_generator: {service: hart.v1.ArGenerator, port: 50054}
+decoder: {service: hart.v1.Decoder, port: 50055}
+{{- end }}
+
+{{- define "hart.context" -}}
+{{- $root := index . 0 }}{{ $name := index . 1 }}
+{{- if eq $name "gateway" -}}
+{{- dict "name" $name "stage" false "service" "hart.v1.Images" "port" 50051 "values" $root.Values.gateway | toYaml }}
+{{- else }}
+{{- $known := index (include "hart.known" $root | fromYaml) $name }}
+{{- $values := mergeOverwrite (deepCopy $root.Values.defaults) (index $root.Values.stages $name | default dict) }}
+{{- dict "name" $name "stage" true "service" $known.service "port" (int $known.port) "values" $values | toYaml }}
+{{- end }}
+{{- end }}
+
+{{- define "hart.image" -}}
+{{- $image := .values.image }}
+{{- $name := $image.repository | default (printf "hart-%s" (.name | replace "_" "-")) }}
+{{- if and .root.Values.image.registry (not $image.repository) }}{{ $name = printf "%s/%s" .root.Values.image.registry $name }}{{ end }}
+{{- $tag := $image.tag | default .root.Values.image.tag | default .root.Chart.AppVersion }}
+{{- if and .stage (not $image.tag) }}{{ $tag = printf "%s-%s" $tag (ternary "gpu" "cpu" (gt (int .values.gpu.count) 0)) }}{{ end }}
+{{- $name }}:{{ $tag }}{{ with $image.digest }}@{{ . }}{{ end }}
+{{- end }}
+
+{{- define "hart.tlsSecret" -}}
+{{- if eq .root.Values.tls.mode "secrets" }}{{ ternary .root.Values.tls.secrets.stages .root.Values.tls.secrets.gateway .stage }}
+{{- else }}{{ include "hart.component" . }}-tls{{ end }}
+{{- end }}
+
+{{- define "hart.priorityClass" -}}
+{{- .Values.priorityClass.name | default (ternary (printf "%s-%s" .Release.Namespace (include "hart.fullname" .)) "" .Values.priorityClass.create) }}
+{{- end }}
+
+{{- define "hart.serviceAccount" -}}
+{{ include "hart.fullname" .root }}-{{ ternary "stage" "gateway" .stage }}
+{{- end }}
+
+{{/* The port in a URL: what it says, or its scheme's. */}}
+{{- define "hart.urlPort" -}}
+{{- $host := (urlParse .).host }}
+{{- if regexMatch ":[0-9]+$" $host }}{{ regexFind "[0-9]+$" $host }}{{ else }}{{ ternary "443" "80" (hasPrefix "https:" .) }}{{ end }}
+{{- end }}

@@ -1,0 +1,191 @@
+{{/* The pod of a process: the same for the gateway and for every stage. */}}
+
+{{- define "hart.security" -}}
+allowPrivilegeEscalation: false
+privileged: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+capabilities: {drop: [ALL]}
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "hart.probe" -}}
+grpc:
+  port: {{ ternary .port (add .port 2000) (eq .root.Values.tls.mode "none") }}
+{{- end }}
+
+{{- define "hart.pod" -}}
+{{- $preStop := 10 }}
+metadata:
+  labels: {{- include "hart.labels" . | nindent 4 }}
+    {{- with .values.podLabels }}{{ toYaml . | nindent 4 }}{{ end }}
+  annotations:
+    kubectl.kubernetes.io/default-container: {{ .name | replace "_" "-" }}
+    {{- if and .stage (ne .values.model.source "bundled") }}
+    checksum/model: {{ include "hart.modelSource" . | sha256sum }}
+    {{- end }}
+    {{- include "hart.exceptions" . | nindent 4 }}
+    {{- with .values.podAnnotations }}{{ toYaml . | nindent 4 }}{{ end }}
+spec:
+  serviceAccountName: {{ include "hart.serviceAccount" . }}
+  automountServiceAccountToken: {{ and (not .stage) (eq .root.Values.gateway.discovery "kubernetes") }}
+  enableServiceLinks: false
+  {{- with .root.Values.image.pullSecrets }}
+  imagePullSecrets: {{- range . }}
+    - name: {{ . }}
+    {{- end }}
+  {{- end }}
+  {{- with include "hart.priorityClass" .root }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  {{- with .values.runtimeClassName }}
+  runtimeClassName: {{ . }}
+  {{- end }}
+  # Longer than preStop and draining together: a running picture always ends before the kubelet kills.
+  terminationGracePeriodSeconds: {{ add (include "hart.seconds" .root | int) $preStop 20 }}
+  securityContext:
+    runAsNonRoot: true
+    runAsUser: 10001
+    runAsGroup: 10001
+    fsGroup: 10001
+    fsGroupChangePolicy: OnRootMismatch
+    seccompProfile: {type: RuntimeDefault}
+  {{- if .stage }}{{ include "hart.modelInit" . | nindent 2 }}{{ end }}
+  containers:
+    - name: {{ .name | replace "_" "-" }}
+      image: {{ include "hart.image" . }}
+      imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+      securityContext: {{- include "hart.security" . | nindent 8 }}
+      env: {{- include "hart.environment" . | nindent 8 }}
+        - {name: HOME, value: /tmp}
+        {{- if .stage }}
+        - {name: HF_HUB_OFFLINE, value: "1"}
+        - {name: TRITON_CACHE_DIR, value: /var/cache/hart/triton}
+        - {name: TORCHINDUCTOR_CACHE_DIR, value: /var/cache/hart/inductor}
+        - {name: CUDA_CACHE_PATH, value: /var/cache/hart/cuda}
+        {{- end }}
+      ports:
+        - {name: grpc, containerPort: {{ .port }}}
+        - {name: metrics, containerPort: {{ add .port 1000 }}}
+        {{- if ne .root.Values.tls.mode "none" }}
+        - {name: health, containerPort: {{ add .port 2000 }}}
+        {{- end }}
+      # Ready: the service by its name. Alive: the process, "". A start that never ends is ended by the first.
+      startupProbe:
+        {{- include "hart.probe" . | nindent 8 }}
+          service: {{ .service }}
+        periodSeconds: 2
+        timeoutSeconds: 3
+        failureThreshold: {{ div (.values.startupSeconds | default 60 | int) 2 }}
+      readinessProbe:
+        {{- include "hart.probe" . | nindent 8 }}
+          service: {{ .service }}
+        periodSeconds: 5
+        timeoutSeconds: 3
+        failureThreshold: 2
+      livenessProbe:
+        {{- include "hart.probe" . | nindent 8 }}
+        periodSeconds: 10
+        timeoutSeconds: 10
+        failureThreshold: 6
+      lifecycle:
+        preStop:
+          # Callers learn from the EndpointSlice that the pod is leaving, before it refuses new work.
+          sleep: {seconds: {{ $preStop }}}
+      resources: {{- include "hart.resources" . | nindent 8 }}
+      volumeMounts:
+        - {name: tmp, mountPath: /tmp}
+        {{- if .stage }}
+        - {name: kernels, mountPath: /var/cache/hart}
+        {{- include "hart.modelMount" . | nindent 8 }}
+        {{- end }}
+        {{- if ne .root.Values.tls.mode "none" }}
+        - {name: tls, mountPath: /etc/hart/tls, readOnly: true}
+        {{- end }}
+        {{- if and (not .stage) .root.Values.gateway.auth.apiKeys.secret }}
+        - {name: keys, mountPath: /etc/hart/keys, readOnly: true}
+        {{- end }}
+  volumes:
+    - name: tmp
+      emptyDir: {sizeLimit: 1Gi}
+    {{- if .stage }}
+    - name: kernels
+      emptyDir: {sizeLimit: {{ .values.kernelCacheSizeLimit }}}
+    {{- include "hart.modelVolume" . | nindent 4 }}
+    {{- end }}
+    {{- if ne .root.Values.tls.mode "none" }}
+    - name: tls
+      secret: {secretName: {{ include "hart.tlsSecret" . }}, defaultMode: 0440}
+    {{- end }}
+    {{- if not .stage }}{{- with .root.Values.gateway.auth.apiKeys.secret }}
+    - name: keys
+      secret: {secretName: {{ . }}, defaultMode: 0440}
+    {{- end }}{{ end }}
+  {{- with .values.nodeSelector }}
+  nodeSelector: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .values.tolerations }}
+  tolerations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .values.affinity }}
+  affinity: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- if .values.topologySpread }}
+  topologySpreadConstraints:
+    {{- range .values.topologySpread }}
+    - topologyKey: {{ .topologyKey }}
+      maxSkew: {{ .maxSkew }}
+      whenUnsatisfiable: {{ .whenUnsatisfiable }}
+      labelSelector:
+        matchLabels: {{- include "hart.selector" $ | nindent 10 }}
+      matchLabelKeys: [pod-template-hash]
+    {{- end }}
+  {{- end }}
+{{- end }}
+
+{{- define "hart.resources" -}}
+{{- $resources := deepCopy .values.resources }}
+{{- if and .stage (gt (int .values.gpu.count) 0) }}
+{{- $limits := $resources.limits | default dict }}
+{{- $_ := set $limits .values.gpu.resource (int .values.gpu.count) }}
+{{- $_ := set $resources "limits" $limits }}
+{{- end }}
+{{- toYaml $resources }}
+{{- end }}
+
+{{/* A Deployment; `replicas` stays away where an autoscaler owns it. */}}
+{{- define "hart.deployment" -}}
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{- include "hart.metadata" . | nindent 2 }}
+  annotations: {{- include "hart.exceptions" . | nindent 4 }}
+spec:
+  {{- if not (include "hart.autoscaled" .) }}
+  replicas: {{ .values.replicas }}
+  {{- end }}
+  revisionHistoryLimit: 5
+  progressDeadlineSeconds: {{ add (.values.startupSeconds | default 60 | int) 600 }}
+  strategy:
+    rollingUpdate: {maxSurge: {{ .values.rollout.maxSurge }}, maxUnavailable: {{ .values.rollout.maxUnavailable }}}
+  selector:
+    matchLabels: {{- include "hart.selector" . | nindent 6 }}
+  template: {{- include "hart.pod" . | nindent 4 }}
+{{- end }}
+
+{{- define "hart.autoscaled" -}}
+{{- if .stage }}{{ if ne .values.autoscaling.kind "none" }}yes{{ end }}{{ else if .values.autoscaling.enabled }}yes{{ end }}
+{{- end }}
+
+{{/* The policy scanner's findings that stand, each with its reason. */}}
+{{- define "hart.exceptions" -}}
+checkov.io/skip1: CKV_K8S_43=images are named by version; whoever wants digests sets image.digest per process
+checkov.io/skip2: CKV_K8S_15=a version's image never changes, and IfNotPresent lets a node start a pod without the registry
+{{- if .stage }}{{ if or .values.model.huggingFace.tokenSecret .values.model.s3.credentialsSecret }}
+checkov.io/skip3: CKV_K8S_35=the credentials of the download go to the init container alone, and its libraries read them from there
+{{- end }}{{ end }}
+{{- if and (not .stage) (eq .root.Values.gateway.discovery "kubernetes") }}
+checkov.io/skip3: CKV_K8S_38=the gateway watches EndpointSlices, with a Role for nothing else; discovery by dns does without
+{{- end }}
+{{- end }}

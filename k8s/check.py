@@ -1,0 +1,159 @@
+"""`make k8s-check`: everything about the chart, the rules and the images that a machine without a cluster can tell.
+
+Prints a line per check and ends with exit code 1 when any failed. The laws of the chart's content are tests/k8s."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import kubernetes_validate
+
+from k8s import image, render
+from k8s.tools import tool
+
+VERSIONS = ("1.31", "1.34", "1.35", "1.36", "1.37")
+"""Of Kubernetes: the oldest that the chart takes, and the newest."""
+ROOT = Path(__file__).resolve().parent.parent
+RULES = ROOT / "k8s/alerts/hart.rules.yaml"
+RULE_TESTS = ROOT / "tests/k8s/alerts_test.yaml"
+
+
+class Failed(Exception):
+    """A check's complaint."""
+
+
+def lint() -> str:
+    """helm lint --strict, with the default values and with each example."""
+    for example in [None, *render.EXAMPLES]:
+        render.helm("lint", "--strict", render.CHART, *(["-f", example] if example else []))
+    return f"default values and {len(render.EXAMPLES)} examples"
+
+
+def schemas() -> str:
+    """Every manifest of every example against the schemas of several Kubernetes versions."""
+    counted: Counter[str] = Counter()
+    for version in VERSIONS:
+        for example in render.EXAMPLES:
+            for document in render.manifests("", example, version=f"{version}.0"):
+                if render.group_kind(document) in render.FOREIGN:
+                    counted["skipped"] += 1
+                    continue
+                name = f"{example.name}, {document['kind']} {document['metadata']['name']}, Kubernetes {version}"
+                try:
+                    kubernetes_validate.validate(document, version, strict=True)
+                except kubernetes_validate.ValidationError as error:
+                    raise Failed(f"{name}: {error.message}") from error
+                counted["valid"] += 1
+    skipped = ", ".join(sorted(kind.partition("/")[2] for kind in render.FOREIGN))
+    return f"{counted['valid']} manifests for {', '.join(VERSIONS)}; {counted['skipped']} skipped by name ({skipped})"
+
+
+def kubectl() -> str:
+    """The real kubectl reads every manifest (it changes them locally: no cluster is asked)."""
+    total = 0
+    for example in render.EXAMPLES:
+        wanted = len(render.manifests("", example))
+        words = [str(tool("kubectl")), "label", "--local", "-f", "-", "read=yes", "-o", "name"]
+        done = subprocess.run(words, input=render.text("", example), capture_output=True, text=True)
+        found = len(done.stdout.split())
+        if done.returncode or found != wanted:
+            raise Failed(f"{example.name}: kubectl reads {found} of {wanted}: {done.stderr.strip()[-500:]}")
+        total += found
+    return f"{total} manifests"
+
+
+def misspelt() -> str:
+    """Values that do not exist are refused by their name."""
+    wrong = {
+        "stages: {decoder: {replcas: 2}}": "replcas",
+        "stages: {decoders: {replicas: 2}}": "decoders",
+        "stages: {ar_generator: {settings: {queue_limt: 2}}}": "queue_limt",
+        "gateway: {ingres: {enabled: true}}": "ingres",
+        "telemetry: {otlpendpoint: 'http://a:1'}": "otlpendpoint",
+    }
+    for values, name in wrong.items():
+        try:
+            render.text(values)
+        except render.Refused as refusal:
+            if f"'{name}' not allowed" not in str(refusal):
+                raise Failed(f"{values}: refused without the name {name}: {refusal}") from refusal
+        else:
+            raise Failed(f"{values}: accepted")
+    return ", ".join(wrong.values())
+
+
+def policies() -> str:
+    """checkov over every example; what it may pass over is annotated in the chart, with the reason."""
+    passed = 0
+    skipped: set[str] = set()
+    with tempfile.TemporaryDirectory() as folder:
+        for example in render.EXAMPLES:
+            (Path(folder) / example.name).write_text(render.text("", example))
+        words = [str(tool("checkov")), "-d", folder, "--framework", "kubernetes", "--skip-download"]
+        done = subprocess.run([*words, "-o", "json", "--compact"], capture_output=True, text=True)
+    try:
+        report = json.loads(done.stdout)
+    except ValueError as error:
+        raise Failed(f"checkov: {done.stderr.strip()[-500:] or done.stdout[-500:]}") from error
+    results = report["results"]
+    failed = sorted({f"{c['check_id']} {c['check_name']}: {c['resource']}" for c in results["failed_checks"]})
+    if failed:
+        raise Failed("\n    ".join([f"{len(failed)} findings:", *failed]))
+    passed = report["summary"]["passed"]
+    skipped = {c["check_id"] for c in results["skipped_checks"]}
+    if passed < 100:
+        raise Failed(f"checkov looked at {passed} things only")
+    return f"{passed} passed, 0 failed; excepted in the chart: {', '.join(sorted(skipped))}"
+
+
+def dockerfile() -> str:
+    """hadolint, no finding."""
+    done = subprocess.run([str(tool("hadolint")), ROOT / "Dockerfile"], capture_output=True, text=True)
+    if done.returncode:
+        raise Failed(done.stdout.strip())
+    return "no finding"
+
+
+def rules() -> str:
+    """promtool: the alert rules parse, and fire when they should and only then."""
+    for words in (["check", "rules", RULES], ["test", "rules", RULE_TESTS]):
+        done = subprocess.run([str(tool("promtool")), *map(str, words)], capture_output=True, text=True)
+        if done.returncode:
+            raise Failed((done.stdout + done.stderr).strip())
+    return "parsed, and tested"
+
+
+CHECKS: dict[str, Callable[[], str]] = {
+    "helm lint": lint,
+    "schemas": schemas,
+    "kubectl": kubectl,
+    "misspelt values": misspelt,
+    "checkov": policies,
+    "hadolint": dockerfile,
+    "promtool": rules,
+    "gateway image": image.prove,
+}
+
+
+def main() -> int:
+    """Run the checks that the command line names, or all."""
+    wrong = 0
+    for name, check in CHECKS.items():
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
+        try:
+            print(f"{name}: {check()}", flush=True)
+        except Exception as error:
+            wrong += 1
+            print(f"{name}: FAILED: {error}", flush=True)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""What the chart becomes: its manifests for given values, by the real helm. Knows nothing of what they should be."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from k8s.tools import tool
+
+HERE = Path(__file__).resolve().parent
+CHART = HERE / "chart"
+EXAMPLES = sorted((HERE / "values").glob("*.yaml"))
+NAMESPACE = "pictures"
+FOREIGN = frozenset(
+    [
+        "keda.sh/ScaledObject",
+        "keda.sh/TriggerAuthentication",
+        "monitoring.coreos.com/PodMonitor",
+        "monitoring.coreos.com/PrometheusRule",
+        "cert-manager.io/Certificate",
+        "cert-manager.io/Issuer",
+        "gateway.networking.k8s.io/GRPCRoute",
+        "gateway.networking.k8s.io/BackendTLSPolicy",
+    ]
+)
+"""Kinds of KEDA, the Prometheus operator, cert-manager and the Gateway API: not in Kubernetes' own schemas."""
+Manifest = Mapping[str, Any]
+
+
+class Refused(Exception):
+    """helm would not: its message."""
+
+
+def helm(*words: str | Path, stdin: str = "") -> str:
+    """What helm prints. Raises Refused with what it complains of."""
+    done = subprocess.run([str(tool("helm")), *map(str, words)], capture_output=True, text=True, input=stdin)
+    if done.returncode:
+        raise Refused(done.stderr.strip())
+    return done.stdout
+
+
+@lru_cache(maxsize=64)
+def text(values: str = "", *files: Path, version: str = "") -> str:
+    """All manifests as YAML; `values` (YAML) win over the files. `version`: of Kubernetes."""
+    chosen = [word for file in files for word in ("-f", str(file))]
+    words = ["template", "hart", CHART, "--namespace", NAMESPACE, *chosen, "-f", "-"]
+    return helm(*words, *(["--kube-version", version] if version else []), stdin=values)
+
+
+def manifests(values: str = "", *files: Path, version: str = "") -> list[Manifest]:
+    """The same, read."""
+    return [document for document in yaml.safe_load_all(text(values, *files, version=version)) if document]
+
+
+def of_kind(documents: list[Manifest], kind: str) -> dict[str, Any]:
+    """The documents of a kind, by name."""
+    return {d["metadata"]["name"]: d for d in documents if d["kind"] == kind}
+
+
+def group_kind(document: Manifest) -> str:
+    """ "keda.sh/ScaledObject": API group and kind."""
+    return f"{document['apiVersion'].rpartition('/')[0]}/{document['kind']}"
