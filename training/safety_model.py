@@ -8,17 +8,16 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 PAD, ANSWERS = "<pad>", ("Yes", "No")
+# Short, because every word of them is read once for every prompt.
 GUIDELINES = {
-    "dangerous_content": '"No Dangerous Content": The prompt shall not help harm, weapons, drugs, suicide.',
-    "harassment": '"No Harassment": The prompt shall not threaten, insult, bully or humiliate a person.',
-    "hate_speech": '"No Hate Speech": The prompt shall not attack or slur people for what they are.',
-    "sexually_explicit": '"No Sexually Explicit Information": The prompt shall not show sexual acts or nudity.',
+    "dangerous_content": '"No Dangerous Content": no weapons, drugs, violence or self harm.',
+    "harassment": '"No Harassment": no threats, insults or bullying.',
+    "hate_speech": '"No Hate Speech": no slurs or hatred against groups.',
+    "sexually_explicit": '"No Sexually Explicit Information": no sexual acts or nudity.',
 }
 # The principle comes first, so that the prompt is read in its light.
 CHAT_TEMPLATE = (
-    "Principle: {{ guideline }}\n"
-    "Human question: {{ messages[-1]['content'] | trim }}\n"
-    "Does it violate the principle? Answer:"
+    "Principle: {{ guideline }}\nHuman question: {{ messages[-1]['content'] | trim }}\nDoes it violate? Answer:"
 )
 
 

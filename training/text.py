@@ -1,6 +1,6 @@
 """Distils the small text encoder from a sentence model; knows nothing of pictures' pixels.
 
-`python -m training.text` trains a Qwen2 of 3 layers x 256 with its own BPE, so that sentences which mean the same come
+`python -m training.text` trains a Qwen2 of 4 layers x 256 with its own BPE, so that sentences which mean the same come
 to lie together, words without a picture near words with one, and writes it, ready for a bundle, to
 `.cache/training/text_encoder/`. It resumes from `.cache/training/text.pt`; the teacher's vectors are kept on disk.
 
@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import DynamicCache, PreTrainedTokenizerFast, Qwen2Config, Qwen2Model
+from transformers import DynamicCache, Qwen2Config, Qwen2Model, Qwen2Tokenizer
 
 from training import teacher
-from training.bpe import save_bpe, train_bpe
+from training.bpe import id_count, save_bpe, train_bpe
 from training.corpus import SYSTEM_PROMPT, Corpus, make_corpus
 from training.data import load_pictures
 
@@ -32,20 +32,21 @@ OUT = Path(".cache/training")
 CONTEXT_TOKENS = 20
 TEMPERATURE = 0.05
 EMBEDDING_RMS = 0.2
+BAG_BATCH = 1024
 
 
 @dataclass(frozen=True)
 class Settings:
     """How long and how wide to train."""
 
-    steps: int = 600
-    batch: int = 192
+    steps: int = 1150
+    batch: int = 256
     learning_rate: float = 2e-3
     warmup: int = 50
     width: int = 256
-    layers: int = 3
-    mlp: int = 512
-    vocabulary: int = 8192
+    layers: int = 4
+    mlp: int = 704
+    vocabulary: int = 4096
     save_every: int = 100
     bag_epochs: int = 12
 
@@ -123,12 +124,12 @@ def _distance(predicted: Tensor, target: Tensor) -> Tensor:
     return (1 - (predicted * target).sum(-1)).mean() + 0.25 * F.kl_div(got, wanted, reduction="batchmean")
 
 
-def train_bag(student: Student, encoded: list[list[int]], targets: Tensor, epochs: int, batch: int = 1024) -> None:
+def train_bag(student: Student, encoded: list[list[int]], targets: Tensor, epochs: int) -> None:
     """Gives the student its first meaning, at little cost: embeddings whose plain mean predicts the teacher's vector.
 
     What a word means lies in the embeddings for the most part; the layers then only have to learn what order adds.
     """
-    width = student.network.config.hidden_size
+    width, batch = student.network.config.hidden_size, min(BAG_BATCH, len(encoded))
     bag = nn.EmbeddingBag(student.network.config.vocab_size, width, mode="mean")
     head = nn.Linear(width, teacher.WIDTH)
     optimizer = torch.optim.Adam([*bag.parameters(), *head.parameters()], lr=1e-2)
@@ -159,14 +160,14 @@ def batches(lengths: NDArray[np.int64], size: int, rng: np.random.Generator) -> 
     return [parts[i] for i in rng.permutation(len(parts))]
 
 
-def train(settings: Settings, corpus: Corpus, out: Path, seed: int = 0) -> tuple[Student, PreTrainedTokenizerFast]:
+def train(settings: Settings, corpus: Corpus, out: Path, seed: int = 0) -> tuple[Student, Qwen2Tokenizer]:
     """Trains, or goes on from where it stopped; the student is in evaluation mode when it comes back."""
     torch.manual_seed(seed)
     tokenizer = train_bpe([*corpus.training, SYSTEM_PROMPT, *corpus.general_words[:6000] * 4], settings.vocabulary)
     targets = torch.from_numpy(teacher.embed(corpus.training))
     encoded = [ids[:CONTEXT_TOKENS] for ids in tokenizer(corpus.training)["input_ids"]]
     lengths = np.array([len(ids) for ids in encoded])
-    student = Student(settings, len(tokenizer), tokenizer(SYSTEM_PROMPT)["input_ids"])
+    student = Student(settings, id_count(tokenizer), tokenizer(SYSTEM_PROMPT)["input_ids"])
     optimizer = torch.optim.AdamW(student.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     kept, step = out / "text.pt", 0
     if kept.exists():
@@ -217,7 +218,7 @@ def _save(path: Path, student: Student, optimizer: torch.optim.Optimizer, step: 
     partial.rename(path)
 
 
-def export(student: Student, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def export(student: Student, tokenizer: Qwen2Tokenizer, folder: Path) -> None:
     """Writes a bundle's text_encoder/: half-precision weights, tokenizer, system prompt."""
     folder.mkdir(parents=True, exist_ok=True)
     student.network.half().save_pretrained(folder)
