@@ -138,7 +138,7 @@ REQUEST = [
         "The trace",
         "short",
         {"": "${trace}"},
-        "Gateway, a client span per stage, in the stage queue, batch and compute, in the generator one child per scale.",
+        "Gateway, a client span per stage, in it queue, batch and compute, in the generator one child per scale.",
         kind="traces",
         source=TEMPO,
     ),

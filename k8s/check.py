@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped]
 
 from k8s import image, render
 from k8s.tools import tool
@@ -31,7 +31,8 @@ class Failed(Exception):
 def lint() -> str:
     """helm lint --strict, with the default values and with each example."""
     for example in [None, *render.EXAMPLES]:
-        render.helm("lint", "--strict", render.CHART, *(["-f", example] if example else []))
+        chosen: list[str | Path] = ["-f", example] if example else []
+        render.helm("lint", "--strict", render.CHART, *chosen)
     return f"default values and {len(render.EXAMPLES)} examples"
 
 

@@ -113,7 +113,8 @@ def _serve(python: Path, app: Path) -> float:
         healthy = (
             "import grpc, sys; from grpc_health.v1 import health_pb2 as p, health_pb2_grpc as g; "
             f"c = grpc.insecure_channel('127.0.0.1:{port}', [('grpc.enable_http_proxy', 0)]); "
-            "r = g.HealthStub(c).Check(p.HealthCheckRequest(service='hart.v1.Images'), timeout=30, wait_for_ready=True); "
+            "q = p.HealthCheckRequest(service='hart.v1.Images'); "
+            "r = g.HealthStub(c).Check(q, timeout=30, wait_for_ready=True); "
             "sys.exit(r.status != 1)"
         )
         while subprocess.run([python, "-c", healthy], capture_output=True).returncode:

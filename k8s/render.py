@@ -48,7 +48,7 @@ def helm(*words: str | Path, stdin: str = "") -> str:
 def text(values: str = "", *files: Path, version: str = "") -> str:
     """All manifests as YAML; `values` (YAML) win over the files. `version`: of Kubernetes."""
     chosen = [word for file in files for word in ("-f", str(file))]
-    words = ["template", "hart", CHART, "--namespace", NAMESPACE, *chosen, "-f", "-"]
+    words: list[str | Path] = ["template", "hart", CHART, "--namespace", NAMESPACE, *chosen, "-f", "-"]
     return helm(*words, *(["--kube-version", version] if version else []), stdin=values)
 
 

