@@ -47,6 +47,8 @@ class OipCaller:
         result = await self._infer(replica, "safety", inputs, {}, deadline, metadata)
         unsafe = bool(_output(result, "unsafe", "safety").any())
         scores = _output(result, "score", "safety").reshape(-1).tolist()
+        if not np.isfinite(scores).all():
+            raise _broken("safety", f"scores {scores} are not finite")
         known = self._known("safety")
         named = len(known.policies) == len(scores)
         names = known.policies if named else [f"policy {index}" for index in range(len(scores))]

@@ -90,8 +90,7 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
             context, default=settings.default_deadline_seconds, maximum=settings.max_deadline_seconds
         )
         with self._audited(message, sheet), self._room():
-            request = validate(message, self._catalog.served(), streams=streams)
-            await self._catalog.require()
+            request = await self._checked(message, streams)
             _describe_span(request, message.model or self._catalog.name(), settings.record_prompts)
             work, repeated = self._work(request, message.HasField("request_id"), deadline, sheet)
             try:
@@ -102,6 +101,13 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
                             yield _as_repeated(event) if repeated else event
             except TimeoutError:
                 raise DeadlineExceeded(sheet.current or "gateway", "no time is left") from None
+
+    async def _checked(self, message: images_pb2.GenerateRequest, streams: bool) -> PictureRequest:
+        served = self._catalog.served()
+        request = validate(message, served, streams=streams)
+        await self._catalog.require()
+        # While no generator was known, what depends on the model could not be checked: now it can.
+        return request if served else validate(message, self._catalog.served(), streams=streams)
 
     def _work(self, request: PictureRequest, given: bool, deadline: Deadline, sheet: Timesheet) -> tuple[Work, bool]:
         """The work of this request, and whether an earlier one with the same id began it."""

@@ -16,10 +16,11 @@ from gateway.config import GatewaySettings
 from gateway.oip import OipCaller
 from gateway.timings import account
 from runtime.deadline import Deadline
-from runtime.errors import StageUnavailable
+from runtime.errors import InvalidRequest, NotFound, PermissionDenied, StageUnavailable, Unauthenticated
 from runtime.pool import Pool
 from runtime.replica import Replica
 from runtime.retry import RetryBudget
+from runtime.status import as_hart_error
 from runtime.telemetry import Telemetry
 from runtime.tracing import Metadata
 
@@ -28,6 +29,8 @@ Call = images_pb2.StageCall
 Tell = Callable[[ar_generator_pb2.LatentProgress], None]
 COST = 1.0  # of a call, in outstanding work: one picture's
 PATIENCE = 1.0  # seconds to wait for a replica to come (back), before the caller hears UNAVAILABLE
+OURS = (InvalidRequest, NotFound, Unauthenticated, PermissionDenied)
+"""Refusals of a message that the gateway wrote: not the caller's fault, and not the caller's to read."""
 FIRST_BACKOFF = 0.02  # seconds, doubled with every attempt, with jitter
 
 
@@ -138,7 +141,12 @@ class Stages:
         async with pool.replica(COST, avoid=failed) as replica:
             failed.add(replica.address)
             with self._tracing.call(method, stage, {"server.address": replica.address}) as (_, metadata):
-                return await ask(replica, allowed, metadata)
+                try:
+                    return await ask(replica, allowed, metadata)
+                except OURS as error:
+                    raise as_hart_error(
+                        RuntimeError(f"{stage} at {replica.address} refused: {error}"), stage
+                    ) from error
 
     async def _may_retry(self, stage: str, call: Call, allowed: Deadline) -> bool:
         pause = FIRST_BACKOFF * 2**call.retries * random.uniform(0.5, 1.5)

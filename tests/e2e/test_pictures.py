@@ -14,7 +14,7 @@ from PIL import Image
 
 from gateway.seeds import seed_of_image, seed_of_request_id
 from tests.e2e.checkpoint import PROMPTS, UNSAFE_PROMPT
-from tests.e2e.processes import STAGES, Cluster
+from tests.e2e.processes import STAGES, Cluster, Process
 
 EXIF_DESCRIPTION = 0x010E
 OPTIONS = [
@@ -261,3 +261,20 @@ async def test_the_asyncio_client_draws_the_same(cluster: Cluster, client):
         events = [event async for event in other.stream("a red heart", seed=7)]
     image = next(event for event in events if isinstance(event, hart.Image))
     assert answer[0].data == image.data == client.generate("a red heart", seed=7)[0].data
+
+
+def test_where_the_operator_says_so_an_unsafe_prompt_is_replaced(cluster, client, tiny_checkpoint, tmp_path):
+    settings = {"checkpoint": str(tiny_checkpoint), "unsafe_action": "replace", "replacement_prompt": "a red heart"}
+    safety = Process("safety", tmp_path, settings).start()
+    try:
+        safety.await_ready()
+        with cluster.another_gateway(safety=safety.address) as gateway, hart.Client(gateway.address) as other:
+            answer = other.generate(UNSAFE_PROMPT, seed=7)
+            safe = other.generate("a red heart", seed=7)
+    finally:
+        safety.stop()
+    assert answer[0].data == safe[0].data
+    assert recipe(answer[0].data)["prompt"] == "a red heart"
+    assert answer.report.verdict.action == safety_pb2.SAFETY_ACTION_REPLACE
+    assert [notice.code for notice in answer.report.notices] == [images_pb2.NOTICE_CODE_PROMPT_REPLACED]
+    assert not safe.report.notices

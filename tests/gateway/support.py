@@ -205,5 +205,5 @@ async def _serve(fake: FakeStage) -> tuple[int, App]:
 async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
     """Return when the condition holds. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+        while not condition():
             await asyncio.sleep(0.005)

@@ -11,7 +11,7 @@ from hart.v1 import decoder_pb2, images_pb2, safety_pb2
 
 from gateway.digests import combine
 from gateway.seeds import seed_of_image
-from runtime.errors import Overloaded, StageUnavailable
+from runtime.errors import InvalidRequest, Overloaded, StageUnavailable
 from tests.gateway.support import SCALES, Front, front, until
 
 UNSAFE = safety_pb2.Verdict(unsafe=True, action=safety_pb2.SAFETY_ACTION_REFUSE, policy_version="p1", violated=["harm"])
@@ -278,6 +278,14 @@ async def test_an_internal_error_tells_its_id_and_nothing_else():
         assert (code, info.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
         assert info.metadata["error_id"]
         assert "shadow" not in text
+
+
+async def test_a_stages_refusal_of_what_the_gateway_wrote_is_not_the_callers_fault():
+    async with front() as running:
+        running.stage("decoder").before = raising(InvalidRequest.field("latent.data", "must hold finite numbers only"))
+        code, info, text = await refused(running.stub.Generate(request()))
+        assert (code, info.metadata["stage"]) == (grpc.StatusCode.INTERNAL, "decoder")
+        assert "latent" not in text
 
 
 async def test_more_requests_than_the_gateway_takes_are_refused():

@@ -1,0 +1,45 @@
+"""A whole cluster on this machine for the length of a benchmark. Knows no measurement."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from cluster import supervisor
+from cluster.plan import STAGES, Plan
+
+
+@contextmanager
+def local_cluster(checkpoint: str = "", replicas: Mapping[str, int] | None = None, **settings: str) -> Iterator[str]:
+    """The endpoint of a running cluster. `checkpoint` "": the bundled one; `settings`: HART_<NAME> of every
+    process."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HART_")}
+    environment |= {f"HART_{name.upper()}": value for name, value in settings.items()}
+    if checkpoint:
+        environment["HART_CHECKPOINT"] = str(Path(checkpoint).resolve())
+    counts = {stage: (replicas or {}).get(stage, 1) for stage in STAGES}
+    with tempfile.TemporaryDirectory() as folder:
+        plan = Plan(_free_ports(), Path(folder), counts, environment)
+        supervisor.up(plan)
+        try:
+            yield plan.endpoint
+        finally:
+            supervisor.down(plan)
+
+
+def _free_ports() -> int:
+    """A port after which there is room for every process and its metrics."""
+    while True:
+        first = random.randrange(20_000, 30_000, 200)
+        if not any(_taken(port) for port in (*range(first, first + 50), *range(first + 1000, first + 1050))):
+            return first
+
+
+def _taken(port: int) -> bool:
+    with closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,107 @@
+"""What the cluster adds to a picture's time: through five processes over in one, alternating in one run.
+
+    python -m benchmarks.overhead [--pictures 30] [--checkpoint FOLDER] [--threads N]
+
+Both ways begin with a prompt and end with a PNG file in memory, safety check included, previews off, no prompt twice
+(the text encoder's cache is off). Prints medians, their ratio and difference, and where the cluster's time went. Exit
+code 1 when the cluster takes more than 1.10 times as long and more than 25 ms longer at the median.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from benchmarks.local_cluster import local_cluster
+
+MOST_RATIO, MOST_SECONDS = 1.10, 0.025
+WARM_UP = 3
+
+
+def prompts(known: list[str]) -> Iterator[str]:
+    """Prompts without end and without repetition."""
+    number = 0
+    while True:
+        yield f"{known[number % len(known)]} {number}"
+        number += 1
+
+
+def timed(draw: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds, and what came."""
+    begun = time.perf_counter()
+    result = draw()
+    return time.perf_counter() - begun, result
+
+
+def measure(endpoint: str, pipeline: Any, pictures: int) -> tuple[list[float], list[float], list[Any]]:
+    """Seconds per picture alone and through the cluster, one after the other in turn, and the cluster's reports."""
+    import hart
+
+    alone: list[float] = []
+    through: list[float] = []
+    reports: list[Any] = []
+    with hart.Client(endpoint) as client:
+        source = prompts(list(client.describe().models[0].example_prompts) or ["a red heart"])
+        for number in range(WARM_UP + pictures):
+            prompt = next(source)
+            ways: list[tuple[list[float], Callable[[], Any]]] = [
+                (alone, lambda p=prompt, n=number: pipeline.draw(p, seed=n).to_bytes("PNG")),  # type: ignore[misc]
+                (through, lambda p=prompt, n=number: client.generate(p, seed=n)),  # type: ignore[misc]
+            ]
+            for seconds, draw in ways if number % 2 else reversed(ways):
+                taken, result = timed(draw)
+                seconds.append(taken)
+                if seconds is through:
+                    reports.append(result.report)
+    return alone[WARM_UP:], through[WARM_UP:], reports[WARM_UP:]
+
+
+def breakdown(reports: list[Any]) -> dict[str, float]:
+    """Median milliseconds of each stage on the critical path, and of the gateway."""
+    parts: dict[str, list[float]] = {}
+    for report in reports:
+        for call in report.timings.calls:
+            if call.critical:
+                parts.setdefault(f"{call.stage}, compute", []).append(call.compute_seconds)
+                parts.setdefault(f"{call.stage}, queue", []).append(call.queue_seconds)
+        parts.setdefault("gateway and wires", []).append(report.timings.gateway_seconds)
+    return {name: 1e3 * statistics.median(values) for name, values in parts.items()}
+
+
+def main() -> int:
+    """Follow the command line; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__.split("\n")[0])
+    parser.add_argument("--pictures", type=int, default=30)
+    parser.add_argument("--checkpoint", default="", help="default: the bundled one")
+    parser.add_argument("--threads", type=int, default=0, help="of torch, per process (default: torch's choice)")
+    chosen = parser.parse_args()
+
+    import torch
+
+    from model.checkpoint import bundled
+    from model.pipeline import Pipeline
+
+    if chosen.threads:
+        torch.set_num_threads(chosen.threads)
+    pipeline = Pipeline.load(chosen.checkpoint or bundled())
+    with local_cluster(chosen.checkpoint, cache_bytes="0", torch_threads=str(chosen.threads)) as endpoint:
+        alone, through, reports = measure(endpoint, pipeline, chosen.pictures)
+    one, many = statistics.median(alone), statistics.median(through)
+    busy = f"torch threads {torch.get_num_threads()}, load {os.getloadavg()[0]:.1f}"
+    print(f"{chosen.pictures} pictures each way, in turn; {busy}")
+    for name, values in (("one process", alone), ("cluster", through)):
+        ranked = sorted(values)
+        print(f"  {name:<14} median {1e3 * statistics.median(values):8.1f} ms   fastest {1e3 * ranked[0]:8.1f} ms")
+    print(f"  ratio {many / one:.3f}, difference {1e3 * (many - one):+.1f} ms")
+    for name, milliseconds in breakdown(reports).items():
+        print(f"    {name:<24}{milliseconds:8.1f} ms")
+    return 0 if many <= one * MOST_RATIO or many - one <= MOST_SECONDS else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
