@@ -179,11 +179,12 @@ class Scheduler:
             if isinstance(latent, BaseException):
                 picture.error = latent
                 continue
-            picture.tell(ScaleDone(scale, latent))
             if scale == self._engine.scales - 1:
                 self.admission.observe(1.0, picture.share)
+                self._trace(picture)  # before the last news: with them the call's own span may end
             elif self._is_late(picture, scale + 1):
                 self._to_decide.set()
+            picture.tell(ScaleDone(scale, latent))
 
     def _end(self, picture: Picture, error: BaseException | None = None) -> None:
         """Frees the picture's place, wherever it stands."""
@@ -191,8 +192,9 @@ class Scheduler:
             with contextlib.suppress(ValueError):
                 held.remove(picture)
         if picture.state is not None:
+            if picture.scale < self._engine.scales:
+                self._trace(picture)
             self._engine.release(picture.state)
-            self._trace(picture)
             picture.state = None
         self.admission.finish(picture.ticket)
         if error is not None:

@@ -105,11 +105,10 @@ async def test_timings_of_the_scales_add_up(stages: SimpleNamespace, pipeline: A
 
 
 async def test_each_scale_is_a_span_below_the_calls_own(stages: SimpleNamespace, pipeline: Any) -> None:
-    stages.ar_generator.spans.clear()
-    await events_of(stages.ar_generator, request(pipeline))
-    for _ in range(100):
+    await events_of(stages.ar_generator, request(pipeline, request_id="traced"))
+    for _ in range(500):
         spans = stages.ar_generator.spans.get_finished_spans()
-        servers = [span for span in spans if span.name == "hart.v1.ArGenerator/Generate"]
+        servers = [span for span in spans if span.attributes.get("hart.request.id") == "traced"]
         if servers:
             break
         await asyncio.sleep(0.01)
