@@ -1,0 +1,79 @@
+"""`python -m benchmarks.drills NAME... --minutes M`: each drill's figures and laws; exit code 1 where a law is broken.
+
+python -m benchmarks.drills kill --minutes 10
+python -m benchmarks.drills all --minutes 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import inspect
+import random
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from benchmarks.drills import balance, cancel, checkpoint, deadlines, kill, orderly, overload, repeats, soak
+from benchmarks.drills.asks import Truth
+from benchmarks.drills.report import Report
+from benchmarks.drills.site import SETTINGS, Site, opened
+from tests.e2e.processes import STAGES, Cluster, running_cluster
+
+Drill = Callable[[Site, float, Report], Awaitable[None]]
+DRILLS: dict[str, Drill] = {
+    "kill": kill.kill,
+    "hang": kill.hang,
+    "slow": kill.slow,
+    "cut": kill.cut_connections,
+    "cancel": cancel.cancel,
+    "overload": overload.overload,
+    "slow-decoder": overload.slow_decoder,
+    "deadlines": deadlines.deadlines,
+    "safety-down": orderly.safety_down,
+    "rolling": orderly.rolling,
+    "gateway-ends": orderly.gateway_ends,
+    "repeats": repeats.repeats,
+    "soak": soak.soak,
+    "balance": balance.balance,
+}
+
+
+async def drilled(cluster: Cluster, names: list[str], seconds: float, seed: int) -> list[Report]:
+    """The reports of these drills, one after the other."""
+    truth, reports = Truth(), []
+    for name in names:
+        random.seed(seed)
+        report = Report(name)
+        print(f"{name}: {inspect.getdoc(DRILLS[name])}", flush=True)
+        async with opened(cluster, truth) as site:
+            await DRILLS[name](site, seconds, report)
+        report.end()
+        reports.append(report)
+    return reports
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.drills", description=__doc__)
+    parser.add_argument("names", nargs="+", choices=[*DRILLS, "all"], metavar="NAME", help=", ".join([*DRILLS, "all"]))
+    parser.add_argument("--minutes", type=float, default=1.0, help="how long each drill's load lasts (default 1)")
+    parser.add_argument("--replicas", type=int, help="of each stage (default 2; of the generator 3 for balance)")
+    parser.add_argument("--seed", type=int, default=0, help="of the load and of what is done to it (default 0)")
+    given = parser.parse_args()
+    names = list(DRILLS) if "all" in given.names else given.names
+    replicas = dict.fromkeys(STAGES, given.replicas or 2)
+    if "balance" in names:
+        replicas["ar_generator"] = max(3, replicas["ar_generator"])
+    with tempfile.TemporaryDirectory() as folder:
+        model = checkpoint.build(Path(folder))
+        with running_cluster(Path(folder), model, replicas, SETTINGS) as cluster:
+            reports = asyncio.run(drilled(cluster, names, 60 * given.minutes, given.seed))
+    broken = [report.name for report in reports if not report.held]
+    print(f"{len(reports)} drills, broken: {', '.join(broken) or 'none'}")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

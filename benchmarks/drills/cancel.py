@@ -1,0 +1,205 @@
+"""Callers who go away, at every phase of a picture: its place is free at once, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from hart import errors
+from hart.pictures import Accepted, Progress
+
+from benchmarks.drills import chaos, metrics
+from benchmarks.drills.asks import Ask
+from benchmarks.drills.load import Outcome, draw, judge, open_loop
+from benchmarks.drills.report import Report, percentile
+from benchmarks.drills.site import QUEUE, SLOTS, Site
+from tests.e2e.processes import ROOT, Process
+
+GROWTH = 32 * 2**20  # bytes: the allocators' own coming and going
+SETTLE = 20.0
+
+
+async def cancel(site: Site, seconds: float, report: Report, times: int = 2000) -> None:
+    """Everything below, with `times` random cancels (fewer where `seconds` are over first)."""
+    await at_each_scale(site, report)
+    await queued(site, report)
+    for stage in ("safety", "text_encoder", "decoder"):
+        await within(site, stage, report)
+    await interrupted_client(site, report)
+    await at_random(site, seconds, times, report)
+
+
+async def at_each_scale(site: Site, report: Report) -> None:
+    """Cancel as soon as scale k was told: no scale after the one that runs then is drawn."""
+    scales = (await site.client.describe()).models[0].shape.scales
+    freed, beyond = [], Counter[int]()
+    for scale in range(len(scales) - 2):
+        before = await _drawn(site, len(scales))
+        events = site.client.stream("a red heart", timeout=60, seed=5)
+        async for event in events:
+            if isinstance(event, Progress) and event.scale == scale:
+                break
+        began = time.monotonic()
+        await events.aclose()  # type: ignore[attr-defined]
+        freed.append(await _until_free(site.replicas("ar_generator"), began))
+        after = await _drawn(site, len(scales))
+        late = [k for k in range(scale + 3, len(scales)) if after[k] > before[k]]
+        if late:
+            beyond[scale] += len(late)
+    step = await _slowest_scale(site)
+    report.figure("seconds until the slot is free, most", max(freed))
+    report.figure("slowest scale, mean seconds", step)
+    report.law("a cancelled picture is left at the next scale boundary", not beyond, beyond)
+
+
+async def _drawn(site: Site, scales: int) -> list[float]:
+    return [await site.total("ar_generator", "hart_scale_seconds_count", scale=str(k)) for k in range(scales)]
+
+
+async def _slowest_scale(site: Site) -> float:
+    scales = (await site.client.describe()).models[0].shape.scales
+    last = str(len(scales) - 1)
+    seconds = await site.total("ar_generator", "hart_scale_seconds_sum", scale=last)
+    return seconds / max(1.0, await site.total("ar_generator", "hart_scale_seconds_count", scale=last))
+
+
+async def _until_free(processes: Sequence[Process], began: float) -> float:
+    """Seconds until no work is left in these processes."""
+    while await metrics.total(processes, "hart_load") > 0 or await metrics.total(processes, "hart_inflight") > 0:
+        if time.monotonic() - began > SETTLE:
+            return float("inf")
+        await asyncio.sleep(0.005)
+    return time.monotonic() - began
+
+
+async def queued(site: Site, report: Report) -> None:
+    """Fill the slots of every generator and a part of its queue; cancel all: what waited is never begun."""
+    generators = site.replicas("ar_generator")
+    count = len(generators) * (SLOTS + QUEUE // 2)
+    before = await metrics.total(generators, "hart_scale_seconds_count")
+    with chaos.hung(*generators):
+        tasks = [asyncio.create_task(_ignored(site, Ask("a blue house", 50 + n))) for n in range(count)]
+        await asyncio.sleep(1.0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.3)
+    began = time.monotonic()
+    free = await _until_free(generators, began)
+    begun = await metrics.total(generators, "hart_scale_seconds_count") - before
+    report.law("a generator that was hung frees all that was cancelled meanwhile", free < SETTLE, f"{free:.2f} s")
+    report.law("and draws none of it to its end", begun <= 2 * count, f"{begun:g} batches for {count} pictures")
+
+
+async def _ignored(site: Site, ask: Ask) -> None:
+    await draw(site.client, ask, site.truth)
+
+
+async def within(site: Site, stage: str, report: Report) -> None:
+    """Cancel while a stage holds the request: nothing is left in it, nor in the gateway."""
+    replicas = site.replicas(stage)
+    events = site.client.stream(f"a prompt that no cache holds {time.time_ns()}", timeout=60, seed=5)
+    with chaos.hung(*replicas):
+        wanted = Progress if stage == "decoder" else Accepted
+        last = len((await site.client.describe()).models[0].shape.scales) - 1
+        async for event in events:
+            if isinstance(event, wanted) and getattr(event, "scale", last) == last:
+                break
+        await asyncio.sleep(0.2)
+        began = time.monotonic()
+        await events.aclose()  # type: ignore[attr-defined]
+        gateway = await _until_free([site.gateway], began)
+    free = await _until_free(site.replicas(), time.monotonic())
+    report.law(f"cancelled in {stage}: the gateway is free at once", gateway < 2, f"{gateway:.3f} s")
+    report.law(f"cancelled in {stage}: nothing is left in any stage", free < SETTLE, f"{free:.3f} s")
+
+
+async def interrupted_client(site: Site, report: Report) -> None:
+    """Ctrl-C in `hart generate` while the cluster works for it."""
+    generators = site.replicas("ar_generator")
+    with chaos.hung(*generators):
+        command = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "hart", "generate", "a red heart", "--endpoint", site.gateway.address,
+            "-o", str(site.cluster.folder / "never.png"), cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        for _ in range(200):
+            if await metrics.total([site.gateway], "hart_inflight") > 0:
+                break
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
+        command.send_signal(signal.SIGINT)
+        _, said = await command.communicate()
+        gateway = await _until_free([site.gateway], time.monotonic())
+    free = await _until_free(generators, time.monotonic())
+    report.law("Ctrl-C ends `hart` with 130", command.returncode == 130, f"{command.returncode} {said.decode()[-200:]}")
+    report.law("and frees the cluster", max(gateway, free) < SETTLE, f"{gateway:.3f} s, {free:.3f} s")
+
+
+async def at_random(site: Site, seconds: float, times: int, report: Report) -> None:
+    """Cancels at random moments, beside neighbours whose pictures are looked at."""
+    site.truth.inexact = 0
+    phases: Counter[str] = Counter()
+    mean = percentile([(await draw(site.client, Ask("a red heart", 0), site.truth)).seconds for _ in range(5)], 0.5)
+    end, left = time.monotonic() + seconds, times
+
+    async def leave() -> None:
+        nonlocal left
+        while left > 0 and time.monotonic() < end:
+            left -= 1
+            phases[await _cancelled(site, random.uniform(0, 2.5 * mean))] += 1
+
+    async def leave_all() -> None:
+        await asyncio.gather(*(leave() for _ in range(2 * SLOTS)))
+
+    leaving = asyncio.create_task(leave_all())
+    neighbours: list[Outcome] = []
+    held: list[metrics.Resources] = []
+    while not leaving.done():
+        neighbours += await open_loop(
+            0.2 / mean, 20 * mean, lambda: draw(site.client, random.choice(site.asks), site.truth)
+        )
+        held = held or [metrics.resources(p) for p in site.processes]  # warm by now
+    await leaving
+    await site.settled()
+    report.figure("cancels, by phase", phases)
+    report.law("cancels reached the scales", sum(phases.values()) >= min(times, 20) and len(phases) > 2)
+    judge(report, neighbours, site.truth, share=1.0)
+    await _left_behind(site, held, report)
+
+
+async def _cancelled(site: Site, after: float) -> str:
+    """Go away after so many seconds; the phase in which that was."""
+    phase = "before it was accepted"
+    try:
+        async with asyncio.timeout(after):
+            ask = random.choice(site.asks)
+            async for event in site.client.stream(ask.prompt, timeout=60, **ask.options()):
+                if isinstance(event, Accepted):
+                    phase = "before a scale"
+                elif isinstance(event, Progress):
+                    phase = f"after scale {event.scale}"
+    except TimeoutError:
+        return phase
+    except errors.Overloaded:
+        return "refused"
+    return "too late"
+
+
+async def _left_behind(site: Site, before: list[metrics.Resources], report: Report) -> None:
+    free = await _until_free(site.processes, time.monotonic())
+    report.law("all slots and queue places are free", free < SETTLE, f"{free:.2f} s")
+    after = [metrics.resources(p) for p in site.processes]
+    grown = {
+        f"{p.name}:{p.port}": new.memory - old.memory for p, old, new in zip(site.processes, before, after, strict=True)
+    }
+    shown = ", ".join(f"{name} {size / 2**20:+.1f}" for name, size in grown.items())
+    report.law("no process holds more memory than before (MiB)", max(grown.values()) < GROWTH, shown)
+    files = [new.files - old.files for old, new in zip(before, after, strict=True)]
+    threads = [new.threads - old.threads for old, new in zip(before, after, strict=True)]
+    report.law("nor more files or threads", max(files) <= 8 and max(threads) <= 4, f"files {files}, threads {threads}")

@@ -1,0 +1,85 @@
+"""What is done to processes and connections: killed, hung, slowed, cut. Knows no load and no law."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TypeVar
+
+from tests.e2e.processes import Process
+
+T = TypeVar("T")
+PERIOD = 0.1
+"""Seconds of one turn of a slowed process: it runs for a part of it and is stopped for the rest."""
+
+
+async def revive(process: Process, seconds: float = 240.0) -> None:
+    """Start a process that has ended, on its old port, and return when it is ready."""
+    process.start()
+    await asyncio.to_thread(process.await_ready, seconds)
+
+
+@contextmanager
+def hung(*processes: Process) -> Iterator[None]:
+    """While the block runs the processes stand still (SIGSTOP)."""
+    for process in processes:
+        process.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.process.send_signal(signal.SIGCONT)
+
+
+@asynccontextmanager
+async def slowed(process: Process, share: float) -> AsyncIterator[None]:
+    """While the block runs the process has only `share` of its time."""
+
+    async def turn() -> None:
+        while True:
+            with hung(process):
+                await asyncio.sleep(PERIOD * (1 - share))
+            await asyncio.sleep(PERIOD * share)
+
+    turning = asyncio.create_task(turn())
+    try:
+        yield
+    finally:
+        turning.cancel()
+        with suppress(asyncio.CancelledError):
+            await turning
+
+
+async def kill(process: Process) -> None:
+    """SIGKILL, and after a moment a new one in its place."""
+    process.kill()
+    await asyncio.sleep(random.uniform(0.0, 1.0))
+    await revive(process)
+
+
+async def hang(process: Process) -> None:
+    """Stand still for longer than it takes to be noticed."""
+    with hung(process):
+        await asyncio.sleep(random.uniform(0.5, 9.0))
+
+
+async def slow(process: Process) -> None:
+    """Run at an eighth of its speed for a while."""
+    async with slowed(process, 0.125):
+        await asyncio.sleep(random.uniform(3.0, 8.0))
+
+
+async def haunt(victims: Sequence[T], act: Callable[[T], Awaitable[None]], seconds: float, pause: float) -> int:
+    """Do `act` to one random victim after another for about `seconds`, with a random pause between (`pause` seconds on
+    average). Returns how often."""
+    end, times = time.monotonic() + seconds, 0
+    while True:
+        await asyncio.sleep(random.uniform(0.5, 1.5) * pause)
+        if time.monotonic() > end:
+            return times
+        await act(random.choice(victims))
+        times += 1

@@ -1,0 +1,75 @@
+"""Replicas that die, hang, slow down or lose their connections under a mixed load: nothing is lost but time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+from benchmarks.drills import chaos, metrics
+from benchmarks.drills.load import capacity, draw, judge, open_loop
+from benchmarks.drills.proxy import cut, proxies
+from benchmarks.drills.report import Report
+from benchmarks.drills.site import Site, opened
+from tests.e2e.processes import STAGES, Cluster, Process
+
+SHARE = 0.25  # of the capacity in peace: a replica's restart takes most of a small machine
+DEADLINE = 60.0
+SUCCESS = 0.99
+
+
+async def _disturbed(site: Site, seconds: float, report: Report, disturb: Callable[[], Awaitable[int]]) -> None:
+    site.truth.inexact = 0
+    peace = await capacity(site.client, site.asks, site.truth, 4, min(5.0, seconds / 6))
+    rate = max(0.5, SHARE * peace)
+    report.figure("capacity in peace, pictures/s", peace)
+    report.figure("requests/s sent", rate)
+    outcomes, times = await asyncio.gather(
+        open_loop(rate, seconds, lambda: draw(site.client, random.choice(site.asks), site.truth, DEADLINE)), disturb()
+    )
+    report.figure("disturbances", times)
+    seen = await metrics.scrape(site.gateway)
+    retries = Counter({stage: int(seen.total("hart_retries_total", stage=stage)) for stage in STAGES})
+    report.figure("attempts made again", retries)
+    report.law("something was disturbed", times > 0, times)
+    judge(report, outcomes, site.truth, share=SUCCESS)
+    await site.settled()
+    report.law("all replicas are back in service, and nothing is left in work", True)
+
+
+async def _haunted(site: Site, seconds: float, report: Report, act: Callable[[Process], Awaitable[None]]) -> None:
+    await _disturbed(site, seconds, report, lambda: chaos.haunt(site.replicas(), act, seconds * 0.9, 2.0))
+
+
+async def kill(site: Site, seconds: float, report: Report) -> None:
+    """SIGKILL to a random replica, the next when it is ready again."""
+    await _haunted(site, seconds, report, chaos.kill)
+
+
+async def hang(site: Site, seconds: float, report: Report) -> None:
+    """SIGSTOP to a random replica for up to nine seconds."""
+    await _haunted(site, seconds, report, chaos.hang)
+
+
+async def slow(site: Site, seconds: float, report: Report) -> None:
+    """A random replica has an eighth of its time for some seconds."""
+    await _haunted(site, seconds, report, chaos.slow)
+
+
+async def cut_connections(site: Site, seconds: float, report: Report) -> None:
+    """Connections between the gateway and the stages are reset, mostly in the middle of an answer."""
+    replicas = site.replicas()
+    async with proxies([process.port for process in replicas]) as between:
+        where = {
+            stage: ",".join(p.address for p, r in zip(between, replicas, strict=True) if r.name == stage)
+            for stage in STAGES
+        }
+        async with opened(site.cluster, site.truth, **where) as behind:
+            await _disturbed(behind, seconds, report, lambda: chaos.haunt(between, cut, seconds, 0.5))
+            report.figure("connections cut", sum(proxy.cuts for proxy in between))
+
+
+def replicated(cluster: Cluster) -> bool:
+    """Whether every stage has a second replica."""
+    return all(len(replicas) > 1 for replicas in cluster.stages.values())

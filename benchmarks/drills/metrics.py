@@ -1,0 +1,63 @@
+"""Metrics and resources of a process, as an operator reads them. Knows names, no meaning."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.request
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.e2e.processes import Process
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One scrape."""
+
+    values: dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+    def total(self, name: str, **labels: str) -> float:
+        """The sum over all series of this name with these labels; 0 where there is none."""
+        wanted = set(labels.items())
+        return sum(value for (found, own), value in self.values.items() if found == name and wanted <= own)
+
+
+async def scrape(process: Process) -> Samples:
+    """The process's metrics now. Raises OSError where it does not answer."""
+    return await asyncio.to_thread(_scrape, process.metrics_port)
+
+
+def _scrape(port: int) -> Samples:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found[sample.name, frozenset(sample.labels.items())] = sample.value
+    return Samples(found)
+
+
+async def total(processes: Iterable[Process], name: str, **labels: str) -> float:
+    """The same summed over processes."""
+    return sum(samples.total(name, **labels) for samples in await asyncio.gather(*map(scrape, processes)))
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a process holds."""
+
+    memory: int
+    """Resident bytes."""
+    files: int
+    """Open file descriptors; connections are among them."""
+    threads: int
+
+
+def resources(process: Process) -> Resources:
+    """What the process holds now."""
+    seen = psutil.Process(process.process.pid)
+    with seen.oneshot():
+        return Resources(seen.memory_info().rss, seen.num_fds(), seen.num_threads())

@@ -1,0 +1,113 @@
+"""Long mixed load with cancels and bad requests: nothing grows, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from hart import errors
+
+from benchmarks.drills import metrics
+from benchmarks.drills.asks import Ask
+from benchmarks.drills.load import Outcome, capacity, draw, judge, open_loop
+from benchmarks.drills.report import Report, slope
+from benchmarks.drills.site import Site, opened
+from tests.e2e.checkpoint import UNSAFE_PROMPT
+
+SHARE = 0.4
+EVERY = 2.0
+WARM = 0.3  # of the time: what a process takes once is no leak
+GROWTH = 0.05
+"""Of its memory a process may grow by from there to the end."""
+
+
+async def soak(site: Site, seconds: float, report: Report) -> None:
+    """The load for all that time, beside one cancel and one bad request in ten each."""
+    async with opened(site.cluster, site.truth, repeat_bytes=str(2**20)) as small:
+        small.truth.inexact = 0
+        rate = max(1.0, SHARE * await capacity(small.client, small.asks, small.truth, 4, min(5.0, seconds / 6)))
+        report.figure("requests/s sent", rate)
+        watch = _Watch(small)
+        watching = asyncio.create_task(watch.run())
+        outcomes = await open_loop(rate, seconds, lambda: _one(small))
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        kept = [o for o in outcomes if o.code not in ("LEFT", "REFUSED")]
+        report.figure("cancelled / refused as they should", Counter(o.code for o in outcomes if o not in kept))
+        judge(report, kept, small.truth, share=1.0)
+        watch.judge(report, seconds)
+
+
+async def _one(site: Site) -> Outcome:
+    chance, ask = random.random(), random.choice(site.asks)
+    if chance < 0.1:
+        return await _leaves(site, ask)
+    if chance < 0.2:
+        return await _bad(site, ask)
+    return await draw(site.client, ask, site.truth)
+
+
+async def _leaves(site: Site, ask: Ask) -> Outcome:
+    began = time.monotonic()
+    try:
+        await asyncio.wait_for(site.client.generate(ask.prompt, timeout=60, **ask.options()), random.uniform(0, 1))
+    except TimeoutError:
+        return Outcome(ask, began, time.monotonic() - began, "LEFT")
+    return Outcome(ask, began, time.monotonic() - began, "OK")
+
+
+async def _bad(site: Site, ask: Ask) -> Outcome:
+    began = time.monotonic()
+    bad = random.choice(
+        ((UNSAFE_PROMPT, {}), ("", {}), ("x" * 2001, {}), (ask.prompt, {"guidance": 99.0}), (ask.prompt, {"images": 9}))
+    )
+    fault = "a bad request got a picture"
+    try:
+        await site.client.generate(bad[0], timeout=60, **bad[1])  # type: ignore[arg-type]
+    except (errors.InvalidRequest, errors.PromptUnsafe):
+        fault = ""
+    except errors.HartError as error:
+        fault = f"a bad request got {error.code.name}: {error.message}"
+    code = "UNKNOWN" if fault else "REFUSED"
+    return Outcome(ask, began, time.monotonic() - began, code, fault=fault)
+
+
+@dataclass
+class _Watch:
+    site: Site
+    times: list[float] = field(default_factory=list)
+    seen: list[list[metrics.Resources]] = field(default_factory=list)
+
+    async def run(self) -> None:
+        while True:
+            self.times.append(time.monotonic())
+            self.seen.append([metrics.resources(process) for process in self.site.processes])
+            await asyncio.sleep(EVERY)
+
+    def judge(self, report: Report, seconds: float) -> None:
+        """Slopes after the warm-up, by process."""
+        first = int(WARM * len(self.times))
+        hours = [t / 3600 for t in self.times[first:]]
+        broken = []
+        for number, process in enumerate(self.site.processes):
+            held = [row[number] for row in self.seen[first:]]
+            memory = [r.memory / 2**20 for r in held]
+            growth = slope(hours, memory) * (hours[-1] - hours[0]) if hours else 0.0
+            files, threads = (_change([getattr(r, name) for r in held]) for name in ("files", "threads"))
+            report.figure(
+                f"{process.name}:{process.port}",
+                f"{memory[-1]:.0f} MiB, {slope(hours, memory):+.1f} MiB/h ({growth:+.2f} MiB in this run); "
+                f"files {files:+.1f}, threads {threads:+.1f}",
+            )
+            if growth > GROWTH * memory[0] or files > 4 or threads > 2:
+                broken.append(process.name)
+        report.law("memory, files and threads of every process stay flat", not broken, ", ".join(broken))
+
+
+def _change(values: list[int]) -> float:
+    """Mean of the last quarter less mean of the first."""
+    part = max(1, len(values) // 4)
+    return sum(values[-part:]) / part - sum(values[:part]) / part
