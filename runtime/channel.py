@@ -21,10 +21,12 @@ class Dialer:
         self._allow_plaintext = allow_plaintext
         self._stamp: Stamp = self._files.stamp() if self._files else ()
 
-    def dial(self, address: str) -> grpc.aio.Channel:
-        """A channel of its own (no connection is shared). Raises ValueError where plaintext would leave the machine."""
+    def dial(self, address: str, name: str = "") -> grpc.aio.Channel:
+        """A channel of its own (no connection is shared). `name`: whom the other side's certificate must name, where
+        that is not the address's host. Raises ValueError where plaintext would leave the machine."""
         if self._files:
-            return grpc.aio.secure_channel(address, tls.channel_credentials(self._files), options=OPTIONS)
+            named = [("grpc.ssl_target_name_override", name)] if name else []
+            return grpc.aio.secure_channel(address, tls.channel_credentials(self._files), options=[*OPTIONS, *named])
         if not self._allow_plaintext and not is_loopback(_host(address)):
             raise ValueError(
                 f"{address} is not loopback: give HART_TLS_CA (and HART_TLS_CERT, HART_TLS_KEY), or choose plaintext "
@@ -44,7 +46,7 @@ def _host(address: str) -> str:
     return address if address.startswith("unix:") else address.rpartition(":")[0]
 
 
-OPTIONS: list[tuple[str, int]] = [
+OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.max_receive_message_length", 256 * 2**20),
     ("grpc.max_send_message_length", -1),
     ("grpc.keepalive_time_ms", 30_000),

@@ -42,7 +42,7 @@ class Replica:
     ) -> None:
         self.stage = stage
         self.endpoint = endpoint
-        self.channel = dialer.dial(endpoint.address)
+        self.channel = dialer.dial(endpoint.address, endpoint.name)
         self.state = State.UNKNOWN
         self.outstanding = 0.0
         self.leaving = False

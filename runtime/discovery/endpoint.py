@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _HOST_PORT = re.compile(r"^(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(\d{1,5})$")
 
@@ -11,10 +11,12 @@ _HOST_PORT = re.compile(r"^(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(\d{1,5})$")
 @dataclass(frozen=True, order=True)
 class Endpoint:
     """`address`: "host:port" or "unix:/path". `model`: "" for hart.v1; else the model's name on an Open Inference
-    Protocol server."""
+    Protocol server. `name`: whom its certificate must name, where that is not the address: a pod's address is nobody's
+    name."""
 
     address: str
     model: str = ""
+    name: str = field(default="", compare=False)
 
     @property
     def protocol(self) -> str:

@@ -100,7 +100,7 @@ class KubernetesSource:
 
     def _endpoints(self, slices: dict[str, Any]) -> Endpoints:
         return frozenset(
-            Endpoint(_join(address, port), self._model)
+            Endpoint(_join(address, port), self._model, f"{self._service}.{self._namespace}.svc")
             for found in slices.values()
             if (port := self._number(found)) is not None
             for endpoint in found.endpoints or []

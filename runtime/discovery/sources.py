@@ -91,7 +91,7 @@ class DnsSource(PolledSource):
         """The addresses that the resolver gives now."""
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-        return frozenset(Endpoint(_join(str(info[4][0]), self._port), self._model) for info in found)
+        return frozenset(Endpoint(_join(str(info[4][0]), self._port), self._model, self._host) for info in found)
 
 
 def source(text: str) -> Source:

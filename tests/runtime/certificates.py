@@ -38,12 +38,14 @@ class Authority:
             .not_valid_after(now + lasts)
         )
 
-    def write(self, folder: Path, *, name: str = "localhost", lasts: datetime.timedelta = DAY) -> tuple[str, str, str]:
+    def write(
+        self, folder: Path, *, name: str = "localhost", lasts: datetime.timedelta = DAY, address: str = "127.0.0.1"
+    ) -> tuple[str, str, str]:
         """Fresh cert.pem, key.pem and this authority's ca.pem in `folder`; their paths. Negative `lasts`: expired."""
         folder.mkdir(exist_ok=True)
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(address))]
         builder = self._builder(subject, key.public_key(), lasts)
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())

@@ -15,7 +15,7 @@ from hart.v1 import decoder_pb2_grpc
 from runtime import tls
 from runtime.channel import Dialer
 from runtime.discovery.endpoint import Endpoint
-from runtime.discovery.sources import StaticSource
+from runtime.discovery.sources import DnsSource, StaticSource
 from runtime.errors import StageUnavailable
 from runtime.pool import Pool
 from runtime.settings import ProcessSettings
@@ -139,3 +139,25 @@ async def test_pools_that_share_a_dialer_all_notice_a_rotation(launch: Any, tmp_
     await until(lambda: all(pool.replicas[0] is not old for pool, old in zip(pools, before, strict=True)))
     for pool in pools:
         await pool.close()
+
+
+async def test_a_replica_found_by_its_services_name_must_show_that_name(launch: Any, tmp_path: Path) -> None:
+    authority = Authority()
+    # As in Kubernetes: the certificate names the service, never the pod's address.
+    running = await launch(secured(authority.write(tmp_path / "server", address="192.0.2.1")))
+    dialer = Dialer(tls.Files(*authority.write(tmp_path / "client")))
+    port = running.app.port
+    unnamed = StaticSource(frozenset({Endpoint(f"127.0.0.1:{port}")}))
+    other = StaticSource(frozenset({Endpoint(f"127.0.0.1:{port}", name="decoder.elsewhere.svc")}))
+    for source in (unnamed, other):
+        pool = Pool("decoder", "hart.v1.Decoder", source, dialer=dialer)
+        await pool.start(patience=1)
+        with pytest.raises(StageUnavailable):
+            pool.replica()
+        await pool.close()
+    pool = Pool("decoder", "hart.v1.Decoder", DnsSource("localhost", port), dialer=dialer)
+    await pool.start()
+    async with pool.replica() as replica:
+        assert replica.address == f"127.0.0.1:{port}"
+        assert (await decoder_pb2_grpc.DecoderStub(replica.channel).Decode(request(), timeout=5)).image == b"1.0"
+    await pool.close()
