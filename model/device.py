@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -68,6 +69,15 @@ class Compute:
         if self.device.type != "cuda":
             return str(self.device)
         return f"{self.device} {torch.cuda.get_device_name(self.device)}"
+
+    def capacity(self) -> int:
+        """Bytes that there are: the device's own, on a CPU what the machine or its container may hold."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.get_device_properties(self.device).total_memory)
+        limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+        with suppress(OSError, ValueError):  # no control group, or one without a limit ("max")
+            limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+        return min(limits)
 
     def memory(self) -> int:
         """Bytes in use: the device's own, on a CPU what the process holds. Cheap, from any thread."""
