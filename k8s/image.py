@@ -88,9 +88,15 @@ def _build(here: Path) -> None:
             _run(["bash", "-euo", "pipefail", "-c", changed], app, place / "bin")
 
 
+def clean_environment() -> dict[str, str]:
+    """This process's, without what would lead Python or a server elsewhere; with the image's own path."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HART_", "PYTHON", "VIRTUAL_ENV"))}
+    return {**kept, "PYTHONPATH": ".:client"}
+
+
 def _run(words: list[str | Path], where: Path, first: Path | None = None) -> str:
     path = os.pathsep.join([*([str(first)] if first else []), os.environ["PATH"]])
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HART_", "PYTHON"))} | {"PATH": path}
+    environment = {**clean_environment(), "PATH": path}
     done = subprocess.run([str(word) for word in words], cwd=where, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise Failed(f"{' '.join(map(str, words))[-300:]}: {(done.stdout + done.stderr).strip()[-1500:]}")
@@ -99,12 +105,11 @@ def _run(words: list[str | Path], where: Path, first: Path | None = None) -> str
 
 def _serve(python: Path, app: Path) -> float:
     port = _free_port()
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HART_", "PYTHON"))}
     begun = time.monotonic()
     process = subprocess.Popen(
         [python, "-m", "gateway"],
         cwd=app,
-        env={**environment, "HART_PORT": str(port), "HART_METRICS_PORT": "0", "PYTHONPATH": "client"},
+        env={**clean_environment(), "HART_PORT": str(port), "HART_METRICS_PORT": "0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
