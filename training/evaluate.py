@@ -119,7 +119,7 @@ def safety_figures(pipeline: Pipeline) -> dict[str, Any]:
 
 def evaluate(folder: Path, count: int, out: Path, safety: bool = True) -> dict[str, Any]:
     """Everything that the card quotes, as nested figures."""
-    pipeline = Pipeline.load(folder)
+    pipeline = Pipeline.load(folder, safety=safety)
     pictures = load_pictures(128)
     known = known_things(pictures.things, pipeline.checkpoint.known_prompts(), pipeline.checkpoint.known_words())
     if not known:

@@ -173,7 +173,7 @@ def flagged_share(classifier: SafetyClassifier, prompts: list[str]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.safety", description="Train the safety classifier.")
-    parser.add_argument("--steps", type=int, default=900, help="training steps")
+    parser.add_argument("--steps", type=int, default=500, help="training steps")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for the result and for resuming")
     arguments = parser.parse_args()
     prompts = Prompts()
