@@ -124,11 +124,8 @@ def main() -> int:
     parser.add_argument("--endpoint", default="", help="a running cluster; default: one is started")
     chosen = parser.parse_args()
     counts = replica_counts(chosen.replicas)
-    where: AbstractContextManager[str] = (
-        nullcontext(chosen.endpoint)
-        if chosen.endpoint
-        else local_cluster(chosen.checkpoint, counts, torch_threads=str(chosen.threads))
-    )
+    ours = local_cluster(chosen.checkpoint, counts, torch_threads=str(chosen.threads))
+    where: AbstractContextManager[str] = nullcontext(chosen.endpoint) if chosen.endpoint else ours
     with where as endpoint:
         print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}; deadline {chosen.deadline:g} s")
         asyncio.run(measure(endpoint, chosen.seconds, chosen.deadline))

@@ -169,6 +169,18 @@ class Catalog:
         """Queued plus running cost over the capacity of one replica, summed over the replicas."""
         return sum(description.load.load for description in self._replicas[stage].values())
 
+    def room(self, stage: str) -> int:
+        """Requests that the ready replicas can hold, waiting and in work; 0 where one does not say."""
+        ready = {r.address for r in self._pools[stage].ready}
+        limits = [d.limits for address, d in self._replicas[stage].items() if address in ready]
+        if not limits or not all(limit.concurrency for limit in limits):
+            return 0
+        return sum(limit.queue_limit + limit.concurrency for limit in limits)
+
+    def wait(self, stage: str) -> float:
+        """Seconds that a request would wait at the least busy replica, as last described."""
+        return min((d.load.estimated_wait_seconds for d in self._replicas[stage].values()), default=0.0)
+
     def _status(self, stage: str) -> images_pb2.StageStatus:
         pool = self._pools[stage]
         ready = {r.address for r in pool.ready}

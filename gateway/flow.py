@@ -1,13 +1,46 @@
-"""Keeps latents from piling up before a slow decoder. Knows counts, no tensors."""
+"""Keeps work from piling up: before a full generator at the door, before a slow decoder in between. Knows counts."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from runtime.deadline import Deadline
-from runtime.errors import DeadlineExceeded
+from runtime.errors import DeadlineExceeded, Overloaded
+
+
+class Door:
+    """Lets in no more pictures than the generators can hold, queues included, so that what cannot be drawn is refused
+    before it has cost a verdict and an encoding.
+
+    `capacity()`: pictures over all ready replicas, 0 where it is not known. `wait()`: seconds until it is worth trying
+    again. A picture counts from its admission until its latent has come.
+    """
+
+    def __init__(self, capacity: Callable[[], int], wait: Callable[[], float]) -> None:
+        self._capacity = capacity
+        self._wait = wait
+        self.inside = 0
+
+    @contextmanager
+    def admitted(self, pictures: int) -> Iterator[Callable[[], None]]:
+        """Around a request's work. Yields what to call when one of its latents has come. Raises Overloaded."""
+        capacity = self._capacity()
+        if self.inside and 0 < capacity < self.inside + pictures:
+            raise Overloaded("ar_generator", "HART_QUEUE_LIMIT", min(30.0, max(0.5, self._wait())))
+        left = pictures
+        self.inside += left
+
+        def drawn() -> None:
+            nonlocal left
+            left -= 1
+            self.inside -= 1
+
+        try:
+            yield drawn
+        finally:
+            self.inside -= left
 
 
 class LatentGate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from hart.v1.ar_generator_pb2 import GenerateLatentRequest, LatentProgress, Late
 
 from gateway import digests
 from gateway.catalog import Catalog
-from gateway.flow import LatentGate
+from gateway.flow import Door, LatentGate
 from gateway.notices import notices_of
 from gateway.stages import Stages
 from gateway.timings import Timesheet
@@ -59,13 +60,16 @@ class Drawing:
     emit: Emit
     stages: Stages
     catalog: Catalog
+    door: Door
     gate: LatentGate
 
     async def run(self) -> None:
         """Draw everything. Emits `accepted`, then `progress` and `image`, then `finished`."""
-        self._accept()
-        reading = await self.read()
-        drawn = await together(*(self.picture(index, reading) for index in range(self.request.images)))
+        with self.door.admitted(self.request.images) as latent_came:
+            self._accept()
+            reading = await self.read()
+            pictures = (self.picture(index, reading, latent_came) for index in range(self.request.images))
+            drawn = await together(*pictures)
         self._finish(reading, drawn)
 
     # -- the prompt --------------------------------------------------------------------------------------------------
@@ -102,13 +106,14 @@ class Drawing:
 
     # -- a picture ---------------------------------------------------------------------------------------------------
 
-    async def picture(self, index: int, reading: Reading) -> Drawn:
+    async def picture(self, index: int, reading: Reading, latent_came: Callable[[], None]) -> Drawn:
         """Draw picture `index`: scales, then pixels. Its progress is told in order, previews and all, before it."""
         await self.gate.passed(self.deadline)
         telling = _Telling(self, index)
         try:
             with self.sheet.call("ar_generator", index) as generating:
                 latent = await self._generate(index, reading, generating, telling)
+            latent_came()
             model = self._model(reading, latent)
             with self.gate.held():
                 answer, decoding = await self._decode(index, self._decode_request(index, latent, reading, model))

@@ -15,7 +15,7 @@ from opentelemetry import trace
 from gateway import callers
 from gateway.catalog import Catalog
 from gateway.config import GatewaySettings
-from gateway.flow import LatentGate
+from gateway.flow import Door, LatentGate
 from gateway.idempotency import Repeats
 from gateway.pipeline import Drawing
 from gateway.stages import Stages
@@ -25,7 +25,6 @@ from gateway.work import Emit, Work
 from runtime import logs
 from runtime.deadline import Deadline
 from runtime.errors import DeadlineExceeded, HartError, Overloaded
-from runtime.tracing import current_trace_id
 from runtime.version import VERSION
 
 STATUS_AGE = 0.5  # seconds that an answer to Status may be old: many may ask
@@ -39,6 +38,7 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
         self._stages = stages
         self._catalog = catalog
         self._gate = LatentGate(settings.max_latents)
+        self._door = Door(lambda: catalog.room("ar_generator"), lambda: catalog.wait("ar_generator"))
         self._repeats = Repeats(settings.repeat_seconds, settings.repeat_bytes)
         self._started = time.monotonic()
         self._busy_at = -math.inf
@@ -117,7 +117,8 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
             return earlier, True
 
         async def draw(emit: Emit) -> None:
-            await Drawing(request, deadline, sheet, emit, self._stages, self._catalog, self._gate).run()
+            stages, catalog = self._stages, self._catalog
+            await Drawing(request, deadline, sheet, emit, stages, catalog, self._door, self._gate).run()
 
         work = Work(draw)
         if given:
@@ -165,7 +166,6 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
                 images=message.images or 1,
                 code=code,
                 seconds=round(sheet.elapsed, 3),
-                trace_id=current_trace_id(),
             )
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from hart.v1 import images_pb2
 
 T = TypeVar("T")
+EVENT_BYTES = 1024  # what a message takes in memory beside its content, by a generous estimate
 Emit = Callable[[images_pb2.GenerateEvent], None]
 
 
@@ -54,8 +55,8 @@ class Work:
 
     @property
     def size(self) -> int:
-        """Bytes that the events hold."""
-        return sum(event.ByteSize() for event in self.events)
+        """Bytes that the events hold in memory, about."""
+        return sum(event.ByteSize() + EVENT_BYTES for event in self.events)
 
     def on_end(self, function: Callable[[], None]) -> None:
         """Call when the work has ended, however it did."""

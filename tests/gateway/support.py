@@ -58,6 +58,7 @@ class FakeStage(
     before: Hook | None = None
     at_scale: Callable[[Any, int], Awaitable[None]] | None = None
     load: float = 0.0
+    room: int = 0
     received: list[Any] = field(default_factory=list)
     cancelled: int = 0
     left: list[float] = field(default_factory=list)
@@ -130,6 +131,7 @@ class FakeStage(
             model=self.model,
             ready=True,
             load=stage_pb2.StageLoad(load=self.load),
+            limits=stage_pb2.StageLimits(queue_limit=self.room, concurrency=1 if self.room else 0),
             shape=stage_pb2.ModelShape(scales=SCALES, width=64, height=64)
             if self.stage in ("ar_generator", "decoder")
             else stage_pb2.ModelShape(context_tokens=3, context_width=2),

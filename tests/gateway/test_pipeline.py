@@ -271,6 +271,23 @@ async def test_while_latents_wait_for_the_decoder_no_further_picture_is_begun():
         assert len(running.stage("ar_generator").received) == 5
 
 
+async def test_what_the_generators_cannot_hold_is_refused_before_it_costs_a_verdict():
+    async with front(describe_seconds=0.05) as running:
+        gate = asyncio.Event()
+        running.stage("ar_generator").room = 2  # and one in work
+        running.stage("ar_generator").before = holding(gate)
+        await asyncio.sleep(0.3)
+        calls = [running.stub.Generate(request(seed=seed)) for seed in range(3)]
+        await until(lambda: len(running.stage("ar_generator").received) == 3)
+        code, info, _ = await refused(running.stub.Generate(request()))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (info.metadata["stage"], info.metadata["knob"]) == ("ar_generator", "HART_QUEUE_LIMIT")
+        assert len(running.stage("safety").received) == 3
+        gate.set()
+        await asyncio.gather(*calls)
+        await running.stub.Generate(request(images=8))
+
+
 async def test_an_internal_error_tells_its_id_and_nothing_else():
     async with front() as running:
         running.stage("decoder").before = raising(RuntimeError("secret path /etc/shadow"))
