@@ -1,0 +1,206 @@
+"""Dashboards, alerts and autoscaling ask only for metrics that processes export, in queries that Prometheus takes."""
+
+import json
+import re
+import socket
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import generate_latest
+
+from k8s import build_dashboards, render
+from k8s.tools import Unavailable, tool
+from runtime import metrics
+from runtime.telemetry import Telemetry
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = ROOT / "k8s/alerts/hart.rules.yaml"
+DASHBOARDS = sorted((ROOT / "k8s/dashboards").glob("*.json"))
+LABELS = {"code": "OK", "reason": "queue_full", "verdict": "safe", "policy": "", "scale": "3", "kind": "used"} | {
+    "state": "ready",
+    "to": "decoder",
+}
+
+
+@pytest.fixture(scope="module")
+def telemetry() -> Iterator[Telemetry]:
+    """A process's telemetry in which every metric has a value."""
+    made = Telemetry("gateway")
+    for instrument in vars(made.metrics).values():
+        if isinstance(instrument, metrics.Counter | metrics.Gauge):
+            instrument.add(1, **LABELS)
+        elif isinstance(instrument, metrics.Histogram):
+            instrument.record(1.0, **LABELS)
+        elif isinstance(instrument, metrics.ObservedGauge):
+            for kind in ("used", "total") if instrument is made.metrics.device_memory else ("used",):
+                instrument.observe(lambda: 1.0, **{**LABELS, "kind": kind})
+    yield made
+    made.shutdown()
+
+
+def exported(telemetry: Telemetry) -> set[str]:
+    lines = generate_latest(telemetry.registry).decode().splitlines()
+    return {re.split(r"[{ ]", line)[0] for line in lines if line and not line.startswith("#")}
+
+
+def queries(path: Path) -> list[str]:
+    panels = json.loads(path.read_text())["panels"]
+    return [t["expr"] for p in panels for t in p["targets"] if t["datasource"]["type"] == "prometheus"]
+
+
+def alerts() -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+def asked() -> dict[str, str]:
+    """Every query that we publish, by where it stands."""
+    found = {f"{path.name} {n}": query for path in DASHBOARDS for n, query in enumerate(queries(path))}
+    found |= {f"rule {n} {rule.get('alert', rule.get('record'))}": rule["expr"] for n, rule in enumerate(alerts())}
+    for name, scaled in render.of_kind(
+        render.manifests("defaults: {autoscaling: {kind: keda}}"), "ScaledObject"
+    ).items():
+        found[f"ScaledObject {name}"] = scaled["spec"]["triggers"][0]["metadata"]["query"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, str]:
+    try:
+        return asked()
+    except Unavailable as error:
+        pytest.skip(str(error))
+
+
+def test_every_metric_asked_for_is_exported(telemetry: Telemetry, published: dict[str, str]) -> None:
+    names = exported(telemetry)
+    assert len(published) > 40
+    for place, query in published.items():
+        used = set(re.findall(r"\bhart_[a-z_]+", re.sub(r'"[^"]*"', "", query)))
+        assert used <= names, place
+        assert used or "hart:slow:" in query, place
+
+
+def test_every_exported_metric_is_on_a_dashboard(telemetry: Telemetry) -> None:
+    shown = {name for path in DASHBOARDS for query in queries(path) for name in re.findall(r"hart_[a-z_]+", query)}
+    missing = {re.sub("_(bucket|sum|count)$", "", n) for n in exported(telemetry)} - {
+        re.sub("_(bucket|sum|count)$", "", n) for n in shown
+    }
+    assert missing == set()
+
+
+def test_the_objectives_bound_is_a_bucket(telemetry: Telemetry) -> None:
+    bounds = set(
+        re.findall(r'hart_request_seconds_bucket\{[^}]*[,{]le="([^"]+)"', generate_latest(telemetry.registry).decode())
+    )
+    used = {bound for rule in alerts() for bound in re.findall(r'le="([^"]+)"', rule["expr"])}
+    assert used == {"10.0"}
+    assert used <= bounds
+
+
+def test_the_dashboards_are_what_their_descriptions_make() -> None:
+    assert {path.stem for path in DASHBOARDS} == set(build_dashboards.DASHBOARDS)
+    for path in DASHBOARDS:
+        assert path.read_text() == build_dashboards.text(path.stem), "make k8s-files"
+
+
+def test_every_alert_has_a_runbook() -> None:
+    headings = re.findall(r"^#+ (\w+)$", (ROOT / "docs/operations.md").read_text(), re.MULTILINE)
+    anchors = {f"docs/operations.md#{heading.lower()}" for heading in headings}
+    for rule in alerts():
+        if "alert" in rule:
+            assert rule["annotations"]["runbook"] in anchors
+            assert rule["annotations"]["runbook"].endswith("#" + rule["alert"].lower())
+
+
+def test_the_chart_ships_the_same_rules_and_dashboards() -> None:
+    try:
+        documents = render.manifests("monitoring: {alerts: {enabled: true}, dashboards: {enabled: true}}")
+    except Unavailable as error:
+        pytest.skip(str(error))
+    (shipped,) = render.of_kind(documents, "PrometheusRule").values()
+    assert shipped["spec"] == yaml.safe_load(RULES.read_text())
+    shown = render.of_kind(documents, "ConfigMap")["hart-dashboards"]["data"]
+    assert {name: json.loads(text) for name, text in shown.items()} == {
+        path.name: json.loads(path.read_text()) for path in DASHBOARDS
+    }
+
+
+def test_alerts_fire_when_they_should_and_only_then() -> None:
+    promtool = wanted("promtool")
+    for words in (["check", "rules", RULES], ["test", "rules", Path(__file__).with_name("alerts_test.yaml")]):
+        done = subprocess.run([promtool, *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def wanted(name: str) -> Path:
+    try:
+        return tool(name)
+    except Unavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def prometheus(telemetry: Telemetry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real Prometheus that has scraped the process, with our rules loaded."""
+    program = wanted("prometheus")
+    folder = tmp_path_factory.mktemp("prometheus")
+    scraped = telemetry.serve_metrics("127.0.0.1", 0)
+    target = {"targets": [f"127.0.0.1:{scraped.port}"], "labels": {"namespace": "pictures", "pod": "hart-decoder-1"}}
+    job = {"job_name": "hart", "scrape_interval": "1s", "static_configs": [target]}
+    (folder / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [job], "rule_files": [str(RULES)]}))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = ["--config.file", "prometheus.yml", "--storage.tsdb.path", "data", f"--web.listen-address=127.0.0.1:{port}"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen([program, *words], cwd=folder, stdout=log, stderr=log)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 60
+        while not scraped_once(address):
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.2)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
+        scraped.close()
+
+
+def scraped_once(address: str) -> bool:
+    try:
+        return bool(evaluate(address, "hart_load"))
+    except OSError:
+        return False
+
+
+def evaluate(address: str, query: str) -> list[Any]:
+    url = f"{address}/api/v1/query?" + urllib.parse.urlencode({"query": query})
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as answer:
+        found = json.load(answer)
+    assert found["status"] == "success"
+    return found["data"]["result"]
+
+
+def test_prometheus_takes_every_query_that_we_publish(prometheus: str, published: dict[str, str]) -> None:
+    for place, query in published.items():
+        chosen = query.replace("$namespace", "pictures").replace("$stage", "gateway").replace("$__rate_interval", "1m")
+        try:
+            evaluate(prometheus, chosen)
+        except urllib.error.HTTPError as error:
+            pytest.fail(f"{place}: {error.read().decode()}")
+
+
+def test_what_a_scrape_brings_is_found_by_the_queries(prometheus: str) -> None:
+    (load,) = evaluate(prometheus, 'sum(hart_load{namespace="pictures",stage="gateway",pod=~"hart-decoder-.+"})')
+    assert load["value"][1] == "1"
+    (filled,) = evaluate(prometheus, "max by (stage) (hart_queue_depth / hart_queue_limit)")
+    assert filled["metric"] == {"stage": "gateway"}
