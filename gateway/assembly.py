@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from hart.v1 import images_pb2_grpc
 
 from gateway.auth import Authentication
@@ -34,10 +36,10 @@ def build(app: App, settings: GatewaySettings) -> None:
     app.add(externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server, scaler, background=True)
     app.telemetry.metrics.load.observe(lambda: images.inflight / settings.max_requests)
     app.telemetry.metrics.queue_limit.observe(lambda: settings.max_requests)
-    for pool in pools.values():
-        app.on_start(lambda pool=pool: pool.start(PATIENCE))  # type: ignore[misc]
-        app.on_stop(pool.close)
+    app.on_start(lambda: asyncio.gather(*(pool.start(PATIENCE) for pool in pools.values())))
     app.on_start(catalog.start)
+    for pool in pools.values():
+        app.on_stop(pool.close)
     app.on_stop(catalog.close)
 
 
