@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeVar
 
+from benchmarks.drills.metrics import scrape
 from tests.e2e.processes import Process
 
 T = TypeVar("T")
@@ -54,15 +55,25 @@ async def slowed(process: Process, share: float) -> AsyncIterator[None]:
             await turning
 
 
+async def busy(process: Process, seconds: float = 3.0) -> None:
+    """Return when the process has work, or after so many seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while not (await scrape(process)).total("hart_load"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
 async def kill(process: Process) -> None:
-    """SIGKILL, and after a moment a new one in its place."""
+    """SIGKILL while it works, and after a moment a new one in its place."""
+    await busy(process)
     process.kill()
     await asyncio.sleep(random.uniform(0.0, 1.0))
     await revive(process)
 
 
 async def hang(process: Process) -> None:
-    """Stand still for longer than it takes to be noticed."""
+    """Stand still in the middle of work, mostly for longer than it takes to be noticed."""
+    await busy(process)
     with hung(process):
         await asyncio.sleep(random.uniform(0.5, 9.0))
 

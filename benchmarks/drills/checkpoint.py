@@ -12,7 +12,7 @@ from model.transformer import Transformer
 from tests.e2e import checkpoint as tiny
 
 SCALES = (1, 2, 3, 4, 6, 8)
-WIDTH, HEADS, DEPTH = 128, 4, 24
+WIDTH, HEADS, DEPTH = 128, 4, 12
 
 
 def build(parent: Path) -> Path:

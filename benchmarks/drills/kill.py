@@ -5,29 +5,32 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from benchmarks.drills import chaos, metrics
 from benchmarks.drills.load import capacity, draw, judge, open_loop
 from benchmarks.drills.proxy import cut, proxies
 from benchmarks.drills.report import Report
 from benchmarks.drills.site import Site, opened
-from tests.e2e.processes import STAGES, Cluster, Process
+from tests.e2e.processes import STAGES, Process
 
 SHARE = 0.25  # of the capacity in peace: a replica's restart takes most of a small machine
 DEADLINE = 60.0
 SUCCESS = 0.99
 
 
-async def _disturbed(site: Site, seconds: float, report: Report, disturb: Callable[[], Awaitable[int]]) -> None:
-    site.truth.inexact = 0
+async def _disturbed(
+    site: Site, seconds: float, report: Report, disturb: Callable[[], Coroutine[Any, Any, int]]
+) -> None:
     peace = await capacity(site.client, site.asks, site.truth, 4, min(5.0, seconds / 6))
     rate = max(0.5, SHARE * peace)
     report.figure("capacity in peace, pictures/s", peace)
     report.figure("requests/s sent", rate)
-    outcomes, times = await asyncio.gather(
-        open_loop(rate, seconds, lambda: draw(site.client, random.choice(site.asks), site.truth, DEADLINE)), disturb()
-    )
+    disturbing = asyncio.ensure_future(disturb())
+    ask = lambda: draw(site.client, random.choice(site.asks), site.truth, DEADLINE)  # noqa: E731
+    outcomes = await open_loop(rate, seconds, ask, beside=disturbing)
+    times = await disturbing
     report.figure("disturbances", times)
     seen = await metrics.scrape(site.gateway)
     retries = Counter({stage: int(seen.total("hart_retries_total", stage=stage)) for stage in STAGES})
@@ -38,23 +41,27 @@ async def _disturbed(site: Site, seconds: float, report: Report, disturb: Callab
     report.law("all replicas are back in service, and nothing is left in work", True)
 
 
-async def _haunted(site: Site, seconds: float, report: Report, act: Callable[[Process], Awaitable[None]]) -> None:
-    await _disturbed(site, seconds, report, lambda: chaos.haunt(site.replicas(), act, seconds * 0.9, 2.0))
+async def haunted(
+    site: Site, seconds: float, report: Report, act: Callable[[Process], Awaitable[None]], stage: str = ""
+) -> None:
+    """`act` on one random replica after another (of this stage, or of any)."""
+    pause = min(2.0, seconds / 4)
+    await _disturbed(site, seconds, report, lambda: chaos.haunt(site.replicas(stage), act, seconds * 0.9, pause))
 
 
 async def kill(site: Site, seconds: float, report: Report) -> None:
     """SIGKILL to a random replica, the next when it is ready again."""
-    await _haunted(site, seconds, report, chaos.kill)
+    await haunted(site, seconds, report, chaos.kill)
 
 
 async def hang(site: Site, seconds: float, report: Report) -> None:
     """SIGSTOP to a random replica for up to nine seconds."""
-    await _haunted(site, seconds, report, chaos.hang)
+    await haunted(site, seconds, report, chaos.hang)
 
 
 async def slow(site: Site, seconds: float, report: Report) -> None:
     """A random replica has an eighth of its time for some seconds."""
-    await _haunted(site, seconds, report, chaos.slow)
+    await haunted(site, seconds, report, chaos.slow)
 
 
 async def cut_connections(site: Site, seconds: float, report: Report) -> None:
@@ -66,10 +73,5 @@ async def cut_connections(site: Site, seconds: float, report: Report) -> None:
             for stage in STAGES
         }
         async with opened(site.cluster, site.truth, **where) as behind:
-            await _disturbed(behind, seconds, report, lambda: chaos.haunt(between, cut, seconds, 0.5))
+            await _disturbed(behind, seconds, report, lambda: chaos.haunt(between, cut, seconds, 0.3))
             report.figure("connections cut", sum(proxy.cuts for proxy in between))
-
-
-def replicated(cluster: Cluster) -> bool:
-    """Whether every stage has a second replica."""
-    return all(len(replicas) > 1 for replicas in cluster.stages.values())

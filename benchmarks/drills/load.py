@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hart import errors
 from hart.aio import AsyncClient
@@ -90,12 +91,15 @@ def unclear(error: errors.HartError) -> str:
     return ""
 
 
-async def open_loop(rate: float, seconds: float, one: Callable[[], Awaitable[Outcome]]) -> list[Outcome]:
-    """Begin `one` at random moments, `rate` a second, whatever has ended; the outcomes when all have."""
+async def open_loop(
+    rate: float, seconds: float, one: Callable[[], Awaitable[Outcome]], *, beside: asyncio.Future[Any] | None = None
+) -> list[Outcome]:
+    """Begin `one` at random moments, `rate` a second, whatever has ended, for so many seconds and at least as long as
+    `beside` runs; the outcomes when all have ended."""
     tasks: list[asyncio.Future[Outcome]] = []
     end = time.monotonic() + seconds
     due = time.monotonic()
-    while (due := due + random.expovariate(rate)) < end:
+    while (due := due + random.expovariate(rate)) < end or (beside is not None and not beside.done()):
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         tasks.append(asyncio.ensure_future(one()))
     return list(await asyncio.gather(*tasks))

@@ -25,6 +25,12 @@ FORCED = 128 + signal.SIGTERM
 
 async def safety_down(site: Site, seconds: float, report: Report) -> None:
     """All safety replicas killed, then hung: no picture, UNAVAILABLE, and the generator never hears of it."""
+    await safety_killed(site, seconds, report)
+    await safety_hung(site, seconds, report)
+
+
+async def safety_killed(site: Site, seconds: float, report: Report) -> None:
+    """All safety replicas get SIGKILL, and come back."""
     replicas = site.replicas("safety")
     for process in replicas:
         process.kill()
@@ -32,7 +38,11 @@ async def safety_down(site: Site, seconds: float, report: Report) -> None:
     await asyncio.gather(*map(chaos.revive, replicas))
     await site.settled()
     report.law("with safety back there is a picture", (await draw(site.client, ASK, site.truth)).ok)
-    with chaos.hung(*replicas):
+
+
+async def safety_hung(site: Site, seconds: float, report: Report) -> None:
+    """All safety replicas stand still."""
+    with chaos.hung(*site.replicas("safety")):
         await _refused(site, "hung", report)
     await site.settled()
     report.law("and after it hung, too", (await draw(site.client, ASK, site.truth)).ok)
@@ -55,28 +65,22 @@ def _codes(outcomes: list[Outcome]) -> Counter[str]:
     return Counter(f"{o.code} {getattr(o.error, 'stage', '')}" for o in outcomes)
 
 
-async def rolling(site: Site, seconds: float, report: Report) -> None:
-    """Every replica in turn gets SIGTERM and a successor, under load: nothing is lost, whoever ends says 0."""
-    site.truth.inexact = 0
+async def rolling(site: Site, seconds: float, report: Report, stage: str = "") -> None:
+    """Every replica (of this stage, or of all) in turn gets SIGTERM and a successor, under load: nothing is lost, and
+    whoever ends says 0."""
     rate = max(0.5, SHARE * await capacity(site.client, site.asks, site.truth, 4, min(5.0, seconds / 6)))
     report.figure("requests/s sent", rate)
-    done = asyncio.Event()
+    end = time.monotonic() + seconds
     codes: list[int] = []
 
     async def roll() -> None:
-        try:
-            while not codes or time.monotonic() < end:
-                for process in site.replicas():
-                    codes.append(await _replaced(process))
-                    await asyncio.sleep(1.0)
-        finally:
-            done.set()
+        while not codes or time.monotonic() < end:
+            for process in site.replicas(stage):
+                codes.append(await _replaced(process))
 
-    end = time.monotonic() + seconds
     rolling = asyncio.create_task(roll())
-    outcomes: list[Outcome] = []
-    while not done.is_set():
-        outcomes += await open_loop(rate, 5.0, lambda: draw(site.client, random.choice(site.asks), site.truth))
+    ask = lambda: draw(site.client, random.choice(site.asks), site.truth)  # noqa: E731
+    outcomes = await open_loop(rate, seconds, ask, beside=rolling)
     await rolling
     report.figure("replicas replaced", len(codes))
     report.law("each ends with 0", not any(codes), codes)

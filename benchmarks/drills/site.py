@@ -75,6 +75,7 @@ async def opened(cluster: Cluster, truth: Truth, **settings: str) -> AsyncIterat
         async with AsyncClient(gateway.address) as client:
             asks = mixed()
             site = Site(cluster, gateway, client, asks, truth)
+            truth.inexact = 0
             await site.settled()
             await truth.learn(client, asks)
             await site.settled()

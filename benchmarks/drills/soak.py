@@ -27,7 +27,6 @@ GROWTH = 0.05
 async def soak(site: Site, seconds: float, report: Report) -> None:
     """The load for all that time, beside one cancel and one bad request in ten each."""
     async with opened(site.cluster, site.truth, repeat_bytes=str(2**20)) as small:
-        small.truth.inexact = 0
         rate = max(1.0, SHARE * await capacity(small.client, small.asks, small.truth, 4, min(5.0, seconds / 6)))
         report.figure("requests/s sent", rate)
         watch = _Watch(small)
