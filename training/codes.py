@@ -3,6 +3,7 @@
 Knows no words.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,10 +43,11 @@ def encode(tokenizer: HybridTokenizer, pixels: NDArray[np.uint8], batch: int = 3
 
 
 def cached_codes(tokenizer: HybridTokenizer, pixels: NDArray[np.uint8], path: Path, digest: str) -> Codes:
-    """The codes at `path` if made by the tokenizer of this digest of as many pictures; else makes them."""
+    """The codes at `path` if the tokenizer of this digest made them of these very pictures; else makes them."""
+    digest += hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
     if path.exists():
         kept = torch.load(path, weights_only=True)
-        if kept["digest"] == digest and len(kept["indices"]) == len(pixels):
+        if kept["digest"] == digest:
             return Codes(kept["indices"], kept["rest"])
     codes = encode(tokenizer, pixels)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -109,11 +109,20 @@ class Run:
         log_every: int = 20,
         measure_every: float = 240,
         save_every: float = 120,
-    ) -> None:
-        """Runs to the budget's end: `step` trains, `measure` looks. Saves and measures by the clock (seconds)."""
+        sitting: float | None = None,
+    ) -> bool:
+        """Runs to the budget's end: `step` trains, `measure` looks. Saves and measures by the clock (seconds).
+
+        With `sitting` it stops after so many minutes; returns whether the budget's end was reached.
+        """
         saved = measured = then = time.monotonic()
         since, count = then, 0
+        began = then
         while (now := self._at(budget)).progress < 1:
+            if sitting is not None and then - began > 60 * sitting:
+                self.save()
+                self.log(event="stopped", step=self.moment.step, progress=round(now.progress, 3))
+                return False
             torch.manual_seed(self.seed * 1_000_003 + now.step)
             figures = step(now)
             tick = time.monotonic()
@@ -134,6 +143,7 @@ class Run:
             then = time.monotonic()
         self.save()
         self.log(event="done", step=self.moment.step, **_rounded(measure(self._at(budget))))
+        return True
 
     def _at(self, budget: Budget) -> Moment:
         self.moment.progress = budget.progress(self.moment.step, self.moment.seconds)

@@ -52,7 +52,11 @@ class TeacherForcing(nn.Module):
         return Predicted(net.logits(predicted, pooled.head), x[:, -(config.side**2) :])
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=self.allowed, scale=scale)
+        if q.is_cuda:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=self.allowed, scale=scale)
+        # Torch's fused attention spends a quarter of a step going backward on a CPU; plain products do not.
+        scores = (q @ k.mT).float() * scale
+        return scores.masked_fill(~self.allowed, float("-inf")).softmax(-1).to(v.dtype) @ v
 
     def _rotary(self, positions: Tensor) -> Rotary:
         net, config = self.transformer, self.transformer.config

@@ -172,6 +172,7 @@ def main() -> None:
     parser.add_argument("--styles", nargs="+", choices=STYLES, default=["flat"])
     parser.add_argument("--steps", type=int, default=6000, help="at most so many steps")
     parser.add_argument("--minutes", type=float, help="at most so many minutes of training")
+    parser.add_argument("--sitting", type=float, help="stop after so many minutes, to be resumed by the next call")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--width", type=int, default=32, help="ch: channels at full resolution")
@@ -193,7 +194,11 @@ def main() -> None:
     def measure(now: Moment) -> Mapping[str, float]:
         return training.measure(held_out, run.folder / f"sheet-{now.step:06d}.png")
 
-    run.train(Budget(arguments.steps, arguments.minutes), lambda now: training.step(batches.draw(), now), measure)
+    def step(now: Moment) -> Mapping[str, float]:
+        return training.step(batches.draw(), now)
+
+    if not run.train(Budget(arguments.steps, arguments.minutes), step, measure, sitting=arguments.sitting):
+        return
     tokenizer = cast(HybridTokenizer, training.average.network)
     sample = to_signed(np.asarray(pictures.pixels[pictures.train[:256]]))
     run.log(event="residuals centred", factor=centre_residuals(tokenizer, sample))

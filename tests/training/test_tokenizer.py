@@ -95,6 +95,8 @@ def test_cached_codes_are_what_the_tokenizer_says_and_go_stale_with_it(
     renewed = cached_codes(tokenizer, pixels, tmp_path / "codes.pt", "two")
     assert torch.equal(renewed.indices, encode(tokenizer, pixels).indices)
     assert not torch.equal(renewed.indices, made.indices)
+    others = cached_codes(tokenizer, pixels[::-1], tmp_path / "codes.pt", "two")
+    assert torch.equal(others.indices, renewed.indices.flip(0))
 
 
 def test_psnr_of_a_tenth_off_is_twenty_decibels() -> None:

@@ -12,7 +12,7 @@ from training.codes import Codes
 from training.contexts import Contexts
 from training.loop import Budget, Moment, Run
 from training.release import write_tokenizer, write_transformer
-from training.transformer import Recipe, TransformerTraining
+from training.transformer import Recipe, TransformerTraining, warm_start
 
 RECIPE = Recipe(batch=8, rate=5e-3, corrupted=0.1)
 
@@ -105,3 +105,27 @@ def test_corruption_exchanges_tokens_between_pictures_and_no_more_than_its_share
 def test_pictures_and_captions_that_do_not_match_are_refused(fresh: Transformer, tokenizer: HybridTokenizer) -> None:
     with pytest.raises(ValueError, match="6 pictures but captions of 5"):
         TransformerTraining(fresh, tokenizer.quantize, codes_of(6), contexts_of(5), RECIPE)
+
+
+def test_a_warm_start_takes_what_fits_and_says_what_does_not(training: TransformerTraining) -> None:
+    given = {name: torch.randn_like(tensor) for name, tensor in training.network.state_dict().items()}
+    wider = given | {"head.weight": torch.randn(64, 32)}
+    before = training.network.head.weight.clone()
+    assert warm_start(training, wider) == ["head.weight"]
+    assert torch.equal(training.network.head.weight, before)
+    mine, average = training.network.state_dict(), training.average.state_dict()
+    assert all(torch.equal(mine[name], given[name]) for name in given if name != "head.weight")
+    assert all(torch.equal(average[name], mine[name]) for name in mine)
+    with pytest.raises(ValueError, match="none of the weights"):
+        warm_start(training, {"somebody.else": torch.zeros(1)})
+
+
+def test_a_sitting_ends_before_the_run_and_the_next_goes_on(training: TransformerTraining, tmp_path: Path) -> None:
+    run = Run(tmp_path, training.parts())
+    assert not run.train(Budget(50), training.step, lambda _: {}, sitting=0.002)
+    stopped = run.moment.step
+    assert 0 < stopped < 50
+    again = Run(tmp_path, training.parts())
+    assert again.resume()
+    assert again.moment.step == stopped
+    assert again.train(Budget(stopped + 2), training.step, lambda _: {})

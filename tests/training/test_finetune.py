@@ -1,0 +1,96 @@
+"""Fine-tuning: a folder of pictures with words becomes a checkpoint that loads; a folder that cannot says why."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from model.checkpoint import Checkpoint
+from model.text import TextEncoder
+from model.tokenizer import HybridTokenizer
+from model.transformer import Transformer
+from training.finetune import FolderError, finetune, level, main, read_folder
+from training.loop import Budget
+from training.release import write_tokenizer, write_transformer
+from training.transformer import Recipe
+
+TEXT = Path(__file__).parents[1] / "golden" / "text_right" / "checkpoint"
+
+
+def picture(path: Path, colour: tuple[int, ...], size: tuple[int, int] = (8, 8)) -> None:
+    Image.new("RGBA" if len(colour) == 4 else "RGB", size, colour).save(path)
+
+
+def test_pictures_with_captions_beside_them(tmp_path: Path) -> None:
+    picture(tmp_path / "b.png", (0, 0, 255))
+    picture(tmp_path / "a.png", (255, 0, 0, 0), (16, 8))
+    (tmp_path / "a.txt").write_text("nothing\n\nreally nothing\n")
+    (tmp_path / "b.txt").write_text("a blue square")
+    found = read_folder(tmp_path, 4)
+    assert found.pixels.shape == (2, 4, 4, 3)
+    assert (found.pixels[0] == 255).all()  # transparent is white
+    assert (found.pixels[1] == [0, 0, 255]).all()
+    assert found.words == [["nothing", "really nothing"], ["a blue square"]]
+    assert level(found.words) == [["nothing", "really nothing"], ["a blue square", "a blue square"]]
+
+
+def test_a_table_of_captions(tmp_path: Path) -> None:
+    picture(tmp_path / "x.png", (0, 255, 0))
+    (tmp_path / "captions.tsv").write_text("x.png\ta green square\nx.png\tgreen\n")
+    assert read_folder(tmp_path, 8).words == [["a green square", "green"]]
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({}, "no pictures"),
+        ({"a.png": None}, "a.png: no caption; expected a.txt"),
+        ({"a.png": None, "a.txt": "  \n"}, "a.txt: empty"),
+        ({"a.png": b"no picture", "a.txt": "words"}, "a.png: not a picture"),
+        ({"captions.tsv": "gone.png\twords\n"}, "line 1: gone.png: no such picture"),
+        ({"a.png": None, "captions.tsv": "a.png words\n"}, "line 1: expected a file name, a tab"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_says_which_file(tmp_path: Path, files: dict[str, object], told: str) -> None:
+    for name, content in files.items():
+        if content is None:
+            picture(tmp_path / name, (0, 0, 0))
+        elif isinstance(content, bytes):
+            (tmp_path / name).write_bytes(content)
+        else:
+            (tmp_path / name).write_text(str(content))
+    with pytest.raises(FolderError, match=told):
+        read_folder(tmp_path, 8)
+
+
+def test_the_new_checkpoint_is_whole_and_its_transformer_moved(
+    transformer: Transformer, tokenizer: HybridTokenizer, tmp_path: Path
+) -> None:
+    encoder = TextEncoder.load(TEXT, 5)
+    config = dataclasses.replace(transformer.config, context_dim=encoder.width)
+    torch.manual_seed(0)
+    base, folder, out = tmp_path / "base", tmp_path / "pictures", tmp_path / "out"
+    write_transformer(Transformer(config, 32, 8), base / "llm")
+    write_tokenizer(tokenizer, base / "tokenizer")
+    (base / "text_encoder").symlink_to(TEXT)
+    folder.mkdir()
+    for name, colour in {"red": (255, 0, 0), "green": (0, 255, 0)}.items():
+        picture(folder / f"{name}.png", colour)
+        (folder / f"{name}.txt").write_text(f"a {name} square")
+    before = Checkpoint.open(base).load_transformer().state_dict()
+    accuracy = finetune(Checkpoint.open(base), folder, out, Budget(40), Recipe(batch=8, rate=5e-3))
+    made = Checkpoint.open(out)
+    after = made.load_transformer().state_dict()
+    assert accuracy > 0.5
+    assert any(not torch.equal(after[name], before[name]) for name in before)
+    assert made.digest_of("tokenizer") == Checkpoint.open(base).digest_of("tokenizer")
+    assert made.known_prompts() == ["a green square", "a red square"]
+
+
+def test_a_wrong_folder_ends_with_code_two_and_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path), "--checkpoint", str(tmp_path / "gone"), "-o", str(tmp_path / "out")])
+    assert ended.value.code == 2
+    assert "gone: no such folder" in capsys.readouterr().err

@@ -1,0 +1,59 @@
+"""The GPU work: stages in order, each once, none begun without time for it; and no GPU is code 2."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.gpu import Stage, stages, work
+
+
+def staged(folder: Path, names: list[str]) -> list[Stage]:
+    return [Stage(name, folder / name, lambda minutes, name=name: [name, f"{minutes:.1f}"]) for name in names]
+
+
+def test_stages_run_in_order_and_done_ones_are_passed_over(tmp_path: Path) -> None:
+    ran = []
+    (tmp_path / "b").touch()
+
+    def run(command: list[str]) -> int:
+        ran.append(command[0])
+        (tmp_path / command[0]).touch()
+        return 0
+
+    assert work(staged(tmp_path, ["a", "b", "c"]), 10, run) == []
+    assert ran == ["a", "c"]
+
+
+def test_a_stage_that_is_not_done_yet_holds_the_next_one_back(tmp_path: Path) -> None:
+    ran: list[list[str]] = []
+    assert work(staged(tmp_path, ["a", "b"]), 10, lambda command: ran.append(command) or 0) == ["a", "b"]
+    assert ran == [["a", "8.5"]]
+
+
+def test_nothing_begins_without_time_for_it(tmp_path: Path) -> None:
+    assert work(staged(tmp_path, ["a"]), 1.5, lambda _: pytest.fail("began")) == ["a"]
+
+
+def test_a_stage_that_fails_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="stage a ended with code 7"):
+        work(staged(tmp_path, ["a"]), 10, lambda _: 7)
+
+
+def test_the_commands_are_understood_by_the_trainings() -> None:
+    from training.transformer import parse
+
+    tokenizer, transformer, timing = stages(["flat", "noto"])
+    options = parse(transformer.command(7.0)[2:])
+    assert (options.side, options.styles, options.sitting) == (256, ["flat", "noto"], 7.0)
+    assert options.tokenizer in str(tokenizer.leaves)
+    assert timing.command(1.0)[1] == "benchmarks.full_size"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_what_is_missing_and_ends_with_code_two() -> None:
+    ended = subprocess.run([sys.executable, "-m", "training.gpu"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "No CUDA device" in ended.stderr

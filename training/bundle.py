@@ -1,0 +1,172 @@
+"""Puts a checkpoint folder together from what the trainings left; knows no training.
+
+`python -m training.bundle checkpoints/NAME --transformer RUN --things N` takes the four parts, lists what the
+checkpoint knows (prompts.txt, vocabulary.txt), names the art's authors (ATTRIBUTIONS.md), writes the card (README.md)
+and refuses a bundle of more than 36 MB.
+The card quotes `training.evaluate` once that has run: make the bundle again then.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from training.captions import STYLE_PHRASES
+from training.corpus import write_prompts, write_vocabulary
+from training.data import Thing, load_pictures
+from training.packages import PACKAGES
+from training.things import choose
+
+CACHE = Path(".cache/training")
+LARGEST_BYTES = 36_000_000
+PARTS = {"llm": "transformer", "tokenizer": "tokenizer", "text_encoder": "text encoder", "safety": "safety model"}
+CARD = """# {name}: HART, small
+
+A checkpoint of the HART architecture in the released layout, {side} x {side} pixels, that knows {things} things in the
+style{plural} {styles} of emoji art. It shows that every part works, from prompt to picture, on any machine. What it
+draws beyond the prompts in `prompts.txt` is chance; its safety model stands in for ShieldGemma and is no protection.
+
+## What it was trained on
+{sources}
+Names and keywords: emojibase-data (MIT). Words were put together from templates (`training/captions.py`).
+`ATTRIBUTIONS.md` names the authors. The weights come under the project's own licence (Apache-2.0); where the art's
+licence asks for attribution, keep that file beside them.
+
+## How it was made
+```
+{commands}```
+Tokenizer: {tokenizer_note}
+Transformer: {transformer_note}
+Two CPU cores, no GPU. The tokenizer's loss, the codebook's revival and the transformer's token corruption are
+described in `docs/training.md`.
+
+## Measured
+`python -m training.evaluate {folder}` at default settings; the judge names the nearest picture of the whole data set.
+
+{figures}
+"""
+
+
+def attributions(styles: Sequence[str]) -> str:
+    """ATTRIBUTIONS.md: whose art and names these weights were trained on."""
+    lines = ["# Whose work this checkpoint was trained on", ""]
+    for key in [*styles, "names"]:
+        package = PACKAGES[key]
+        lines.append(f"- {package.author}: {package.name} {package.version}, {package.licence}")
+    return "\n".join(lines) + "\n"
+
+
+def last_figures(run: Path) -> dict[str, Any]:
+    """What a run's log says at its end; empty if it never ended."""
+    path = run / "log.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    done = [line for line in lines if line.get("event") in ("done", "measured")]
+    return done[-1] if done else {}
+
+
+def options_of(run: Path) -> list[dict[str, Any]]:
+    """The options of each start of a run, without repeats."""
+    path = run / "log.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    starts = [line["options"] for line in lines if line.get("event") == "started"]
+    return [options for i, options in enumerate(starts) if options not in starts[:i]]
+
+
+def command(module: str, options: dict[str, Any]) -> str:
+    """The command line of options that a log holds."""
+    words = [f"python -m training.{module}"]
+    for key, value in options.items():
+        flag = "--" + key.replace("_", "-")
+        if key == "sitting":
+            continue
+        if isinstance(value, bool):
+            words.append(flag if value else "--no-" + key.replace("_", "-"))
+        elif value is not None:
+            words.append(f"{flag} {' '.join(map(str, value)) if isinstance(value, list) else value}")
+    return " ".join(words)
+
+
+def commands(tokenizer: Path, transformers: Sequence[Path], styles: Sequence[str], side: int) -> str:
+    """All command lines, in order."""
+    lines = [f"python -m training.data --side {side} --styles {' '.join(styles)}", "python -m training.text"]
+    lines += [command("tokenizer", options) for options in options_of(tokenizer)[-1:]]
+    for run in transformers:
+        lines += [command("transformer", options) for options in options_of(run)[-1:]]
+    lines += ["python -m training.safety", "python -m training.bundle checkpoints/NAME --transformer RUN"]
+    return "\n".join(lines) + "\n"
+
+
+def chain(run: Path) -> list[Path]:
+    """A run and those whose weights it began with, the first one first."""
+    options = options_of(run)
+    start = options[-1].get("start") if options else None
+    return [*(chain(CACHE / start) if start else []), run]
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def copy_parts(folder: Path, sources: dict[str, Path]) -> None:
+    for part, source in sources.items():
+        if not (source / "config.json").exists():
+            raise SystemExit(f"{source}: no {PARTS[part]} here (config.json is missing); train it first")
+    for part, source in sources.items():
+        shutil.rmtree(folder / part, ignore_errors=True)
+        shutil.copytree(source, folder / part)
+        for path in (folder / part).iterdir():
+            path.chmod(0o644)
+
+
+def write_card(folder: Path, run: Path, tokenizer: Path, things: list[Thing], side: int) -> None:
+    styles = list(dict.fromkeys(thing.style for thing in things))
+    start, end = last_figures(tokenizer), last_figures(run)
+    evaluation = CACHE / "evaluation" / folder.name / "figures.md"
+    card = CARD.format(
+        name=folder.name,
+        folder=folder,
+        side=side,
+        things=len({thing.hexcode for thing in things}),
+        plural="s" if len(styles) > 1 else "",
+        styles=", ".join(styles),
+        sources="".join(f"- {PACKAGES[s].name} {PACKAGES[s].version} ({PACKAGES[s].licence})\n" for s in styles),
+        commands=commands(tokenizer, chain(run), styles, side),
+        tokenizer_note=f"{start.get('step')} steps, {start.get('continuous')} dB continuous and "
+        f"{start.get('discrete')} dB discrete on held-out art.",
+        transformer_note=f"{end.get('step')} steps, token accuracy {end.get('token_accuracy')}.",
+        figures=evaluation.read_text() if evaluation.exists() else "Not measured yet.\n",
+    )
+    (folder / "README.md").write_text(card)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.bundle", description="Put a checkpoint together.")
+    parser.add_argument("folder", type=Path, help="checkpoints/NAME")
+    parser.add_argument("--transformer", required=True, help="run below .cache/training")
+    parser.add_argument("--tokenizer", default="tokenizer", help="run below .cache/training")
+    parser.add_argument("--text", default="text_encoder", help="folder below .cache/training")
+    parser.add_argument("--safety", default="safety", help="folder below .cache/training")
+    arguments = parser.parse_args()
+    run, tokenizer = CACHE / arguments.transformer, CACHE / arguments.tokenizer
+    options = options_of(run)[-1]
+    pictures = load_pictures(options["side"], options["styles"])
+    things = [pictures.things[i] for i in choose(pictures.things, options["things"])]
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    sources = {"llm": run / "llm", "tokenizer": tokenizer / "tokenizer"}
+    sources |= {"text_encoder": CACHE / arguments.text, "safety": CACHE / arguments.safety}
+    copy_parts(arguments.folder, sources)
+    write_prompts(things, arguments.folder / "prompts.txt")
+    write_vocabulary(things, arguments.folder / "vocabulary.txt")
+    styles = [style for style in STYLE_PHRASES if any(thing.style == style for thing in things)]
+    (arguments.folder / "ATTRIBUTIONS.md").write_text(attributions(styles))
+    write_card(arguments.folder, run, tokenizer, things, options["side"])
+    size = size_of(arguments.folder)
+    print(f"{arguments.folder}: {size / 1e6:.1f} MB, {len(things)} things")
+    if size > LARGEST_BYTES:
+        raise SystemExit(f"{arguments.folder}: {size} bytes, more than the {LARGEST_BYTES} that may be bundled")
+
+
+if __name__ == "__main__":
+    main()
