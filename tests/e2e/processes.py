@@ -191,11 +191,5 @@ def running_cluster(
         cluster.gateway.await_ready()
         yield cluster
     finally:
-        for process in started:
-            if process.alive():
-                process.process.terminate()
-        for process in started:
-            try:
-                process.process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        for process in started:  # a second of torch's own tidying in each: orderly ends are tested elsewhere
+            process.kill()
