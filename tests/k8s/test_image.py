@@ -1,0 +1,66 @@
+"""What the Dockerfile promises to the chart and copies from the checkout."""
+
+import ast
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from k8s import image, render
+from k8s.build_schema import PROCESSES
+from k8s.tools import Unavailable
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ["packages", "stubs", "image-gateway", "image-stage"]
+
+
+def tracked() -> list[str]:
+    return subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_is_copied_is_in_the_repository_and_reaches_the_build(stage: str) -> None:
+    files = tracked()
+    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    sources = image.copied(stage)
+    assert sources
+    for source in sources:
+        if source == "checkpoints" and not (ROOT / "checkpoints").exists():
+            pytest.skip("no checkpoint is bundled")
+        assert any(path == source or path.startswith(source + "/") for path in files), source
+        assert any(source == word or source.startswith(word + "/") for word in allowed), source
+
+
+@pytest.mark.parametrize("stage", ["image-gateway", "image-stage"])
+def test_every_room_that_a_copied_room_imports_is_copied_too(stage: str) -> None:
+    rooms = {path.split("/")[0] for path in tracked() if path.endswith(".py")} - {"client"}
+    copied = {source.split("/")[0] for source in image.copied(stage)} - {"client"}
+    imported: set[str] = set()
+    for path in (path for path in tracked() if path.endswith(".py") and path.split("/")[0] in copied):
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {name.name.split(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add((node.module or "").split(".")[0])
+    assert imported & rooms <= copied
+
+
+def test_the_gateways_image_has_no_room_with_torch_in_it() -> None:
+    assert {source.split("/")[0] for source in image.copied("image-gateway")} == {"client", "runtime", "gateway"}
+    assert [c.split("--group ")[1] for c in image.commands("packages-gateway") if "--group" in c] == ["gateway"]
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_an_image_runs_the_process_on_the_ports_that_the_chart_expects(process: str) -> None:
+    steps = dict(image.steps("image-" + process.replace("_", "-")))
+    module = "gateway" if process == "gateway" else f"services.{process}"
+    assert json.loads(steps["ENTRYPOINT"]) == ["python", "-m", module]
+    try:
+        deployment = render.of_kind(render.manifests(), "Deployment")["hart-" + process.replace("_", "-")]
+    except Unavailable as error:
+        pytest.skip(str(error))
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert [str(port["containerPort"]) for port in container["ports"]] == steps["EXPOSE"].split()
+    last = dict(image.steps("image-gateway" if process == "gateway" else "image-stage"))
+    assert last["USER"].split(":")[0] == str(container["securityContext"]["runAsUser"])
