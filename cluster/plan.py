@@ -20,6 +20,7 @@ REPLICA_STEP = 10
 HEALTH_STEP = 2000
 """From a port with TLS to the one where health alone is plaintext."""
 MOST_REPLICAS = 16
+THREADS = "HART_TORCH_THREADS"
 
 
 class PlanError(Exception):
@@ -108,7 +109,7 @@ class Plan:
     def processes(self) -> list[Process]:
         """The stages' replicas, then the gateway that is told where they are."""
         found = [
-            self._process(f"{stage}-{number}", f"services.{stage}", service, port)
+            self._process(f"{stage}-{number}", f"services.{stage}", service, port, **self._threads)
             for stage, service in STAGES.items()
             for number, port in enumerate(self.ports(stage), 1)
         ]
@@ -119,6 +120,14 @@ class Plan:
         where = {name: self.environment.get(name, value) for name, value in where.items()}
         found.append(self._process("gateway", "gateway", "Images", self.port, **where))
         return found
+
+    @property
+    def _threads(self) -> dict[str, str]:
+        """Half of the processors to each stage, unless the operator says otherwise.
+
+        Side by side, processes that each take all of them wait for one another in every operation.
+        """
+        return {THREADS: self.environment.get(THREADS, str(max(1, (os.cpu_count() or 1) // 2)))}
 
     def _process(self, name: str, module: str, service: str, port: int, **settings: str) -> Process:
         secured = bool(self.environment.get("HART_TLS_CERT"))

@@ -172,3 +172,13 @@ def test_ports_are_the_published_ones_and_an_operators_list_wins(tmp_path: Path)
     }
     assert plan.processes[-1].settings["HART_SAFETY"] == "127.0.0.1:50052,127.0.0.1:50062"
     assert plan.processes[-1].settings["HART_DECODER"] == "oip://far:8001/decoder"
+
+
+def test_stages_share_the_processors_unless_told_otherwise(tmp_path: Path) -> None:
+    shared = Plan.from_environment(50051, tmp_path, environment={})
+    told = Plan.from_environment(50051, tmp_path, environment={"HART_TORCH_THREADS": "3"})
+    assert {int(process.settings["HART_TORCH_THREADS"]) for process in shared.processes[:-1]} == {
+        max(1, (os.cpu_count() or 1) // 2)
+    }
+    assert {process.settings["HART_TORCH_THREADS"] for process in told.processes[:-1]} == {"3"}
+    assert "HART_TORCH_THREADS" not in shared.processes[-1].settings
