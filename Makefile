@@ -64,6 +64,11 @@ down:                       ## stop it
 status: setup               ## what runs and how it is
 	@$(BIN)/python -m cluster status
 
+# --- Training ------------------------------------------------------------------------------------------------------
+.PHONY: gpu
+gpu:                        ## the work that wants a GPU, ten minutes a call, resumable; needs no installation
+	PYTHONPATH=. $(PYTHON) -m training.gpu
+
 # --- Checking ------------------------------------------------------------------------------------------------------
 .PHONY: lint types imports test check format
 format: setup               ## put the code into the house's shape

@@ -58,6 +58,6 @@ def _turned(conv: nn.Conv2d) -> Tensor:
     return nn.init.orthogonal_(torch.empty(conv.out_channels, conv.in_channels, device=conv.weight.device))
 
 
-def _bias(conv: nn.Conv2d) -> nn.Parameter:
+def _bias(conv: nn.Conv2d) -> Tensor:
     assert conv.bias is not None  # noqa: S101 - all convolutions of the autoencoder have one
     return conv.bias

@@ -71,7 +71,7 @@ class TeacherForcing(nn.Module):
 def block_causal(config: TransformerConfig) -> Tensor:
     """(T + L - 1, T + L - 1), True where a row may look: at its own scale and all before, the context being scale 0."""
     lengths = [config.context_token, *(n * n for n in config.patch_nums[1:])]
-    scale = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    scale = torch.cat([torch.full((length,), k) for k, length in enumerate(lengths)])
     return scale[:, None] >= scale[None, :]
 
 
