@@ -52,10 +52,9 @@ async def _one(site: Site) -> Outcome:
 async def _leaves(site: Site, ask: Ask) -> Outcome:
     began = time.monotonic()
     try:
-        await asyncio.wait_for(site.client.generate(ask.prompt, timeout=60, **ask.options()), random.uniform(0, 1))
+        return await asyncio.wait_for(draw(site.client, ask, site.truth), random.uniform(0, 1))
     except TimeoutError:
         return Outcome(ask, began, time.monotonic() - began, "LEFT")
-    return Outcome(ask, began, time.monotonic() - began, "OK")
 
 
 async def _bad(site: Site, ask: Ask) -> Outcome:
@@ -65,7 +64,7 @@ async def _bad(site: Site, ask: Ask) -> Outcome:
     )
     fault = "a bad request got a picture"
     try:
-        await site.client.generate(bad[0], timeout=60, **bad[1])  # type: ignore[arg-type]
+        await site.client.generate(bad[0], timeout=60, **bad[1])
     except (errors.InvalidRequest, errors.PromptUnsafe):
         fault = ""
     except errors.HartError as error:

@@ -1,0 +1,49 @@
+"""One cluster for all short drills, with a transformer slow enough that a picture can be met on its way."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from benchmarks.drills.asks import Truth
+from benchmarks.drills.report import Report
+from benchmarks.drills.site import SETTINGS, opened
+from tests.e2e.processes import Cluster, running_cluster
+
+Hold = Callable[..., None]
+
+
+@pytest.fixture(scope="session")
+def drill_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two generators, one of everything else, and a gateway."""
+    from benchmarks.drills.checkpoint import build  # imports torch
+
+    folder = tmp_path_factory.mktemp("drills")
+    with running_cluster(folder, build(folder), {"ar_generator": 2}, SETTINGS) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def truth() -> Truth:
+    """The pictures in peace, learnt by the first drill."""
+    return Truth()
+
+
+@pytest.fixture
+def holds(drill_cluster: Cluster, truth: Truth) -> Hold:
+    """Asserts that every law of a drill holds: `holds(drill, seconds, **options)`."""
+
+    def hold(drill: Callable[..., Any], seconds: float = 0.0, **options: Any) -> None:
+        report = Report(drill.__name__)
+
+        async def run() -> None:
+            async with opened(drill_cluster, truth) as site:
+                await drill(site, seconds, report, **options)
+                await site.settled()
+
+        asyncio.run(run())
+        text = report.end()
+        assert report.held, text
+
+    return hold
