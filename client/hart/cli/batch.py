@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from hart.aio import AsyncClient
+from hart.cli.bar import bar
 from hart.cli.connection import UsageError, Where
 from hart.cli.places import Places, ending, require_writable
 from hart.cli.report import answer_json, print_hints
@@ -85,8 +86,6 @@ def run(
     where: Where, prompts: Sequence[str], options: Options, timeout: float | None, concurrency: int, target: Target
 ) -> Outcome:
     """Draw all prompts; one that fails leaves the others alone."""
-    from hart.cli.generate import bar
-
     outcome = Outcome()
 
     async def everything() -> None:

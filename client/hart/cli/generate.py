@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from hart.cli import connection as shared
+from hart.cli.bar import bar
 from hart.cli.connection import UsageError, Where, console, exits
 from hart.cli.places import Places
 
@@ -153,15 +151,6 @@ def draw(client: Client, prompt: str, options: Options, timeout: float | None, p
                 case pictures.Finished(report=report):
                     return pictures.Answer(tuple(sorted(done, key=lambda image: image.index)), report)
     raise HartError("the stream ended before the answer was complete")
-
-
-@contextmanager
-def bar() -> Iterator[Progress]:
-    """A bar on standard error, shown on terminals only and gone when it is done."""
-    screen = console()
-    columns = (TextColumn("{task.description:<20}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
-        yield progress
 
 
 def _draw_file(
