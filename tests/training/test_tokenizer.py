@@ -35,6 +35,29 @@ def test_plain_colours_are_learned_from_codes_and_without() -> None:
     assert figures["discrete"] > 15
 
 
+def test_weights_begin_as_a_pixelation_that_every_picture_changes() -> None:
+    torch.manual_seed(0)
+    training = TokenizerTraining(CONFIG, 5e-3, torch.device("cpu"), compiled=False)
+    batch = to_signed(pictures())
+    training.begin(batch)
+    with torch.no_grad():
+        features = training.network.features(batch)
+        assert features.std(0).mean() > 0.3 * features.std()  # the latent is the picture's, not the position's
+        assert torch.count_nonzero(training.network.decoder.mid.block_1.conv2.weight) == 0
+
+
+def test_the_first_step_moves_the_encoder() -> None:
+    torch.manual_seed(0)
+    training = TokenizerTraining(CONFIG, 5e-3, torch.device("cpu"), compiled=False)
+    batch = to_signed(pictures())
+    training.begin(batch)
+    before = [parameter.detach().clone() for parameter in training.network.encoder.parameters()]
+    for step in range(2):  # at the very first, branches that begin at zero pass nothing on
+        training.step(batch, Moment(step=step))
+    after = list(training.network.encoder.parameters())
+    assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True) if a.ndim == 4)
+
+
 def test_a_wrong_hue_costs_more_than_as_wrong_a_brightness() -> None:
     truth = torch.zeros(1, 3, 8, 8)
     lighter, redder = truth + 0.1, truth.clone()
