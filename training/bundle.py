@@ -22,6 +22,7 @@ from training.things import choose
 CACHE = Path(".cache/training")
 LARGEST_BYTES = 36_000_000
 PARTS = {"llm": "transformer", "tokenizer": "tokenizer", "text_encoder": "text encoder", "safety": "safety model"}
+WORDS = ("names", "cuss")  # the packages that the text encoder's and the safety model's words come from
 CARD = """# {name}: HART, small
 
 A checkpoint of the HART architecture in the released layout, {side} x {side} pixels, that knows {things} things in the
@@ -37,25 +38,39 @@ licence asks for attribution, keep that file beside them.
 ## How it was made
 ```
 {commands}```
+{note}
 Tokenizer: {tokenizer_note}
 Transformer: {transformer_note}
-Two CPU cores, no GPU. The tokenizer's loss, the codebook's revival and the transformer's token corruption are
+Two busy CPU cores, no GPU. The first transformer run begins from nothing, each later one from the averaged weights of
+the one before. The tokenizer's loss, the codebook's revival and the transformer's token corruption are
 described in `docs/training.md`.
 
 ## Measured
 `python -m training.evaluate {folder}` at default settings; the judge names the nearest picture of the whole data set.
 
 {figures}
-"""
+Safety, on prompts kept from training (`python -m training.safety`; recall: unsafe ones that were refused):
+
+{safety}"""
 
 
 def attributions(styles: Sequence[str]) -> str:
     """ATTRIBUTIONS.md: whose art and names these weights were trained on."""
     lines = ["# Whose work this checkpoint was trained on", ""]
-    for key in [*styles, "names"]:
+    for key in [*styles, *WORDS]:
         package = PACKAGES[key]
         lines.append(f"- {package.author}: {package.name} {package.version}, {package.licence}")
     return "\n".join(lines) + "\n"
+
+
+def safety_table(path: Path) -> str:
+    """The safety figures as a table; says so if there are none."""
+    if not path.exists():
+        return "Not measured yet.\n"
+    figures = json.loads(path.read_text())
+    flat = figures | {f"recall_{name}": value for name, value in figures.get("recall_by_policy", {}).items()}
+    rows = [f"| {name} | {value} |" for name, value in flat.items() if name.startswith(("recall_", "false_"))]
+    return "\n".join(["| figure | value |", "|---|---|", *(row for row in rows if "{" not in row)]) + "\n"
 
 
 def last_figures(run: Path) -> dict[str, Any]:
@@ -120,7 +135,7 @@ def copy_parts(folder: Path, sources: dict[str, Path]) -> None:
             path.chmod(0o644)
 
 
-def write_card(folder: Path, run: Path, tokenizer: Path, things: list[Thing], side: int) -> None:
+def write_card(folder: Path, run: Path, tokenizer: Path, things: list[Thing], side: int, note: str = "") -> None:
     styles = list(dict.fromkeys(thing.style for thing in things))
     start, end = last_figures(tokenizer), last_figures(run)
     evaluation = CACHE / "evaluation" / folder.name / "figures.md"
@@ -132,11 +147,13 @@ def write_card(folder: Path, run: Path, tokenizer: Path, things: list[Thing], si
         plural="s" if len(styles) > 1 else "",
         styles=", ".join(styles),
         sources="".join(f"- {PACKAGES[s].name} {PACKAGES[s].version} ({PACKAGES[s].licence})\n" for s in styles),
+        note=note,
         commands=commands(tokenizer, chain(run), styles, side),
         tokenizer_note=f"{start.get('step')} steps, {start.get('continuous')} dB continuous and "
         f"{start.get('discrete')} dB discrete on held-out art.",
         transformer_note=f"{end.get('step')} steps, token accuracy {end.get('token_accuracy')}.",
         figures=evaluation.read_text() if evaluation.exists() else "Not measured yet.\n",
+        safety=safety_table(CACHE / "safety.json"),
     )
     (folder / "README.md").write_text(card)
 
@@ -148,6 +165,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", default="tokenizer", help="run below .cache/training")
     parser.add_argument("--text", default="text_encoder", help="folder below .cache/training")
     parser.add_argument("--safety", default="safety", help="folder below .cache/training")
+    parser.add_argument("--note", default="", help="a sentence for the card, after its commands")
     arguments = parser.parse_args()
     run, tokenizer = CACHE / arguments.transformer, CACHE / arguments.tokenizer
     options = options_of(run)[-1]
@@ -161,7 +179,7 @@ def main() -> None:
     write_vocabulary(things, arguments.folder / "vocabulary.txt")
     styles = [style for style in STYLE_PHRASES if any(thing.style == style for thing in things)]
     (arguments.folder / "ATTRIBUTIONS.md").write_text(attributions(styles))
-    write_card(arguments.folder, run, tokenizer, things, options["side"])
+    write_card(arguments.folder, run, tokenizer, things, options["side"], arguments.note)
     size = size_of(arguments.folder)
     print(f"{arguments.folder}: {size / 1e6:.1f} MB, {len(things)} things")
     if size > LARGEST_BYTES:

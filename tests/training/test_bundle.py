@@ -1,0 +1,59 @@
+"""A bundle is whole or it is refused, and its card says how it was made."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from training import bundle
+
+
+def log(run: Path, *lines: dict[str, object]) -> None:
+    run.mkdir(parents=True)
+    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_commands_are_what_was_run_in_the_order_it_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "CACHE", tmp_path)
+    log(tmp_path / "t", {"event": "started", "options": {"name": "t", "styles": ["flat", "noto"], "compile": False}})
+    log(tmp_path / "a", {"event": "started", "options": {"name": "a", "minutes": None, "sitting": 9.0}})
+    log(tmp_path / "b", {"event": "started", "options": {"name": "b", "start": "a"}})
+    lines = bundle.commands(tmp_path / "t", bundle.chain(tmp_path / "b"), ["flat"], 128).splitlines()
+    assert "python -m training.tokenizer --name t --styles flat noto --no-compile" in lines
+    first, second = (lines.index(f"python -m training.transformer --name {name}") for name in ("a", "b --start a"))
+    assert first < second
+
+
+def test_a_part_that_is_not_there_is_named_and_nothing_is_touched(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "config.json").write_text("{}")
+    out = tmp_path / "out"
+    (out / "llm").mkdir(parents=True)
+    (out / "llm" / "kept").touch()
+    with pytest.raises(SystemExit, match="gone: no safety model here"):
+        bundle.copy_parts(out, {"llm": tmp_path / "here", "safety": tmp_path / "gone"})
+    assert (out / "llm" / "kept").exists()
+
+
+def test_parts_are_copied_and_replace_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "config.json").write_text("{}")
+    out = tmp_path / "out"
+    (out / "llm").mkdir(parents=True)
+    (out / "llm" / "stale").touch()
+    bundle.copy_parts(out, {"llm": tmp_path / "here"})
+    assert [path.name for path in (out / "llm").iterdir()] == ["config.json"]
+    assert bundle.size_of(out) == 2
+
+
+def test_the_authors_of_every_style_and_of_the_words_are_named() -> None:
+    text = bundle.attributions(["noto"])
+    assert "@iconify-json/noto" in text
+    assert "Apache-2.0" in text
+    assert "emojibase-data" in text
+
+
+def test_the_last_figures_of_a_log_are_quoted(tmp_path: Path) -> None:
+    log(tmp_path / "run", {"event": "measured", "step": 1}, {"step": 2, "loss": 0.1}, {"event": "done", "step": 3})
+    assert bundle.last_figures(tmp_path / "run")["step"] == 3
+    assert bundle.last_figures(tmp_path / "none") == {}
