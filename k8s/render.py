@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ HERE = Path(__file__).resolve().parent
 CHART = HERE / "chart"
 EXAMPLES = sorted((HERE / "values").glob("*.yaml"))
 NAMESPACE = "pictures"
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 FOREIGN = frozenset(
     [
         "keda.sh/ScaledObject",
@@ -52,12 +53,14 @@ def text(values: str = "", *files: Path, version: str = "") -> str:
     return helm(*words, *(["--kube-version", version] if version else []), stdin=values)
 
 
-def manifests(values: str = "", *files: Path, version: str = "") -> list[Manifest]:
+@lru_cache(maxsize=64)
+def manifests(values: str = "", *files: Path, version: str = "") -> tuple[Manifest, ...]:
     """The same, read."""
-    return [document for document in yaml.safe_load_all(text(values, *files, version=version)) if document]
+    documents = yaml.load_all(text(values, *files, version=version), Loader=LOADER)
+    return tuple(document for document in documents if document)
 
 
-def of_kind(documents: list[Manifest], kind: str) -> dict[str, Any]:
+def of_kind(documents: Iterable[Manifest], kind: str) -> dict[str, Any]:
     """The documents of a kind, by name."""
     return {d["metadata"]["name"]: d for d in documents if d["kind"] == kind}
 
