@@ -30,6 +30,7 @@ async def overload(site: Site, seconds: float, report: Report) -> None:
     peace = await capacity(site.client, single, site.truth, room // 2, min(8.0, seconds / 3))
     calm = percentile([(await draw(site.client, single[0], site.truth)).seconds for _ in range(5)], 0.5)
     deadline = 2 * room / peace + 2 * calm + 1
+    seconds = max(seconds, 1.2 * room / peace)  # else the queues would not even fill
     report.figure("capacity, pictures/s", peace)
     report.figure("one request alone, seconds", calm)
     report.figure("deadline, seconds", deadline)
@@ -42,7 +43,7 @@ async def overload(site: Site, seconds: float, report: Report) -> None:
         drained = time.monotonic() - arrivals_ended
         await _normal(site, 1.5 * calm + 0.1)
         recovery = time.monotonic() - arrivals_ended
-    _judge(report, outcomes, seconds)
+    _judge(report, outcomes)
     report.figure("deepest queues", deepest)
     bounds = {"ar_generator": QUEUE, "decoder": QUEUE, "safety": 64, "text_encoder": 64}
     report.law("no queue passes its bound", all(deepest[stage] <= bound for stage, bound in bounds.items()), bounds)
@@ -67,14 +68,15 @@ async def _normal(site: Site, normal: float) -> None:
             return
 
 
-def _judge(report: Report, outcomes: list[Outcome], seconds: float) -> None:
+def _judge(report: Report, outcomes: list[Outcome]) -> None:
     refused = [o for o in outcomes if isinstance(o.error, errors.Overloaded)]
     accepted = [o for o in outcomes if not isinstance(o.error, errors.Overloaded)]
     done = [o.seconds for o in accepted if o.ok]
     late = percentile([o.seconds for o in refused], 0.99)
     report.figure("requests", len(outcomes))
     report.figure("ended with", Counter(o.code for o in outcomes))
-    report.figure("goodput, pictures/s", len(done) / seconds)
+    lasted = max(o.began + o.seconds for o in outcomes) - min(o.began for o in outcomes)
+    report.figure("goodput, pictures/s", len(done) / lasted)
     report.figure("seconds of the accepted, p50 / p99", f"{percentile(done, 0.5):.3f} / {percentile(done, 0.99):.3f}")
     report.figure("seconds of the refused, p50", percentile([o.seconds for o in refused], 0.5))
     by = Counter(f"{o.error.stage} {o.error.knob}" for o in refused if isinstance(o.error, errors.Overloaded))

@@ -15,7 +15,7 @@ from benchmarks.drills import metrics
 from benchmarks.drills.asks import Ask, Truth, mixed
 from tests.e2e.processes import Cluster, Process
 
-SLOTS, QUEUE = 4, 12
+SLOTS, QUEUE = 4, 6
 SETTINGS = {
     "safety": {"torch_threads": "1"},
     "text_encoder": {"torch_threads": "1"},
