@@ -40,9 +40,14 @@ class Prompts:
         self.bad = bad_words()
         everyday = [word for word in dictionary() if word not in self.bad]
         lookalikes = [word for word in everyday if _parts(word) & self.bad.keys()]
-        captions = make_corpus(load_pictures(), [], seed, scenes=2000).training
+        pictures = load_pictures()
+        captions = make_corpus(pictures, [], seed, scenes=2000).training
         safe = [*captions, *innocent_words() * 3, *lookalikes * 2, *everyday]
         safe = [text for text in safe if not set(text.replace(",", "").split()) & self.bad.keys()]
+        # Names of what the checkpoint draws are safe whatever they hold, and are seen often enough to be known as such.
+        names = sorted({thing.name for thing in pictures.things})
+        names = [text for name in names for text in (name, f"a {name}")]
+        safe += names * max(1, len(safe) // (2 * len(names)))
         self.safe = {held: [text for text in safe if kept_back(text, 10) == held] for held in (False, True)}
 
     def grammar(self, rng: np.random.Generator, held_out: bool) -> Grammar:
@@ -63,9 +68,9 @@ def _parts(word: str) -> set[str]:
 
 
 def draw(grammar: Grammar, rng: np.random.Generator, long: bool = False) -> Example:
-    """One training example: half of them unsafe, one in five disguised; a long one has harmless things around it."""
+    """One training example: two fifths are unsafe, one in five disguised; a long one has harmless things around it."""
     makers = (grammar.bad_word, grammar.violation, grammar.neighbour, grammar.ordinary)
-    example = makers[int(rng.choice(4, p=[0.25, 0.25, 0.2, 0.3]))]()
+    example = makers[int(rng.choice(4, p=[0.2, 0.2, 0.2, 0.4]))]()
     text = disguised(example.prompt, rng) if rng.random() < 0.2 else example.prompt
     if long:
         before = [grammar.ordinary().prompt for _ in range(int(rng.integers(1, 6)))]
@@ -173,7 +178,7 @@ def flagged_share(classifier: SafetyClassifier, prompts: list[str]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.safety", description="Train the safety classifier.")
-    parser.add_argument("--steps", type=int, default=500, help="training steps")
+    parser.add_argument("--steps", type=int, default=1600, help="training steps")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for the result and for resuming")
     arguments = parser.parse_args()
     prompts = Prompts()
