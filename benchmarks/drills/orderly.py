@@ -65,9 +65,9 @@ def _codes(outcomes: list[Outcome]) -> Counter[str]:
     return Counter(f"{o.code} {getattr(o.error, 'stage', '')}" for o in outcomes)
 
 
-async def rolling(site: Site, seconds: float, report: Report, stage: str = "") -> None:
-    """Every replica (of this stage, or of all) in turn gets SIGTERM and a successor, under load: nothing is lost, and
-    whoever ends says 0."""
+async def rolling(site: Site, seconds: float, report: Report, stage: str = "", most: int | None = None) -> None:
+    """Every replica in turn gets SIGTERM and a successor, under load: nothing is lost, and whoever ends says 0.
+    `stage`: its replicas alone; `most`: the first few alone."""
     rate = max(0.5, SHARE * await capacity(site.client, site.asks, site.truth, 4, min(5.0, seconds / 6)))
     report.figure("requests/s sent", rate)
     end = time.monotonic() + seconds
@@ -75,7 +75,7 @@ async def rolling(site: Site, seconds: float, report: Report, stage: str = "") -
 
     async def roll() -> None:
         while not codes or time.monotonic() < end:
-            for process in site.replicas(stage):
+            for process in site.replicas(stage)[:most]:
                 codes.append(await _replaced(process))
 
     rolling = asyncio.create_task(roll())

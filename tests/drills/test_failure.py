@@ -32,7 +32,7 @@ def test_a_generator_killed_under_load_loses_nothing(holds):
 
 
 def test_a_generator_replaced_under_load_loses_nothing(holds):
-    holds(orderly.rolling, 1.0, stage="ar_generator")
+    holds(orderly.rolling, 1.0, stage="ar_generator", most=1)
 
 
 def test_a_gateway_that_is_asked_to_end_finishes_what_it_accepted(holds):
