@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.captions import STYLE_PHRASES
 from training.corpus import write_prompts, write_vocabulary
 from training.data import Thing, load_pictures
 from training.packages import PACKAGES
 from training.things import choose
 
 CACHE = Path(".cache/training")
+ATTRIBUTIONS = Path(__file__).with_name("ATTRIBUTIONS.md")
 LARGEST_BYTES = 36_000_000
 PARTS = {"llm": "transformer", "tokenizer": "tokenizer", "text_encoder": "text encoder", "safety": "safety model"}
 WORDS = ("names", "cuss")  # the packages that the text encoder's and the safety model's words come from
@@ -52,15 +52,6 @@ described in `docs/training.md`.
 Safety, on prompts kept from training (`python -m training.safety`; recall: unsafe ones that were refused):
 
 {safety}"""
-
-
-def attributions(styles: Sequence[str]) -> str:
-    """ATTRIBUTIONS.md: whose art and names these weights were trained on."""
-    lines = ["# Whose work this checkpoint was trained on", ""]
-    for key in [*styles, *WORDS]:
-        package = PACKAGES[key]
-        lines.append(f"- {package.author}: {package.name} {package.version}, {package.licence}")
-    return "\n".join(lines) + "\n"
 
 
 def safety_table(path: Path) -> str:
@@ -177,8 +168,7 @@ def main() -> None:
     copy_parts(arguments.folder, sources)
     write_prompts(things, arguments.folder / "prompts.txt")
     write_vocabulary(things, arguments.folder / "vocabulary.txt")
-    styles = [style for style in STYLE_PHRASES if any(thing.style == style for thing in things)]
-    (arguments.folder / "ATTRIBUTIONS.md").write_text(attributions(styles))
+    shutil.copy(ATTRIBUTIONS, arguments.folder)
     write_card(arguments.folder, run, tokenizer, things, options["side"], arguments.note)
     size = size_of(arguments.folder)
     print(f"{arguments.folder}: {size / 1e6:.1f} MB, {len(things)} things")

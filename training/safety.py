@@ -28,7 +28,7 @@ from training.teacher import dictionary
 
 OUT = Path(".cache/training")
 VERSION = "hart-small-1"
-THRESHOLD = 0.5
+THRESHOLD = 0.7  # at 0.5 five in a hundred names of harmless things were refused, at 0.7 three
 BATCH = 48
 RATE = 1.5e-3
 

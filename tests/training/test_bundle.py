@@ -46,11 +46,10 @@ def test_parts_are_copied_and_replace_what_was_there(tmp_path: Path) -> None:
     assert bundle.size_of(out) == 2
 
 
-def test_the_authors_of_every_style_and_of_the_words_are_named() -> None:
-    text = bundle.attributions(["noto"])
-    assert "@iconify-json/noto" in text
-    assert "Apache-2.0" in text
-    assert "emojibase-data" in text
+def test_every_package_that_training_reads_is_attributed() -> None:
+    text = bundle.ATTRIBUTIONS.read_text()
+    for package in bundle.PACKAGES.values():
+        assert f"{package.name} | {package.version} | {package.licence}" in text
 
 
 def test_the_last_figures_of_a_log_are_quoted(tmp_path: Path) -> None:
