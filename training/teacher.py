@@ -1,7 +1,6 @@
 """A sentence model as a teacher: text in, unit vectors out, kept on disk; knows nothing of who learns from them."""
 
 import functools
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from tqdm import tqdm
 
 from training.packages import CACHE, fetch_teacher
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 WIDTH = 384
 SAVE_EVERY = 16
 
@@ -60,7 +58,8 @@ def _load(cache: Path) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
     folder = fetch_teacher(cache)
-    return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return tokenizer, AutoModel.from_pretrained(folder, local_files_only=True).eval()
 
 
 @torch.inference_mode()

@@ -30,8 +30,12 @@ class Ask:
     streams: bool = False
 
     def options(self) -> Options:
-        """What the client takes beside the prompt."""
-        chosen = Options(seed=self.seed, images=self.images, format=self.format)
+        """What the client takes beside the prompt.
+
+        Drawn codes, not soft ones: with a drill's random weights soft codes turn a batch's rounding into another
+        picture. That soft ones stand batching too is held on the bundled checkpoint (tests/model/test_bundled.py).
+        """
+        chosen = Options(seed=self.seed, images=self.images, format=self.format, smooth=False)
         if self.preview_every:
             chosen["preview_every"] = self.preview_every
         return chosen

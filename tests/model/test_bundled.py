@@ -1,0 +1,77 @@
+"""The bundled checkpoint: whole, small enough, and its pictures what the contract promises."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model.checkpoint import Checkpoint, bundled
+from model.generation import Generator, Settings
+from model.noise import SeededNoise
+from model.picture import Pixels, read_recipe
+from model.pipeline import Pipeline
+
+LARGEST_BYTES = 36_000_000
+PIXEL_TOLERANCE = 2
+"""Of 255, in float32: alone or batched with strangers."""
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    return Pipeline.load(bundled())
+
+
+def test_the_bundle_is_whole_and_small() -> None:
+    folder = Path(bundled())
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= LARGEST_BYTES
+    assert {"README.md", "ATTRIBUTIONS.md", "prompts.txt", "vocabulary.txt"} <= {path.name for path in folder.iterdir()}
+    assert (folder / "text_encoder" / "system_prompt.txt").read_text().strip()
+    policies = json.loads((folder / "safety" / "policies.json").read_text())["policies"]
+    assert len(policies) == 4
+
+
+def test_a_red_heart_is_red_in_the_middle_and_white_around(pipeline: Pipeline) -> None:
+    picture = pipeline.draw("a red heart", seed=7)
+    red, green, blue = picture.pixels[50:70, 50:78].reshape(-1, 3).mean(0)
+    assert red > 180
+    assert max(green, blue) < 110
+    corners = [picture.pixels[:8, :8], picture.pixels[-8:, :8], picture.pixels[-8:, -8:]]
+    assert min(corner.mean() for corner in corners) > 225
+    recipe = read_recipe(picture.to_bytes())
+    assert recipe is not None
+    assert recipe.model == Checkpoint.open(bundled()).name
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+def test_a_batch_of_strangers_changes_no_picture(pipeline: Pipeline, smooth: bool) -> None:
+    checkpoint, settings = pipeline.checkpoint, Settings(smooth=smooth)
+    generator = Generator(checkpoint.load_transformer(), pipeline.tokenizer.quantize, slots=6)
+    prompts = checkpoint.known_prompts()[:6]
+    conditioning = pipeline.text_encoder.encode(prompts).conditioning
+
+    def drawn(chosen: list[int]) -> tuple[list[torch.Tensor], list[Pixels]]:
+        states = [generator.begin(conditioning[i], SeededNoise(100 + i), settings) for i in chosen]
+        tokens: list[list[torch.Tensor]] = [[] for _ in chosen]
+        while states[0].scale < generator.scales:
+            generator.advance(states)
+            for mine, state in zip(tokens, states, strict=True):
+                assert state.tokens is not None
+                mine.append(state.tokens)
+        for state in states:
+            generator.release(state)
+        return [torch.cat(mine) for mine in tokens], [pipeline.pixels_of(state.latent) for state in states]
+
+    tokens, pixels = drawn(list(range(6)))
+    for i in range(6):
+        (alone,), (picture,) = drawn([i])
+        assert torch.equal(alone, tokens[i])
+        assert np.abs(picture.astype(int) - pixels[i].astype(int)).max() <= PIXEL_TOLERANCE
+
+
+def test_known_prompts_are_safe(pipeline: Pipeline) -> None:
+    """The classifier's false alarms are in the card; far more than it says would be a broken bundle."""
+    assert pipeline.safety
+    verdicts = pipeline.safety.check(pipeline.checkpoint.known_prompts()[:100])
+    assert sum(verdict.unsafe for verdict in verdicts) <= 10
