@@ -1,0 +1,45 @@
+"""The bundled checkpoint through a whole cluster, as `make picture` draws with it."""
+
+import io
+from collections.abc import Iterator
+
+import hart
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model.checkpoint import bundled
+from model.picture import read_recipe
+from model.pipeline import Pipeline
+from tests.e2e.processes import running_cluster
+
+PIXEL_TOLERANCE = 2
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hart.Client]:
+    with (
+        running_cluster(tmp_path_factory.mktemp("logs"), bundled(), {}) as cluster,
+        hart.Client(cluster.endpoint) as found,
+    ):
+        yield found
+
+
+def test_cluster_and_one_process_draw_the_same_heart(client: hart.Client) -> None:
+    torch.set_num_threads(1)
+    mine = Pipeline.load(bundled()).draw("a red heart", seed=7)
+    (theirs,) = client.generate("a red heart", seed=7)
+    pixels = np.asarray(Image.open(io.BytesIO(theirs.data)).convert("RGB"), np.int16)
+    assert np.abs(pixels - mine.pixels).max() <= PIXEL_TOLERANCE
+    assert read_recipe(theirs.data) == mine.recipe
+
+
+def test_it_describes_what_it_knows_and_hints_at_what_it_does_not(client: hart.Client) -> None:
+    (model,) = client.describe().models
+    assert (model.shape.width, model.shape.height) == (128, 128)
+    assert model.example_prompts
+    known = client.generate("a red heart", seed=1, smooth=False)
+    strange = client.generate("a zyzzyva quoxing", seed=1, smooth=False)
+    assert not known.report.notices
+    assert "zyzzyva" in [word for notice in strange.report.notices for word in notice.words]
