@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from model.checkpoint import Checkpoint, bundled
+from model.checkpoint import bundled
 from model.device import DTYPES
 from model.errors import ModelError, UnsafePromptError
 from model.generation import Settings
@@ -58,8 +58,8 @@ def run(arguments: argparse.Namespace) -> None:
     path, chosen = output_of(arguments)
     settings = Settings(arguments.guidance, arguments.smooth, arguments.top_p)
     prompt = checked_prompt(arguments.prompt)
-    folder = Checkpoint.open(arguments.checkpoint or bundled())
-    pipeline = Pipeline.load(folder.llm, arguments.device, DTYPES[arguments.dtype], arguments.safety)
+    folder = arguments.checkpoint or bundled()
+    pipeline = Pipeline.load(folder, arguments.device, DTYPES[arguments.dtype], arguments.safety)
     with tqdm(total=pipeline.generator.scales, unit="scale", disable=None) as bar:
         picture = pipeline.draw(prompt, arguments.seed, settings, on_scale=lambda _: bar.update() and None)
     path.write_bytes(picture.to_bytes(chosen, arguments.quality, arguments.metadata))
