@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import grpc
 from google.protobuf.message import Message
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace import SpanKind
 
 from runtime import errors, messages, status, tracing
 from runtime.telemetry import Telemetry
@@ -25,6 +25,11 @@ from runtime.telemetry import Telemetry
 log = logging.getLogger(__name__)
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic to the type checker only
 _PLAIN = ("grpc.health.", "grpc.reflection.")  # neither traced, counted, gated nor guarded
+_ASKING = (
+    "Describe", "Status", "ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig",
+)  # fmt: skip
+"""Methods that ask how a process is, and do no work. Like watches they are gated and guarded, and neither traced nor
+counted: asked every two seconds, they would hide how the work does."""
 _STRICT = ("hart.",)  # packages whose unknown fields are refused
 
 
@@ -73,8 +78,29 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:
             return handler
         method = _text(handler_call_details.method).strip("/")
-        surround = self._plain if method.startswith(_PLAIN) else self._observed
+        surround = self._surround(method)
         return _wrap(handler, method, surround, self._patience)
+
+    def _surround(self, method: str) -> Surround:
+        service, _, name = method.partition("/")
+        if method.startswith(_PLAIN):
+            return self._plain
+        return self._unobserved if name in _ASKING or service in self.background else self._observed
+
+    async def _unobserved(self, method: str, context: Any, work: Callable[[], Awaitable[Any]]) -> Any:
+        background = method.partition("/")[0] in self.background
+        if not background:
+            self._begin()
+        try:
+            return await self._guarded(Call(method, tuple(context.invocation_metadata() or ()), context), work)
+        except Exception as error:
+            known = self._judge(error)
+            if known is None:
+                raise
+            await _abort(context, known)
+        finally:
+            if not background:
+                self._end()
 
     async def _plain(self, method: str, context: Any, work: Callable[[], Awaitable[Any]]) -> Any:
         try:
@@ -84,10 +110,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     async def _observed(self, method: str, context: Any, work: Callable[[], Awaitable[Any]]) -> Any:
         metadata = tuple(context.invocation_metadata() or ())
-        background = method.partition("/")[0] in self.background
+        metrics = self._telemetry.metrics
         begun = time.monotonic()
         code = grpc.StatusCode.OK
-        self._begin(background)
+        self._begin()
+        metrics.inflight.add(1)
         parent = tracing.extract(metadata)
         attributes = tracing.rpc_attributes(method)
         try:
@@ -101,15 +128,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     raise
                 except BaseException as error:
                     known = self._judge(error)
-                    code = known.code if known else context.code() or grpc.StatusCode.UNKNOWN
+                    code = known.code if known else _code(context.code())
                     if known is None:
                         raise
-                    _mark(span, known)
+                    tracing.mark(span, known)
                     await _abort(context, known)
                 finally:
-                    span.set_attribute("rpc.grpc.status_code", _number(code))
+                    tracing.set_code(span, code)
         finally:
-            self._end(background, code, time.monotonic() - begun)
+            metrics.inflight.add(-1)
+            metrics.requests.add(code=code.name)
+            metrics.request_seconds.record(time.monotonic() - begun)
+            self._end()
 
     async def _guarded(self, call: Call, work: Callable[[], Awaitable[Any]]) -> Any:
         refusal = self._gate(call.method)
@@ -138,21 +168,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._telemetry.metrics.cancelled.add()
         return grpc.StatusCode.CANCELLED
 
-    def _begin(self, background: bool) -> None:
-        self._telemetry.metrics.inflight.add(1)
-        if not background:
-            self.working += 1
-            self.idle.clear()
+    def _begin(self) -> None:
+        self.working += 1
+        self.idle.clear()
 
-    def _end(self, background: bool, code: grpc.StatusCode, seconds: float) -> None:
-        metrics = self._telemetry.metrics
-        metrics.inflight.add(-1)
-        metrics.requests.add(code=code.name)
-        metrics.request_seconds.record(seconds)
-        if not background:
-            self.working -= 1
-            if not self.working:
-                self.idle.set()
+    def _end(self) -> None:
+        self.working -= 1
+        if not self.working:
+            self.idle.set()
 
 
 Surround = Callable[[str, Any, Callable[[], Awaitable[Any]]], Awaitable[Any]]
@@ -220,15 +243,9 @@ async def _abort(context: Any, error: errors.HartError) -> NoReturn:
     raise AssertionError("abort raises")
 
 
-def _mark(span: Span, error: errors.HartError) -> None:
-    span.set_attribute("error.type", error.reason)
-    if isinstance(error, errors.InvalidRequest | errors.PromptUnsafe | errors.Unauthenticated):
-        return  # the caller's error, not the server's: by OpenTelemetry's convention the server span is not failed
-    tracing.fail(span, error.reason)
-
-
-def _number(code: Any) -> int:
-    return int(code.value[0]) if isinstance(code, grpc.StatusCode) else int(code)
+def _code(number: Any) -> grpc.StatusCode:
+    """What grpc.aio calls an aborted call's code: a number, or nothing."""
+    return next((code for code in grpc.StatusCode if number in (code, code.value[0])), grpc.StatusCode.UNKNOWN)
 
 
 def _text(value: str | bytes) -> str:

@@ -2,7 +2,8 @@
 
 The head decision (the parent's flag, else a ratio of trace ids) travels with the request. Spans that it did not choose
 are recorded all the same and held until the process's own root span of that request ends; they are exported if any of
-them ended in an error. So every process keeps its part of a failed request, at any ratio.
+them ended in an error, and so is then what still runs. So every process keeps its part of a failed request, at any
+ratio.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from opentelemetry.util.types import Attributes
 
 MAX_ROOTS = 4_000  # held at the same time; beyond it the oldest is forgotten
 MAX_SPANS = 500  # held per root
+MAX_LATE = 4_000  # spans that may still run when their root has ended in an error: what was cancelled ends after it
 
 
 class RecordAll(Sampler):
@@ -58,6 +60,7 @@ class KeepErrors(SpanProcessor):
         self._root_of: dict[int, int] = {}
         self._held: OrderedDict[int, list[ReadableSpan]] = OrderedDict()
         self._members: dict[int, list[int]] = {}
+        self._late: OrderedDict[int, None] = OrderedDict()
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Note to which local root the span belongs."""
@@ -66,6 +69,9 @@ class KeepErrors(SpanProcessor):
             return
         with self._lock:
             parent = span.parent
+            if parent and parent.span_id in self._late:
+                self._late[context.span_id] = None
+                return
             root = self._root_of.get(parent.span_id) if parent and not parent.is_remote else None
             if root is None:
                 root = context.span_id
@@ -85,18 +91,30 @@ class KeepErrors(SpanProcessor):
         if context.trace_flags.sampled:
             self._exporter.on_end(span)
             return
+        for kept in self._decided(span, context.span_id):
+            self._exporter.on_end(_sampled(kept))
+
+    def _decided(self, span: ReadableSpan, number: int) -> list[ReadableSpan]:
+        """What is to be exported now that this span has ended."""
         with self._lock:
-            root = self._root_of.get(context.span_id)
+            if number in self._late:
+                del self._late[number]
+                return [span]
+            root = self._root_of.get(number)
             if root is None:
-                return
+                return []
             held = self._held[root]
             held.append(span)
-            if root != context.span_id:
-                return
+            if root != number:
+                return []
+            running = set(self._members[root]) - {s.context.span_id for s in held if s.context}
             self._forget(root)
-        if any(s.status.status_code is StatusCode.ERROR for s in held):
-            for kept in held:
-                self._exporter.on_end(_sampled(kept))
+            if not any(s.status.status_code is StatusCode.ERROR for s in held):
+                return []
+            self._late.update(dict.fromkeys(running))
+            while len(self._late) > MAX_LATE:
+                self._late.popitem(last=False)
+            return held
 
     def _forget(self, root: int) -> None:
         self._held.pop(root, None)

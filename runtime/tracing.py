@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+import grpc
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
+
+from runtime import errors
 
 Metadata = tuple[tuple[str, str], ...]
 Attributes = dict[str, AttributeValue]
@@ -51,7 +54,12 @@ class Tracing:
         """A client span around one call of `method` ("hart.v1.Decoder/Decode") of `stage`, and the metadata to send."""
         merged: Attributes = {**rpc_attributes(method), **(attributes or {}), "hart.peer.stage": stage}
         with self.span(method, kind=SpanKind.CLIENT, attributes=merged) as span:
-            yield span, inject()
+            try:
+                yield span, inject()
+            except BaseException as error:
+                set_code(span, getattr(error, "code", grpc.StatusCode.CANCELLED))
+                raise
+            set_code(span, grpc.StatusCode.OK)
 
     def record(
         self,
@@ -93,6 +101,20 @@ class Tracing:
 def fail(span: Span, description: str) -> None:
     """Mark the span as ended in an error."""
     span.set_status(Status(StatusCode.ERROR, description))
+
+
+def mark(span: Span, error: errors.HartError) -> None:
+    """Write a domain error on the span of the call that it ended."""
+    span.set_attribute("error.type", error.reason)
+    if isinstance(error, errors.InvalidRequest | errors.PromptUnsafe | errors.Unauthenticated):
+        return  # the caller's error, not the server's: by OpenTelemetry's convention the server span is not failed
+    fail(span, error.reason)
+
+
+def set_code(span: Span, code: object) -> None:
+    """Write how the call ended on its span; what is no gRPC status says nothing."""
+    if isinstance(code, grpc.StatusCode):
+        span.set_attribute("rpc.grpc.status_code", int(code.value[0]))
 
 
 def rpc_attributes(method: str) -> Attributes:

@@ -8,9 +8,10 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, Protocol
 
+from opentelemetry import trace
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from runtime import errors, status
+from runtime import errors, status, tracing
 from runtime.deadline import Deadline
 from runtime.oip import checks, codec
 from runtime.oip.model import InferResult, Model, TensorSpec
@@ -158,7 +159,9 @@ class _Stream:
                     codec.set_parameter(message.parameters[FINAL], final)
                     await self._answers.put(service_pb2.ModelStreamInferResponse(infer_response=message))
         except Exception as error:
-            await self._answers.put(_failure(request, status.as_hart_error(error, self._stage)))
+            known = status.as_hart_error(error, self._stage)
+            tracing.mark(trace.get_current_span(), known)  # the call goes on, and its own end will tell nothing of it
+            await self._answers.put(_failure(request, known))
 
     def cancel(self) -> None:
         """Cancel what runs: the caller has gone."""
