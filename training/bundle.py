@@ -9,7 +9,6 @@ The card quotes `training.evaluate` once that has run: make the bundle again the
 import argparse
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +40,8 @@ licence asks for attribution, keep that file beside them.
 {note}
 Tokenizer: {tokenizer_note}
 Transformer: {transformer_note}
-Two busy CPU cores, no GPU. The first transformer run begins from nothing, each later one from the averaged weights of
-the one before. The tokenizer's loss, the codebook's revival and the transformer's token corruption are
-described in `docs/training.md`.
+One CPU core, no GPU. A run with `--start` begins with the averaged weights of that run, the others from nothing. The
+tokenizer's loss, the codebook's revival and the transformer's token corruption are described in `docs/training.md`.
 
 ## Measured
 `python -m training.evaluate {folder}` at default settings; the judge names the nearest picture of the whole data set.
@@ -94,13 +92,13 @@ def command(module: str, options: dict[str, Any]) -> str:
     return " ".join(words)
 
 
-def commands(tokenizer: Path, transformers: Sequence[Path], styles: Sequence[str], side: int) -> str:
-    """All command lines, in order."""
-    lines = [f"python -m training.data --side {side} --styles {' '.join(styles)}", "python -m training.text"]
-    lines += [command("tokenizer", options) for options in options_of(tokenizer)[-1:]]
-    for run in transformers:
-        lines += [command("transformer", options) for options in options_of(run)[-1:]]
-    lines += ["python -m training.safety", "python -m training.bundle checkpoints/NAME --transformer RUN"]
+def commands(tokenizer: Path, transformer: Path, folder: Path, side: int) -> str:
+    """All command lines, in order; the text encoder reads the names of every style."""
+    lines = [f"python -m training.data --side {side}", "python -m training.text"]
+    for module, run in (("tokenizer", tokenizer), ("transformer", transformer)):
+        lines += [command(module, options) for link in chain(run) for options in options_of(link)[-1:]]
+    made = f"python -m training.bundle {folder} --transformer {transformer.name} --tokenizer {tokenizer.name}"
+    lines += ["python -m training.safety", made, f"python -m training.evaluate {folder}", f"{made}  # with its figures"]
     return "\n".join(lines) + "\n"
 
 
@@ -139,7 +137,7 @@ def write_card(folder: Path, run: Path, tokenizer: Path, things: list[Thing], si
         styles=", ".join(styles),
         sources="".join(f"- {PACKAGES[s].name} {PACKAGES[s].version} ({PACKAGES[s].licence})\n" for s in styles),
         note=note,
-        commands=commands(tokenizer, chain(run), styles, side),
+        commands=commands(tokenizer, run, folder, side),
         tokenizer_note=f"{start.get('step')} steps, {start.get('continuous')} dB continuous and "
         f"{start.get('discrete')} dB discrete on held-out art.",
         transformer_note=f"{end.get('step')} steps, token accuracy {end.get('token_accuracy')}.",

@@ -1,8 +1,7 @@
-"""Words for pictures, and scenes composed of several; knows nothing of networks.
+"""Words for pictures; knows nothing of networks.
 
 `captions(thing, rng)` phrases one thing in one of many ways; with `held_out=True` it uses templates and keyword
-subsets that training never uses, for the paraphrases of the evaluation. `compose(pictures, rng)` makes a scene with
-its caption from pictures with opacity. Both are functions of `rng` alone.
+subsets that training never uses, for the paraphrases of the evaluation. A function of `rng` alone.
 """
 
 import hashlib
@@ -59,7 +58,7 @@ HELD_OUT_TEMPLATES = (
     "i would like to see {a name}",
     "a cute little sketch showing {a name}",
 )
-KEYWORD_SHARE = 0.2
+KEYWORD_SHARE = 0.3
 # One keyword subset in three is never trained on.
 RESERVED = 3
 MASS = re.compile(
@@ -105,14 +104,39 @@ def keyword_subset(thing: Thing, rng: np.random.Generator, held_out: bool) -> st
     return None
 
 
+class Telling:
+    """Which words of a set of things fit one of them alone: keywords that fit several ask for none of them."""
+
+    def __init__(self, things: Sequence[Thing]) -> None:
+        self._carriers: dict[str, set[str]] = {}
+        for thing in things:
+            for word in plain(" ".join((thing.name, *thing.tags))).replace(",", "").split():
+                self._carriers.setdefault(word, set()).add(thing.hexcode)
+
+    def keywords(self, thing: Thing, rng: np.random.Generator, held_out: bool) -> str | None:
+        """A keyword subset that fits no other thing; None if ten draws find none."""
+        for _ in range(10):
+            keywords = keyword_subset(thing, rng, held_out)
+            if keywords is None:
+                return None
+            words = keywords.replace(",", "").split()
+            if set.intersection(*(self._carriers.get(word, set()) for word in words)) == {thing.hexcode}:
+                return keywords
+        return None
+
+
 def _is_reserved(tags: Sequence[str]) -> bool:
     return hashlib.sha256("|".join(sorted(tags)).encode()).digest()[0] % RESERVED == 0
 
 
-def captions(thing: Thing, rng: np.random.Generator, held_out: bool = False) -> str:
-    """One caption of a thing in lower case: a template around its name, or keywords; see the module's docstring."""
+def captions(thing: Thing, rng: np.random.Generator, held_out: bool = False, telling: Telling | None = None) -> str:
+    """One caption of a thing in lower case: a template around its name, or keywords; see the module's docstring.
+
+    With `telling` keywords fit this thing alone.
+    """
     if rng.random() < (1 / 3 if held_out else KEYWORD_SHARE):
-        keywords = keyword_subset(thing, rng, held_out)
+        subset = telling.keywords if telling else keyword_subset
+        keywords = subset(thing, rng, held_out)
         if keywords is not None:
             return _maybe_styled(keywords, thing, rng)
     name = plain(thing.name)

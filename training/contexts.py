@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -10,42 +11,59 @@ from tqdm import tqdm
 
 from model.generation import Conditioning
 from model.text import TextEncoder
-from training.captions import captions
+from training.captions import Telling, captions, plain
 from training.data import Thing
 
 
 @dataclass(frozen=True)
 class Contexts:
-    """n things with K captions each."""
+    """n pictures with one or more captions each, M captions in all, one picture's after another's."""
 
     words: list[list[str]]
     context: Tensor
-    """(n, K, T, D), float16."""
+    """(M, T, D), float16."""
     mask: Tensor
-    """(n, K, T), bool."""
+    """(M, T), bool."""
 
-    def of(self, things: Tensor, variants: Tensor) -> Conditioning:
-        """The conditioning of chosen captions, both (B,)."""
-        mask = self.mask[things, variants]
-        return Conditioning(self.context[things, variants].float(), mask, mask.long().cumsum(1) - 1)
+    @cached_property
+    def _counts(self) -> Tensor:
+        return torch.tensor([len(group) for group in self.words])
+
+    @cached_property
+    def _starts(self) -> Tensor:
+        return self._counts.cumsum(0) - self._counts
+
+    def first(self, pictures: Tensor) -> Conditioning:
+        """The conditioning of the pictures' (B,) first captions."""
+        return self._at(self._starts[pictures])
+
+    def any(self, pictures: Tensor) -> Conditioning:
+        """The conditioning of one of each picture's captions; random numbers from torch's own generator."""
+        chance = torch.rand(len(pictures), dtype=torch.float64)
+        return self._at(self._starts[pictures] + (chance * self._counts[pictures]).long())
+
+    def _at(self, rows: Tensor) -> Conditioning:
+        mask = self.mask[rows]
+        return Conditioning(self.context[rows].float(), mask, mask.long().cumsum(1) - 1)
 
 
 def phrase(things: Sequence[Thing], variants: int, seed: int) -> list[list[str]]:
-    """`variants` captions of each thing; the first one is always its plain name's."""
-    rng = np.random.default_rng(seed)
-    return [[captions(thing, rng) for _ in range(variants)] for thing in things]
+    """`variants` captions of each thing, its plain name first; keywords fit no other of these things."""
+    rng, telling = np.random.default_rng(seed), Telling(things)
+    return [
+        [plain(thing.name), *(captions(thing, rng, telling=telling) for _ in range(variants - 1))] for thing in things
+    ]
 
 
 @torch.no_grad()
 def encode_words(
     encoder: TextEncoder, words: list[list[str]], batch: int = 256, progress: Callable[..., object] = tqdm
 ) -> Contexts:
-    """Captions (n lists of K) to conditioning."""
+    """Captions (n lists) to conditioning."""
     flat = [caption for group in words for caption in group]
     contexts, masks = [], []
     for start in progress(range(0, len(flat), batch), desc="captions", mininterval=10):  # type: ignore[attr-defined]
         found = encoder.encode(flat[start : start + batch]).conditioning
         contexts.append(found.context.half().cpu())
         masks.append(found.mask.cpu())
-    shape = (len(words), len(words[0]))
-    return Contexts(words, torch.cat(contexts).unflatten(0, shape), torch.cat(masks).unflatten(0, shape))
+    return Contexts(words, torch.cat(contexts), torch.cat(masks))

@@ -98,12 +98,6 @@ def _read_picture(path: Path, side: int) -> NDArray[np.uint8]:
     return np.asarray(cut.resize((side, side), Image.Resampling.LANCZOS))
 
 
-def level(words: list[list[str]]) -> list[list[str]]:
-    """As many captions for every picture, repeated where there are fewer."""
-    most = max(len(captions) for captions in words)
-    return [[captions[i % len(captions)] for i in range(most)] for captions in words]
-
-
 def finetune(checkpoint: Checkpoint, folder: Path, out: Path, budget: Budget, recipe: Recipe) -> float:
     """Writes the new checkpoint to `out`; returns its token accuracy on the folder."""
     device = default_device()
@@ -112,9 +106,7 @@ def finetune(checkpoint: Checkpoint, folder: Path, out: Path, budget: Budget, re
     state = out / "training"
     codes = cached_codes(tokenizer, given.pixels, state / "codes.pt", checkpoint.digest_of("tokenizer"))
     network = checkpoint.load_transformer(device=device).train().requires_grad_(True)
-    training = TransformerTraining(
-        network, tokenizer.quantize, codes, encode_words(encoder, level(given.words)), recipe
-    )
+    training = TransformerTraining(network, tokenizer.quantize, codes, encode_words(encoder, given.words), recipe)
     run = Run(state, training.parts())
     run.log(event="started", pictures=len(codes))
     run.resume()

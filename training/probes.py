@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.captions import STYLE_PHRASES, captions, keyword_subset, plain, with_article
+from training.captions import STYLE_PHRASES, Telling, captions, plain, with_article
 from training.data import Thing
 
 
@@ -44,12 +44,13 @@ def _probes(things: Sequence[Thing], count: int, seed: int, held_out: bool) -> l
     chosen = [codes[i] for i in rng.permutation(len(codes))[:count]]
     while len(chosen) < count:  # fewer things than prompts: some are asked for again, in other words
         chosen.append(codes[int(rng.integers(len(codes)))])
-    return [_probe(first[code][int(rng.integers(len(first[code])))], things, rng, held_out) for code in chosen]
+    telling = Telling(things)
+    return [_probe(first[code][int(rng.integers(len(first[code])))], telling, rng, held_out) for code in chosen]
 
 
-def _probe(thing: Thing, things: Sequence[Thing], rng: np.random.Generator, held_out: bool) -> Probe:
+def _probe(thing: Thing, telling: Telling, rng: np.random.Generator, held_out: bool) -> Probe:
     if rng.random() < 1 / 3:
-        keywords = _telling_keywords(thing, things, rng, held_out)
+        keywords = telling.keywords(thing, rng, held_out)  # nobody could say what the right picture is for others
         if keywords:
             return Probe(keywords, thing.hexcode, "keywords")
     name = plain(thing.name)
@@ -57,20 +58,3 @@ def _probe(thing: Thing, things: Sequence[Thing], rng: np.random.Generator, held
     while name not in text:
         text = captions(thing, rng, held_out)
     return Probe(text, thing.hexcode, "phrase" if held_out else "name")
-
-
-def _telling_keywords(thing: Thing, things: Sequence[Thing], rng: np.random.Generator, held_out: bool) -> str | None:
-    """Keywords that fit no other known thing: otherwise nobody could say what the right picture is."""
-    for _ in range(10):
-        keywords = keyword_subset(thing, rng, held_out)
-        if keywords is None:
-            return None
-        words = set(keywords.replace(",", "").split())
-        fits = {t.hexcode for t in things if words <= _words(t)}
-        if fits == {thing.hexcode}:
-            return keywords
-    return None
-
-
-def _words(thing: Thing) -> set[str]:
-    return set(plain(" ".join((thing.name, *thing.tags))).replace(",", "").split())

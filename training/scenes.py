@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from tqdm import tqdm
 
 from training.captions import STYLE_NAMED, STYLE_PHRASES, plain, pluralised, with_article
 from training.data import Pictures, Thing
@@ -59,6 +60,13 @@ def compose(
     """A scene of the chosen pictures (all by default): uint8 (side, side, 3) and its caption in lower case."""
     scene = plan(pictures, rng, indices)
     return paint(pictures, scene), scene.caption
+
+
+def scenery(pictures: Pictures, count: int, seed: int) -> tuple[NDArray[np.uint8], list[str]]:
+    """`count` composed scenes, uint8 (count, S, S, 3), and their captions."""
+    rng = np.random.default_rng(seed)
+    scenes = [compose(pictures, rng) for _ in tqdm(range(count), desc="scenes", disable=not count)]
+    return np.array([p for p, _ in scenes], np.uint8).reshape(-1, *pictures.pixels.shape[1:]), [w for _, w in scenes]
 
 
 def plan(pictures: Pictures, rng: np.random.Generator, indices: NDArray[np.int64] | None = None) -> Scene:

@@ -1,7 +1,8 @@
 """Trains the hybrid tokenizer: autoencoder, codebook and φ. Knows nothing of words or of the transformer.
 
 `python -m training.tokenizer --side 128 --styles flat` resumes by itself where it stopped; everything lies in
-`.cache/training/NAME`: state.pt, log.jsonl, sheet-*.png, and at the end `tokenizer/` in the released layout.
+`.cache/training/NAME`: state.pt, log.jsonl, sheet-*.png, and at the end `tokenizer/` in the released layout. `--start`
+begins with the averaged weights and the codebook of another run, to go on with more styles.
 Half of each batch is decoded from the continuous latent and half from the discrete one (spec, section 9).
 """
 
@@ -23,11 +24,12 @@ from training.codebook import CodebookMeans, quantise
 from training.data import Pictures, load_pictures
 from training.emoji import STYLES
 from training.images import psnr, to_bytes, to_signed
-from training.loop import Average, Budget, Moment, Run, Stateful, default_device
+from training.loop import STATE, Average, Budget, Moment, Run, Stateful, default_device
 from training.optim import Optimizers, rate_share
 from training.release import centre_residuals, write_tokenizer
 from training.sheet import save_sheet
 
+CACHE = Path(".cache/training")
 SCALES = {128: (1, 2, 3, 4, 6, 8), 256: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)}
 SIDES_1024 = (1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64)
 ENDS = ("conv_in", "conv_out", "quant_conv", "quant_resi", "embedding")
@@ -96,7 +98,7 @@ class TokenizerTraining:
         self.average = Average(self.network)
         self.means = CodebookMeans(self.network.quantize).to(device)
         self.optimizers = Optimizers(self.network, rate, ENDS)
-        self.device, self.weights = device, Weights()
+        self.device, self.weights, self.free = device, Weights(), FREE
         self._features = torch.compile(self.network.features) if compiled else self.network.features
         self._decode = torch.compile(self.network.decode_raw) if compiled else self.network.decode_raw
 
@@ -108,6 +110,14 @@ class TokenizerTraining:
         for parameter in self.network.quant_conv.parameters():
             parameter.div_(size)
         self.average.load_state_dict(self.network.state_dict())
+
+    def begin_with(self, run: Path) -> None:
+        """Begins with another run's averaged weights and codebook, whose codes stand for something already."""
+        state = torch.load(run / STATE, map_location=self.device, weights_only=True)["parts"]
+        self.network.load_state_dict(state["average"])
+        self.average.load_state_dict(state["average"])
+        self.means.load_state_dict(state["means"])
+        self.free = 0
 
     def parts(self) -> dict[str, Stateful]:
         return {
@@ -125,15 +135,15 @@ class TokenizerTraining:
         features = features.float()
         coded = quantise(self.network.quantize, features, self.weights.commitment)
         straight = features + (coded.latent - features).detach()
-        half = len(batch) // 2 if now.step >= FREE else len(batch)
+        half = len(batch) // 2 if now.step >= self.free else len(batch)
         with torch.autocast(self.device.type, torch.bfloat16):
             drawn = self._decode(torch.cat([features[:half], straight[half:]]))
         seen = picture_loss(drawn.float(), batch, self.weights)
-        pull = self.weights.code * min(1.0, max(0.0, now.step / FREE - 1))
+        pull = self.weights.code * (min(1.0, max(0.0, now.step / self.free - 1)) if self.free else 1.0)
         (seen + pull * coded.loss).backward()
         norm = self.optimizers.step(rate_share(now.step, now.progress))
         self.means.update(self.network.quantize, coded)
-        if now.step < 8 or (now.step % REVIVE_EVERY == 0 and now.progress < REVIVE_UNTIL):
+        if (now.step < 8 and self.free) or (now.step % REVIVE_EVERY == 0 and now.progress < REVIVE_UNTIL):
             self.means.revive(self.network.quantize, coded)
         self.average.update(self.network, now.step)
         return {
@@ -165,9 +175,15 @@ class TokenizerTraining:
         return {name: float(torch.cat(values).mean()) for name, values in figures.items()}
 
 
+def spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """At most `most` of the rows, evenly spread, so that every style is among them."""
+    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(np.int64)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.tokenizer", description="Train the hybrid tokenizer.")
     parser.add_argument("--name", default="tokenizer", help="folder below .cache/training")
+    parser.add_argument("--start", help="begin with the averaged weights of this folder below .cache/training")
     parser.add_argument("--side", type=int, default=128, choices=sorted(SCALES), help="side of a picture in pixels")
     parser.add_argument("--styles", nargs="+", choices=STYLES, default=["flat"])
     parser.add_argument("--steps", type=int, default=6000, help="at most so many steps")
@@ -184,12 +200,17 @@ def main() -> None:
     pictures = load_pictures(arguments.side, arguments.styles)
     config = TokenizerConfig(vocab_size=arguments.vocabulary, ch=arguments.width, v_patch_nums=SCALES[arguments.side])
     training = TokenizerTraining(config, arguments.rate, default_device(), arguments.compile)
-    run = Run(Path(".cache/training") / arguments.name, training.parts(), arguments.seed)
+    run = Run(CACHE / arguments.name, training.parts(), arguments.seed)
     run.log(event="started", options=vars(arguments), pictures=len(pictures.train), threads=torch.get_num_threads())
     batches = Batches(pictures, arguments.batch)
-    if not run.resume():
+    resumed = run.resume()
+    if arguments.start:
+        training.free = 0
+    if not resumed and arguments.start:
+        training.begin_with(CACHE / arguments.start)
+    elif not resumed:
         training.begin(batches.draw())
-    held_out = np.asarray(pictures.pixels[pictures.held_out[:96]])
+    held_out = pictures.pixels[spread(pictures.held_out, 96)]
 
     def measure(now: Moment) -> Mapping[str, float]:
         return training.measure(held_out, run.folder / f"sheet-{now.step:06d}.png")
@@ -200,7 +221,7 @@ def main() -> None:
     if not run.train(Budget(arguments.steps, arguments.minutes), step, measure, sitting=arguments.sitting):
         return
     tokenizer = cast(HybridTokenizer, training.average.network)
-    sample = to_signed(np.asarray(pictures.pixels[pictures.train[:256]]))
+    sample = to_signed(pictures.pixels[spread(pictures.train, 256)])
     run.log(event="residuals centred", factor=centre_residuals(tokenizer, sample))
     run.log(event="written", to=str(write_tokenizer(tokenizer, run.folder / "tokenizer")))
 

@@ -32,6 +32,7 @@ from training.emoji import STYLES
 from training.loop import STATE, Average, Budget, Moment, Run, Stateful, default_device
 from training.optim import Optimizers, rate_share
 from training.release import write_transformer
+from training.scenes import scenery
 from training.teacher_forcing import Predicted, TeacherForcing, drop_conditions, maps_of
 from training.things import choose
 
@@ -57,10 +58,12 @@ class Recipe:
     """Standard normal noise on the conditioning, as a share of its size: prompts nobody trained on land near by."""
     diffusion: float = 0.5
     """What the diffusion's loss counts for next to the tokens' cross-entropy."""
+    scenes: float = 0.15
+    """Share of rows that are composed scenes, if there are any."""
 
 
 class TransformerTraining:
-    """One transformer in training on codes of n pictures and their captions."""
+    """One transformer in training on codes of n pictures and their captions; the last `scenes` of them are composed."""
 
     def __init__(
         self,
@@ -70,12 +73,13 @@ class TransformerTraining:
         contexts: Contexts,
         recipe: Recipe,
         compiled: bool = False,
+        scenes: int = 0,
     ) -> None:
         if len(codes) != len(contexts.words):
             raise ValueError(f"{len(codes)} pictures but captions of {len(contexts.words)}")
         self.device = network.word_embed.weight.device
         self.network, self.quantizer, self.recipe = network, quantizer.requires_grad_(False), recipe
-        self.codes, self.contexts = codes, contexts
+        self.codes, self.contexts, self.scenes = codes, contexts, scenes
         self.average = Average(network)
         self.optimizers = Optimizers(network, recipe.rate, ENDS)
         self.teacher = TeacherForcing(network).to(self.device)
@@ -89,8 +93,7 @@ class TransformerTraining:
 
     def step(self, now: Moment) -> dict[str, float]:
         """One update; random numbers from torch's own generator."""
-        recipe, size = self.recipe, self.recipe.batch
-        rows = torch.randint(len(self.codes), (size,))
+        recipe, rows = self.recipe, self._rows()
         indices = self.codes.indices[rows].long().to(self.device)
         rest = self.codes.rest[rows].float().to(self.device)
         conditioning = self._conditioning(rows)
@@ -106,8 +109,17 @@ class TransformerTraining:
         right = (predicted.logits.detach().argmax(-1) == indices).float().mean()
         return {"loss": tokens.item(), "residual": residual.item(), "accuracy": right.item(), "gradient": norm}
 
+    def _rows(self) -> Tensor:
+        """(B,): which pictures a step learns from."""
+        size, single = self.recipe.batch, len(self.codes) - self.scenes
+        rows = torch.randint(single, (size,))
+        if not self.scenes:
+            return rows
+        composed = single + torch.randint(self.scenes, (size,))
+        return torch.where(torch.rand(size) < self.recipe.scenes, composed, rows)
+
     def _conditioning(self, rows: Tensor) -> Conditioning:
-        drawn = self.contexts.of(rows, torch.randint(self.contexts.context.shape[1], rows.shape)).to(self.device)
+        drawn = self.contexts.any(rows).to(self.device)
         noise = torch.randn_like(drawn.context) * (self._context_size * self.recipe.context_noise)
         noisy = Conditioning(drawn.context + noise, drawn.mask, drawn.positions)
         return drop_conditions(noisy, torch.rand(len(rows), device=self.device) < self.recipe.dropped)
@@ -140,7 +152,7 @@ class TransformerTraining:
         right = []
         for part in rows.split(batch):
             indices = self.codes.indices[part].long().to(self.device)
-            conditioning = self.contexts.of(part, torch.zeros_like(part)).to(self.device)
+            conditioning = self.contexts.first(part).to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16):
                 logits = teacher(conditioning, maps_of(self.quantizer, indices)).logits
             right.append((logits.argmax(-1) == indices).float())
@@ -234,6 +246,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--styles", nargs="+", choices=STYLES, default=["flat"])
     parser.add_argument("--things", type=int, help="only so many, well-known ones first")
     parser.add_argument("--variants", type=int, default=12, help="captions of each picture")
+    parser.add_argument("--scenes", type=int, default=0, help="so many composed scenes besides")
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--depth", type=int, default=8)
     parser.add_argument("--context-tokens", type=int, default=20)
@@ -256,8 +269,10 @@ def main() -> None:
     tokenizer = base.load_tokenizer(device=device)
     encoder = TextEncoder.load(CACHE / options.text, options.context_tokens, device)
     folder = CACHE / options.name
-    words = phrase(pictures.things, options.variants, options.seed)
-    codes = cached_codes(tokenizer, pictures.pixels, folder / "codes.pt", digest_of_folder(base.tokenizer))
+    composed, told = scenery(pictures, options.scenes, options.seed)
+    words = [*phrase(pictures.things, options.variants, options.seed), *([caption] for caption in told)]
+    pixels = np.concatenate([pictures.pixels, composed])
+    codes = cached_codes(tokenizer, pixels, folder / "codes.pt", digest_of_folder(base.tokenizer))
     training = TransformerTraining(
         small_transformer(tokenizer, encoder, options.width, options.depth).to(device),
         tokenizer.quantize,
@@ -265,20 +280,24 @@ def main() -> None:
         encode_words(encoder, words),
         Recipe(batch=options.batch, rate=options.rate),
         options.compile,
+        options.scenes,
     )
     run = Run(folder, training.parts(), options.seed)
     run.log(event="started", options=vars(options), pictures=len(codes), threads=torch.get_num_threads())
     if not run.resume() and options.start:
         fresh = warm_start(training, averaged_weights(CACHE / options.start))
         run.log(event="warm start", begun_with=options.start, fresh=fresh)
-    gate = torch.tensor(spread(len(codes), 256))
-    shown = [words[i][-1] for i in spread(len(codes), 32)]
+    single = len(codes) - options.scenes
+    gate = torch.tensor(spread(single, 256))
+    composed_gate = single + torch.tensor(spread(options.scenes, 128), dtype=torch.long)
+    shown = [words[i][-1] for i in spread(single, 24 if options.scenes else 32)] + told[:8]
 
     def measure(now: Moment) -> Mapping[str, float]:
         draw_sheet(
             cast(Transformer, training.average.network), tokenizer, encoder, shown, folder / f"sheet-{now.step:06d}.png"
         )
-        return training.measure(gate)
+        scenes = {"scenes": training.measure(composed_gate)["token_accuracy"]} if options.scenes else {}
+        return training.measure(gate) | scenes
 
     if not run.train(Budget(options.steps, options.minutes), training.step, measure, sitting=options.sitting):
         return

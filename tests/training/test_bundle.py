@@ -18,7 +18,8 @@ def test_commands_are_what_was_run_in_the_order_it_was_run(tmp_path: Path, monke
     log(tmp_path / "t", {"event": "started", "options": {"name": "t", "styles": ["flat", "noto"], "compile": False}})
     log(tmp_path / "a", {"event": "started", "options": {"name": "a", "minutes": None, "sitting": 9.0}})
     log(tmp_path / "b", {"event": "started", "options": {"name": "b", "start": "a"}})
-    lines = bundle.commands(tmp_path / "t", bundle.chain(tmp_path / "b"), ["flat"], 128).splitlines()
+    lines = bundle.commands(tmp_path / "t", tmp_path / "b", Path("checkpoints/mine"), 128).splitlines()
+    assert "python -m training.bundle checkpoints/mine --transformer b --tokenizer t" in lines
     assert "python -m training.tokenizer --name t --styles flat noto --no-compile" in lines
     first, second = (lines.index(f"python -m training.transformer --name {name}") for name in ("a", "b --start a"))
     assert first < second

@@ -7,16 +7,18 @@ from training.captions import (
     HELD_OUT_TEMPLATES,
     STYLED_TEMPLATES,
     TEMPLATES,
+    Telling,
     captions,
     keyword_subset,
     plain,
     pluralised,
     with_article,
 )
+from training.contexts import phrase
 from training.corpus import make_corpus, vocabulary
 from training.data import Pictures, Thing
 from training.probes import known_things, paraphrase_probes, training_probes
-from training.scenes import GROUNDS, Scene, compose, paint
+from training.scenes import GROUNDS, Scene, compose, paint, scenery
 
 TAGS = ("fruit", "red", "juicy", "healthy", "snack", "orchard", "autumn", "pie")
 
@@ -45,6 +47,25 @@ def pictures() -> Pictures:
 def test_a_caption_is_a_function_of_the_seed() -> None:
     first, second = ([captions(thing("red apple", "1"), np.random.default_rng(7)) for _ in range(5)] for _ in range(2))
     assert first == second
+
+
+def test_telling_keywords_fit_one_thing_alone() -> None:
+    apple, cherry = thing("red apple", "1"), thing("cherry", "2", tags=("fruit", "red", "juicy", "stone"))
+    telling, rng = Telling([apple, cherry]), np.random.default_rng(0)
+    found = [telling.keywords(apple, rng, held_out=False) or "" for _ in range(100)]
+    shared = {"fruit", "red", "juicy"}
+    assert all(set(words.replace(",", "").split()) - shared for words in found)
+    assert Telling([apple, thing("twin", "3")]).keywords(apple, rng, held_out=False) is None
+
+
+def test_the_first_caption_is_the_name_and_scenes_are_as_many_as_wanted(pictures: Pictures) -> None:
+    words = phrase(pictures.things, 5, seed=1)
+    assert [group[0] for group in words] == ["red apple", "green apple", "blue plum"]
+    assert {len(group) for group in words} == {5}
+    pixels, told = scenery(pictures, 4, seed=2)
+    assert pixels.shape == (4, 32, 32, 3)
+    assert len(told) == 4
+    assert scenery(pictures, 0, seed=2)[0].shape == (0, 32, 32, 3)
 
 
 def test_templates_and_keyword_subsets_of_the_evaluation_are_never_trained_on() -> None:

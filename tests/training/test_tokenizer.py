@@ -11,7 +11,7 @@ from model.tokenizer import HybridTokenizer
 from training.codebook import CodebookMeans, quantise
 from training.codes import cached_codes, encode
 from training.images import psnr, to_signed
-from training.loop import Moment
+from training.loop import Moment, Run
 from training.release import centre_residuals
 from training.tokenizer import TokenizerTraining, Weights, picture_loss
 
@@ -33,6 +33,21 @@ def test_plain_colours_are_learned_from_codes_and_without() -> None:
     figures = training.measure(pixels, None)
     assert figures["continuous"] > 20
     assert figures["discrete"] > 15
+
+
+def test_a_run_goes_on_from_anothers_averaged_weights_and_codes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    batch = to_signed(pictures())
+    first = TokenizerTraining(CONFIG, 5e-3, torch.device("cpu"), compiled=False)
+    first.begin(batch)
+    for step in range(3):
+        first.step(batch, Moment(step=step))
+    Run(tmp_path, first.parts()).save()
+    second = TokenizerTraining(CONFIG, 5e-3, torch.device("cpu"), compiled=False)
+    second.begin_with(tmp_path)
+    kept = first.average.network.state_dict()
+    assert all(torch.equal(kept[name], mine) for name, mine in second.network.state_dict().items())
+    assert torch.equal(first.means.counts, second.means.counts)
 
 
 def test_weights_begin_as_a_pixelation_that_every_picture_changes() -> None:

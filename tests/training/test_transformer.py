@@ -24,9 +24,9 @@ def codes_of(count: int = 6) -> Codes:
 
 def contexts_of(count: int = 6) -> Contexts:
     torch.manual_seed(6)
-    mask = (torch.arange(5) < 3).expand(count, 2, -1)
+    mask = (torch.arange(5) < 3).expand(2 * count, -1)
     words = [[f"thing {i}", f"a thing {i}"] for i in range(count)]
-    return Contexts(words, torch.randn(count, 1, 5, 16).repeat(1, 2, 1, 1).half(), mask)
+    return Contexts(words, torch.randn(count, 5, 16).repeat_interleave(2, 0).half(), mask)
 
 
 @pytest.fixture
@@ -41,6 +41,23 @@ def test_six_pictures_are_learned_by_heart(training: TransformerTraining) -> Non
     assert last["loss"] < first["loss"] / 4
     assert last["residual"] < first["residual"]
     assert training.measure(torch.arange(6))["token_accuracy"] > 0.9
+
+
+def test_scenes_have_their_share_of_the_rows(fresh: Transformer, tokenizer: HybridTokenizer) -> None:
+    recipe = Recipe(batch=400, scenes=0.25)
+    training = TransformerTraining(fresh, tokenizer.quantize, codes_of(), contexts_of(), recipe, scenes=2)
+    torch.manual_seed(0)
+    rows = training._rows()
+    assert set(rows.tolist()) == set(range(6))
+    assert 60 < int((rows >= 4).sum()) < 140
+
+
+def test_pictures_may_have_unlike_numbers_of_captions() -> None:
+    contexts = Contexts([["a"], ["b", "c", "d"]], torch.arange(4.0)[:, None, None].half(), torch.ones(4, 1).bool())
+    assert contexts.first(torch.tensor([1, 0])).context.flatten().tolist() == [1, 0]
+    drawn = contexts.any(torch.tensor([0, 1] * 50)).context.flatten()
+    assert set(drawn[::2].tolist()) == {0}
+    assert set(drawn[1::2].tolist()) == {1, 2, 3}
 
 
 def test_a_resumed_run_is_the_same_run(transformer: Transformer, tokenizer: HybridTokenizer, tmp_path: Path) -> None:
