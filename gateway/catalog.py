@@ -171,11 +171,18 @@ class Catalog:
 
     def room(self, stage: str) -> int:
         """Requests that the ready replicas can hold, waiting and in work; 0 where one does not say."""
-        ready = {r.address for r in self._pools[stage].ready}
-        limits = [d.limits for address, d in self._replicas[stage].items() if address in ready]
-        if not limits or not all(limit.concurrency for limit in limits):
+        limits = self._limits_of(stage)
+        if not all(limit.concurrency for limit in limits):
             return 0
         return sum(limit.queue_limit + limit.concurrency for limit in limits)
+
+    def slots(self, stage: str) -> int:
+        """Requests that the ready replicas work on at the same time, as far as they say."""
+        return sum(limit.concurrency for limit in self._limits_of(stage))
+
+    def _limits_of(self, stage: str) -> list[stage_pb2.StageLimits]:
+        ready = {r.address for r in self._pools[stage].ready}
+        return [d.limits for address, d in self._replicas[stage].items() if address in ready]
 
     def wait(self, stage: str) -> float:
         """Seconds that a request would wait at the least busy replica, as last described."""

@@ -60,7 +60,8 @@ class GatewaySettings(ProcessSettings):
     max_requests: int = Field(default=256, ge=1)
     """Requests in work at the same time; one more is refused."""
     max_latents: int = Field(default=32, ge=1)
-    """Finished latents that may wait for the decoder; while as many do, no further picture is begun."""
+    """Latents that may wait for the decoder. No more pictures are begun and not finished than these and what the
+    generators draw at the same time."""
 
     retry_attempts: int = Field(default=4, ge=1, le=20)
     """The most attempts of one call to a stage, the first included."""

@@ -3,24 +3,90 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 from runtime.deadline import Deadline
 from runtime.errors import DeadlineExceeded, Overloaded
+
+
+class LatentGate:
+    """Lets pictures begin while there is a place for their latents, so that a slow decoder slows the generators.
+
+    A picture holds its place from before the generator is asked until its pixels have come. There are `limit` places
+    for latents that wait, and one for each picture that the generators draw at the same time (`slots()`, 0 where it is
+    not known): never are more pictures begun and not finished. Who finds no place waits in line, until `margin` seconds
+    before the deadline.
+    """
+
+    def __init__(self, limit: int, slots: Callable[[], int] = lambda: 0, margin: float = 0.0) -> None:
+        self._limit = limit
+        self._slots = slots
+        self._margin = margin
+        self._line: deque[asyncio.Future[None]] = deque()
+        self.begun = 0
+
+    @property
+    def places(self) -> int:
+        """Pictures that may be begun and not finished, as things stand."""
+        return self._limit + self._slots()
+
+    @property
+    def waiting(self) -> int:
+        """Pictures in line."""
+        return len(self._line)
+
+    @asynccontextmanager
+    async def place(self, deadline: Deadline) -> AsyncIterator[None]:
+        """Around a picture, from before its first scale to its pixels. Raises DeadlineExceeded naming the decoder."""
+        await self._enter(deadline)
+        try:
+            yield
+        finally:
+            self.begun -= 1
+            self._call_in()
+
+    async def _enter(self, deadline: Deadline) -> None:
+        if not self._line and self.begun < self.places:
+            self.begun += 1
+            return
+        called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append(called)
+        try:
+            while not called.done():
+                left = deadline.earlier(self._margin)  # anew each time: a repeat that joined may have brought more time
+                if left.expired:
+                    raise DeadlineExceeded("decoder", f"{self.begun} pictures are begun and it has not finished them")
+                await asyncio.wait([called], timeout=left.timeout())
+        except BaseException:
+            if called.done():
+                self.begun -= 1  # it was called in at the same moment
+            else:
+                with suppress(ValueError):
+                    self._line.remove(called)
+            self._call_in()
+            raise
+
+    def _call_in(self) -> None:
+        while self._line and self.begun < self.places:
+            self._line.popleft().set_result(None)
+            self.begun += 1
 
 
 class Door:
     """Lets in no more pictures than the generators can hold, queues included, so that what cannot be drawn is refused
     before it has cost a verdict and an encoding.
 
-    `capacity()`: pictures over all ready replicas, 0 where it is not known. `wait()`: seconds until it is worth trying
-    again. A picture counts from its admission until its latent has come.
+    `capacity()`: pictures over all ready replicas, 0 where it is not known. `wait(stage)`: seconds until it is worth
+    trying again. A picture counts from its admission until its latent has come; while the gate holds pictures back, it
+    is the decoder that fills the house.
     """
 
-    def __init__(self, capacity: Callable[[], int], wait: Callable[[], float]) -> None:
+    def __init__(self, capacity: Callable[[], int], wait: Callable[[str], float], gate: LatentGate) -> None:
         self._capacity = capacity
         self._wait = wait
+        self._gate = gate
         self.inside = 0
 
     @contextmanager
@@ -28,7 +94,7 @@ class Door:
         """Around a request's work. Yields what to call when one of its latents has come. Raises Overloaded."""
         capacity = self._capacity()
         if self.inside and 0 < capacity < self.inside + pictures:
-            raise Overloaded("ar_generator", "HART_QUEUE_LIMIT", min(30.0, max(0.5, self._wait())))
+            raise self._refusal()
         left = pictures
         self.inside += left
 
@@ -42,31 +108,6 @@ class Door:
         finally:
             self.inside -= left
 
-
-class LatentGate:
-    """While `limit` finished latents wait for the decoder, no further picture is begun."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._freed = asyncio.Event()
-        self.waiting = 0
-
-    async def passed(self, deadline: Deadline) -> None:
-        """Return when a picture may begin. Raises DeadlineExceeded naming the decoder."""
-        while self.waiting >= self._limit:
-            freed = self._freed
-            try:
-                await asyncio.wait_for(freed.wait(), deadline.timeout())
-            except TimeoutError:
-                raise DeadlineExceeded("decoder", f"{self.waiting} latents wait before it") from None
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Around the time in which a finished latent waits for its pixels."""
-        self.waiting += 1
-        try:
-            yield
-        finally:
-            self.waiting -= 1
-            self._freed.set()
-            self._freed = asyncio.Event()
+    def _refusal(self) -> Overloaded:
+        stage, knob = ("decoder", "HART_MAX_LATENTS") if self._gate.waiting else ("ar_generator", "HART_QUEUE_LIMIT")
+        return Overloaded(stage, knob, min(30.0, max(0.5, self._wait(stage))))

@@ -108,15 +108,17 @@ class Drawing:
 
     async def picture(self, index: int, reading: Reading, latent_came: Callable[[], None]) -> Drawn:
         """Draw picture `index`: scales, then pixels. Its progress is told in order, previews and all, before it."""
-        await self.gate.passed(self.deadline)
+        async with self.gate.place(self.deadline):
+            return await self._draw(index, reading, latent_came)
+
+    async def _draw(self, index: int, reading: Reading, latent_came: Callable[[], None]) -> Drawn:
         telling = _Telling(self, index)
         try:
             with self.sheet.call("ar_generator", index) as generating:
                 latent = await self._generate(index, reading, generating, telling)
             latent_came()
             model = self._model(reading, latent)
-            with self.gate.held():
-                answer, decoding = await self._decode(index, self._decode_request(index, latent, reading, model))
+            answer, decoding = await self._decode(index, self._decode_request(index, latent, reading, model))
             await telling.told()
         finally:
             await telling.stop()

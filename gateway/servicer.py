@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -21,12 +22,13 @@ from gateway.pipeline import Drawing
 from gateway.stages import Stages
 from gateway.timings import Timesheet
 from gateway.validation import PictureRequest, validate
-from gateway.work import Emit, Work
+from gateway.work import Emit, LatestDeadline, Work
 from runtime import logs
 from runtime.deadline import Deadline
 from runtime.errors import DeadlineExceeded, HartError, Overloaded
 from runtime.version import VERSION
 
+LARGEST_INT = 2**63 - 1  # of a trace's attributes; seeds go further
 STATUS_AGE = 0.5  # seconds that an answer to Status may be old: many may ask
 
 
@@ -37,8 +39,8 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
         self._settings = settings
         self._stages = stages
         self._catalog = catalog
-        self._gate = LatentGate(settings.max_latents)
-        self._door = Door(lambda: catalog.room("ar_generator"), lambda: catalog.wait("ar_generator"))
+        self._gate = LatentGate(settings.max_latents, lambda: catalog.slots("ar_generator"), settings.margin_seconds)
+        self._door = Door(lambda: catalog.room("ar_generator"), catalog.wait, self._gate)
         self._repeats = Repeats(settings.repeat_seconds, settings.repeat_bytes)
         self._started = time.monotonic()
         self._busy_at = -math.inf
@@ -100,7 +102,7 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
                         async for event in events:
                             yield _as_repeated(event) if repeated else event
             except TimeoutError:
-                raise DeadlineExceeded(sheet.current or "gateway", "no time is left") from None
+                raise DeadlineExceeded(work.where() or "gateway", "no time is left") from None
 
     async def _checked(self, message: images_pb2.GenerateRequest, streams: bool) -> PictureRequest:
         served = self._catalog.served()
@@ -110,17 +112,20 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
         return request if served else validate(message, self._catalog.served(), streams=streams)
 
     def _work(self, request: PictureRequest, given: bool, deadline: Deadline, sheet: Timesheet) -> tuple[Work, bool]:
-        """The work of this request, and whether an earlier one with the same id began it."""
+        """The work of this request, and whether an earlier one with the same id began it. The work lasts as long as the
+        most patient of its callers; each of them waits until its own deadline."""
         key = (callers.current.get(), request.request_id)
         earlier = self._repeats.join(key, request) if given else None
         if earlier is not None:
+            earlier.deadline.extend(deadline)
             return earlier, True
+        latest = LatestDeadline(deadline.at)
 
         async def draw(emit: Emit) -> None:
             stages, catalog = self._stages, self._catalog
-            await Drawing(request, deadline, sheet, emit, stages, catalog, self._door, self._gate).run()
+            await Drawing(request, latest, sheet, emit, stages, catalog, self._door, self._gate).run()
 
-        work = Work(draw)
+        work = Work(draw, latest, lambda: sheet.current)
         if given:
             self._repeats.remember(key, request, work)
         return work, False
@@ -179,16 +184,18 @@ def _as_repeated(event: images_pb2.GenerateEvent) -> images_pb2.GenerateEvent:
 
 
 def _describe_span(request: PictureRequest, model: str, record_prompt: bool) -> None:
-    span = trace.get_current_span()
+    span, seed = trace.get_current_span(), request.seeds[0]
     span.set_attributes(
         {
             "gen_ai.operation.name": "generate_content",
+            "gen_ai.provider.name": "hart",
             "gen_ai.output.type": "image",
             "gen_ai.request.model": model,
-            "gen_ai.request.seed": str(request.seeds[0]),
+            "gen_ai.request.seed": seed if seed <= LARGEST_INT else str(seed),
             "gen_ai.request.choice.count": request.images,
-            "hart.request_id": request.request_id,
+            "hart.request.id": request.request_id,
         }
     )
     if record_prompt:
-        span.set_attribute("gen_ai.prompt", request.prompt)
+        said = [{"role": "user", "parts": [{"type": "text", "content": request.prompt}]}]
+        span.set_attribute("gen_ai.input.messages", json.dumps(said, ensure_ascii=False))

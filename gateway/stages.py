@@ -9,6 +9,7 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 from hart.v1 import ar_generator_pb2, decoder_pb2, images_pb2, safety_pb2, text_encoder_pb2
+from opentelemetry import trace
 
 from gateway import native
 from gateway.catalog import Catalog
@@ -16,7 +17,14 @@ from gateway.config import GatewaySettings
 from gateway.oip import OipCaller
 from gateway.timings import account
 from runtime.deadline import Deadline
-from runtime.errors import InvalidRequest, NotFound, PermissionDenied, StageUnavailable, Unauthenticated
+from runtime.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    StageUnavailable,
+    Unauthenticated,
+)
 from runtime.pool import Pool
 from runtime.replica import Replica
 from runtime.retry import RetryBudget
@@ -28,9 +36,11 @@ R = TypeVar("R")
 Call = images_pb2.StageCall
 Tell = Callable[[ar_generator_pb2.LatentProgress], None]
 COST = 1.0  # of a call, in outstanding work: one picture's
-PATIENCE = 1.0  # seconds to wait for a replica to come (back), before the caller hears UNAVAILABLE
+PATIENCE = 2.0  # seconds that a stage may be without a replica before callers hear UNAVAILABLE
 OURS = (InvalidRequest, NotFound, Unauthenticated, PermissionDenied)
 """Refusals of a message that the gateway wrote: not the caller's fault, and not the caller's to read."""
+OIP_METHOD = "inference.GRPCInferenceService/ModelInfer"
+OIP_METHODS = {"ar_generator": "inference.GRPCInferenceService/ModelStreamInfer"}
 FIRST_BACKOFF = 0.02  # seconds, doubled with every attempt, with jitter
 
 
@@ -91,6 +101,7 @@ class Stages:
                         tell(event.progress)
                     elif event.HasField("result"):
                         result: ar_generator_pb2.LatentResult = event.result
+                        _note(call)
                         return result
             raise StageUnavailable("ar_generator", "the stream ended before the latent came")
 
@@ -101,10 +112,13 @@ class Stages:
 
     async def _unary(self, stage: str, name: str, message: Any, deadline: Deadline, call: Call) -> Any:
         async def ask(replica: Replica, allowed: Deadline, metadata: Metadata) -> Any:
-            return await getattr(self._protocols[replica.endpoint.protocol], name)(replica, message, allowed, metadata)
+            asked = getattr(self._protocols[replica.endpoint.protocol], name)
+            answer = await asked(replica, message, allowed, metadata)
+            call.transfer_bytes = message.ByteSize() + answer.ByteSize()
+            _note(call)
+            return answer
 
         answer = await self._retried(stage, native.METHODS[name], deadline, call, ask)
-        call.transfer_bytes = message.ByteSize() + answer.ByteSize()
         self._settle(stage, call, answer)
         return answer
 
@@ -120,12 +134,16 @@ class Stages:
         call: Call,
         ask: Callable[[Replica, Deadline, Metadata], Awaitable[R]],
     ) -> R:
-        allowed = deadline.earlier(self._margin)
         failed: set[str] = set()
         while True:
+            allowed = deadline.earlier(self._margin)  # anew each time: a repeat that joined may have brought more time
             allowed.require(stage)
+            await self.pools[stage].wait_ready(min(PATIENCE, allowed.remaining() / 2))
             try:
                 answer = await self._attempt(stage, method, allowed, failed, ask)
+            except DeadlineExceeded:
+                if deadline.earlier(self._margin).at <= allowed.at:
+                    raise
             except StageUnavailable:
                 if not await self._may_retry(stage, call, allowed):
                     raise
@@ -136,11 +154,10 @@ class Stages:
     async def _attempt(
         self, stage: str, method: str, allowed: Deadline, failed: set[str], ask: Callable[..., Awaitable[R]]
     ) -> R:
-        pool = self.pools[stage]
-        await pool.wait_ready(min(PATIENCE, allowed.remaining() / 2))
-        async with pool.replica(COST, avoid=failed) as replica:
+        async with self.pools[stage].replica(COST, avoid=failed) as replica:
             failed.add(replica.address)
-            with self._tracing.call(method, stage, {"server.address": replica.address}) as (_, metadata):
+            called = method if replica.endpoint.protocol == "grpc" else OIP_METHODS.get(stage, OIP_METHOD)
+            with self._tracing.call(called, stage, {"server.address": replica.address}) as (_, metadata):
                 try:
                     return await ask(replica, allowed, metadata)
                 except OURS as error:
@@ -156,3 +173,7 @@ class Stages:
         self.metrics.retries.add(stage=stage)
         await asyncio.sleep(pause)
         return True
+
+
+def _note(call: Call) -> None:
+    trace.get_current_span().set_attribute("hart.transfer.bytes", call.transfer_bytes)

@@ -8,18 +8,36 @@ from typing import Any, TypeVar
 
 from hart.v1 import images_pb2
 
+from runtime.deadline import Deadline
+
 T = TypeVar("T")
 EVENT_BYTES = 1024  # what a message takes in memory beside its content, by a generous estimate
 Emit = Callable[[images_pb2.GenerateEvent], None]
 
 
+class LatestDeadline(Deadline):
+    """The latest of all who wait for the same work: it moves when one joins who has more time."""
+
+    def extend(self, other: Deadline) -> None:
+        """Take the other's, where it is later."""
+        object.__setattr__(self, "at", max(self.at, other.at))  # the one deadline that is not fixed when it is made
+
+
 class Work:
     """Runs `draw(emit)` in a task of its own and keeps what it emits, so that a caller who joins late misses nothing.
 
-    When the last watcher has gone before the end, the work is cancelled. To be used on the event loop's thread.
+    `deadline` is the one that `draw` keeps; `where()` the stage it waits for. When the last watcher has gone before the
+    end, the work is cancelled. To be used on the event loop's thread.
     """
 
-    def __init__(self, draw: Callable[[Emit], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        draw: Callable[[Emit], Awaitable[None]],
+        deadline: LatestDeadline | None = None,
+        where: Callable[[], str] = lambda: "",
+    ) -> None:
+        self.deadline = deadline or LatestDeadline()
+        self.where = where
         self.events: list[images_pb2.GenerateEvent] = []
         self._grown = asyncio.Event()
         self._watchers = 0

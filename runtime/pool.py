@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import aclosing, suppress
 
@@ -54,6 +55,7 @@ class Pool:
         self._leaving: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._changed = asyncio.Event()
+        self._without_since: float | None = time.monotonic()
         if metrics:
             for state in (State.READY, State.NOT_READY, State.FAILED):
                 metrics.replicas.observe(lambda s=state: self._count(s), stage=stage, state=state.value)  # type: ignore[misc]
@@ -91,15 +93,24 @@ class Pool:
         return self._choose([r for r in ready if r.address not in avoid] or ready).attempt(cost)
 
     async def wait_ready(self, seconds: float) -> None:
-        """Wait for a ready replica. Raises StageUnavailable when there is none within `seconds`."""
+        """Return when there is a ready replica. Raises StageUnavailable when the stage has been without one for
+        `seconds`: who comes while it is long gone is not kept waiting."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(max(0.0, seconds - self._without_seconds)):
                 while not self.ready:
                     await self._changed.wait()
         if not self.ready:
             raise StageUnavailable(self.stage, "no replica is ready", retry_after=1.0)
 
+    @property
+    def _without_seconds(self) -> float:
+        return 0.0 if self._without_since is None else time.monotonic() - self._without_since
+
     def _on_change(self) -> None:
+        if self.ready:
+            self._without_since = None
+        elif self._without_since is None:
+            self._without_since = time.monotonic()
         self._changed.set()
         self._changed = asyncio.Event()
         for endpoint in [e for e, r in self._successors.items() if r.state is State.READY]:

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from runtime import errors, tls
 from runtime.admission import Admission
 from runtime.batcher import Batcher
+from runtime.crowd import HEALTH_CALLS, Crowd
 from runtime.engine import EngineThread
 from runtime.health import Health
 from runtime.interceptor import CallInterceptor, Guard
@@ -55,10 +56,11 @@ class App:
         self._starts: list[Callable[[], Awaitable[object]]] = []
         self._stops: list[Callable[[], Awaitable[object]]] = []
         self._interceptor = CallInterceptor(telemetry, self._gate, settings.receive_seconds)
+        self._interceptor.guards.append(Crowd(telemetry, settings.max_concurrent_calls).guard)
         self._server = grpc.aio.server(
             interceptors=[self._interceptor],
             options=server_options(settings),
-            maximum_concurrent_rpcs=settings.max_concurrent_calls,
+            maximum_concurrent_rpcs=settings.max_concurrent_calls + HEALTH_CALLS,
         )
         self._health_server: grpc.aio.Server | None = None
         self._metrics_server: MetricsServer | None = None

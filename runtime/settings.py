@@ -104,7 +104,7 @@ class ProcessSettings(Settings):
     max_metadata_bytes: int = Field(default=16 * 2**10, ge=1024)
     """The most header bytes of a call."""
     max_concurrent_calls: int = Field(default=2000, ge=1)
-    """The most calls at the same time over all connections; one more is refused."""
+    """The most calls at the same time over all connections, health checks not counted; one more is refused."""
     max_concurrent_streams: int = Field(default=256, ge=1)
     """The most calls at the same time on one connection."""
     connection_age_seconds: float = Field(default=300.0, gt=0)

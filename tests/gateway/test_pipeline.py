@@ -1,6 +1,7 @@
 """A request's way through fake stages on real sockets: order, failure, repeats, deadlines, time."""
 
 import asyncio
+import time
 from typing import Any
 
 import grpc
@@ -47,6 +48,10 @@ def holding(gate: asyncio.Event) -> Any:
         await gate.wait()
 
     return before
+
+
+async def anext_all(call: Any) -> list[images_pb2.GenerateEvent]:
+    return [event async for event in call]
 
 
 # -- the picture -----------------------------------------------------------------------------------------------------
@@ -184,6 +189,18 @@ async def test_without_safety_there_is_no_picture():
         assert not running.stage("ar_generator").received
 
 
+async def test_a_stage_that_is_long_gone_is_told_at_once_and_one_that_has_just_gone_is_waited_for(monkeypatch):
+    monkeypatch.setattr("gateway.stages.PATIENCE", 1.0)
+    async with front() as running:
+        await running.end(running.stage("safety"))
+        began = time.monotonic()
+        assert (await refused(running.stub.Generate(request())))[0] is grpc.StatusCode.UNAVAILABLE
+        first = time.monotonic() - began
+        assert (await refused(running.stub.Generate(request())))[0] is grpc.StatusCode.UNAVAILABLE
+        second = time.monotonic() - began - first
+        assert second < first / 2
+
+
 async def test_a_replaced_prompt_is_what_is_drawn_and_what_the_recipe_holds():
     async with front() as running:
         running.stage("safety").verdict = safety_pb2.Verdict(
@@ -254,6 +271,34 @@ async def test_retries_end_with_the_stages_budget():
         codes = [(await refused(running.stub.Generate(request(seed=seed))))[0] for seed in range(3)]
         assert codes == [grpc.StatusCode.UNAVAILABLE] * 3
         assert len(running.stage("decoder").received) <= 3 + 2
+
+
+async def test_while_the_decoder_stands_still_no_more_pictures_are_begun_than_there_are_places():
+    async with front(max_latents=2, describe_seconds=0.05) as running:
+        running.stage("ar_generator").room = 20  # and one in work: three places
+        await asyncio.sleep(0.3)
+        gate = asyncio.Event()
+        running.stage("decoder").before = holding(gate)
+        calls = [running.stub.Generate(request(seed=seed, images=2)) for seed in range(4)]
+        await until(lambda: len(running.stage("text_encoder").received) == 4)
+        await asyncio.sleep(0.2)
+        assert len(running.stage("ar_generator").received) == 3
+        gate.set()
+        await asyncio.gather(*calls)
+        assert len(running.stage("ar_generator").received) == 8
+
+
+async def test_time_that_runs_out_in_line_for_a_place_names_the_decoder():
+    async with front(max_latents=1) as running:
+        gate = asyncio.Event()
+        running.stage("decoder").before = holding(gate)
+        first = running.stub.Generate(request())
+        await until(lambda: running.stage("decoder").received)
+        code, info, _ = await refused(running.stub.Generate(request(seed=8), timeout=0.4))
+        assert (code, info.metadata["stage"]) == (grpc.StatusCode.DEADLINE_EXCEEDED, "decoder")
+        assert len(running.stage("ar_generator").received) == 1
+        gate.set()
+        await first
 
 
 async def test_while_latents_wait_for_the_decoder_no_further_picture_is_begun():
@@ -409,6 +454,36 @@ async def test_a_repeat_goes_on_when_the_first_caller_goes_away():
         gate.set()
         assert (await second).images
         assert running.stage("ar_generator").cancelled == 0
+
+
+@pytest.mark.parametrize("stage", ["safety", "ar_generator", "decoder"])
+async def test_a_repeat_with_more_time_gets_its_picture_when_the_first_callers_time_is_over(stage):
+    async with front() as running:
+        gate = asyncio.Event()
+        running.stage(stage).before = holding(gate)
+        first = running.stub.Generate(request(request_id="one"), timeout=0.6)
+        await until(lambda: running.stage(stage).received)
+        second = running.stub.GenerateStream(request(request_id="one"), timeout=20)
+        events = asyncio.ensure_future(anext_all(second))
+        code, info, _ = await refused(first)
+        assert (code, info.metadata["stage"]) == (grpc.StatusCode.DEADLINE_EXCEEDED, stage)
+        gate.set()
+        found = await events
+        assert [e.progress.scale for e in found if e.HasField("progress")] == [0, 1, 2]
+        assert found[-1].finished.report.repeated
+        assert len(running.stage("text_encoder").received) == 1, "the work went on, it was not begun again"
+
+
+async def test_a_repeat_with_less_time_waits_no_longer_than_its_own():
+    async with front() as running:
+        gate = asyncio.Event()
+        running.stage("decoder").before = holding(gate)
+        first = running.stub.Generate(request(request_id="one"), timeout=20)
+        await until(lambda: running.stage("decoder").received)
+        code, info, _ = await refused(running.stub.Generate(request(request_id="one"), timeout=0.3))
+        assert (code, info.metadata["stage"]) == (grpc.StatusCode.DEADLINE_EXCEEDED, "decoder")
+        gate.set()
+        assert (await first).images
 
 
 async def test_a_failure_is_tried_afresh_under_the_same_id():

@@ -168,6 +168,23 @@ async def test_busy_is_not_unready_and_a_full_queue_answers_at_once(served: Any)
     assert [(await c).image for c in calls] == [b"1.0"] * 5
 
 
+async def test_one_call_too_many_is_refused_and_health_is_answered_in_the_crowd(launch: Any) -> None:
+    running = await launch(ProcessSettings(port=0, max_concurrent_calls=4))
+    silent = [running.channel.stream_unary("/hart.v1.Decoder/Decode")(timeout=30) for _ in range(4)]
+    await until(lambda: running.app._interceptor.working == 4)
+    health = health_pb2_grpc.HealthStub(running.channel)
+    for _ in range(3):
+        code, proto, _ = await refusal(running.stub.Decode(request(), timeout=10))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        info = detail(proto, error_details_pb2.ErrorInfo)
+        assert info.metadata["knob"] == "HART_MAX_CONCURRENT_CALLS"
+        assert (await health.Check(health_pb2.HealthCheckRequest(service="hart.v1.Decoder"), timeout=5)).status == 1
+    for call in silent:
+        call.cancel()
+    await until(lambda: running.app._interceptor.working == 0)
+    assert (await running.stub.Decode(request(), timeout=10)).image == b"1.0"
+
+
 async def test_a_message_over_the_limit_is_refused_and_the_process_lives(launch: Any) -> None:
     running = await launch(ProcessSettings(port=0, max_message_bytes=2**16))
     big = decoder_pb2.DecodeRequest(latent=from_numpy(np.zeros((1, 200, 200), np.float32)))
