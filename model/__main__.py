@@ -12,7 +12,7 @@ from model.checkpoint import bundled
 from model.device import DTYPES
 from model.errors import ModelError, UnsafePromptError
 from model.generation import Settings
-from model.picture import DEFAULT_QUALITY, FORMATS
+from model.picture import DEFAULT_QUALITY, FORMATS, check_encoding
 from model.pipeline import Pipeline, checked_prompt
 
 USAGE, REFUSED = 2, 3
@@ -56,6 +56,7 @@ def output_of(arguments: argparse.Namespace) -> tuple[Path, str]:
 
 def run(arguments: argparse.Namespace) -> None:
     path, chosen = output_of(arguments)
+    check_encoding(chosen, arguments.quality)
     settings = Settings(arguments.guidance, arguments.smooth, arguments.top_p)
     prompt = checked_prompt(arguments.prompt)
     folder = arguments.checkpoint or bundled()

@@ -56,16 +56,21 @@ def to_pixels(picture: npt.NDArray[np.float32]) -> Pixels:
     return np.moveaxis((picture * 255).astype(np.uint8), -3, -1)
 
 
+def check_encoding(format: str, quality: int) -> None:
+    """Raises SettingError for a format or a quality that `encode` would refuse."""
+    if format not in FORMATS:
+        raise SettingError("format", f"{format!r}: expected one of {', '.join(FORMATS)}")
+    if not 1 <= quality <= 100:
+        raise SettingError("quality", f"{quality}: expected 1 to 100")
+
+
 def encode(pixels: Pixels, format: str, quality: int = DEFAULT_QUALITY, recipe: str | None = None) -> bytes:
     """Pixels (H, W, 3) to an image file; `recipe` is JSON that goes into its metadata.
 
     PNG holds it as a text chunk named `recipe`, JPEG and WEBP as EXIF ImageDescription. `quality` 1 to 100 is for JPEG
     and WEBP. Raises SettingError for another format or quality.
     """
-    if format not in FORMATS:
-        raise SettingError("format", f"{format!r}: expected one of {', '.join(FORMATS)}")
-    if not 1 <= quality <= 100:
-        raise SettingError("quality", f"{quality}: expected 1 to 100")
+    check_encoding(format, quality)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise SettingError("pixels", f"{pixels.dtype} {pixels.shape}: expected uint8 (H, W, 3)")
     if format == "PNG":

@@ -120,6 +120,7 @@ def test_the_command_draws_a_picture(tiny: Path, tmp_path: Path) -> None:
         (["a red heart", "--checkpoint", "nowhere"], 2, "nowhere: no such folder"),
         (["a red heart", "-o", "no/folder/x.png"], 2, "the folder no/folder does not exist"),
         (["a red heart", "--seed", "-1"], 2, "seed: -1"),
+        (["a red heart", "--checkpoint", "nowhere", "--quality", "0"], 2, "quality: 0: expected 1 to 100"),
         ([UNSAFE_PROMPT], 3, "refused by the safety policy 'dangerous_content'"),
     ],
 )
