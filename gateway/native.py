@@ -18,6 +18,7 @@ from hart.v1 import (
 )
 
 from runtime import status
+from runtime.channel import let_end
 from runtime.deadline import Deadline
 from runtime.replica import Replica
 from runtime.tracing import Metadata
@@ -62,13 +63,15 @@ async def generate(
     """ArGenerator.Generate. Closing the generator cancels the call."""
     stub: Any = ar_generator_pb2_grpc.ArGeneratorStub(replica.channel)
     call = stub.Generate(message, timeout=deadline.timeout(), metadata=metadata)
+    whole = False
     try:
-        async for event in call:
+        while (event := await call.read()) is not grpc.aio.EOF:
+            whole = event.HasField("result")
             yield event
     except grpc.RpcError as error:
         raise status.from_rpc_error(error, "ar_generator") from error
     finally:
-        call.cancel()
+        let_end(call) if whole else call.cancel()
 
 
 async def _ask(method: Any, message: Any, deadline: Deadline, metadata: Metadata, stage: str) -> Any:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
+from typing import Any
 
 import grpc
 
 from runtime import tls
 from runtime.settings import is_loopback
 
+END_SECONDS = 1.0
+_ending: set[asyncio.Task[None]] = set()  # a call that nobody holds is cancelled by the library
 Stamp = tuple[tuple[int, int, int], ...]
 
 
@@ -40,6 +44,27 @@ class Dialer:
             with suppress(OSError):  # between removal and replacement
                 self._stamp = self._files.stamp()
         return self._stamp
+
+
+def let_end(call: Any) -> None:
+    """Let a streaming call whose answer is whole end by itself. To cancel it then would be quicker, but the other side
+    might count a caller who went away. After a second it is cancelled all the same."""
+    task = asyncio.create_task(_ended(call))
+    _ending.add(task)
+    task.add_done_callback(_ending.discard)
+
+
+async def _ended(call: Any) -> None:
+    try:
+        async with asyncio.timeout(END_SECONDS):
+            if hasattr(call, "done_writing"):
+                await call.done_writing()
+            while await call.read() is not grpc.aio.EOF:
+                pass
+    except (grpc.RpcError, asyncio.InvalidStateError, TimeoutError):
+        pass
+    finally:
+        call.cancel()
 
 
 def _host(address: str) -> str:

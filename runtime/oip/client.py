@@ -11,6 +11,7 @@ from google.rpc import status_pb2
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from runtime import errors, status
+from runtime.channel import let_end
 from runtime.deadline import Deadline
 from runtime.oip import codec
 from runtime.oip.model import Array, InferResult, Parameter
@@ -68,6 +69,7 @@ class OipClient:
         request = _request(self._model, inputs, parameters or {}, request_id)
         # The request's end is left open until the answer is whole: some servers cancel a stream whose caller is done.
         call = self._stub.ModelStreamInfer(timeout=deadline.timeout(), metadata=metadata)
+        whole = False
         try:
             await call.write(request)
             while True:
@@ -77,6 +79,7 @@ class OipClient:
                 if answer.error_message:
                     raise self._stream_error(answer)
                 final = answer.infer_response.parameters[FINAL].bool_param
+                whole = bool(final)
                 if answer.infer_response.outputs or not final:
                     yield self._result(answer.infer_response), final
                 if final:
@@ -84,7 +87,7 @@ class OipClient:
         except grpc.RpcError as error:
             raise status.from_rpc_error(error, self._stage) from error
         finally:
-            call.cancel()
+            let_end(call) if whole else call.cancel()
 
     def _stream_error(self, answer: Any) -> errors.HartError:
         encoded = answer.infer_response.parameters[STATUS].string_param

@@ -6,17 +6,28 @@ from pathlib import Path
 import hart
 import pytest
 
-from tests.e2e.processes import Cluster, Process, running_cluster
+from tests.e2e.collector import Collector, collecting
+from tests.e2e.processes import STAGES, Cluster, Process, running_cluster
 
 GENERATORS = 2
 
 
 @pytest.fixture(scope="session")
-def cluster(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Two generators, one of everything else, and a gateway."""
-    logs = tmp_path_factory.mktemp("logs")
-    with running_cluster(logs, tiny_checkpoint, {"ar_generator": GENERATORS}) as running:
+def collector() -> Iterator[Collector]:
+    """Where every process of the cluster sends its spans."""
+    with collecting() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def cluster(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Cluster]:
+    """Two generators, one of everything else, and a gateway; all are traced."""
+    logs = tmp_path_factory.mktemp("logs")
+    settings = {name: {"otlp_endpoint": collector.endpoint} for name in (*STAGES, "gateway")}
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # milliseconds: nobody here waits five seconds for spans
+        with running_cluster(logs, tiny_checkpoint, {"ar_generator": GENERATORS}, settings) as running:
+            yield running
 
 
 @pytest.fixture(scope="module")

@@ -155,8 +155,8 @@ class Cluster:
 
     @contextmanager
     def another_gateway(self, **settings: str) -> Iterator[Process]:
-        """One more gateway before the same stages."""
-        process = Process("gateway", self.folder, {**self.where(), **settings}).start()
+        """One more gateway before the same stages, with the first one's settings but for these."""
+        process = Process("gateway", self.folder, {**self.gateway.settings, **settings}).start()
         try:
             yield process.await_ready(30)
         finally:

@@ -1,0 +1,189 @@
+"""One request through five real processes is one trace, as a collector receives it."""
+
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import hart
+import pytest
+from hart import errors
+from hart.v1 import images_pb2, images_pb2_grpc
+
+from benchmarks.drills import chaos
+from tests.e2e.collector import CLIENT, INTERNAL, SERVER, Collector, Span
+from tests.e2e.processes import STAGES, Cluster
+
+SCALES = 4
+PARTS = {"safety": 3, "text_encoder": 3, "ar_generator": 2 + SCALES, "decoder": 3}
+"""Of each stage's server span: queue, batch and compute; in the generator a batch for each scale."""
+SPANS = 1 + 2 * len(PARTS) + sum(PARTS.values())
+METHODS = {
+    "safety": "hart.v1.Safety/Check",
+    "text_encoder": "hart.v1.TextEncoder/Encode",
+    "ar_generator": "hart.v1.ArGenerator/Generate",
+    "decoder": "hart.v1.Decoder/Decode",
+}
+SLACK = 1_000_000_000  # nanoseconds
+pytestmark = pytest.mark.usefixtures("unharmed")
+counter = iter(range(1_000_000))
+
+
+def fresh() -> str:
+    """A prompt that no cache knows."""
+    return f"a red heart {next(counter)} of {time.time_ns()}"
+
+
+def root_of(spans: list[Span]) -> Span:
+    (root,) = [span for span in spans if not span.parent]
+    return root
+
+
+def stage_spans(spans: list[Span], stage: str, methods: dict[str, str]) -> tuple[Span, Span, list[Span]]:
+    """The gateway's client span of a stage, the stage's server span, and that one's children."""
+    (client,) = [s for s in spans if s.kind == CLIENT and s.name == methods[stage]
+                 and s.attributes["hart.peer.stage"] == stage]  # fmt: skip
+    (server,) = [s for s in spans if s.kind == SERVER and s.service == f"hart-{stage}"]
+    return client, server, [s for s in spans if s.parent == server.span_id]
+
+
+def hold_parents(spans: list[Span], methods: dict[str, str]) -> None:
+    root = root_of(spans)
+    assert (root.service, root.kind) == ("hart-gateway", SERVER)
+    assert root.name in ("hart.v1.Images/Generate", "hart.v1.Images/GenerateStream")
+    for stage in STAGES:
+        client, server, children = stage_spans(spans, stage, methods)
+        assert (client.service, client.parent) == ("hart-gateway", root.span_id)
+        assert (server.name, server.parent) == (client.name, client.span_id)
+        assert client.begun <= server.begun
+        # The generator's caller does not wait for the call's end when the answer is whole.
+        assert server.ended <= (client.ended if stage != "ar_generator" else root.ended + SLACK)
+        kinds = Counter(child.name for child in children)
+        assert kinds == {"queue": 1, "compute": 1, "batch": SCALES if stage == "ar_generator" else 1}
+        assert all(child.kind == INTERNAL and child.service == f"hart-{stage}" for child in children)
+        for child in children:
+            assert server.begun <= child.begun <= child.ended <= server.ended, (stage, child.name)
+    assert len(spans) == SPANS
+
+
+def hold_attributes(spans: list[Span], methods: dict[str, str]) -> None:
+    for stage in STAGES:
+        client, server, children = stage_spans(spans, stage, methods)
+        service, _, method = methods[stage].partition("/")
+        for span in (client, server):
+            assert span.attributes["rpc.system"] == "grpc"
+            assert (span.attributes["rpc.service"], span.attributes["rpc.method"]) == (service, method)
+            assert span.attributes["rpc.grpc.status_code"] == 0
+            assert not span.failed
+        assert client.attributes["hart.transfer.bytes"] > 0
+        assert client.attributes["server.address"].startswith("127.0.0.1:")
+        assert {s.attributes["hart.stage"] for s in [server, *children]} == {stage}
+        batches = [s for s in children if s.name == "batch"]
+        assert all(s.attributes["hart.batch.size"] >= 1 for s in batches)
+        assert all("hart.queue.seconds" in s.attributes for s in children if s.name == "queue")
+        for batch in batches:
+            assert (server.trace_id, server.span_id) in batch.links
+        if stage == "ar_generator":
+            assert [s.attributes["hart.scale"] for s in sorted(batches, key=lambda s: s.begun)] == list(range(SCALES))
+
+
+def test_one_request_is_one_trace_with_the_right_parents_and_attributes(client, collector: Collector):
+    answer = client.generate(fresh(), seed=7)
+    spans = collector.await_trace(answer.report.trace_id, SPANS)
+    hold_parents(spans, METHODS)
+    hold_attributes(spans, METHODS)
+    said = root_of(spans).attributes
+    assert said["gen_ai.operation.name"] == "generate_content"
+    assert said["gen_ai.output.type"] == "image"
+    assert said["gen_ai.request.model"] == "tiny"
+    assert (said["gen_ai.request.seed"], said["gen_ai.request.choice.count"]) == (7, 1)
+    assert said["hart.stage"] == "gateway"
+
+
+def test_the_trace_crosses_the_hops_of_the_open_inference_protocol(oip_gateway, collector: Collector):
+    service = "inference.GRPCInferenceService"
+    methods = {stage: f"{service}/ModelStreamInfer" if stage == "ar_generator" else f"{service}/ModelInfer"
+               for stage in STAGES}  # fmt: skip
+    with hart.Client(oip_gateway.address) as caller:
+        answer = caller.generate(fresh(), seed=7)
+    spans = collector.await_trace(answer.report.trace_id, SPANS)
+    hold_parents(spans, methods)
+    hold_attributes(spans, methods)
+
+
+def test_a_callers_own_trace_goes_on(cluster: Cluster, collector: Collector):
+    own = ("ab" * 16, "cd" * 8)
+    with grpc.insecure_channel(cluster.endpoint) as channel:
+        answer = images_pb2_grpc.ImagesStub(channel).Generate(
+            images_pb2.GenerateRequest(prompt=fresh()), metadata=[("traceparent", f"00-{own[0]}-{own[1]}-01")]
+        )
+    assert answer.report.trace_id == own[0]
+    spans = collector.await_trace(own[0], SPANS)
+    (root,) = [span for span in spans if span.parent == own[1]]
+    assert (root.service, root.name) == ("hart-gateway", "hart.v1.Images/Generate")
+
+
+def test_a_batch_is_linked_to_every_request_in_it(cluster: Cluster, collector: Collector):
+    """Requests of strangers, all to one generator, so that they meet in it."""
+    alone = {"ar_generator": cluster.stages["ar_generator"][0].address}
+    with cluster.another_gateway(**{**cluster.where(), **alone}) as gateway, hart.Client(gateway.address) as caller:
+        with ThreadPoolExecutor(6) as many:
+            answers = list(many.map(lambda seed: caller.generate(fresh(), seed=seed), range(6)))
+        ids = {answer.report.trace_id for answer in answers}
+        spans = [span for one in ids for span in collector.await_trace(one, SPANS)]
+    assert len(ids) == len(answers)
+    servers = {(s.trace_id, s.span_id): s for s in spans if s.kind == SERVER}
+    shared: set[str] = set()
+    for batch in [s for s in spans if s.name == "batch"]:
+        assert len(batch.links) == batch.attributes["hart.batch.size"]
+        assert (batch.trace_id, batch.parent) in batch.links
+        assert {servers[link].service for link in batch.links} == {batch.service}
+        mates = [s for s in spans if s.name == "batch" and s.service == batch.service and s.begun == batch.begun]
+        assert {(s.trace_id, s.parent) for s in mates} == set(batch.links), (
+            "each has it in its own trace"
+        )
+        if len({trace_id for trace_id, _ in batch.links}) > 1:
+            shared.add(batch.service)
+    assert "hart-ar_generator" in shared
+
+
+def test_prompts_are_recorded_only_where_a_setting_says_so(cluster: Cluster, client, collector: Collector):
+    silent = fresh()
+    told = collector.await_trace(client.generate(silent, seed=1).report.trace_id, SPANS)
+    assert silent not in str(told)
+    with cluster.another_gateway(record_prompts="true") as gateway, hart.Client(gateway.address) as caller:
+        spans = collector.await_trace(caller.generate(silent, seed=1).report.trace_id, SPANS - PARTS["text_encoder"])
+    assert silent in root_of(spans).attributes["gen_ai.input.messages"]
+
+
+def test_at_ratio_0_failed_requests_alone_are_kept(cluster: Cluster, collector: Collector):
+    with (
+        cluster.another_gateway(trace_ratio="0", margin_seconds="0.3") as gateway,
+        hart.Client(gateway.address) as caller,
+    ):
+        good = caller.generate(fresh(), seed=1).report.trace_id
+        with chaos.hung(*cluster.stages["ar_generator"]), pytest.raises(errors.DeadlineExceeded) as failed:
+            caller.generate(fresh(), seed=1, timeout=1.0)
+        assert failed.value.stage == "ar_generator"
+        end = time.monotonic() + 15
+        while not (late := [s for s in collector.spans if s.failed and s.name == METHODS["ar_generator"]]):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        spans = collector.await_trace(late[-1].trace_id, 4)
+    root = root_of(spans)
+    assert root.failed
+    assert root.attributes["rpc.grpc.status_code"] == 4
+    ours = {s.name: s for s in spans if s.service == "hart-gateway" and s.kind == CLIENT}
+    assert {name for name, s in ours.items() if s.failed} == {METHODS["ar_generator"]}
+    assert ours[METHODS["safety"]].attributes["rpc.grpc.status_code"] == 0
+    assert not collector.trace(good)
+
+
+def test_who_asks_how_things_are_leaves_no_trace(client, collector: Collector):
+    client.status()
+    client.describe()
+    time.sleep(0.5)
+    assert {s.name for s in collector.spans if s.kind == SERVER} <= {
+        "hart.v1.Images/Generate", "hart.v1.Images/GenerateStream", *METHODS.values(),
+        "inference.GRPCInferenceService/ModelInfer", "inference.GRPCInferenceService/ModelStreamInfer",
+    }  # fmt: skip
