@@ -87,6 +87,14 @@ def load_pictures(side: int = 128, styles: Sequence[str] = STYLES, cache: Path =
     return Pictures(pixels, alpha, things, np.flatnonzero(~held), np.flatnonzero(held))
 
 
+def subset(pictures: Pictures, things: Sequence[Thing]) -> Pictures:
+    """The pictures of these things alone, nothing held out."""
+    wanted = {(thing.style, thing.hexcode) for thing in things}
+    rows = np.array([i for i, t in enumerate(pictures.things) if (t.style, t.hexcode) in wanted], dtype=np.int64)
+    every = np.arange(len(rows))
+    return Pictures(pictures.pixels[rows], pictures.alpha[rows], [pictures.things[i] for i in rows], every, every[:0])
+
+
 def is_built(index_path: Path) -> bool:
     """Whether a style's index, pixels and opacity are all on disk."""
     return all(

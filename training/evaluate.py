@@ -1,7 +1,7 @@
 """Measures a checkpoint as its card quotes it; reads it through the same pipeline as everybody else.
 
-`python -m training.evaluate checkpoints/NAME` prints a table and writes it, as Markdown and JSON, with two sheets of 64
-pictures (training prompts, prompts never trained on), to `.cache/training/evaluation/NAME/`.
+`python -m training.evaluate checkpoints/NAME` prints a table and writes it, as Markdown and JSON, with three sheets of
+64 pictures (training prompts, prompts never trained on, scenes), to `.cache/training/evaluation/NAME/`.
 """
 
 import argparse
@@ -19,37 +19,25 @@ from model.checkpoint import Checkpoint
 from model.errors import UnsafePromptError
 from model.generation import Settings
 from model.pipeline import Pipeline
-from training.data import Pictures, load_pictures
+from training.data import Pictures, load_pictures, subset
 from training.images import psnr, to_signed
-from training.likeness import Likeness, recall
+from training.judge import Judge
 from training.probes import Probe, known_things, paraphrase_probes, training_probes
+from training.scenes import plan
 from training.sheet import save_sheet
 
 OUT = Path(".cache/training/evaluation")
 SHEET = 64
+SCENE_SEED = 3
 
 
-class Judge:
-    """Says whether a picture shows the right thing: the nearest picture of the whole data set does, in any style."""
-
-    def __init__(self, pictures: Pictures) -> None:
-        self.codes = [thing.hexcode for thing in pictures.things]
-        self.likeness = Likeness.fit(pictures.pixels)
-        self.recall = recall(self.likeness, pictures.pixels, self.codes)
-
-    def right(self, pixels: NDArray[np.uint8], probes: Sequence[Probe]) -> list[bool]:
-        """uint8 (n, side, side, 3) and what they should show -> whether each does."""
-        nearest = self.likeness.nearest(pixels)
-        return [self.codes[found] == probe.hexcode for found, probe in zip(nearest, probes, strict=True)]
-
-
-def draw(pipeline: Pipeline, probes: Sequence[Probe], settings: Settings, name: str) -> tuple[NDArray[np.uint8], int]:
-    """One picture a probe (seed = its number), and how many were refused; a refused one is white."""
+def draw(pipeline: Pipeline, prompts: Sequence[str], settings: Settings, name: str) -> tuple[NDArray[np.uint8], int]:
+    """One picture a prompt (seed = its number), and how many were refused; a refused one is white."""
     drawn: list[NDArray[np.uint8]] = []
     refused = []
-    for seed, probe in enumerate(tqdm(probes, desc=name)):
+    for seed, prompt in enumerate(tqdm(prompts, desc=name)):
         try:
-            drawn.append(pipeline.draw(probe.prompt, seed=seed, settings=settings).pixels)
+            drawn.append(pipeline.draw(prompt, seed=seed, settings=settings).pixels)
         except UnsafePromptError:
             refused.append(seed)
     blank = np.full_like(drawn[0], 255)
@@ -83,7 +71,7 @@ def prompt_figures(
     pipeline: Pipeline, judge: Judge, probes: Sequence[Probe], name: str, folder: Path
 ) -> dict[str, float]:
     """Share of right pictures at default settings, over all and by kind of prompt; writes the sheet."""
-    pixels, refused = draw(pipeline, probes, Settings(), name)
+    pixels, refused = draw(pipeline, [probe.prompt for probe in probes], Settings(), name)
     right = judge.right(pixels, probes)
     labels = [("" if fine else "x ") + probe.prompt for fine, probe in zip(right, probes, strict=True)]
     save_sheet(folder / f"{name}.png", pixels[:SHEET], columns=8, labels=labels[:SHEET])
@@ -91,11 +79,34 @@ def prompt_figures(
     for kind in sorted({probe.kind for probe in probes}):
         chosen = [fine for fine, probe in zip(right, probes, strict=True) if probe.kind == kind]
         figures[f"right_{kind}"] = float(np.mean(chosen))
-    return figures
+    return figures | judge.style_figures(pixels, probes)
+
+
+def scene_figures(pipeline: Pipeline, judge: Judge, known: Pictures, count: int, folder: Path) -> dict[str, float]:
+    """Scenes of known things that no training has seen: whether the ground has its colour, and each thing is there.
+
+    Things are looked for on white grounds alone, which is where the judge's own pictures lie.
+    """
+    rng = np.random.default_rng(SCENE_SEED)
+    scenes = [plan(known, rng) for _ in range(count)]
+    captions = [scene.caption for scene in scenes]
+    pixels, refused = draw(pipeline, captions, Settings(), "scenes")
+    grounds = [judge.ground(picture) == scene.ground for picture, scene in zip(pixels, scenes, strict=True)]
+    coloured = [right for right, scene in zip(grounds, scenes, strict=True) if scene.ground != "white"]
+    there = [judge.things_there(p, s, known) for p, s in zip(pixels, scenes, strict=True) if s.ground == "white"]
+    save_sheet(folder / "scenes.png", pixels[:SHEET], columns=8, labels=captions[:SHEET])
+    return {
+        "count": float(count),
+        "refused": float(refused),
+        "ground_right": float(np.mean(grounds)),
+        "coloured_ground_right": float(np.mean(coloured)),
+        "things_right": float(np.mean(np.concatenate(there))),
+    }
 
 
 def settings_figures(pipeline: Pipeline, judge: Judge, probes: Sequence[Probe]) -> dict[str, float]:
     """Share of right pictures for other settings, on the same prompts and seeds."""
+    prompts = [probe.prompt for probe in probes]
     choices = {
         "default": Settings(),
         "discrete": Settings(smooth=False),
@@ -105,7 +116,7 @@ def settings_figures(pipeline: Pipeline, judge: Judge, probes: Sequence[Probe]) 
         "discrete_guidance_2": Settings(guidance=2, smooth=False),
     }
     return {
-        name: float(np.mean(judge.right(draw(pipeline, probes, chosen, name)[0], probes)))
+        name: float(np.mean(judge.right(draw(pipeline, prompts, chosen, name)[0], probes)))
         for name, chosen in choices.items()
     }
 
@@ -128,6 +139,7 @@ def evaluate(folder: Path, count: int, out: Path, safety: bool = True) -> dict[s
     side = config.v_patch_nums[-1] * 2 ** (len(config.ch_mult) - 1)
     judge = Judge(pictures)
     styles = {thing.style for thing in known}
+    of_side = load_pictures(side)
     trained, paraphrased = training_probes(known, count), paraphrase_probes(known, count)
     return {
         "checkpoint": pipeline.checkpoint.name,
@@ -136,9 +148,10 @@ def evaluate(folder: Path, count: int, out: Path, safety: bool = True) -> dict[s
         "styles": sorted(styles),
         "side": side,
         "judge_recall": judge.recall,
-        "tokenizer": tokenizer_figures(pipeline.checkpoint, load_pictures(side), styles),
+        "tokenizer": tokenizer_figures(pipeline.checkpoint, of_side, styles),
         "training_prompts": prompt_figures(pipeline, judge, trained, "training-prompts", out),
         "unseen_prompts": prompt_figures(pipeline, judge, paraphrased, "unseen-prompts", out),
+        "scenes": scene_figures(pipeline, judge, subset(of_side, known), count // 2, out),
         "settings": settings_figures(pipeline, judge, trained[: count // 2]),
         "safety": safety_figures(pipeline) if safety else {},
     }

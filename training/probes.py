@@ -1,5 +1,6 @@
 """The prompts that a checkpoint is measured with, and what each should show; knows nothing of networks."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,11 +12,13 @@ from training.data import Thing
 
 @dataclass(frozen=True)
 class Probe:
-    """A prompt, the code points of the thing that it asks for, and how it asks: `name`, `phrase` or `keywords`."""
+    """A prompt, the code points of the thing that it asks for, how it asks (`name`, `phrase` or `keywords`), and the
+    style that it names, if any."""
 
     prompt: str
     hexcode: str
     kind: str
+    style: str | None = None
 
 
 def known_things(things: Sequence[Thing], prompts: Sequence[str], words: frozenset[str]) -> list[Thing]:
@@ -57,4 +60,11 @@ def _probe(thing: Thing, telling: Telling, rng: np.random.Generator, held_out: b
     text = captions(thing, rng, held_out)
     while name not in text:
         text = captions(thing, rng, held_out)
-    return Probe(text, thing.hexcode, "phrase" if held_out else "name")
+    return Probe(text, thing.hexcode, "phrase" if held_out else "name", _named_style(text, thing))
+
+
+def _named_style(text: str, thing: Thing) -> str | None:
+    """The thing's style if the words around its name name it."""
+    around = text.replace(plain(thing.name), "")
+    named = any(re.search(rf"\b{re.escape(words)}\b", around) for words in STYLE_PHRASES[thing.style])
+    return thing.style if named else None

@@ -53,6 +53,13 @@ class Scene:
     ground: str
     caption: str
 
+    @staticmethod
+    def place(side: int, x: float, y: float, share: float) -> tuple[int, int, int]:
+        """Left, top and size in pixels of a piece on a picture of this side."""
+        size = round(side * share)
+        left, top = (min(max(round(centre * side - size / 2), 0), side - size) for centre in (x, y))
+        return left, top, size
+
 
 def compose(
     pictures: Pictures, rng: np.random.Generator, indices: NDArray[np.int64] | None = None
@@ -89,11 +96,9 @@ def paint(pictures: Pictures, scene: Scene) -> NDArray[np.uint8]:
     canvas = np.empty((side, side, 3), np.float32)
     canvas[:] = GROUNDS[scene.ground]
     for index, x, y, share in scene.pieces:
-        size = round(side * share)
+        left, top, size = scene.place(side, x, y, share)
         colour = np.asarray(Image.fromarray(pictures.pixels[index]).resize((size, size), Image.Resampling.BOX))
         alpha = np.asarray(Image.fromarray(pictures.alpha[index]).resize((size, size), Image.Resampling.BOX))
-        left = min(max(round(x * side - size / 2), 0), side - size)
-        top = min(max(round(y * side - size / 2), 0), side - size)
         spot = canvas[top : top + size, left : left + size]
         see_through = 1 - alpha[..., None].astype(np.float32) / 255
         spot[:] = colour - 255 * see_through + see_through * spot  # the pictures lie on white: take the white out

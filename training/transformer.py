@@ -25,7 +25,7 @@ from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer
 from training.codes import Codes, cached_codes
 from training.contexts import Contexts, encode_words, phrase
-from training.data import Pictures, load_pictures
+from training.data import Pictures, load_pictures, subset
 from training.diffusion_loss import DiffusionLoss
 from training.drawing import draw_sheet
 from training.emoji import STYLES
@@ -230,10 +230,7 @@ def spread(count: int, most: int) -> list[int]:
 
 def chosen_pictures(pictures: Pictures, things: int | None) -> Pictures:
     """The pictures of the best-known things alone."""
-    rows = np.array(choose(pictures.things, things))
-    every = np.arange(len(rows))
-    kept = [pictures.things[i] for i in rows]
-    return Pictures(pictures.pixels[rows], pictures.alpha[rows], kept, every, every[:0])
+    return subset(pictures, [pictures.things[i] for i in choose(pictures.things, things)])
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

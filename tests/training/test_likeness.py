@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.evaluate import Judge, as_markdown
+from training.data import Pictures, Thing
+from training.evaluate import as_markdown
+from training.judge import Judge
 from training.likeness import Likeness, augmented, recall
 from training.probes import Probe
+from training.scenes import Scene, paint
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,23 @@ def test_the_judge_takes_the_right_thing_in_any_style(art: NDArray[np.uint8]) ->
     judge.codes, judge.likeness = ["1f534", "1f534", *map(str, range(38))], Likeness.fit(art, dimensions=24)
     probes = [Probe("a red circle", code, "name") for code in ("1f534", "1f534", "0", "0")]
     assert judge.right(art[[0, 1, 2, 3]], probes) == [True, True, True, False]
+
+
+def test_the_judge_tells_styles_grounds_and_the_things_of_a_scene(art: NDArray[np.uint8]) -> None:
+    codes = [str(i) for i in range(40)]
+    things = [Thing("flat" if i % 2 else "3d", f"thing {i}", (), "objects", "tools", codes[i]) for i in range(40)]
+    pictures = Pictures(art, np.full(art.shape[:3], 255, np.uint8), things, np.arange(40), np.arange(0))
+    judge = Judge.__new__(Judge)
+    judge.codes, judge.likeness = codes, Likeness.fit(art, dimensions=24)
+    judge.styles = [thing.style for thing in things]
+    asked = [Probe("x", "0", "name", "3d"), Probe("x", "1", "name", "3d"), Probe("x", "2", "name")]
+    assert judge.style_figures(art[:3], asked) == {"naming_a_style": 2, "right_style": 0.5}
+    pair = Scene([(3, 0.25, 0.5, 0.5), (8, 0.75, 0.5, 0.5)], "white", "")
+    drawn = paint(pictures, pair)
+    assert judge.things_there(drawn, pair, pictures) == [True, True]
+    assert judge.things_there(drawn[:, ::-1], pair, pictures) == [False, False]
+    assert judge.ground(drawn) == "white"
+    assert judge.ground(paint(pictures, Scene([(3, 0.5, 0.5, 0.5)], "light blue", ""))) == "light blue"
 
 
 def test_figures_become_one_table() -> None:
