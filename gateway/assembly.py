@@ -35,6 +35,10 @@ def build(app: App, settings: GatewaySettings) -> None:
     scaler = ExternalScaler(catalog, images, settings)
     app.add(externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server, scaler, background=True)
     app.telemetry.metrics.load.observe(lambda: images.inflight / settings.max_requests)
+    for reason in ("max_requests", "preview"):
+        app.telemetry.metrics.shed.add(0, reason=reason)
+    for stage in STAGES:
+        app.telemetry.metrics.retries.add(0, stage=stage)
     app.telemetry.metrics.queue_depth.observe(lambda: images.inflight)
     app.telemetry.metrics.queue_limit.observe(lambda: settings.max_requests)
     app.on_start(lambda: asyncio.gather(*(pool.start(PATIENCE) for pool in pools.values())))

@@ -75,6 +75,8 @@ class Admission:
         metrics.queue_depth.observe(lambda: self.queued)
         metrics.queue_limit.observe(lambda: self.queue_limit)
         metrics.load.observe(lambda: self.load)
+        for reason in ("queue_full", "deadline"):
+            metrics.shed.add(0, reason=reason)
 
     def admit(self, cost: float = 1.0, deadline: Deadline | None = None) -> Ticket:
         """A place in the queue. Raises Overloaded at once when it is full, DeadlineExceeded when the work could not

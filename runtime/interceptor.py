@@ -62,6 +62,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._patience = patience
         self._telemetry = telemetry
         self._gate = gate
+        telemetry.metrics.shed.add(0, reason="not_serving")
         self.background: set[str] = set()
         self.guards: list[Guard] = []
         self.working = 0

@@ -8,11 +8,13 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128)
+CODES = ("OK", "CANCELLED", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "INTERNAL")
 BYTES = tuple(float(4**n) for n in range(4, 15))
 
 
 class Counter:
-    """A sum that only grows, exported as `NAME_total`."""
+    """A sum that only grows, exported as `NAME_total`. A series that operators watch is begun with `add(0)`: Prometheus
+    sees no growth in a first value."""
 
     def __init__(self, meter: Meter, name: str, description: str, labels: dict[str, str]) -> None:
         self._counter = meter.create_counter(name, description=description)
@@ -91,3 +93,6 @@ class Metrics:
         self.shed = Counter(meter, "hart_shed", "Requests refused to protect the rest, by reason.", own)
         self.retries = Counter(meter, "hart_retries", "Attempts after the first, by stage asked.", {})
         self.verdicts = Counter(meter, "hart_safety_verdicts", "Verdicts, by policy.", own)
+        for code in CODES:
+            self.requests.add(0, code=code)
+        self.cancelled.add(0)

@@ -24,5 +24,7 @@ def build(app: App, settings: SafetySettings) -> None:
     app.add(safety_pb2_grpc.add_SafetyServicer_to_server, servicer)
     app.add(stage_pb2_grpc.add_StageServicer_to_server, servicer)
     app.add_model(servicer.oip())
+    for policy in engine.policies.names:
+        app.telemetry.metrics.verdicts.add(0, verdict="unsafe", policy=policy)
     app.telemetry.metrics.device_memory.observe(engine.compute.memory, kind="used")
     app.telemetry.metrics.device_memory.observe(engine.compute.capacity, kind="total")

@@ -24,5 +24,6 @@ def build(app: App, settings: TextEncoderSettings) -> None:
     app.add(text_encoder_pb2_grpc.add_TextEncoderServicer_to_server, servicer)
     app.add(stage_pb2_grpc.add_StageServicer_to_server, servicer)
     app.add_model(servicer.oip())
+    app.telemetry.metrics.cache_hits.add(0)
     app.telemetry.metrics.device_memory.observe(engine.compute.memory, kind="used")
     app.telemetry.metrics.device_memory.observe(engine.compute.capacity, kind="total")

@@ -2,11 +2,8 @@
 
 import json
 import re
-import socket
 import subprocess
-import time
-import urllib.parse
-import urllib.request
+import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from k8s import build_dashboards, render
 from k8s.tools import Unavailable, tool
 from runtime import metrics
 from runtime.telemetry import Telemetry
+from tests.e2e.prometheus import Prometheus, prometheus
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "k8s/alerts/hart.rules.yaml"
@@ -147,60 +145,28 @@ def wanted(name: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def prometheus(telemetry: Telemetry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real Prometheus that has scraped the process, with our rules loaded."""
+def scraping(telemetry: Telemetry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A real Prometheus that has scraped the process."""
     program = wanted("prometheus")
-    folder = tmp_path_factory.mktemp("prometheus")
     scraped = telemetry.serve_metrics("127.0.0.1", 0)
-    target = {"targets": [f"127.0.0.1:{scraped.port}"], "labels": {"namespace": "pictures", "pod": "hart-decoder-1"}}
-    job = {"job_name": "hart", "scrape_interval": "1s", "static_configs": [target]}
-    (folder / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [job], "rule_files": [str(RULES)]}))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    words = ["--config.file", "prometheus.yml", "--storage.tsdb.path", "data", f"--web.listen-address=127.0.0.1:{port}"]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen([program, *words], cwd=folder, stdout=log, stderr=log)
-    try:
-        address = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 60
-        while not scraped_once(address):
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline, (folder / "log").read_text()
-            time.sleep(0.2)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(20)
-        scraped.close()
+    targets = {f"127.0.0.1:{scraped.port}": {"namespace": "pictures", "pod": "hart-decoder-1"}}
+    with prometheus(program, tmp_path_factory.mktemp("prometheus"), targets, [RULES]) as running:
+        running.await_(lambda p: bool(p.query("hart_load")))
+        yield running
+    scraped.close()
 
 
-def scraped_once(address: str) -> bool:
-    try:
-        return bool(evaluate(address, "hart_load"))
-    except OSError:
-        return False
-
-
-def evaluate(address: str, query: str) -> list[Any]:
-    url = f"{address}/api/v1/query?" + urllib.parse.urlencode({"query": query})
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as answer:
-        found = json.load(answer)
-    assert found["status"] == "success"
-    return found["data"]["result"]
-
-
-def test_prometheus_takes_every_query_that_we_publish(prometheus: str, published: dict[str, str]) -> None:
+def test_prometheus_takes_every_query_that_we_publish(scraping: Prometheus, published: dict[str, str]) -> None:
     for place, query in published.items():
         chosen = query.replace("$namespace", "pictures").replace("$stage", "gateway").replace("$__rate_interval", "1m")
         try:
-            evaluate(prometheus, chosen)
+            scraping.query(chosen)
         except urllib.error.HTTPError as error:
             pytest.fail(f"{place}: {error.read().decode()}")
 
 
-def test_what_a_scrape_brings_is_found_by_the_queries(prometheus: str) -> None:
-    (load,) = evaluate(prometheus, 'sum(hart_load{namespace="pictures",stage="gateway",pod=~"hart-decoder-.+"})')
+def test_what_a_scrape_brings_is_found_by_the_queries(scraping: Prometheus) -> None:
+    (load,) = scraping.query('sum(hart_load{namespace="pictures",stage="gateway",pod=~"hart-decoder-.+"})')
     assert load["value"][1] == "1"
-    (filled,) = evaluate(prometheus, "max by (stage) (hart_queue_depth / hart_queue_limit)")
+    (filled,) = scraping.query("max by (stage) (hart_queue_depth / hart_queue_limit)")
     assert filled["metric"] == {"stage": "gateway"}

@@ -72,6 +72,15 @@ def test_every_metric_is_exported_by_the_name_operators_know() -> None:
     server.close()
 
 
+def test_counts_of_calls_begin_at_zero_so_that_a_first_failure_is_seen_to_grow() -> None:
+    telemetry = Telemetry("decoder")
+    server = telemetry.serve_metrics("127.0.0.1", 0)
+    samples = {(s.name, s.labels.get("code")): s.value for f in scrape(server.port).values() for s in f.samples}
+    assert samples["hart_requests_total", "INTERNAL"] == samples["hart_requests_total", "UNAVAILABLE"] == 0
+    assert samples["hart_cancelled_total", None] == 0
+    server.close()
+
+
 async def test_one_trace_crosses_the_hop_with_queue_batch_and_compute(served: Running) -> None:
     here = InMemorySpanExporter()
     caller = Telemetry("gateway", span_exporter=here)
@@ -143,9 +152,11 @@ async def test_calls_are_counted_by_code_with_shed_and_cancelled(launch: Any) ->
     await busy
     families = await asyncio.to_thread(scrape, running.app.metrics_port)
     codes = {s.labels["code"]: s.value for s in families["hart_requests"].samples if s.name.endswith("_total")}
-    assert codes == {"OK": 1, "CANCELLED": 1, "RESOURCE_EXHAUSTED": 1}
+    assert {code: count for code, count in codes.items() if count} == {"OK": 1, "CANCELLED": 1, "RESOURCE_EXHAUSTED": 1}
     assert [s.value for s in families["hart_cancelled"].samples if s.name.endswith("_total")] == [1]
-    assert families["hart_shed"].samples[0].labels["reason"] == "queue_full"
+    assert {s.labels["reason"]: s.value for s in families["hart_shed"].samples if s.name.endswith("_total")} == {
+        "queue_full": 1, "deadline": 0, "not_serving": 0,
+    }  # fmt: skip
     assert [s.value for s in families["hart_inflight"].samples] == [0]
     assert [s.value for s in families["hart_queue_limit"].samples] == [1]
 
