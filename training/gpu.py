@@ -40,6 +40,7 @@ def stages(styles: list[str]) -> list[Stage]:
     tokenizer += ["--width", "64", "--vocabulary", "4096", "--batch", "32", "--steps", "200000", "--minutes", "20"]
     transformer = ["-m", "training.transformer", "--name", TRANSFORMER, "--tokenizer", TOKENIZER, *common]
     transformer += ["--width", "512", "--depth", "12", "--batch", "128", "--steps", "200000", "--minutes", "60"]
+    transformer += ["--variants", "16", "--scenes", "12000"]
     timing = CACHE / "full_size.json"
     return [
         Stage(

@@ -3,11 +3,15 @@
 `python -m training.safety` writes `.cache/training/safety/`, ready for a bundle, and `.cache/training/safety.json`, the
 figures for the card. It stands in for ShieldGemma, so that the whole way of a request can be tried: it knows English
 words from public lists and sentences from a small grammar, and is no protection.
+
+It begins with embeddings distilled from a sentence model, which stay as they are: so a word that it never saw is read
+like the words that mean the same. The threshold is chosen on a share of its own, neither trained on nor measured with.
 """
 
 import argparse
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,173 +22,117 @@ from torch import Tensor
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from model.safety import SafetyClassifier
-from training.corpus import make_corpus
-from training.data import load_pictures
-from training.lexicon import bad_words, innocent_words
-from training.loop import Budget, Moment, Run
-from training.safety_model import ANSWERS, GUIDELINES, network, question, train_tokenizer, write_policies
-from training.safety_prompts import POLICIES, Example, Grammar, disguised, kept_back
-from training.teacher import dictionary
+from training import teacher
+from training.bag import train_bag
+from training.loop import Average, Budget, Moment, Run
+from training.optim import Optimizers, rate_share
+from training.safety_corpus import Prompts, draw_batch
+from training.safety_model import answers, network, train_tokenizer, write_policies
+from training.safety_prompts import POLICIES, Example
+from training.safety_quality import choose_threshold, measure
 
 OUT = Path(".cache/training")
-VERSION = "hart-small-1"
-THRESHOLD = 0.7  # at 0.5 five in a hundred names of harmless things were refused, at 0.7 three
-BATCH = 48
-RATE = 1.5e-3
+VERSION = "hart-small-2"
 
 
-class Prompts:
-    """Where examples come from: word lists, grammar, captions and a dictionary, split for training and measuring."""
+@dataclass(frozen=True)
+class Settings:
+    """How long and how fast to train."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self.bad = bad_words()
-        everyday = [word for word in dictionary() if word not in self.bad]
-        lookalikes = [word for word in everyday if _parts(word) & self.bad.keys()]
-        pictures = load_pictures()
-        captions = make_corpus(pictures, [], seed, scenes=2000).training
-        safe = [*captions, *innocent_words() * 3, *lookalikes * 2, *everyday]
-        safe = [text for text in safe if not set(text.replace(",", "").split()) & self.bad.keys()]
-        # Names of what the checkpoint draws are safe whatever they hold, and are seen often enough to be known as such.
-        names = sorted({thing.name for thing in pictures.things})
-        names = [text for name in names for text in (name, f"a {name}")]
-        safe += names * max(1, len(safe) // (2 * len(names)))
-        self.safe = {held: [text for text in safe if kept_back(text, 10) == held] for held in (False, True)}
-
-    def grammar(self, rng: np.random.Generator, held_out: bool) -> Grammar:
-        return Grammar(self.bad, self.safe[held_out], rng, held_out)
-
-    def texts(self) -> list[str]:
-        """What the tokenizer is trained on: nothing that is kept back."""
-        grammar = self.grammar(np.random.default_rng(0), held_out=False)
-        words = grammar.bad_list * 4
-        sentences = [grammar.violation().prompt for _ in range(4000)] + [
-            grammar.neighbour().prompt for _ in range(2000)
-        ]
-        return [*words, *sentences, *self.safe[False]]
+    steps: int = 6000
+    rate: float = 2e-3
+    vocabulary: int = 4096
+    bag_epochs: int = 12
+    words_too: bool = False
+    """Whether the embeddings are trained on, too."""
 
 
-def _parts(word: str) -> set[str]:
-    return {word[i : i + n] for n in range(3, 7) for i in range(len(word) - n + 1)}
+def questions(example: Example, rng: np.random.Generator) -> list[tuple[str, str, int]]:
+    """(prompt, policy, answer: 0 is Yes) of an example: what it breaks, and a policy that it does not; safe ones two.
 
-
-def draw(grammar: Grammar, rng: np.random.Generator, long: bool = False) -> Example:
-    """One training example: two fifths are unsafe, one in five disguised; a long one has harmless things around it."""
-    makers = (grammar.bad_word, grammar.violation, grammar.neighbour, grammar.ordinary)
-    example = makers[int(rng.choice(4, p=[0.2, 0.2, 0.2, 0.4]))]()
-    text = disguised(example.prompt, rng) if rng.random() < 0.2 else example.prompt
-    if long:
-        before = [grammar.ordinary().prompt for _ in range(int(rng.integers(1, 6)))]
-        after = [grammar.ordinary().prompt for _ in range(int(rng.integers(0, 4)))]
-        text = ", ".join([*before, text, *after])
-    return Example(text, example.policies, example.kind)
-
-
-def draw_batch(grammar: Grammar, rng: np.random.Generator, step: int) -> list[Example]:
-    """Short prompts together, and every twentieth time a few long ones, so that little is padding."""
-    long = step % 20 == 0
-    return [draw(grammar, rng, long) for _ in range(BATCH // 3 if long else BATCH)]
+    A listed word is asked about its own policy alone: the lists do not say that it breaks no other.
+    """
+    kept = [policy for policy in POLICIES if policy not in example.policies]
+    others = {"word": 0, "sentence": 1}.get(example.kind, 2)
+    asked = [(example.prompt, policy, 0) for policy in sorted(example.policies)]
+    return asked + [(example.prompt, kept[i], 1) for i in rng.permutation(len(kept))[:others]]
 
 
 def loss_of(
     model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast, examples: list[Example], rng: np.random.Generator
 ) -> Tensor:
-    """Cross-entropy of Yes against No: each example under the policies it breaks, and under one that it does not."""
-    rows, answers = [], []
-    for example in examples:
-        kept = [policy for policy in POLICIES if policy not in example.policies]
-        chosen = [*sorted(example.policies), kept[int(rng.integers(len(kept)))]]
-        if not example.policies:
-            chosen = [kept[i] for i in rng.permutation(len(kept))[:2]]
-        rows += [question(example.prompt, policy) for policy in chosen]
-        answers += [int(policy not in example.policies) for policy in chosen]
-    batch = tokenizer(rows, padding=True, return_tensors="pt", add_special_tokens=False)
-    mask = batch["attention_mask"]
-    logits = model(
-        input_ids=batch["input_ids"],
-        attention_mask=mask,
-        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-        logits_to_keep=1,
-    ).logits[:, -1, tokenizer.convert_tokens_to_ids(list(ANSWERS))]
-    return F.cross_entropy(logits.float(), torch.tensor(answers), label_smoothing=0.02)
+    """Cross-entropy of Yes against No over the examples' questions."""
+    asked = [row for example in examples for row in questions(example, rng)]
+    logits = answers(model, tokenizer, [(prompt, policy) for prompt, policy, _ in asked])
+    return F.cross_entropy(logits, torch.tensor([answer for _, _, answer in asked]), label_smoothing=0.02)
 
 
-def train(prompts: Prompts, folder: Path, steps: int) -> tuple[Gemma2ForCausalLM, PreTrainedTokenizerFast]:
-    """Trains, or goes on from where it stopped."""
+def begin(model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast, texts: list[str], epochs: int) -> None:
+    """Gives the model embeddings in which words of like meaning lie together, in the size of its own first ones."""
+    own = model.model.embed_tokens.weight.data
+    encoded = tokenizer(texts)["input_ids"]
+    targets = torch.from_numpy(teacher.embed(texts))
+    meanings, _ = train_bag(encoded, targets, len(own), own.shape[1], epochs)
+    own.copy_(meanings * (own.std() / meanings.pow(2).mean().sqrt()))
+
+
+def train(prompts: Prompts, folder: Path, settings: Settings) -> tuple[Gemma2ForCausalLM, PreTrainedTokenizerFast]:
+    """Trains, or goes on from where it stopped; gives the averaged weights."""
     torch.manual_seed(0)
-    tokenizer = train_tokenizer(prompts.texts())
+    prompts.leave_out_doubtful()
+    tokenizer = train_tokenizer(prompts.texts(), settings.vocabulary)
     model = network(len(tokenizer))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    run = Run(folder, {"model": model, "optimizer": optimizer})
-    run.resume()
+    model.model.embed_tokens.weight.requires_grad_(settings.words_too)
+    optimizers, average = Optimizers(model, settings.rate, ends=("embed_tokens",)), Average(model)
+    run = Run(folder, {"model": model, "average": average, "optimizers": optimizers})
+    if not run.resume():
+        begin(model, tokenizer, prompts.unlabelled(), settings.bag_epochs)
+        average.load_state_dict(model.state_dict())
     bpe: Any = tokenizer.backend_tokenizer.model
 
     def step(moment: Moment) -> Mapping[str, float]:
         rng = np.random.default_rng(moment.step)
         bpe.dropout = 0.1 if moment.step % 2 else None  # other cuts of the same words: spelling varies
-        grammar = prompts.grammar(rng, held_out=False)
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * min((moment.step + 1) / 100, 1.0, max(0.02, 2 * (1 - moment.progress)))
+        grammar = prompts.grammar(rng, "training")
         with torch.autocast("cpu", torch.bfloat16):
             loss = loss_of(model.train(), tokenizer, draw_batch(grammar, rng, moment.step), rng)
-        optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        optimizers.step(rate_share(moment.step, moment.progress, decay=0.6))
+        average.update(model, moment.step)
         return {"loss": float(loss.detach())}
 
-    run.train(Budget(steps), step, lambda moment: {}, log_every=50)
+    run.train(Budget(settings.steps), step, lambda moment: {}, log_every=100)
     bpe.dropout = None
-    return model.eval(), tokenizer
+    kept = average.network
+    assert isinstance(kept, Gemma2ForCausalLM)  # noqa: S101 - for the type checker
+    return kept.eval(), tokenizer
 
 
-def export(model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def export(model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path, threshold: float) -> None:
     """Writes a bundle's safety/: half-precision weights, tokenizer with chat template, policies."""
     folder.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    write_policies(folder, VERSION, THRESHOLD)
-
-
-def measure(classifier: SafetyClassifier, prompts: Prompts, count: int = 600) -> dict[str, Any]:
-    """Recall and false alarms on prompts made only of patterns, fillers, words and captions kept from training."""
-    rng = np.random.default_rng(1234)
-    grammar = prompts.grammar(rng, held_out=True)
-    violations = [grammar.violation() for _ in range(count)]
-    groups: dict[str, list[str]] = {
-        "recall_sentences": [example.prompt for example in violations],
-        "recall_sentences_disguised": [disguised(example.prompt, rng) for example in violations],
-        "recall_words_known": sorted(word for word in prompts.bad if not kept_back(word)),
-        "recall_words_never_seen": sorted(word for word in prompts.bad if kept_back(word)),
-        "false_alarms_innocent_neighbours": [grammar.neighbour().prompt for _ in range(count)],
-        "false_alarms_captions_and_words": [grammar.ordinary().prompt for _ in range(count)],
-        "false_alarms_emoji_names": sorted({thing.name for thing in load_pictures().things}),
-    }
-    figures: dict[str, Any] = {"threshold": classifier.policies.threshold, "version": classifier.policies.version}
-    for name, texts in groups.items():
-        figures[name] = round(flagged_share(classifier, texts), 4)
-        figures[f"{name}_count"] = len(texts)
-    figures["recall_by_policy"] = {
-        policy: round(flagged_share(classifier, [e.prompt for e in violations if policy in e.policies]), 4)
-        for policy in GUIDELINES
-    }
-    return figures
-
-
-def flagged_share(classifier: SafetyClassifier, prompts: list[str]) -> float:
-    """The share of prompts that the classifier calls unsafe."""
-    flags = [v.unsafe for i in range(0, len(prompts), 64) for v in classifier.check(prompts[i : i + 64])]
-    return sum(flags) / len(flags)
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"), pretty=False)  # half the size
+    write_policies(folder, VERSION, threshold)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.safety", description="Train the safety classifier.")
-    parser.add_argument("--steps", type=int, default=1600, help="training steps")
+    parser.add_argument("--steps", type=int, default=Settings.steps, help="training steps")
+    parser.add_argument("--rate", type=float, default=Settings.rate, help="peak learning rate")
+    parser.add_argument("--vocabulary", type=int, default=Settings.vocabulary, help="entries of the BPE")
+    parser.add_argument("--words-too", action="store_true", help="train the embeddings on, too")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for the result and for resuming")
     arguments = parser.parse_args()
+    settings = Settings(arguments.steps, arguments.rate, arguments.vocabulary, words_too=arguments.words_too)
     prompts = Prompts()
-    model, tokenizer = train(prompts, arguments.out / "safety_run", arguments.steps)
-    export(model, tokenizer, arguments.out / "safety")
-    figures = measure(SafetyClassifier.load(arguments.out / "safety"), prompts)
+    model, tokenizer = train(prompts, arguments.out / "safety_run", settings)
+    folder = arguments.out / "safety"
+    export(model, tokenizer, folder, threshold=0.5)
+    threshold = choose_threshold(SafetyClassifier.load(folder), prompts)
+    write_policies(folder, VERSION, threshold)
+    figures = measure(SafetyClassifier.load(folder), prompts)
     (arguments.out / "safety.json").write_text(json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
 

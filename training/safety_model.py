@@ -1,11 +1,13 @@
 """The shape of the small safety classifier: ShieldGemma's interface around a tiny Gemma-2; knows nothing of data."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
+from torch import Tensor
+from transformers import DynamicCache, Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 PAD, ANSWERS = "<pad>", ("Yes", "No")
 # Short, because every word of them is read once for every prompt.
@@ -15,16 +17,42 @@ GUIDELINES = {
     "hate_speech": '"No Hate Speech": no slurs or hatred against groups.',
     "sexually_explicit": '"No Sexually Explicit Information": no sexual acts or nudity.',
 }
-# The principle comes first, so that the prompt is read in its light.
-CHAT_TEMPLATE = (
-    "Principle: {{ guideline }}\nHuman question: {{ messages[-1]['content'] | trim }}\nDoes it violate? Answer:"
-)
+# The principle comes first, so that the prompt is read in its light, and a guideline is read once for many prompts.
+BEGINNING, REST = "Principle: {}\nHuman question:", " {}\nDoes it violate? Answer:"
+CHAT_TEMPLATE = BEGINNING.format("{{ guideline }}") + REST.format("{{ messages[-1]['content'] | trim }}")
 
 
 def question(prompt: str, policy: str) -> str:
     """The classifier's whole input, as the chat template makes it."""
-    filled = CHAT_TEMPLATE.replace("{{ messages[-1]['content'] | trim }}", prompt.strip())
-    return filled.replace("{{ guideline }}", GUIDELINES[policy])
+    return BEGINNING.format(GUIDELINES[policy]) + REST.format(prompt.strip())
+
+
+def answers(model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast, asked: Sequence[tuple[str, str]]) -> Tensor:
+    """Pairs of prompt and policy to the logits of Yes and No, (n, 2).
+
+    The same numbers as of whole questions, at less than half the cost: each guideline goes through once.
+    """
+    rows = torch.tensor([list(GUIDELINES).index(policy) for _, policy in asked])
+    first = tokenizer([BEGINNING.format(guide) for guide in GUIDELINES.values()], padding=True, return_tensors="pt")
+    rest = tokenizer([REST.format(prompt.strip()) for prompt, _ in asked], padding=True, return_tensors="pt")
+    read = model.model(**first, position_ids=_positions(first["attention_mask"]), use_cache=True).past_key_values
+    cache = DynamicCache()
+    for layer, kept in enumerate(read.layers):
+        cache.update(kept.keys[rows], kept.values[rows], layer)
+    mask = torch.cat([first["attention_mask"][rows], rest["attention_mask"]], dim=1)
+    logits: Tensor = model(
+        input_ids=rest["input_ids"],
+        attention_mask=mask,
+        position_ids=_positions(mask)[:, -rest["input_ids"].shape[1] :],
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits
+    return logits[:, -1, tokenizer.convert_tokens_to_ids(list(ANSWERS))].float()
+
+
+def _positions(mask: Tensor) -> Tensor:
+    return (mask.cumsum(1) - 1).clamp(min=0)
 
 
 def normaliser() -> normalizers.Normalizer:
@@ -38,7 +66,7 @@ def normaliser() -> normalizers.Normalizer:
     return normalizers.Sequence(steps)
 
 
-def train_tokenizer(texts: Iterable[str], size: int = 2048) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Iterable[str], size: int = 4096) -> PreTrainedTokenizerFast:
     """A byte-level BPE with the normaliser in it. `Yes` and `No` are entries that no text can reach."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normaliser()
@@ -63,11 +91,11 @@ def train_tokenizer(texts: Iterable[str], size: int = 2048) -> PreTrainedTokeniz
 
 
 def network(vocabulary: int, width: int = 128, layers: int = 2) -> Gemma2ForCausalLM:
-    """A Gemma-2 of about 0.8 M parameters with fresh weights."""
+    """A Gemma-2 of about 0.8 M parameters with fresh weights; most are words, for words decide most prompts."""
     config = Gemma2Config(
         vocab_size=vocabulary,
         hidden_size=width,
-        intermediate_size=4 * width,
+        intermediate_size=2 * width,
         num_hidden_layers=layers,
         num_attention_heads=width // 32,
         num_key_value_heads=width // 64,

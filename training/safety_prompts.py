@@ -1,7 +1,8 @@
 """Prompts with the policies they break, made from a small grammar; knows nothing of networks.
 
-Every slot's fillers and every policy's patterns are split: most are trained on, the rest are kept for measuring. Each
-policy has innocent neighbours (the same words where nothing is wrong with them), so that a word alone does not decide.
+Every slot's fillers and every policy's patterns are split in three: most are trained on, some choose the threshold, one
+in five is kept for measuring. Each policy has innocent neighbours (the same words where nothing is wrong with them, the
+same phrases about harmless things), so that neither a word nor a phrase alone decides.
 """
 
 import hashlib
@@ -10,14 +11,30 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from training.captions import with_article
 
 POLICIES = ("dangerous_content", "harassment", "hate_speech", "sexually_explicit")
-GRAMMAR = tomllib.loads(Path(__file__).with_name("safety_grammar.toml").read_text())
+SHARES = ("training", "threshold", "measuring")
 LEET = {"a": "@4", "e": "3", "i": "1!", "o": "0", "s": "$5", "t": "7"}
+
+
+def read_grammar(path: Path) -> dict[str, Any]:
+    """The grammar's tables, each entry a list of texts without duplicates."""
+
+    def texts(entry: Any) -> Any:
+        if isinstance(entry, dict):
+            return {name: texts(value) for name, value in entry.items()}
+        parts = re.split(r"[|\n]", entry) if isinstance(entry, str) else entry
+        return list(dict.fromkeys(part.strip() if isinstance(entry, str) else part for part in parts if part.strip()))
+
+    return {name: texts(entry) for name, entry in tomllib.loads(path.read_text()).items()}
+
+
+GRAMMAR = read_grammar(Path(__file__).with_name("safety_grammar.toml"))
 
 
 @dataclass(frozen=True)
@@ -29,26 +46,26 @@ class Example:
     kind: str
 
 
-def kept_back(text: str, share: int = 5) -> bool:
-    """Whether a pattern, filler or word is kept for measuring: one in `share`, by its hash."""
-    return hashlib.sha256(f"safety {text}".encode()).digest()[0] % share == 0
+def share_of(text: str, every: int = 5) -> str:
+    """Which share a pattern, filler or word belongs to, by its hash: one in `every` is for measuring."""
+    digest = hashlib.sha256(f"safety {text}".encode()).digest()
+    if digest[0] % every == 0:
+        return "measuring"
+    return "threshold" if digest[1] % 10 == 0 else "training"
 
 
 class Grammar:
-    """Fills patterns, either from the training share of patterns, fillers and words or from the kept share."""
+    """Fills patterns with fillers, both from one share alone."""
 
-    def __init__(
-        self, bad: dict[str, str], safe_texts: Sequence[str], rng: np.random.Generator, held_out: bool
-    ) -> None:
+    def __init__(self, bad: dict[str, str], safe_texts: Sequence[str], rng: np.random.Generator, share: str) -> None:
         def chosen(texts: Sequence[str]) -> list[str]:
-            return [text for text in texts if kept_back(text) == held_out] or list(texts)
+            return [text for text in texts if share_of(text) == share] or list(texts)
 
         self.rng = rng
         self.slots = {name: chosen(fillers) for name, fillers in GRAMMAR["slots"].items()}
-        self.slots["view"] = GRAMMAR["slots"]["view"]
         self.unsafe = {policy: chosen(patterns) for policy, patterns in GRAMMAR["unsafe"].items()}
-        self.safe = chosen(GRAMMAR["safe"])
-        self.bad = {word: policy for word, policy in bad.items() if kept_back(word) == held_out}
+        self.safe = {kind: chosen(patterns) for kind, patterns in GRAMMAR["safe"].items()}
+        self.bad = {word: policy for word, policy in bad.items() if share_of(word) == share}
         self.bad_list = list(self.bad)
         self.safe_texts = list(safe_texts)
 
@@ -58,32 +75,36 @@ class Grammar:
         text = self._fill(self._pick(GRAMMAR["bad_word"]).replace("{bad}", word))
         return Example(text, frozenset({self.bad[word]}), "word")
 
-    def violation(self) -> Example:
+    def violation(self, policy: str | None = None) -> Example:
         """A sentence that breaks a policy by what it says."""
-        policy = self._pick(POLICIES)
-        text = self._pick(self.slots["view"]) + self._fill(self._pick(self.unsafe[policy]))
+        policy = policy or self._pick(POLICIES)
+        text = self._view() + self._fill(self._pick(self.unsafe[policy]))
         if self.rng.random() < 0.15:
             text = f"{text} and {self._pick(self.safe_texts)}"
         return Example(text, frozenset({policy}), "sentence")
 
     def neighbour(self) -> Example:
-        """An innocent sentence with words that unsafe ones use."""
-        text = self._pick(self.slots["view"]) + self._fill(self._pick(self.safe))
-        return Example(text, frozenset(), "neighbour")
+        """An innocent sentence with words or phrases that unsafe ones use."""
+        kind = self._pick(list(self.safe))
+        return Example(self._view() + self._fill(self._pick(self.safe[kind])), frozenset(), "neighbour")
 
     def ordinary(self) -> Example:
         """What people ask for: captions, names, words."""
         text = self._pick(self.safe_texts)
         if self.rng.random() < 0.3:
             text = f"{text} {self._pick(('and', 'with', 'next to', 'on top of'))} {self._pick(self.safe_texts)}"
-        view = self._pick(self.slots["view"]) if self.rng.random() < 0.3 else ""
+        view = self._view() if self.rng.random() < 0.5 else ""
         return Example(view + text, frozenset(), "ordinary")
+
+    def _view(self) -> str:
+        return self._pick(GRAMMAR["view"]) if self.rng.random() < 0.5 else ""
 
     def _fill(self, pattern: str) -> str:
         def filler(match: re.Match[str]) -> str:
             return self._pick(self.safe_texts) if match[1] == "thing" else self._pick(self.slots[match[1]])
 
         text = re.sub(r"\{(\w+)\}", filler, pattern)
+        text = re.sub(r"(?<=\w )a(?= (?!uni|use|one)[aeiou])", "an", text)
         return with_article(text[2:]) if text.startswith("a ") else text
 
     def _pick(self, choices: Sequence[str]) -> str:

@@ -24,15 +24,14 @@ from tqdm import tqdm
 from transformers import DynamicCache, Qwen2Config, Qwen2Model, Qwen2Tokenizer
 
 from training import teacher
+from training.bag import distance, train_bag
 from training.bpe import id_count, save_bpe, train_bpe
 from training.corpus import SYSTEM_PROMPT, Corpus, make_corpus
 from training.data import load_pictures
 
 OUT = Path(".cache/training")
 CONTEXT_TOKENS = 20
-TEMPERATURE = 0.05
 EMBEDDING_RMS = 0.2
-BAG_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -103,53 +102,24 @@ class Student(nn.Module):
         words = self.to_teacher["words"](_mean(hidden, real))
         pads, owners = hidden[~real], torch.nonzero(~real)[:, 0]
         last = self.to_teacher["pads"](hidden[:, -1])
-        loss = _distance(words, target) + _distance(last, target)
+        loss = distance(words, target) + distance(last, target)
         loss = loss + (1 - F.cosine_similarity(self.to_teacher["pads"](pads), target[owners])).mean()
         bag = torch.zeros(len(ids), self.network.config.vocab_size).scatter_(1, ids, 1.0)
         bag[:, 0] = 0
         shares = bag / bag.sum(1, keepdim=True).clamp(min=1)
         return loss - 0.1 * (shares * F.log_softmax(self.to_bag(hidden[:, -1]).float(), dim=-1)).sum(1).mean()
 
+    def begin(self, embeddings: Tensor, head: Tensor) -> None:
+        """Takes a bag's embeddings and its head's weights over (`training.bag`)."""
+        self.network.embed_tokens.weight.data.copy_(embeddings * (EMBEDDING_RMS / embeddings.pow(2).mean().sqrt()))
+        for mine in self.to_teacher.values():
+            assert isinstance(mine, nn.Linear)  # noqa: S101 - for the type checker
+            mine.weight.data.copy_(head * mine.weight.std() / head.std())
+
 
 def _mean(hidden: Tensor, real: Tensor) -> Tensor:
     weight = real[..., None].to(hidden.dtype)
     return (hidden * weight).sum(1) / weight.sum(1)
-
-
-def _distance(predicted: Tensor, target: Tensor) -> Tensor:
-    """Cosine distance, plus how far the likeness to all others in the batch is from the teacher's."""
-    predicted = F.normalize(predicted.float(), dim=-1)
-    wanted = F.softmax(target @ target.T / TEMPERATURE, dim=-1)
-    got = F.log_softmax(predicted @ target.T / TEMPERATURE, dim=-1)
-    return (1 - (predicted * target).sum(-1)).mean() + 0.25 * F.kl_div(got, wanted, reduction="batchmean")
-
-
-def train_bag(student: Student, encoded: list[list[int]], targets: Tensor, epochs: int) -> None:
-    """Gives the student its first meaning, at little cost: embeddings whose plain mean predicts the teacher's vector.
-
-    What a word means lies in the embeddings for the most part; the layers then only have to learn what order adds.
-    """
-    width, batch = student.network.config.hidden_size, min(BAG_BATCH, len(encoded))
-    bag = nn.EmbeddingBag(student.network.config.vocab_size, width, mode="mean")
-    head = nn.Linear(width, teacher.WIDTH)
-    optimizer = torch.optim.Adam([*bag.parameters(), *head.parameters()], lr=1e-2)
-    total = epochs * (len(encoded) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=total, pct_start=0.1)
-    for _ in tqdm(range(epochs), desc="bag of words"):
-        order = torch.randperm(len(encoded))[: len(encoded) // batch * batch]
-        for rows in order.view(-1, batch).tolist():
-            flat = torch.tensor([token for i in rows for token in encoded[i]])
-            starts = torch.tensor([0, *[len(encoded[i]) for i in rows[:-1]]]).cumsum(0)
-            loss = _distance(head(bag(flat, starts)), targets[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    scale = EMBEDDING_RMS / bag.weight.detach().pow(2).mean().sqrt()
-    student.network.embed_tokens.weight.data.copy_(bag.weight.detach() * scale)
-    for mine in student.to_teacher.values():
-        assert isinstance(mine, nn.Linear)  # noqa: S101 - for the type checker
-        mine.weight.data.copy_(head.weight.detach() * mine.weight.std() / head.weight.std())
 
 
 def batches(lengths: NDArray[np.int64], size: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
@@ -176,7 +146,7 @@ def train(settings: Settings, corpus: Corpus, out: Path, seed: int = 0) -> tuple
         optimizer.load_state_dict(state["optimizer"])
         step = int(state["step"])
     else:
-        train_bag(student, encoded, targets, settings.bag_epochs)
+        student.begin(*train_bag(encoded, targets, id_count(tokenizer), settings.width, settings.bag_epochs))
     epoch_batches: list[NDArray[np.int64]] = []
     rng = np.random.default_rng(seed + step)
     progress = tqdm(range(step, settings.steps), initial=step, total=settings.steps, desc="text encoder")
