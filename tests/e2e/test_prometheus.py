@@ -1,0 +1,185 @@
+"""A real Prometheus scrapes five real processes under load: what operators are promised is there to be asked."""
+
+import json
+import re
+import time
+import urllib.error
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import hart
+import pytest
+from hart import errors
+
+from k8s.tools import Unavailable, tool
+from tests.e2e.checkpoint import UNSAFE_PROMPT
+from tests.e2e.failing import refusing_replica
+from tests.e2e.processes import ROOT, STAGES, Cluster, Process
+from tests.e2e.prometheus import Prometheus, prometheus
+
+RULES = ROOT / "k8s/alerts/hart.rules.yaml"
+DASHBOARDS = sorted((ROOT / "k8s/dashboards").glob("*.json"))
+NAMESPACE = "pictures"
+PROMISED: dict[str, dict[str, set[str]]] = {
+    "hart_requests_total": {"stage": {*STAGES, "gateway"}, "code": {"OK", "RESOURCE_EXHAUSTED"}},
+    "hart_request_seconds_bucket": {"stage": {*STAGES, "gateway"}},
+    "hart_queue_depth": {"stage": {*STAGES, "gateway"}},
+    "hart_queue_limit": {"stage": {*STAGES, "gateway"}},
+    "hart_queue_seconds_bucket": {"stage": set(STAGES)},
+    "hart_inflight": {"stage": {*STAGES, "gateway"}},
+    "hart_compute_seconds_bucket": {"stage": set(STAGES)},
+    "hart_batch_size_bucket": {"stage": set(STAGES)},
+    "hart_scale_seconds_bucket": {"stage": {"ar_generator"}, "scale": {"0", "1", "2", "3"}},
+    "hart_transfer_bytes_bucket": {"from": {"gateway"}, "to": set(STAGES)},
+    "hart_load": {"stage": {*STAGES, "gateway"}},
+    "hart_replicas": {"stage": set(STAGES), "state": {"ready", "not_ready", "failed"}},
+    "hart_device_memory_bytes": {"stage": set(STAGES), "kind": {"used", "total"}},
+    "hart_cache_hits_total": {"stage": {"text_encoder"}},
+    "hart_cancelled_total": {"stage": {"gateway", "ar_generator"}},
+    "hart_shed_total": {"stage": {"gateway"}, "reason": {"max_requests"}},
+    "hart_retries_total": {"stage": {"decoder"}},
+    "hart_safety_verdicts_total": {"verdict": {"safe", "unsafe"}, "policy": {"dangerous_content"}},
+}
+"""Every metric that operators are promised: labels, and values that the load below must have brought."""
+GROWN = ("hart_cache_hits_total", "hart_cancelled_total", "hart_shed_total", "hart_retries_total")
+pytestmark = pytest.mark.usefixtures("unharmed")
+
+
+def load(gateway: Process, prompts: int = 6) -> None:
+    """Some of everything: pictures with previews, the same prompt again, a refusal, an unsafe prompt, a cancel."""
+    with hart.Client(gateway.address) as client:
+        for turn in range(prompts):
+            client.generate(f"a red heart {turn % 2}", seed=turn)
+        for _ in client.stream("a blue house", preview_every=1):
+            pass
+        with suppress(errors.PromptUnsafe):
+            client.generate(UNSAFE_PROMPT)
+        for event in client.stream("a green tree", images=8):
+            if isinstance(event, hart.Accepted):
+                break  # the caller goes away
+
+
+def crowd(gateway: Process) -> None:
+    """More at once than the gateway takes."""
+    with hart.Client(gateway.address) as client, ThreadPoolExecutor(8) as many:
+
+        def ask(seed: int) -> None:
+            with suppress(errors.Overloaded):
+                client.generate("a yellow sun", seed=seed)
+
+        list(many.map(ask, range(24)))
+
+
+@pytest.fixture(scope="module")
+def scraped(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A Prometheus that has watched a cluster at work for a few scrapes. The gateway takes two requests at a time, and
+    one of its decoders always says UNAVAILABLE, so that there are refusals and retries to be seen."""
+    try:
+        program = tool("prometheus")
+    except Unavailable as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("prometheus")
+    with refusing_replica("hart.v1.Decoder") as refusing:
+        decoders = f"{refusing},{cluster.where()['decoder']}"
+        with cluster.another_gateway(max_requests="2", decoder=decoders) as gateway:
+            processes = [*(p for replicas in cluster.stages.values() for p in replicas), gateway]
+            targets = {
+                f"127.0.0.1:{p.metrics_port}": {"namespace": NAMESPACE, "pod": f"hart-{p.name}-{p.port}"}
+                for p in processes
+            }
+            with prometheus(program, folder, targets, [RULES]) as running:
+                running.await_(lambda p: len(p.query("up == 1")) == len(processes))
+                load(gateway)
+                crowd(gateway)
+                time.sleep(1.5)
+                load(gateway, 2)
+                running.await_(lambda p: bool(p.query('rate(hart_cancelled_total{stage="gateway"}[30s]) > 0')))
+                yield running
+
+
+def test_every_promised_metric_has_its_labels(scraped: Prometheus) -> None:
+    for name, labels in PROMISED.items():
+        series = scraped.query(name)
+        assert series, name
+        for label, values in labels.items():
+            assert values <= {one["metric"].get(label) for one in series}, (name, label)
+    for name in GROWN:
+        assert any(float(one["value"][1]) > 0 for one in scraped.query(name)), name
+    own = {one["metric"]["__name__"] for one in scraped.query('{__name__=~"hart_.+"}')}
+    assert {re.sub("_(bucket|sum|count)$", "", n) for n in own} == {re.sub("_bucket$", "", n) for n in PROMISED}
+
+
+def test_a_picture_that_came_counts_as_no_cancel(scraped: Prometheus) -> None:
+    """Per generator: calls that the callers cancelled are those of the pictures that nobody wanted any more."""
+    (done,) = scraped.query('sum(hart_requests_total{stage="ar_generator",code="OK"})')
+    (gone,) = scraped.query('sum(hart_cancelled_total{stage="ar_generator"})')
+    assert float(done["value"][1]) >= 10
+    assert float(gone["value"][1]) <= 2 * 8, "the two abandoned requests had eight pictures each"
+
+
+def test_the_rules_are_loaded_and_healthy(scraped: Prometheus) -> None:
+    scraped.await_(lambda p: all(r["lastEvaluation"][:4] != "0001" for r in rules(p)))
+    wanted = len(re.findall(r"^ +- (?:alert|record):", RULES.read_text(), re.MULTILINE))
+    found = rules(scraped)
+    assert len(found) == wanted
+    assert {(r["name"], r["health"], r.get("lastError", "")) for r in found} == {(r["name"], "ok", "") for r in found}
+    firing = {r["name"] for r in found if r.get("state") == "firing"}
+    assert "HartNoReadyReplica" not in firing
+    assert "HartLatencyBurn" not in firing
+
+
+def rules(asked: Prometheus) -> list[dict[str, Any]]:
+    return [rule for group in asked.ask("rules")["groups"] for rule in group["rules"]]
+
+
+def dashboard_queries() -> list[tuple[str, str, str]]:
+    """Name of the dashboard's file, title of the panel, query."""
+    found = []
+    for path in DASHBOARDS:
+        for panel in json.loads(Path(path).read_text())["panels"]:
+            for target in panel["targets"]:
+                if target["datasource"]["type"] == "prometheus":
+                    found.append((path.stem, panel["title"], target["expr"]))
+    return found
+
+
+@pytest.mark.parametrize("stage", [*STAGES, "gateway"])
+def test_every_query_of_the_dashboards_finds_data(scraped: Prometheus, stage: str) -> None:
+    queries = dashboard_queries()
+    assert len(queries) > 30
+    empty = set()
+    for dashboard, panel, query in queries:
+        chosen = query.replace("$namespace", NAMESPACE).replace("$stage", stage).replace("$__rate_interval", "1m")
+        assert "$" not in chosen, query
+        try:
+            if not scraped.query(chosen):
+                empty.add((dashboard, panel))
+        except urllib.error.HTTPError as error:
+            pytest.fail(f"{dashboard}, {panel}: {query}: {error.read().decode()}")
+    assert empty == {("hart-stage", panel) for panel in without_data(stage)}
+
+
+def without_data(stage: str) -> set[str]:
+    """Panels of the dashboard "one stage" that show nothing for this stage, and why."""
+    missing = set()
+    if stage != "ar_generator":
+        missing.add("Seconds by scale")  # others have no scales
+    if stage != "text_encoder":
+        missing.add("From the cache")  # others have none
+    if stage == "gateway":  # it has neither a device nor batches, and sends nothing to itself
+        missing |= {"Waiting", "Computing", "Batch", "Memory of the device", "Bytes from the gateway"}
+    return missing
+
+
+def test_the_variables_of_the_dashboards_find_values(scraped: Prometheus) -> None:
+    for path in DASHBOARDS:
+        for variable in json.loads(path.read_text())["templating"]["list"]:
+            if variable["type"] == "query":
+                asked = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
+                assert asked, variable
+                selector, label = asked.groups()
+                series = scraped.ask("series", **{"match[]": selector.replace("$namespace", NAMESPACE)})
+                assert {one[label] for one in series} in ({NAMESPACE}, {*STAGES, "gateway"})
