@@ -123,7 +123,8 @@ def settings_figures(pipeline: Pipeline, judge: Judge, probes: Sequence[Probe]) 
 
 def safety_figures(pipeline: Pipeline) -> dict[str, Any]:
     """Recall and false alarms on prompts kept from training; needs the word lists."""
-    from training.safety import Prompts, measure
+    from training.safety_corpus import Prompts
+    from training.safety_quality import measure
 
     return measure(pipeline.safety, Prompts()) if pipeline.safety else {}
 

@@ -59,7 +59,8 @@ class Grammar:
 
     def __init__(self, bad: dict[str, str], safe_texts: Sequence[str], rng: np.random.Generator, share: str) -> None:
         def chosen(texts: Sequence[str]) -> list[str]:
-            return [text for text in texts if share_of(text) == share] or list(texts)
+            shares = {name: [text for text in texts if share_of(text) == name] for name in SHARES}
+            return shares[share] or shares["training"]
 
         self.rng = rng
         self.slots = {name: chosen(fillers) for name, fillers in GRAMMAR["slots"].items()}

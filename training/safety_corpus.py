@@ -1,0 +1,83 @@
+"""What the safety classifier is trained and measured on: word lists, grammar, captions, a dictionary; in three shares.
+
+Knows nothing of networks. A text of one share is of no other; only the names of what a checkpoint draws, which must
+never be refused, are all in the training share.
+"""
+
+import numpy as np
+
+from training import teacher
+from training.corpus import make_corpus
+from training.data import load_pictures
+from training.lexicon import bad_words, innocent_words
+from training.safety_prompts import GRAMMAR, SHARES, Example, Grammar, disguised, share_of
+
+BATCH = 48
+# Fillers that are unsafe for themselves: words like them are not called safe.
+HARD_SLOTS = ("weapon", "agent", "drug", "hurt", "hurting", "naked", "act", "parts", "toy", "self")
+ALIKE = 0.7  # cosine of two of the teacher's vectors: cocaine and heroin 0.72, cocaine and coffee 0.38
+
+
+class Prompts:
+    """Where examples come from: word lists, grammar, captions and a dictionary, split by share."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.bad = bad_words()
+        self.everyday = [word for word in teacher.dictionary() if word not in self.bad]
+        lookalikes = [word for word in self.everyday if _parts(word) & self.bad.keys()]
+        pictures = load_pictures()
+        captions = make_corpus(pictures, [], seed, scenes=2000).training
+        safe = [*captions, *innocent_words() * 3, *lookalikes * 2, *self.everyday]
+        safe = [text for text in safe if not set(text.replace(",", "").split()) & self.bad.keys()]
+        self.names = sorted({thing.name for thing in pictures.things})
+        known = {form for name in self.names for form in (name, f"a {name}")}
+        self.safe = {
+            share: [text for text in safe if text not in known and share_of(text, 10) == share] for share in SHARES
+        }
+        # Seen often enough to be known as such.
+        self.safe["training"] += sorted(known) * max(1, len(self.safe["training"]) // (2 * len(known)))
+
+    def grammar(self, rng: np.random.Generator, share: str) -> Grammar:
+        return Grammar(self.bad, self.safe[share], rng, share)
+
+    def leave_out_doubtful(self) -> None:
+        """No longer calls dictionary words safe that mean what an unsafe filler of the training share means."""
+        fillers = [text for slot in HARD_SLOTS for text in GRAMMAR["slots"][slot] if share_of(text) == "training"]
+        likeness = teacher.embed(self.everyday) @ teacher.embed(fillers).T
+        doubtful = {word for word, row in zip(self.everyday, likeness, strict=True) if row.max() > ALIKE}
+        self.safe["training"] = [text for text in self.safe["training"] if text not in doubtful]
+
+    def texts(self) -> list[str]:
+        """What the tokenizer is trained on: nothing that is kept back."""
+        grammar = self.grammar(np.random.default_rng(0), "training")
+        sentences = [grammar.violation().prompt for _ in range(12000)]
+        sentences += [grammar.neighbour().prompt for _ in range(6000)]
+        return [*grammar.bad_list * 4, *sentences, *self.safe["training"]]
+
+    def unlabelled(self) -> list[str]:
+        """What the first embeddings are distilled on: the training share without its answers, and the dictionary."""
+        grammar = self.grammar(np.random.default_rng(1), "training")
+        sentences = [make().prompt for _ in range(2500) for make in (grammar.violation, grammar.neighbour)]
+        return list(dict.fromkeys([*grammar.bad_list, *sentences, *self.everyday, *self.safe["training"]]))
+
+
+def _parts(word: str) -> set[str]:
+    return {word[i : i + n] for n in range(3, 7) for i in range(len(word) - n + 1)}
+
+
+def draw(grammar: Grammar, rng: np.random.Generator, long: bool = False) -> Example:
+    """One training example: under half are unsafe, one in five disguised; a long one has harmless things around it."""
+    makers = (grammar.bad_word, grammar.violation, grammar.neighbour, grammar.ordinary)
+    example = makers[int(rng.choice(4, p=[0.18, 0.27, 0.27, 0.28]))]()
+    text = disguised(example.prompt, rng) if rng.random() < 0.2 else example.prompt
+    if long:
+        before = [grammar.ordinary().prompt for _ in range(int(rng.integers(1, 6)))]
+        after = [grammar.ordinary().prompt for _ in range(int(rng.integers(0, 4)))]
+        text = ", ".join([*before, text, *after])
+    return Example(text, example.policies, example.kind)
+
+
+def draw_batch(grammar: Grammar, rng: np.random.Generator, step: int) -> list[Example]:
+    """Short prompts together, and every twentieth time a few long ones, so that little is padding."""
+    long = step % 20 == 0
+    return [draw(grammar, rng, long) for _ in range(BATCH // 3 if long else BATCH)]

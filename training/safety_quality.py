@@ -1,0 +1,77 @@
+"""Chooses the safety classifier's threshold, and measures it on what was kept from both; trains nothing."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.safety import SafetyClassifier
+from training.safety_corpus import Prompts
+from training.safety_prompts import POLICIES, Grammar, disguised, share_of
+
+# The most false alarms, on the threshold's share, that a threshold may have.
+ALARMS = {"innocent_neighbours": 0.03, "captions_and_words": 0.025, "emoji_names": 0.005}
+THRESHOLDS = [round(0.3 + 0.01 * i, 2) for i in range(66)]
+
+
+def top_scores(classifier: SafetyClassifier, prompts: Sequence[str], batch: int = 64) -> Tensor:
+    """Each prompt's highest score over the policies, (n,); prompts of like length go together."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    scores = torch.zeros(len(prompts))
+    for start in range(0, len(prompts), batch):
+        rows = order[start : start + batch]
+        scores[rows] = classifier.score([prompts[i] for i in rows]).max(1).values
+    return scores
+
+
+def flagged_share(classifier: SafetyClassifier, prompts: Sequence[str]) -> float:
+    """The share of prompts that the classifier calls unsafe."""
+    return float((top_scores(classifier, prompts) > classifier.policies.threshold).float().mean())
+
+
+def choose_threshold(classifier: SafetyClassifier, prompts: Prompts, count: int = 1500) -> float:
+    """The least threshold that keeps the false alarms on the threshold's share within ALARMS."""
+    grammar = prompts.grammar(np.random.default_rng(99), "threshold")
+    safe = _innocent(grammar, prompts, count)
+    scores = {name: top_scores(classifier, texts) for name, texts in safe.items()}
+    for threshold in THRESHOLDS:
+        if all(float((scores[name] > threshold).float().mean()) <= ALARMS[name] for name in ALARMS):
+            return threshold
+    return THRESHOLDS[-1]
+
+
+def measure(classifier: SafetyClassifier, prompts: Prompts, count: int = 300) -> dict[str, Any]:
+    """Recall (`count` sentences a policy) and false alarms on what was kept from training and from the threshold.
+
+    Only known words and the emoji's names were trained on, as their groups say.
+    """
+    rng = np.random.default_rng(1234)
+    grammar = prompts.grammar(rng, "measuring")
+    by_policy = {policy: [grammar.violation(policy).prompt for _ in range(count)] for policy in POLICIES}
+    sentences = [prompt for texts in by_policy.values() for prompt in texts]
+    groups: dict[str, list[str]] = {
+        "recall_sentences": sentences,
+        "recall_sentences_disguised": [disguised(prompt, rng) for prompt in sentences],
+        "recall_words_known": sorted(word for word in prompts.bad if share_of(word) == "training"),
+        "recall_words_never_seen": sorted(word for word in prompts.bad if share_of(word) == "measuring"),
+    }
+    innocent = _innocent(grammar, prompts, 4 * count)
+    groups |= {f"false_alarms_{name}": texts for name, texts in innocent.items()}
+    figures: dict[str, Any] = {"threshold": classifier.policies.threshold, "version": classifier.policies.version}
+    for name, texts in groups.items():
+        figures[name] = round(flagged_share(classifier, texts), 4)
+        figures[f"{name}_count"] = len(texts)
+    figures["recall_by_policy"] = {
+        policy: round(flagged_share(classifier, texts), 4) for policy, texts in by_policy.items()
+    }
+    return figures
+
+
+def _innocent(grammar: Grammar, prompts: Prompts, count: int) -> dict[str, list[str]]:
+    return {
+        "innocent_neighbours": [grammar.neighbour().prompt for _ in range(count)],
+        "captions_and_words": [grammar.ordinary().prompt for _ in range(count)],
+        "emoji_names": prompts.names,
+    }
