@@ -1,15 +1,18 @@
 """Laws of the safety classifier's making: disguises come off, what is kept back stays so, the bundle reads it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from model.safety import SafetyClassifier
-from training import safety
-from training.safety_model import GUIDELINES, network, question, train_tokenizer, write_policies
-from training.safety_prompts import GRAMMAR, POLICIES, Example, Grammar, disguised, kept_back
+from training import safety, safety_corpus, teacher
+from training.bag import train_bag
+from training.safety_model import ANSWERS, GUIDELINES, answers, network, question, train_tokenizer, write_policies
+from training.safety_prompts import GRAMMAR, POLICIES, SHARES, Example, Grammar, disguised, share_of
+from training.safety_quality import ALARMS, choose_threshold, flagged_share
 
 BAD = {f"nasty{a}{b}": policy for a in "abcdef" for b in "uvwxyz" for policy in ("harassment",)}
 SAFE = ["a red heart", "a cat", "a tree", "a small blue house"]
@@ -51,25 +54,73 @@ def test_the_chat_template_asks_what_training_asked(tokenizer: object) -> None:
         assert asked == question("  a cat ", policy)
 
 
-def test_what_is_kept_back_is_never_trained_on() -> None:
-    trained, kept = (Grammar(BAD, SAFE, np.random.default_rng(0), held) for held in (False, True))
-    assert not set(trained.bad) & set(kept.bad)
-    for policy in POLICIES:
-        assert not set(trained.unsafe[policy]) & set(kept.unsafe[policy])
-    assert not set(trained.slots["person"]) & set(kept.slots["person"])
+def test_what_one_share_holds_no_other_holds() -> None:
+    """Measuring and choosing the threshold see no pattern, filler or listed word that training saw."""
+    grammars = [Grammar(BAD, SAFE, np.random.default_rng(0), share) for share in SHARES]
+    for i, one in enumerate(grammars):
+        for other in grammars[:i]:
+            assert not set(one.bad) & set(other.bad)
+            for mine, theirs in ((one.unsafe, other.unsafe), (one.safe, other.safe)):
+                assert all(not set(mine[name]) & set(theirs[name]) for name in mine)
+    trained, _, kept = grammars
+    for slot in GRAMMAR["slots"]:
+        assert not set(trained.slots[slot]) & set(kept.slots[slot]), slot
     assert not {kept.violation().prompt for _ in range(300)} & {trained.violation().prompt for _ in range(300)}
 
 
-def test_every_pattern_can_be_filled_and_every_policy_has_some_to_measure() -> None:
+def test_every_policy_has_many_patterns_and_some_in_each_share() -> None:
     for policy in POLICIES:
-        assert any(kept_back(pattern) for pattern in GRAMMAR["unsafe"][policy]), policy
-    for held in (False, True):
-        grammar = Grammar(BAD, SAFE, np.random.default_rng(1), held)
+        patterns = GRAMMAR["unsafe"][policy]
+        assert len(patterns) >= 60, policy
+        assert {share_of(pattern) for pattern in patterns} == set(SHARES), policy
+    safe = [pattern for patterns in GRAMMAR["safe"].values() for pattern in patterns]
+    assert len(safe) >= 300
+    assert not set(safe) & {pattern for patterns in GRAMMAR["unsafe"].values() for pattern in patterns}
+
+
+def test_no_sexual_prompt_is_made_about_a_child() -> None:
+    assert not [p for p in GRAMMAR["unsafe"]["sexually_explicit"] if "{kid}" in p or "{victim}" in p]
+    assert not set(GRAMMAR["slots"]["person"]) & set(GRAMMAR["slots"]["kid"])
+
+
+def test_every_pattern_can_be_filled() -> None:
+    for share in SHARES:
+        grammar = Grammar(BAD, SAFE, np.random.default_rng(1), share)
         for make in (grammar.bad_word, grammar.violation, grammar.neighbour, grammar.ordinary):
-            for _ in range(200):
+            for _ in range(300):
                 example = make()
                 assert "{" not in example.prompt
+                assert " a apple" not in example.prompt
                 assert bool(example.policies) == (make in (grammar.bad_word, grammar.violation))
+
+
+def test_every_emoji_name_is_trained_on_and_nothing_else_of_the_other_shares(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    things = [SimpleNamespace(name=name) for name in ("gun", "red heart", "pool 8 ball")]
+    monkeypatch.setattr(safety_corpus, "bad_words", lambda: BAD)
+    monkeypatch.setattr(safety_corpus, "innocent_words", lambda: ["bible"])
+    monkeypatch.setattr(teacher, "dictionary", lambda: [f"{a}{b}ord" for a in "abcdefgh" for b in "klmnopqr"])
+    monkeypatch.setattr(safety_corpus, "load_pictures", lambda: SimpleNamespace(things=things))
+    monkeypatch.setattr(
+        safety_corpus, "make_corpus", lambda *a, **k: SimpleNamespace(training=["a cat", "naked nastyau", "a gun"])
+    )
+    prompts = safety_corpus.Prompts()
+    assert {form for thing in things for form in (thing.name, f"a {thing.name}")} <= set(prompts.safe["training"])
+    assert "naked nastyau" not in [text for texts in prompts.safe.values() for text in texts]
+    for i, share in enumerate(SHARES):
+        assert prompts.safe[share], share
+        assert all(not set(prompts.safe[share]) & set(prompts.safe[other]) for other in SHARES[:i])
+
+
+def test_a_word_that_means_an_unsafe_one_is_not_called_safe(monkeypatch: pytest.MonkeyPatch) -> None:
+    filler = next(text for text in GRAMMAR["slots"]["drug"] if share_of(text) == "training")
+    prompts = safety_corpus.Prompts.__new__(safety_corpus.Prompts)
+    prompts.everyday, prompts.safe = ["snow", "spoon"], {"training": ["snow", "spoon", "a cat"]}
+    same = {filler: 0, "snow": 0, "spoon": 1}
+    monkeypatch.setattr(teacher, "embed", lambda texts: np.eye(3, dtype=np.float32)[[same.get(t, 2) for t in texts]])
+    prompts.leave_out_doubtful()
+    assert prompts.safe["training"] == ["spoon", "a cat"]
 
 
 def test_a_disguise_keeps_the_words() -> None:
@@ -90,12 +141,59 @@ def test_training_parts_unsafe_from_safe_and_the_bundle_reads_it(tokenizer: obje
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    safety.export(model.eval(), tokenizer, tmp_path)  # type: ignore[arg-type]
+    safety.export(model.eval(), tokenizer, tmp_path, 0.7)  # type: ignore[arg-type]
     classifier = SafetyClassifier.load(tmp_path)
     verdicts = classifier.check(["a red heart", "a naked woman", "a N@k3d woman"])
     assert [verdict.violated for verdict in verdicts] == [None, "sexually_explicit", "sexually_explicit"]
-    assert safety.flagged_share(classifier, ["a cat", "a naked woman"]) == 0.5
+    assert flagged_share(classifier, ["a cat", "a naked woman"]) == 0.5
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 2_000_000
+
+
+def test_a_guideline_read_once_gives_the_answers_of_whole_questions(tokenizer: object) -> None:
+    torch.manual_seed(1)
+    model = network(len(tokenizer), width=64, layers=2).eval()  # type: ignore[arg-type]
+    asked = [
+        (prompt, policy) for prompt in ("a cat", " n a k e d woman!", "7 trees, and a house") for policy in POLICIES
+    ]
+    batch = tokenizer([question(*pair) for pair in asked], padding=True, return_tensors="pt")  # type: ignore[operator]
+    mask = batch["attention_mask"]
+    with torch.no_grad():
+        whole = model(
+            input_ids=batch["input_ids"], attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0)
+        ).logits[:, -1, tokenizer.convert_tokens_to_ids(list(ANSWERS))]  # type: ignore[attr-defined]
+        once = answers(model, tokenizer, asked)  # type: ignore[arg-type]
+    assert whole.std() > 1e-3
+    torch.testing.assert_close(once, whole.float(), atol=1e-4, rtol=1e-4)
+
+
+def test_a_bag_brings_words_of_one_meaning_together() -> None:
+    """Ids 0-3 mean one thing, 4-7 another; 3 and 7 are never seen with the others, only with the same meaning."""
+    torch.manual_seed(0)
+    encoded = [[int(i)] for i in range(8)] * 40
+    targets = torch.eye(4)[[i // 4 for i in range(8)] * 40]
+    embeddings, head = train_bag(encoded, targets, 8, 16, epochs=40, batch=32)
+    meanings = torch.nn.functional.normalize(embeddings @ head.T, dim=-1)
+    assert float((meanings[3] * meanings[:3]).sum(-1).min()) > 0.8
+    assert float((meanings[3] * meanings[4:]).sum(-1).max()) < 0.5
+
+
+class _Scores:
+    """Gives a prompt the score that it says."""
+
+    def score(self, prompts: list[str]) -> torch.Tensor:
+        return torch.tensor([[0.0, float(prompt.split("=")[-1])] for prompt in prompts])
+
+
+def test_the_threshold_is_the_least_that_keeps_false_alarms_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    alarms = int(ALARMS["emoji_names"] * 1000)
+    names = ["name=0.62"] * alarms + ["name=0.1"] * (1000 - alarms)
+    prompts = SimpleNamespace(names=names, grammar=lambda rng, share: Grammar(BAD, ["calm=0"], rng, share))
+    quiet = Example("calm=0", frozenset(), "ordinary")
+    monkeypatch.setattr(Grammar, "neighbour", lambda self: quiet)
+    monkeypatch.setattr(Grammar, "ordinary", lambda self: quiet)
+    assert choose_threshold(_Scores(), prompts, 20) == 0.3  # type: ignore[arg-type]
+    prompts.names = ["name=0.55", *names]
+    assert choose_threshold(_Scores(), prompts, 20) == 0.55  # type: ignore[arg-type]
 
 
 def test_policies_are_written_with_their_guidelines(tmp_path: Path) -> None:
