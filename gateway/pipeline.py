@@ -145,6 +145,7 @@ class Drawing:
             smooth=request.smooth,
             top_p=request.top_p,
             preview_every=request.preview_every,
+            quiet=request.quiet,
         )
         return await self.stages.generate(message, self.deadline, call, telling.tell)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hart.v1 import decoder_pb2, images_pb2
 
@@ -48,6 +48,8 @@ class PictureRequest:
     """Format and quality of the files."""
     preview_every: int
     metadata: bool
+    quiet: bool = field(default=False, compare=False)
+    """Nobody will ever hear of its scales: it is answered at once, and no repeat can join it."""
 
     @property
     def images(self) -> int:
@@ -87,6 +89,7 @@ def validate(message: images_pb2.GenerateRequest, served: Served | None, *, stre
         encoding=_encoding(message),
         preview_every=message.preview_every,
         metadata=message.metadata if message.HasField("metadata") else DEFAULTS.metadata,
+        quiet=not streams and not message.HasField("request_id"),
     )
 
 

@@ -39,6 +39,8 @@ class Wish:
     settings: Settings
     preview_every: int = 0
     """Show the latent so far after every n-th scale; 0: only the final one."""
+    quiet: bool = False
+    """Nobody is told of scales."""
 
     def previews(self, scale: int) -> bool:
         """Whether the latent so far is wanted after this scale, counted from 0."""

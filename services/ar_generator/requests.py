@@ -22,13 +22,14 @@ def wish_of(request: ar_generator_pb2.GenerateLatentRequest, shape: tuple[int, i
     guidance = request.guidance if request.HasField("guidance") else DEFAULT.guidance
     smooth = request.smooth if request.HasField("smooth") else DEFAULT.smooth
     _check(guidance, request.top_p, request.preview_every, scales)
+    if request.quiet and request.preview_every:
+        raise InvalidRequest.field("quiet", f"must be false where preview_every is {request.preview_every}")
     context = tensors.to_numpy(request.context, "context", dtypes=FLOATS, shape=shape)
     mask = tensors.to_numpy(request.mask, "mask", dtypes=("BOOL",), shape=shape[:1])
     positions = tensors.to_numpy(request.positions, "positions", dtypes=("INT64",), shape=shape[:1])
     _check_conditioning(mask, positions, "{}.data")
-    return Wish(
-        context, mask, positions, request.seed, Settings(guidance, smooth, request.top_p), request.preview_every
-    )
+    settings = Settings(guidance, smooth, request.top_p)
+    return Wish(context, mask, positions, request.seed, settings, request.preview_every, request.quiet)
 
 
 def wish_of_inference(request: InferRequest, scales: int) -> Wish:

@@ -18,6 +18,7 @@ from collections.abc import AsyncGenerator
 
 from opentelemetry import trace
 
+from model.generation import State
 from runtime.admission import Admission
 from runtime.deadline import Deadline
 from runtime.engine import EngineThread
@@ -101,7 +102,7 @@ class Scheduler:
             while True:
                 await self._something_to_do()
                 self._drop_the_lost()
-                await self._give_slots()
+                self._give_slots()
                 batch = self._choose()
                 if batch:
                     await self._advance(batch)
@@ -125,17 +126,12 @@ class Scheduler:
         """Whether time does not suffice for the scales from this one on."""
         return picture.ticket.deadline.remaining() <= self.pace.remaining(scale)
 
-    async def _give_slots(self) -> None:
+    def _give_slots(self) -> None:
         """The slots that are free go to those who have waited longest."""
         while self._waiting and len(self._running) < self._engine.slots:
             picture = self._waiting.pop(0)
             self.admission.start(picture.ticket)
             self._running.append(picture)
-            try:
-                picture.state = await self._thread.run(self._engine.begin, picture.wish)
-            except Exception as error:
-                self._end(picture, error)
-                continue
             picture.moved_at = time.monotonic()
             picture.tell(Admitted(picture.ticket.queue_seconds))
 
@@ -158,17 +154,43 @@ class Scheduler:
         """Scale after scale, until there may be something else to choose."""
         loop, widths = asyncio.get_running_loop(), self._engine.widths
         alone = len(batch) == len(self._running)
+        quiet = all(picture.wish.quiet for picture in batch)
+        untold: list[tuple[list[Picture], int, Step]] = []
 
-        def further(scale: int) -> bool:  # on the engine's thread, as is the next one
-            return alone and len(batch) <= widths[scale] and not self._to_decide.is_set()
+        # What follows up to `work` runs on the engine's thread.
+        def further(scale: int) -> bool:
+            in_time = not (quiet and any(self._is_late(picture, scale) for picture in batch))
+            return alone and in_time and len(batch) <= widths[scale] and not self._to_decide.is_set()
 
-        def report(scale: int, step: Step) -> None:
-            loop.call_soon_threadsafe(self._account, batch, scale, step)
+        def report(begun: list[Picture], scale: int, step: Step) -> None:
+            if quiet:  # each time that the event loop wakes up, the engine has to wait for the interpreter's lock
+                untold.append((begun, scale, step))
+            else:
+                loop.call_soon_threadsafe(self._account, begun, scale, step)
 
-        await self._thread.run(self._engine.advance_on, [(p.state, p.wish) for p in batch if p.state], further, report)
+        def work() -> None:
+            begun = [(picture, state) for picture in batch if (state := self._begun(picture)) is not None]
+            if begun:
+                pictures = [picture for picture, _ in begun]
+                states = [(state, picture.wish) for picture, state in begun]
+                self._engine.advance_on(states, further, lambda scale, step: report(pictures, scale, step))
+
+        await self._thread.run(work)
+        for told in untold:
+            self._account(*told)
         for picture in batch:
             if picture.error is not None or picture.scale == self._engine.scales:
                 self._end(picture, picture.error)
+
+    def _begun(self, picture: Picture) -> State | None:
+        """The picture's state, made where it has none yet; None where that fails. On the engine's thread."""
+        try:
+            picture.state = picture.state or self._engine.begin(picture.wish)
+        except Exception as error:
+            if self._thread.is_fatal(error):
+                raise
+            picture.error = error
+        return picture.state
 
     def _account(self, batch: list[Picture], scale: int, step: Step) -> None:
         """Tells callers, metrics and estimates of a scale that was drawn; the engine may be at the next one already."""

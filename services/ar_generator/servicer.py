@@ -38,7 +38,8 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
                 if isinstance(event, Admitted):
                     yield self._admitted(event)
                     continue
-                yield self._progress(event.scale, event.latent if wish.previews(event.scale) else None)
+                if not wish.quiet:
+                    yield self._progress(event.scale, event.latent if wish.previews(event.scale) else None)
                 if event.scale == last and event.latent is not None:
                     yield self._result(picture, event.latent)
 

@@ -106,7 +106,8 @@ class FakeStage(
                 progress = ar_generator_pb2.LatentProgress(scale=scale, side=side, scales=len(SCALES))
                 if request.preview_every and (scale + 1) % request.preview_every == 0:
                     progress.latent.CopyFrom(latent(scale))
-                yield event(progress=progress)
+                if not request.quiet:
+                    yield event(progress=progress)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise

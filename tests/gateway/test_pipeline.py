@@ -90,6 +90,16 @@ async def test_every_setting_reaches_the_stages():
         assert recipe.model.digest
 
 
+async def test_the_generator_is_quiet_only_where_nobody_can_hear_of_the_scales():
+    async with front() as running:
+        await running.stub.Generate(request())
+        await running.stub.Generate(request(request_id="id-1"))  # a stream may join it
+        events = [event async for event in running.stub.GenerateStream(request())]
+        drawn = running.stage("ar_generator").received
+        assert [message.quiet for message in drawn] == [True, False, False]
+    assert sum(event.HasField("progress") for event in events) == len(SCALES)
+
+
 async def test_without_metadata_no_recipe_is_written():
     async with front() as running:
         await running.stub.Generate(request(metadata=False))

@@ -68,6 +68,16 @@ async def test_events_come_in_order_and_previews_with_every_nth_scale(stages: Si
     assert progress[-1].latent == events[-1].result.latent
 
 
+async def test_a_quiet_request_is_told_the_result_alone_and_draws_the_same(
+    stages: SimpleNamespace, pipeline: Any
+) -> None:
+    events = await events_of(stages.ar_generator, request(pipeline, seed=5, quiet=True))
+    assert [event.WhichOneof("event") for event in events] == ["admitted", "result"]
+    latent = tensors.to_numpy(events[-1].result.latent, "latent")
+    np.testing.assert_array_equal(latent, own_latent(pipeline, "a red heart", 5, Settings()))
+    assert [one.scale for one in events[-1].result.timing.scales] == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("smooth", [True, False])
 @pytest.mark.parametrize("top_p", [0.0, 0.5])
 async def test_the_latent_is_that_of_the_model_in_one_process(
@@ -166,6 +176,7 @@ async def test_a_picture_that_breaks_the_arithmetic_is_refused_and_its_neighbour
         ({"guidance": float("nan"), "top_p": -0.1}, {"guidance", "top_p"}),
         ({"top_p": 1.5}, {"top_p"}),
         ({"preview_every": 5}, {"preview_every"}),
+        ({"preview_every": 1, "quiet": True}, {"quiet"}),
         ({"context": tensor_pb2.Tensor()}, {"context.dtype"}),
         ({"context": tensors.from_numpy(np.zeros((8, 25), np.float32))}, {"context.shape"}),
         ({"context": tensors.from_numpy(np.full((8, 24), np.inf, np.float32))}, {"context.data"}),

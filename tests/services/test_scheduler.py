@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -27,6 +27,16 @@ from services.ar_generator.scheduler import Scheduler
 SCALES = 4
 
 
+class Name(str):
+    """A wish as far as the scheduler looks into it."""
+
+    quiet = False
+
+
+class Quiet(Name):
+    quiet = True
+
+
 @dataclass
 class State:
     name: str
@@ -46,8 +56,11 @@ class Engine:
         self.log: list[tuple[int, str]] = []
         self.free = self.slots
         self.fail: set[str] = set()
+        self.bad: set[str] = set()
 
     def begin(self, wish: Any) -> State:
+        if wish in self.bad:
+            raise ValueError("cannot begin")
         assert self.free > 0
         self.free -= 1
         return State(wish)
@@ -73,10 +86,12 @@ class Rig(SimpleNamespace):
     scheduler: Scheduler
     admission: Admission
 
-    def draw(self, name: str, deadline: Deadline | None = None) -> asyncio.Task[list[Any]]:
+    def draw(
+        self, name: str, deadline: Deadline | None = None, kind: Callable[[str], Any] = Name
+    ) -> asyncio.Task[list[Any]]:
         async def collect() -> list[Any]:
             seen = self.seen.setdefault(name, [])
-            async with aclosing(self.scheduler.draw(name, deadline or Deadline.none())) as events:
+            async with aclosing(self.scheduler.draw(kind(name), deadline or Deadline.none())) as events:
                 async for _, event in events:
                     seen.append(event)
             return seen
@@ -276,6 +291,65 @@ async def test_a_running_picture_that_can_no_longer_be_finished_is_stopped(make:
     with pytest.raises(DeadlineExceeded, match="scale"):
         await asyncio.wait_for(picture, 2.0)
     await until(lambda: rig.engine.free == rig.engine.slots)
+
+
+async def test_a_quiet_picture_hears_of_its_scales_when_all_are_drawn(make: Any) -> None:
+    rig = make()
+    picture = rig.draw("a", kind=Quiet)
+    await rig.step(SCALES - 1)
+    assert [type(event) for event in rig.seen["a"]] == [Admitted]
+    rig.run_free()
+    events = await picture
+    assert [event.scale for event in events[1:]] == [0, 1, 2, 3]
+    assert events[-1].latent is not None
+    assert all(one > 0 for one in rig.pace.by_scale())
+
+
+async def test_a_quiet_picture_that_can_no_longer_be_finished_is_stopped(make: Any) -> None:
+    rig = make()
+    picture = rig.draw("a", Deadline.after(5.0), kind=Quiet)
+    await until(lambda: rig.seen.get("a"))
+    rig.pace.observe_warm_up([[(1, 10.0)]] * SCALES)
+    await rig.step()
+    with pytest.raises(DeadlineExceeded, match="scale 1"):
+        await asyncio.wait_for(picture, 2.0)
+    await until(lambda: rig.engine.free == rig.engine.slots)
+    assert len(rig.engine.log) == 1
+
+
+async def test_a_newcomer_does_not_wait_for_a_quiet_picture_to_finish(make: Any) -> None:
+    rig = make(patience=0.0)
+    old = rig.draw("a", kind=Quiet)
+    await rig.step(2)
+    new = rig.draw("b", kind=Quiet)
+    await until(lambda: rig.admission.queued)
+    rig.run_free()
+    await asyncio.gather(old, new)
+    assert rig.engine.log.index((0, "b")) < rig.engine.log.index((3, "a"))
+
+
+async def test_a_picture_that_cannot_begin_takes_no_other_with_it(make: Any) -> None:
+    rig = make()
+    rig.engine.bad = {"b"}
+    pictures = [rig.draw(name) for name in "abc"]
+    rig.run_free()
+    a, b, c = await asyncio.gather(*pictures, return_exceptions=True)
+    assert isinstance(b, ValueError)
+    assert a[-1].latent is not None
+    assert c[-1].latent is not None
+    assert rig.engine.free == rig.engine.slots
+    assert rig.admission.running == 0
+
+
+async def test_a_device_that_is_lost_at_the_beginning_ends_the_process(make: Any) -> None:
+    rig = make()
+    rig.engine.bad = {"a"}
+    ends: list[bool] = []
+    rig.thread.is_fatal = lambda error: isinstance(error, ValueError)
+    rig.thread.on_fatal = lambda: ends.append(True)
+    with pytest.raises(ValueError, match="cannot begin"):
+        await rig.draw("a")
+    assert ends == [True]
 
 
 async def test_a_scheduler_that_failed_serves_the_next_request(make: Any) -> None:
