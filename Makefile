@@ -51,7 +51,7 @@ protos-baseline: setup      ## publish the contract as it stands as the new base
 
 # --- Running -------------------------------------------------------------------------------------------------------
 # Replicas: REPLICAS_SAFETY, REPLICAS_TEXT_ENCODER, REPLICAS_AR_GENERATOR, REPLICAS_DECODER. Settings: HART_<FIELD>.
-.PHONY: picture up down status
+.PHONY: picture up down status triton
 picture: setup              ## PROMPT="a red heart": draw it into picture.png through the cluster
 	@$(BIN)/python -m cluster with $(BIN)/hart generate "$$PROMPT" -o picture.png
 
@@ -63,6 +63,9 @@ down:                       ## stop it
 
 status: setup               ## what runs and how it is
 	@$(BIN)/python -m cluster status
+
+triton: setup               ## safety and text encoder on the Triton Inference Server, port 8001 (deploy/triton)
+	@$(BIN)/python -m deploy.triton
 
 # --- Training ------------------------------------------------------------------------------------------------------
 .PHONY: gpu

@@ -15,7 +15,19 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from benchmarks.drills import balance, cancel, checkpoint, deadlines, kill, orderly, overload, repeats, soak
+from benchmarks.drills import (
+    balance,
+    cancel,
+    checkpoint,
+    deadlines,
+    elsewhere,
+    kill,
+    orderly,
+    overload,
+    repeats,
+    scale,
+    soak,
+)
 from benchmarks.drills.asks import Truth
 from benchmarks.drills.report import Report
 from benchmarks.drills.site import SETTINGS, Site, opened
@@ -33,10 +45,12 @@ DRILLS: dict[str, Drill] = {
     "deadlines": deadlines.deadlines,
     "safety-down": orderly.safety_down,
     "rolling": orderly.rolling,
+    "scale": scale.scale,
     "gateway-ends": orderly.gateway_ends,
     "repeats": repeats.repeats,
     "soak": soak.soak,
     "balance": balance.balance,
+    "elsewhere": elsewhere.elsewhere,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ from runtime.oip.servicer import FINAL, STATUS
 from runtime.tracing import Metadata
 
 MAX_ELEMENTS = 2**28
+_MODEL_GONE = re.compile(r"unknown model|no available versions|[Ss]tub process .* not healthy")
+"""What Triton says, with one code or another, while a model is loaded anew or its Python process has died."""
 
 
 class OipClient:
@@ -52,7 +55,7 @@ class OipClient:
         try:
             answer = await self._stub.ModelInfer(request, timeout=deadline.timeout(), metadata=metadata)
         except grpc.RpcError as error:
-            raise status.from_rpc_error(error, self._stage) from error
+            raise self._error(error) from error
         return self._result(answer)
 
     async def stream(
@@ -85,9 +88,15 @@ class OipClient:
                 if final:
                     return
         except grpc.RpcError as error:
-            raise status.from_rpc_error(error, self._stage) from error
+            raise self._error(error) from error
         finally:
             let_end(call) if whole else call.cancel()
+
+    def _error(self, error: grpc.RpcError) -> errors.HartError:
+        call: Any = error
+        if _MODEL_GONE.search(call.details() or ""):
+            return errors.StageUnavailable(self._stage, "its server has lost the model")
+        return status.from_rpc_error(error, self._stage)
 
     def _stream_error(self, answer: Any) -> errors.HartError:
         encoded = answer.infer_response.parameters[STATUS].string_param

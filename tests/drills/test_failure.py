@@ -1,6 +1,6 @@
 """The laws of "Time, load and failure" on real processes, briefly; `python -m benchmarks.drills` is the long form."""
 
-from benchmarks.drills import cancel, chaos, deadlines, kill, orderly, overload, repeats
+from benchmarks.drills import cancel, chaos, deadlines, kill, orderly, overload, repeats, scale
 
 
 def test_a_repeated_request_id_is_one_pictures_work(holds):
@@ -33,6 +33,10 @@ def test_a_generator_killed_under_load_loses_nothing(holds):
 
 def test_a_generator_replaced_under_load_loses_nothing(holds):
     holds(orderly.rolling, 1.0, stage="ar_generator", most=1)
+
+
+def test_a_generator_that_is_listed_works_at_once_and_one_that_is_not_begins_nothing(holds):
+    holds(scale.scale_briefly, 8.0)
 
 
 def test_a_gateway_that_is_asked_to_end_finishes_what_it_accepted(holds):

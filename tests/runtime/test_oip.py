@@ -162,6 +162,33 @@ async def test_our_client_streams_infers_and_raises_domain_errors(served: Runnin
     assert await decoder.ready(2)
 
 
+@pytest.mark.parametrize(
+    ("code", "said", "kind"),
+    [
+        (grpc.StatusCode.INTERNAL, "Stub process 'safety_0_0' is not healthy.", errors.StageUnavailable),
+        (grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'safety' is not found", errors.StageUnavailable),
+        (grpc.StatusCode.UNAVAILABLE, "Request for unknown model: 'safety' has no available versions",
+         errors.StageUnavailable),
+        (grpc.StatusCode.INTERNAL, "internal error", errors.Internal),
+    ],
+)  # fmt: skip
+async def test_a_triton_that_has_lost_its_model_is_a_replica_that_is_away(code, said, kind) -> None:
+    class Broken(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+        async def ModelInfer(self, request: Any, context: Any) -> None:
+            await context.abort(code, said)
+
+    server = grpc.aio.server()
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Broken(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        with pytest.raises(kind):
+            await OipClient(channel, "safety", "safety").infer(
+                {"prompt": np.array([b"a"], object)}, deadline=Deadline.after(5)
+            )
+    await server.stop(0)
+
+
 async def test_an_abandoned_stream_stops_its_model(served: Running) -> None:
     count = OipClient(served.channel, "count", "ar_generator")
     stream = count.stream({"n": np.array([10**6], np.int32)}, deadline=Deadline.after(30))

@@ -1,0 +1,57 @@
+"""What both models share inside Triton's Python stub: prompts in, tensors out. Knows no model.
+
+The stub was built for numpy 1, which the launcher puts before the environment's own numpy: under numpy 2 the arrays
+that it makes hold their first byte alone, over and over, and those that it is given are empty, both without a word.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from model.checkpoint import Checkpoint, bundled
+
+LONGEST = 2_000  # code points of a prompt, as everywhere in the cluster
+MOST = 64  # prompts of a request
+
+
+def checkpoint() -> Checkpoint:
+    """The one that HART_CHECKPOINT names, or the bundled one. Raises ImportError under a numpy that the stub cannot
+    use."""
+    if int(np.__version__.partition(".")[0]) > 1:
+        raise ImportError(f"numpy {np.__version__}: Triton's Python stub wants numpy 1 first on its path")
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    return Checkpoint.open(os.environ.get("HART_CHECKPOINT") or bundled())
+
+
+def answer(request: Any, work: Callable[[list[str]], dict[str, torch.Tensor]]) -> Any:
+    """The stub's response: what `work` makes of the request's prompts, or its error. The caller reads what is wrong
+    with a prompt, and of any other error only that there was one: the rest is for the server's log."""
+    import triton_python_backend_utils as utils  # type: ignore[import-not-found]  # exists within the stub alone
+
+    try:
+        prompts = _prompts(utils.get_input_tensor_by_name(request, "prompt").as_numpy())
+    except ValueError as error:
+        return utils.InferenceResponse(error=utils.TritonError(str(error), utils.TritonError.INVALID_ARG))
+    try:
+        with torch.inference_mode():
+            outputs = work(prompts)
+    except Exception as error:
+        utils.Logger.log_error(f"{type(error).__name__}: {error}")
+        return utils.InferenceResponse(error=utils.TritonError("internal error", utils.TritonError.INTERNAL))
+    tensors = [utils.Tensor(name, np.ascontiguousarray(tensor.cpu().numpy())) for name, tensor in outputs.items()]
+    return utils.InferenceResponse(output_tensors=tensors)
+
+
+def _prompts(found: Any) -> list[str]:
+    if not 0 < len(found) <= MOST:
+        raise ValueError(f"inputs[prompt]: {len(found)} prompts; 1 to {MOST} are wanted")
+    prompts = [item.decode("utf-8", "strict").strip() for item in found]
+    for number, prompt in enumerate(prompts):
+        if not 0 < len(prompt) <= LONGEST:
+            raise ValueError(f"inputs[prompt][{number}]: {len(prompt)} code points; 1 to {LONGEST} are wanted")
+    return prompts

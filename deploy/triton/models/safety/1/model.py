@@ -1,0 +1,30 @@
+"""`safety` on Triton: `prompt` to `score` and `unsafe`. Knows no batching: that is Triton's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from deploy.triton import backend
+from model.safety import Policies
+
+
+class TritonPythonModel:
+    """What Triton's Python backend calls."""
+
+    def initialize(self, args: dict[str, Any]) -> None:
+        """Read the weights."""
+        checkpoint = backend.checkpoint()
+        self._classifier = checkpoint.load_safety()
+        self._threshold = Policies.of_folder(checkpoint.safety).threshold
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """One answer per request."""
+        return [backend.answer(request, self._judge) for request in requests]
+
+    def _judge(self, prompts: list[str]) -> dict[str, torch.Tensor]:
+        scores = self._classifier.score(prompts).float().cpu()
+        if not scores.isfinite().all():  # no comparison with NaN is true: it would pass as safe
+            raise ArithmeticError("the scores are not finite")
+        return {"score": scores, "unsafe": (scores > self._threshold).any(1)}

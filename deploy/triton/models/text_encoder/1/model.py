@@ -1,0 +1,25 @@
+"""`text_encoder` on Triton: `prompt` to `context`, `mask` and `positions`. Knows no batching: that is Triton's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from deploy.triton import backend
+
+
+class TritonPythonModel:
+    """What Triton's Python backend calls."""
+
+    def initialize(self, args: dict[str, Any]) -> None:
+        """Read the weights."""
+        self._encoder = backend.checkpoint().load_text_encoder()
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """One answer per request."""
+        return [backend.answer(request, self._encode) for request in requests]
+
+    def _encode(self, prompts: list[str]) -> dict[str, torch.Tensor]:
+        found = self._encoder.encode(prompts).conditioning
+        return {"context": found.context.float(), "mask": found.mask, "positions": found.positions}

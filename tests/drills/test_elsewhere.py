@@ -1,0 +1,11 @@
+"""Stages on the real Triton Inference Server, which `make check` fetches where it can be had."""
+
+import pytest
+
+from benchmarks.drills import elsewhere
+
+
+def test_stages_on_triton_draw_the_same_and_their_death_and_return_are_a_replicas(holds):
+    if missing := elsewhere.available():
+        pytest.skip(missing)
+    holds(elsewhere.elsewhere, 5.0)
