@@ -24,7 +24,7 @@ async def _disturbed(
     site: Site, seconds: float, report: Report, disturb: Callable[[], Coroutine[Any, Any, int]]
 ) -> None:
     peace = await capacity(site.client, site.asks, site.truth, 4, min(5.0, seconds / 6))
-    rate = max(0.5, SHARE * peace)
+    rate = max(0.2, SHARE * peace)
     report.figure("capacity in peace, pictures/s", peace)
     report.figure("requests/s sent", rate)
     disturbing = asyncio.ensure_future(disturb())

@@ -129,6 +129,7 @@ def judge(report: Report, outcomes: Sequence[Outcome], truth: Truth, *, share: f
     """The laws of every load: a right picture or a clear status, nothing hangs, at least `share` succeed."""
     done = [o.seconds for o in outcomes if o.ok]
     report.figure("requests", len(outcomes))
+    report.figure("the load lasted, seconds", _lasted(outcomes))
     report.figure("ended with", Counter(o.code for o in outcomes))
     report.figure("seconds of the successful, p50 / p99 / most", " / ".join(
         f"{x:.3f}" for x in (percentile(done, 0.5), percentile(done, 0.99), max(done, default=float("nan")))
@@ -140,3 +141,7 @@ def judge(report: Report, outcomes: Sequence[Outcome], truth: Truth, *, share: f
     report.law("each request ends with its own picture or a clear status, and none hangs", not wrong, wrong)
     good = len(done) / max(1, len(outcomes))
     report.law(f"at least {share:.0%} succeed", bool(outcomes) and good >= share, f"{good:.2%}")
+
+
+def _lasted(outcomes: Sequence[Outcome]) -> float:
+    return max((o.began + o.seconds for o in outcomes), default=0.0) - min((o.began for o in outcomes), default=0.0)

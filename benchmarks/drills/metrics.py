@@ -54,10 +54,13 @@ class Resources:
     files: int
     """Open file descriptors; connections are among them."""
     threads: int
+    channels: int
+    """Established TCP connections."""
 
 
 def resources(process: Process) -> Resources:
     """What the process holds now."""
     seen = psutil.Process(process.process.pid)
     with seen.oneshot():
-        return Resources(seen.memory_info().rss, seen.num_fds(), seen.num_threads())
+        channels = sum(c.status == psutil.CONN_ESTABLISHED for c in seen.net_connections("tcp"))
+        return Resources(seen.memory_info().rss, seen.num_fds(), seen.num_threads(), channels)

@@ -68,7 +68,7 @@ def _codes(outcomes: list[Outcome]) -> Counter[str]:
 async def rolling(site: Site, seconds: float, report: Report, stage: str = "", most: int | None = None) -> None:
     """Every replica in turn gets SIGTERM and a successor, under load: nothing is lost, and whoever ends says 0.
     `stage`: its replicas alone; `most`: the first few alone."""
-    rate = max(0.5, SHARE * await capacity(site.client, site.asks, site.truth, 4, min(5.0, seconds / 6)))
+    rate = max(0.2, SHARE * await capacity(site.client, site.asks, site.truth, 4, min(5.0, seconds / 6)))
     report.figure("requests/s sent", rate)
     end = time.monotonic() + seconds
     codes: list[int] = []

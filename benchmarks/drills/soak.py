@@ -17,7 +17,7 @@ from benchmarks.drills.report import Report, slope
 from benchmarks.drills.site import Site, opened
 from tests.e2e.checkpoint import UNSAFE_PROMPT
 
-SHARE = 0.4
+SHARE = 0.25
 EVERY = 2.0
 WARM = 0.3  # of the time: what a process takes once is no leak
 GROWTH = 0.05
@@ -27,7 +27,7 @@ GROWTH = 0.05
 async def soak(site: Site, seconds: float, report: Report) -> None:
     """The load for all that time, beside one cancel and one bad request in ten each."""
     async with opened(site.cluster, site.truth, repeat_bytes=str(2**20)) as small:
-        rate = max(1.0, SHARE * await capacity(small.client, small.asks, small.truth, 4, min(5.0, seconds / 6)))
+        rate = max(0.2, SHARE * await capacity(small.client, small.asks, small.truth, 4, min(5.0, seconds / 6)))
         report.figure("requests/s sent", rate)
         watch = _Watch(small)
         watching = asyncio.create_task(watch.run())
@@ -94,15 +94,17 @@ class _Watch:
             held = [row[number] for row in self.seen[first:]]
             memory = [r.memory / 2**20 for r in held]
             growth = slope(hours, memory) * (hours[-1] - hours[0]) if hours else 0.0
-            files, threads = (_change([getattr(r, name) for r in held]) for name in ("files", "threads"))
+            files, threads, channels = (
+                _change([getattr(r, name) for r in held]) for name in ("files", "threads", "channels")
+            )
             report.figure(
                 f"{process.name}:{process.port}",
                 f"{memory[-1]:.0f} MiB, {slope(hours, memory):+.1f} MiB/h ({growth:+.2f} MiB in this run); "
-                f"files {files:+.1f}, threads {threads:+.1f}",
+                f"files {files:+.1f}, threads {threads:+.1f}, channels {channels:+.1f}",
             )
-            if growth > GROWTH * memory[0] or files > 4 or threads > 2:
+            if growth > GROWTH * memory[0] or files > 4 or threads > 2 or channels > 4:
                 broken.append(process.name)
-        report.law("memory, files and threads of every process stay flat", not broken, ", ".join(broken))
+        report.law("memory, files, threads and channels of every process stay flat", not broken, ", ".join(broken))
 
 
 def _change(values: list[int]) -> float:
