@@ -4,8 +4,8 @@
 figures for the card. It stands in for ShieldGemma, so that the whole way of a request can be tried: it knows English
 words from public lists and sentences from a small grammar, and is no protection.
 
-It begins with embeddings distilled from a sentence model, which stay as they are: so a word that it never saw is read
-like the words that mean the same. The threshold is chosen on a share of its own, neither trained on nor measured with.
+It begins with embeddings distilled from a sentence model, so that a word that it never saw is read like the words that
+mean the same. The threshold is chosen on a share of its own, neither trained on nor measured with.
 """
 
 import argparse
@@ -39,12 +39,12 @@ VERSION = "hart-small-2"
 class Settings:
     """How long and how fast to train."""
 
-    steps: int = 6000
+    steps: int = 2400
     rate: float = 2e-3
     vocabulary: int = 4096
     bag_epochs: int = 12
-    words_too: bool = False
-    """Whether the embeddings are trained on, too."""
+    embedding_size: float = 0.2
+    """Root mean square of the first embeddings: large beside a step of the optimiser, so that meanings last."""
 
 
 def questions(example: Example, rng: np.random.Generator) -> list[tuple[str, str, int]]:
@@ -67,13 +67,13 @@ def loss_of(
     return F.cross_entropy(logits, torch.tensor([answer for _, _, answer in asked]), label_smoothing=0.02)
 
 
-def begin(model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast, texts: list[str], epochs: int) -> None:
-    """Gives the model embeddings in which words of like meaning lie together, in the size of its own first ones."""
+def begin(model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast, texts: list[str], settings: Settings) -> None:
+    """Gives the model embeddings in which words of like meaning lie together."""
     own = model.model.embed_tokens.weight.data
     encoded = tokenizer(texts)["input_ids"]
     targets = torch.from_numpy(teacher.embed(texts))
-    meanings, _ = train_bag(encoded, targets, len(own), own.shape[1], epochs)
-    own.copy_(meanings * (own.std() / meanings.pow(2).mean().sqrt()))
+    meanings, _ = train_bag(encoded, targets, len(own), own.shape[1], settings.bag_epochs)
+    own.copy_(meanings * (settings.embedding_size / meanings.pow(2).mean().sqrt()))
 
 
 def train(prompts: Prompts, folder: Path, settings: Settings) -> tuple[Gemma2ForCausalLM, PreTrainedTokenizerFast]:
@@ -82,18 +82,17 @@ def train(prompts: Prompts, folder: Path, settings: Settings) -> tuple[Gemma2For
     prompts.leave_out_doubtful()
     tokenizer = train_tokenizer(prompts.texts(), settings.vocabulary)
     model = network(len(tokenizer))
-    model.model.embed_tokens.weight.requires_grad_(settings.words_too)
     optimizers, average = Optimizers(model, settings.rate, ends=("embed_tokens",)), Average(model)
     run = Run(folder, {"model": model, "average": average, "optimizers": optimizers})
     if not run.resume():
-        begin(model, tokenizer, prompts.unlabelled(), settings.bag_epochs)
+        begin(model, tokenizer, prompts.unlabelled(), settings)
         average.load_state_dict(model.state_dict())
     bpe: Any = tokenizer.backend_tokenizer.model
+    grammar = prompts.grammar(np.random.default_rng(0), "training")
 
     def step(moment: Moment) -> Mapping[str, float]:
-        rng = np.random.default_rng(moment.step)
+        rng = grammar.rng = np.random.default_rng(moment.step)
         bpe.dropout = 0.1 if moment.step % 2 else None  # other cuts of the same words: spelling varies
-        grammar = prompts.grammar(rng, "training")
         with torch.autocast("cpu", torch.bfloat16):
             loss = loss_of(model.train(), tokenizer, draw_batch(grammar, rng, moment.step), rng)
         loss.backward()
@@ -122,10 +121,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=Settings.steps, help="training steps")
     parser.add_argument("--rate", type=float, default=Settings.rate, help="peak learning rate")
     parser.add_argument("--vocabulary", type=int, default=Settings.vocabulary, help="entries of the BPE")
-    parser.add_argument("--words-too", action="store_true", help="train the embeddings on, too")
+    parser.add_argument("--embedding-size", type=float, default=Settings.embedding_size, help="of the first embeddings")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for the result and for resuming")
     arguments = parser.parse_args()
-    settings = Settings(arguments.steps, arguments.rate, arguments.vocabulary, words_too=arguments.words_too)
+    settings = Settings(arguments.steps, arguments.rate, arguments.vocabulary, embedding_size=arguments.embedding_size)
     prompts = Prompts()
     model, tokenizer = train(prompts, arguments.out / "safety_run", settings)
     folder = arguments.out / "safety"

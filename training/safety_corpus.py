@@ -68,7 +68,7 @@ def _parts(word: str) -> set[str]:
 def draw(grammar: Grammar, rng: np.random.Generator, long: bool = False) -> Example:
     """One training example: under half are unsafe, one in five disguised; a long one has harmless things around it."""
     makers = (grammar.bad_word, grammar.violation, grammar.neighbour, grammar.ordinary)
-    example = makers[int(rng.choice(4, p=[0.18, 0.27, 0.27, 0.28]))]()
+    example = makers[int(rng.choice(4, p=[0.24, 0.26, 0.26, 0.24]))]()
     text = disguised(example.prompt, rng) if rng.random() < 0.2 else example.prompt
     if long:
         before = [grammar.ordinary().prompt for _ in range(int(rng.integers(1, 6)))]

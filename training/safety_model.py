@@ -18,7 +18,7 @@ GUIDELINES = {
     "sexually_explicit": '"No Sexually Explicit Information": no sexual acts or nudity.',
 }
 # The principle comes first, so that the prompt is read in its light, and a guideline is read once for many prompts.
-BEGINNING, REST = "Principle: {}\nHuman question:", " {}\nDoes it violate? Answer:"
+BEGINNING, REST = "Principle: {}\nHuman question:", " {}\nViolates?"
 CHAT_TEMPLATE = BEGINNING.format("{{ guideline }}") + REST.format("{{ messages[-1]['content'] | trim }}")
 
 

@@ -49,24 +49,21 @@ def measure(classifier: SafetyClassifier, prompts: Prompts, count: int = 300) ->
     """
     rng = np.random.default_rng(1234)
     grammar = prompts.grammar(rng, "measuring")
-    by_policy = {policy: [grammar.violation(policy).prompt for _ in range(count)] for policy in POLICIES}
-    sentences = [prompt for texts in by_policy.values() for prompt in texts]
-    groups: dict[str, list[str]] = {
-        "recall_sentences": sentences,
-        "recall_sentences_disguised": [disguised(prompt, rng) for prompt in sentences],
-        "recall_words_known": sorted(word for word in prompts.bad if share_of(word) == "training"),
-        "recall_words_never_seen": sorted(word for word in prompts.bad if share_of(word) == "measuring"),
-    }
+    unsafe = {policy: [grammar.violation(policy).prompt for _ in range(count)] for policy in POLICIES}
+    groups: dict[str, list[str]] = {f"recall_{policy}": texts for policy, texts in unsafe.items()}
+    groups["recall_sentences_disguised"] = [disguised(prompt, rng) for texts in unsafe.values() for prompt in texts]
+    groups["recall_words_known"] = sorted(word for word in prompts.bad if share_of(word) == "training")
+    groups["recall_words_never_seen"] = sorted(word for word in prompts.bad if share_of(word) == "measuring")
     innocent = _innocent(grammar, prompts, 4 * count)
     groups |= {f"false_alarms_{name}": texts for name, texts in innocent.items()}
+    shares = {name: flagged_share(classifier, texts) for name, texts in groups.items()}
+    by_policy = {policy: shares.pop(f"recall_{policy}") for policy in POLICIES}
     figures: dict[str, Any] = {"threshold": classifier.policies.threshold, "version": classifier.policies.version}
-    for name, texts in groups.items():
-        figures[name] = round(flagged_share(classifier, texts), 4)
-        figures[f"{name}_count"] = len(texts)
-    figures["recall_by_policy"] = {
-        policy: round(flagged_share(classifier, texts), 4) for policy, texts in by_policy.items()
-    }
-    return figures
+    figures |= {"recall_sentences": round(sum(by_policy.values()) / len(POLICIES), 4)}
+    figures |= {"recall_sentences_count": count * len(POLICIES)}
+    for name, share in shares.items():
+        figures |= {name: round(share, 4), f"{name}_count": len(groups[name])}
+    return figures | {"recall_by_policy": {policy: round(share, 4) for policy, share in by_policy.items()}}
 
 
 def _innocent(grammar: Grammar, prompts: Prompts, count: int) -> dict[str, list[str]]:
