@@ -2,14 +2,17 @@
 
     python -m benchmarks.overhead [--pictures 30] [--checkpoint FOLDER] [--threads N]
 
-Both ways begin with a prompt and end with a PNG file in memory, safety check included, previews off, no prompt twice
-(the text encoder's cache is off). Prints medians, their ratio and difference, and where the cluster's time went. Exit
-code 1 when the cluster takes more than 1.10 times as long and more than 25 ms longer at the median.
+Both ways begin with a prompt and end with a PNG file in memory with its recipe in it; safety check included, previews
+off, no prompt twice (the text encoder's cache is off), threads and allocator set alike by `Compute`. Prompts that the
+safety model refuses are left out beforehand: a refusal is no picture. Prints medians, their ratio and difference, and
+where the cluster's time went. Exit code 1 when the cluster takes more than 1.10 times as long and more than 25 ms
+longer at the median.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import sys
@@ -25,10 +28,22 @@ WARM_UP = 3
 
 def prompts(known: list[str]) -> Iterator[str]:
     """Prompts without end and without repetition."""
-    number = 0
-    while True:
-        yield f"{known[number % len(known)]} {number}"
-        number += 1
+    return (f"{known[number % len(known)]} {number}" for number in itertools.count())
+
+
+def accepted(candidates: Iterator[str], count: int, safety: Any) -> tuple[list[str], int]:
+    """The first `count` prompts that the classifier lets pass, and how many it refused on the way."""
+    found: list[str] = []
+    refused = 0
+    while len(found) < count:
+        candidate = next(candidates)
+        if safety.check([candidate])[0].unsafe:
+            refused += 1
+            if refused > 10 * (count + len(found)):
+                raise SystemExit(f"the safety model refuses {refused} of {refused + len(found)} prompts")
+        else:
+            found.append(candidate)
+    return found, refused
 
 
 def timed(draw: Callable[[], Any]) -> tuple[float, Any]:
@@ -38,7 +53,7 @@ def timed(draw: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - begun, result
 
 
-def measure(endpoint: str, pipeline: Any, pictures: int) -> tuple[list[float], list[float], list[Any]]:
+def measure(endpoint: str, pipeline: Any, drawn: list[str]) -> tuple[list[float], list[float], list[Any]]:
     """Seconds per picture alone and through the cluster, one after the other in turn, and the cluster's reports."""
     import hart
 
@@ -46,9 +61,7 @@ def measure(endpoint: str, pipeline: Any, pictures: int) -> tuple[list[float], l
     through: list[float] = []
     reports: list[Any] = []
     with hart.Client(endpoint) as client:
-        source = prompts(list(client.describe().models[0].example_prompts) or ["a red heart"])
-        for number in range(WARM_UP + pictures):
-            prompt = next(source)
+        for number, prompt in enumerate(drawn):
             ways: list[tuple[list[float], Callable[[], Any]]] = [
                 (alone, lambda p=prompt, n=number: pipeline.draw(p, seed=n).to_bytes("PNG")),  # type: ignore[misc]
                 (through, lambda p=prompt, n=number: client.generate(p, seed=n)),  # type: ignore[misc]
@@ -84,16 +97,18 @@ def main() -> int:
     import torch
 
     from model.checkpoint import bundled
+    from model.device import Compute
     from model.pipeline import Pipeline
 
-    if chosen.threads:
-        torch.set_num_threads(chosen.threads)
+    Compute.of("cpu", "float32", chosen.threads).own_this_thread()
     pipeline = Pipeline.load(chosen.checkpoint or bundled())
+    known = pipeline.checkpoint.known_prompts() or ["a red heart"]
+    drawn, refused = accepted(prompts(known), WARM_UP + chosen.pictures, pipeline.safety)
     with local_cluster(chosen.checkpoint, cache_bytes="0", torch_threads=str(chosen.threads)) as endpoint:
-        alone, through, reports = measure(endpoint, pipeline, chosen.pictures)
+        alone, through, reports = measure(endpoint, pipeline, drawn)
     one, many = statistics.median(alone), statistics.median(through)
     busy = f"torch threads {torch.get_num_threads()}, load {os.getloadavg()[0]:.1f}"
-    print(f"{chosen.pictures} pictures each way, in turn; {busy}")
+    print(f"{chosen.pictures} pictures each way, in turn; {busy}; prompts refused by safety and left out: {refused}")
     for name, values in (("one process", alone), ("cluster", through)):
         ranked = sorted(values)
         print(f"  {name:<14} median {1e3 * statistics.median(values):8.1f} ms   fastest {1e3 * ranked[0]:8.1f} ms")
