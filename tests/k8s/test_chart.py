@@ -138,6 +138,9 @@ def test_a_misspelt_value_is_refused_by_its_name(values: str, name: str) -> None
         ("stages: {decoder: {autoscaling: {kind: keda, trigger: gateway, minReplicas: 0}}}", "gateway.replicas 1"),
         ("stages: {decoder: {autoscaling: {kind: hpa, minReplicas: 5}}}", "minReplicas 5 is over maxReplicas 4"),
         ("longestDeadlineSeconds: 30", "longestDeadlineSeconds 30"),
+        ("gateway: {autoscaling: {enabled: true, minReplicas: 9}}", "gateway.autoscaling: minReplicas 9 is over"),
+        ("gateway: {auth: {jwt: {jwksUrl: 'https://issuer/keys'}}}", "gateway.auth.jwt.issuer is empty"),
+        ("gateway: {route: {enabled: true}}", "gateway.route.parents is empty"),
     ],
 )
 def test_values_that_cannot_be_are_refused_with_the_place(values: str, complaint: str) -> None:
@@ -389,3 +392,30 @@ def test_callers_come_in_by_ingress_or_route() -> None:
     policy = render.of_kind(documents, "BackendTLSPolicy")["hart-gateway"]["spec"]
     names = render.of_kind(documents, "Certificate")["hart-gateway"]["spec"]["dnsNames"]
     assert policy["validation"]["hostname"] in names
+
+
+def notes(values: str) -> str:
+    said = render.helm("install", "hart", render.CHART, "--dry-run=client", "-n", "pictures", "-f", "-", stdin=values)
+    return said.partition("NOTES:")[2]
+
+
+def test_the_notes_say_how_to_call_what_was_installed_and_what_cannot_work() -> None:
+    plain = notes("tls: {mode: none}")
+    assert "hart generate" in plain
+    assert "--tls-ca" not in plain
+    assert "plaintext" in plain
+    secured = notes("gateway: {auth: {apiKeys: {secret: keys}}}")
+    assert "get secret hart-gateway-tls" in secured
+    assert "--tls-ca ca.crt --api-key KEY" in secured
+    assert "stages.decoder.replicas is 0" in notes("stages: {decoder: {replicas: 0}}")
+
+
+def test_a_forwarded_port_shows_a_certificate_of_its_name() -> None:
+    certificates = render.of_kind(render.manifests(), "Certificate")
+    assert "localhost" in certificates["hart-gateway"]["spec"]["dnsNames"]
+    assert "localhost" not in certificates["hart-decoder"]["spec"]["dnsNames"]
+
+
+def test_a_registrys_trailing_slash_does_no_harm() -> None:
+    deployment = render.of_kind(render.manifests("image: {registry: 'ghcr.io/example/'}"), "Deployment")["hart-gateway"]
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == "ghcr.io/example/hart-gateway:0.1.0"

@@ -1,9 +1,5 @@
 {{/* Values that are right by themselves and cannot be together. */}}
 {{- define "hart.refuse" -}}
-{{- $default := .root.Values.gateway.settings.default_deadline_seconds | default 60 }}
-{{- if gt (float64 $default) (float64 .root.Values.longestDeadlineSeconds) }}
-{{- fail (printf "longestDeadlineSeconds %v is under gateway.settings.default_deadline_seconds %v" .root.Values.longestDeadlineSeconds $default) }}
-{{- end }}
 {{- $a := .values.autoscaling }}{{ $where := printf "stages.%s" .name }}
 {{- if gt (int $a.minReplicas) (int $a.maxReplicas) }}
 {{- fail (printf "%s.autoscaling: minReplicas %d is over maxReplicas %d" $where (int $a.minReplicas) (int $a.maxReplicas)) }}
@@ -18,5 +14,19 @@
 {{- end }}
 {{- if and (include "hart.fetched" .) (not .values.model.files) }}
 {{- fail (printf "%s.model.files is empty: name each file of the %s source with its SHA-256" $where .values.model.source) }}
+{{- end }}
+{{- end }}
+
+{{- define "hart.refuseGateway" -}}
+{{- $default := .Values.gateway.settings.default_deadline_seconds | default 60 }}
+{{- if gt (float64 $default) (float64 .Values.longestDeadlineSeconds) }}
+{{- fail (printf "longestDeadlineSeconds %v is under gateway.settings.default_deadline_seconds %v" .Values.longestDeadlineSeconds $default) }}
+{{- end }}
+{{- $a := .Values.gateway.autoscaling }}
+{{- if and $a.enabled (gt (int $a.minReplicas) (int $a.maxReplicas)) }}
+{{- fail (printf "gateway.autoscaling: minReplicas %d is over maxReplicas %d" (int $a.minReplicas) (int $a.maxReplicas)) }}
+{{- end }}
+{{- if and .Values.gateway.auth.jwt.jwksUrl (not .Values.gateway.auth.jwt.issuer) }}
+{{- fail "gateway.auth.jwt.issuer is empty: whom must a token name?" }}
 {{- end }}
 {{- end }}
