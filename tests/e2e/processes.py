@@ -28,7 +28,7 @@ SERVICES = {
     "gateway": "Images",
 }
 STAGES = tuple(SERVICES)[:4]
-START_SECONDS = 120.0
+START_SECONDS = 240.0
 """Four imports of torch on two busy cores."""
 
 
