@@ -73,7 +73,7 @@ gpu:                        ## the work that wants a GPU, ten minutes a call, re
 	PYTHONPATH=. $(PYTHON) -m training.gpu
 
 # --- Checking ------------------------------------------------------------------------------------------------------
-.PHONY: lint types imports test check format
+.PHONY: lint types imports audit test check format
 format: setup               ## put the code into the house's shape
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
@@ -85,6 +85,9 @@ lint: setup protos-check    ## style, the wire contract, and who may import whom
 
 imports: setup              ## who may import whom
 	$(BIN)/lint-imports
+
+audit: setup                ## pins, licences and known vulnerabilities of everything installed
+	$(BIN)/python -m deploy.audit
 
 types: setup                ## mypy, strict
 	$(BIN)/mypy

@@ -1,1 +1,1 @@
-"""How the cluster, or a part of it, is run elsewhere. Knows no service's inside."""
+"""How the cluster is shipped, and parts of it run elsewhere. Knows no service's inside."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -13,10 +12,11 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
 from runtime.metrics import Metrics
 from runtime.sampling import KeepErrors, RecordAll
+from runtime.scrape import MetricsServer
 from runtime.tracing import Tracing
 
 log = logging.getLogger(__name__)
@@ -66,22 +66,6 @@ class Telemetry:
         for provider in (self._traces, self._meters):
             with suppress(Exception):  # the collector may be gone: that must not spoil an orderly end
                 provider.shutdown()
-
-
-class MetricsServer:
-    """The HTTP endpoint that Prometheus reads, on a thread of its own."""
-
-    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
-        self._server, _ = start_http_server(port, host, registry)
-        self.port: int = self._server.server_port
-
-    def close(self) -> None:
-        """Stop answering, within half a second; the library's server looks that often, and nobody waits for it."""
-        threading.Thread(target=self._end, daemon=True).start()
-
-    def _end(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 def _version(version: str) -> dict[str, str]:

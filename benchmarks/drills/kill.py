@@ -18,6 +18,8 @@ from tests.e2e.processes import STAGES, Process
 SHARE = 0.25  # of the capacity in peace: a replica's restart takes most of a small machine
 DEADLINE = 60.0
 SUCCESS = 0.99
+CUT_PAUSE = 1.0
+"""Seconds between two cuts, on average; three a second spend the generator's retry budget."""
 
 
 async def _disturbed(
@@ -73,5 +75,5 @@ async def cut_connections(site: Site, seconds: float, report: Report) -> None:
             for stage in STAGES
         }
         async with opened(site.cluster, site.truth, **where) as behind:
-            await _disturbed(behind, seconds, report, lambda: chaos.haunt(between, cut, seconds, 0.3))
+            await _disturbed(behind, seconds, report, lambda: chaos.haunt(between, cut, seconds, CUT_PAUSE))
             report.figure("connections cut", sum(proxy.cuts for proxy in between))

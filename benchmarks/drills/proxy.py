@@ -60,6 +60,8 @@ class Proxy:
         self._pairs.add(pair)
         try:
             await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer, counted=True))
+        except asyncio.CancelledError:
+            return  # at the loop's end; asyncio's streams cannot bear it and print a page
         finally:
             self._pairs.discard(pair)
 

@@ -1,4 +1,4 @@
-"""The port under abuse, as a real process: it lives, its memory is bounded, others are served."""
+"""Every port under abuse, as a real process: it lives, its memory is bounded, others are served."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hart.v1 import decoder_pb2_grpc
 
+from tests.runtime.certificates import Authority
 from tests.runtime.support import request
 from tests.runtime.test_process import process
 
@@ -118,6 +120,73 @@ async def test_abuse_of_the_port_is_survived_with_bounded_memory_while_others_ar
             async with asyncio.timeout(10):
                 while len(os.listdir(f"/proc/{running.child.pid}/fd")) > 100:
                     await asyncio.sleep(0.1)
+
+
+# -- the ports beside it ---------------------------------------------------------------------------------------------
+
+
+async def slow_scrapes(port: int) -> list[asyncio.StreamWriter]:
+    """Requests whose end never comes."""
+    return [await connect(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: "[: 20 + i % 30]) for i in range(300)]
+
+
+async def scrape_floods(port: int) -> list[asyncio.StreamWriter]:
+    """A header line without end, and headers without end."""
+    line, many = b"X-Long: " + b"y" * 10**6, b"".join(b"X-%d: y\r\n" % i for i in range(20_000))
+    return [await connect(port, b"GET /metrics HTTP/1.1\r\n" + (line if i % 2 else many)) for i in range(40)]
+
+
+async def scrape(port: int) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+    async with asyncio.timeout(60):
+        answer = await reader.read()
+    writer.close()
+    return answer
+
+
+def threads(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
+async def test_abuse_of_the_metrics_port_is_survived_and_scrapes_go_on() -> None:
+    async with process() as running:
+        ready = await running.logged("ready")
+        port = (await running.logged("listening"))["metrics_port"]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{ready['port']}") as channel:
+            stub = decoder_pb2_grpc.DecoderStub(channel)
+            assert (await stub.Decode(request(), timeout=10)).image == b"1.0"
+            before, had = memory(running.child.pid), threads(running.child.pid)
+            for attack in (noise, idle, slow_scrapes, scrape_floods):
+                writers = await attack(port)
+                assert b"hart_requests_total" in await scrape(port), attack.__name__
+                assert (await stub.Decode(request(), timeout=30)).image == b"1.0"
+                assert threads(running.child.pid) < had + 40, attack.__name__
+                assert memory(running.child.pid) - before < 100, attack.__name__
+                for writer in writers:
+                    writer.transport.abort()
+            async with asyncio.timeout(30):
+                while threads(running.child.pid) > had + 1:
+                    await asyncio.sleep(0.1)
+
+
+async def test_abuse_of_the_plain_health_port_is_survived_and_the_kubelet_is_answered(tmp_path: Path) -> None:
+    cert, key, ca = Authority().write(tmp_path)
+    async with process(tls_cert=cert, tls_key=key, tls_ca=ca) as running:
+        await running.logged("ready")
+        ports = await running.logged("listening")
+        before = memory(running.child.pid)
+        for attack in ATTACKS:
+            for port in (ports["health_port"], ports["port"]):
+                writers = await attack(port)
+                async with grpc.aio.insecure_channel(f"127.0.0.1:{ports['health_port']}") as channel:
+                    asked = health_pb2.HealthCheckRequest(service="hart.v1.Decoder")
+                    answer = await health_pb2_grpc.HealthStub(channel).Check(asked, timeout=60, wait_for_ready=True)
+                assert answer.status == 1, (attack.__name__, port)
+                for writer in writers:
+                    writer.transport.abort()
+        assert running.child.returncode is None
+        assert memory(running.child.pid) - before < 200
 
 
 async def test_messages_of_every_length_and_kind_are_answered() -> None:
