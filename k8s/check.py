@@ -14,7 +14,7 @@ from pathlib import Path
 
 import kubernetes_validate  # type: ignore[import-untyped]
 
-from k8s import image, render
+from k8s import proof, render
 from k8s.tools import tool
 
 VERSIONS = ("1.31", "1.34", "1.35", "1.36", "1.37")
@@ -138,7 +138,9 @@ CHECKS: dict[str, Callable[[], str]] = {
     "checkov": policies,
     "hadolint": dockerfile,
     "promtool": rules,
-    "gateway image": image.prove,
+    "gateway image": proof.gateway,
+    "stage image, cpu": proof.stages,
+    "stage image, gpu": proof.gpu,
 }
 
 

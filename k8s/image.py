@@ -1,24 +1,23 @@
-"""Proves an image's build steps without an engine: what the Dockerfile copies and installs, in a clean folder.
-
-For the gateway's image: its requirements into an empty virtual environment, its folders into an empty folder, its stubs
-built there; then the process starts, is healthy, and ends well, and torch was never there."""
+"""Builds images by hand, without an engine: what the Dockerfile copies and installs, in a clean folder. Knows the
+Dockerfile's words, and nothing of what is in an image; `k8s.proof` runs what is built here."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
-import time
 import venv
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCKERFILE = ROOT / "Dockerfile"
+PYPI = "https://pypi.org/simple"
 
 
 class Failed(Exception):
@@ -53,39 +52,97 @@ def commands(stage: str) -> list[str]:
     return [re.sub(r"--mount=\S+\s*", "", rest) for word, rest in steps(stage) if word == "RUN"]
 
 
-def prove() -> str:
-    """Build and run the gateway's image by hand. Raises Failed, or CalledProcessError with the step that went wrong."""
-    with tempfile.TemporaryDirectory() as folder:
-        here = Path(folder)
-        _build(here)
-        size = _size(here / "venv") + _size(here / "app")
-        python = here / "venv/bin/python"
-        _run([python, "-c", "import gateway.assembly, gateway.scaler"], here / "app")
-        if subprocess.run([python, "-c", "import torch"], capture_output=True).returncode == 0:
-            raise Failed("torch is in the gateway's image")
-        seconds = _serve(python, here / "app")
-        packages = _run([python, "-m", "pip", "list", "--format=freeze"], here).count("==")
-    return f"{packages} packages, {size / 1e6:.0f} MB beside the base, healthy after {seconds:.1f} s, exit 0, no torch"
+def arguments(stage: str) -> dict[str, str]:
+    """The build arguments of a stage with their defaults, or what the environment says."""
+    found = dict(rest.partition("=")[::2] for word, rest in steps(stage) if word == "ARG")
+    return {name: os.environ.get(name, default) for name, default in found.items()}
 
 
-def _build(here: Path) -> None:
-    app, home = here / "app", here / "venv"
-    app.mkdir()
-    for source in {*copied("packages"), *copied("stubs"), *copied("image-gateway")}:
-        place = app / source.rstrip("/")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if (ROOT / source).is_dir():
-            shutil.copytree(
-                ROOT / source, place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*_pb2*", "__pycache__")
-            )
-        else:
-            shutil.copy(ROOT / source, place)
-    tools = here / "tools"
-    for stage, place in (("stubs", tools), ("packages-gateway", home)):
+@dataclass(frozen=True)
+class Built:
+    """An image's content."""
+
+    python: Path
+    app: Path
+    notes: str = ""
+    """What was done otherwise than the Dockerfile says."""
+
+    @property
+    def megabytes(self) -> float:
+        """Beside the base image."""
+        folders = (self.python.parent.parent, self.app)
+        files = (path for folder in folders for path in folder.rglob("*"))
+        return sum(path.stat().st_size for path in files if path.is_file() and not path.is_symlink()) / 1e6
+
+    @property
+    def packages(self) -> int:
+        """Distributions installed."""
+        return run([self.python, "-m", "pip", "list", "--format=freeze"], self.app).count("==")
+
+
+def build(here: Path, image: str, packages: str) -> Built:
+    """`image` ("image-gateway") with the packages of `packages` ("packages-gateway"), in the folder `here`. Raises
+    Failed with the step that went wrong."""
+    app, home, tools = here / "app", here / "venv", here / "tools"
+    app.mkdir(parents=True)
+    for source in {*copied("packages"), *copied("stubs"), *copied(image)}:
+        _copy(source, app)
+    words, notes = _reachable(arguments(packages))
+    for stage, place in (("stubs", tools), (packages, home)):
         venv.create(place, with_pip=True)
         for command in ["python -m pip install --quiet --upgrade pip", *commands(stage)]:
             changed = command.replace("/opt/venv", str(home)).replace("python -m venv " + str(home), "true")
-            _run(["bash", "-euo", "pipefail", "-c", changed], app, place / "bin")
+            run(["bash", "-euo", "pipefail", "-c", changed], app, place / "bin", words)
+    shutil.rmtree(tools)
+    return Built(home / "bin/python", app, notes)
+
+
+def _copy(source: str, app: Path) -> None:
+    place = app / source.rstrip("/")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if (ROOT / source).is_dir():
+        left_out = shutil.ignore_patterns("*_pb2*", "__pycache__")
+        shutil.copytree(ROOT / source, place, dirs_exist_ok=True, ignore=left_out)
+    else:
+        shutil.copy(ROOT / source, place)
+
+
+def _reachable(words: dict[str, str]) -> tuple[dict[str, str], str]:
+    """The arguments, with pip's own index in place of one that this machine cannot reach, and a note of that."""
+    index = words.get("TORCH_INDEX", "")
+    try:
+        if index:
+            socket.getaddrinfo(urlsplit(index).hostname, 443)
+    except OSError:
+        return {**words, "TORCH_INDEX": PYPI}, f"; {index} cannot be reached here: torch from pip's other sources"
+    return words, ""
+
+
+def resolve(packages: str) -> str:
+    """What the packages of a stage are, as the public index resolves them, without downloading them: for a variant that
+    is too large to install here. Raises Failed when one of them is not pinned."""
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        for source in ("pyproject.toml", "constraints.txt"):
+            shutil.copy(ROOT / source, here)
+        venv.create(here / "venv", with_pip=True)
+        python = here / "venv/bin/python"
+        run([python, "-m", "pip", "install", "--quiet", "--upgrade", "pip"], here)
+        (command,) = commands(packages)
+        words = command.partition("pip install")[2].split()
+        public = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": "", "PIP_EXTRA_INDEX_URL": ""}
+        options = ["--dry-run", "--ignore-installed", "--report", "report.json", *words]
+        run([python, "-m", "pip", "install", *options], here, more=public)
+        found = [one["metadata"] for one in json.loads((here / "report.json").read_text())["install"]]
+    pins = {_plain(line.partition("==")[0]) for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    if loose := sorted(one["name"] for one in found if _plain(one["name"]) not in pins):
+        raise Failed(f"{packages}: not pinned in constraints.txt: {', '.join(loose)}")
+    device = sorted(one["name"] for one in found if _plain(one["name"]).startswith(("nvidia-", "cuda-", "triton")))
+    return f"{len(found)} packages resolve and are pinned, {len(device)} of them CUDA's and Triton's; not installed"
+
+
+def _plain(name: str) -> str:
+    return re.sub("[-_.]+", "-", name.strip().lower())
 
 
 def clean_environment() -> dict[str, str]:
@@ -94,59 +151,11 @@ def clean_environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": ".:client"}
 
 
-def _run(words: list[str | Path], where: Path, first: Path | None = None) -> str:
+def run(words: list[str | Path], where: Path, first: Path | None = None, more: dict[str, str] | None = None) -> str:
+    """What a command prints, run in a clean environment. Raises Failed with the end of what it said."""
     path = os.pathsep.join([*([str(first)] if first else []), os.environ["PATH"]])
-    environment = {**clean_environment(), "PATH": path}
+    environment = {**clean_environment(), "PATH": path, **(more or {})}
     done = subprocess.run([str(word) for word in words], cwd=where, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise Failed(f"{' '.join(map(str, words))[-300:]}: {(done.stdout + done.stderr).strip()[-1500:]}")
     return done.stdout
-
-
-def _serve(python: Path, app: Path) -> float:
-    port = _free_port()
-    begun = time.monotonic()
-    process = subprocess.Popen(
-        [python, "-m", "gateway"],
-        cwd=app,
-        env={**clean_environment(), "HART_PORT": str(port), "HART_METRICS_PORT": "0"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        healthy = (
-            "import grpc, sys; from grpc_health.v1 import health_pb2 as p, health_pb2_grpc as g; "
-            f"c = grpc.insecure_channel('127.0.0.1:{port}', [('grpc.enable_http_proxy', 0)]); "
-            "q = p.HealthCheckRequest(service='hart.v1.Images'); "
-            "r = g.HealthStub(c).Check(q, timeout=30, wait_for_ready=True); "
-            "sys.exit(r.status != 1)"
-        )
-        while subprocess.run([python, "-c", healthy], capture_output=True).returncode:
-            if process.poll() is not None or time.monotonic() - begun > 60:
-                process.kill()
-                raise Failed(f"the gateway does not serve: {process.communicate()[0][-1500:]}")
-            time.sleep(0.5)
-        seconds = time.monotonic() - begun
-        process.send_signal(signal.SIGTERM)
-        if code := process.wait(30):
-            raise Failed(f"the gateway ended with {code}")
-    finally:
-        process.kill()
-        process.wait()
-    return seconds
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-
-
-if __name__ == "__main__":
-    print(prove())
-    sys.exit(0)

@@ -13,7 +13,7 @@ from hart.aio import AsyncClient
 
 from benchmarks.drills import chaos
 from benchmarks.drills.endpoints import FileListing, KubernetesListing, Listing
-from benchmarks.drills.load import capacity, draw, judge, open_loop
+from benchmarks.drills.load import capacity, closed_loop, draw, judge, open_loop
 from benchmarks.drills.metrics import total
 from benchmarks.drills.report import Report
 from benchmarks.drills.site import Site
@@ -57,16 +57,13 @@ async def scale_briefly(site: Site, seconds: float, report: Report) -> None:
     async with _scalable(site) as (client, listings):
         listing = listings["ar_generator"]
 
-        async def turn() -> None:
-            await _welcome(site, "ar_generator", listing, second, report)
-            await chaos.busy(second)
-            listing.leave(second.address)
-            await _untouched(second, report)
-
-        turning = asyncio.create_task(turn())
         ask = lambda: draw(client, random.choice(site.asks), site.truth)  # noqa: E731
-        outcomes = await open_loop(3.0, seconds, ask, beside=turning)
-        await turning
+        loading = asyncio.create_task(closed_loop(3, seconds, ask))
+        await _welcome(site, "ar_generator", listing, second, report)
+        await chaos.busy(second)
+        listing.leave(second.address)
+        await _untouched(second, report)
+        outcomes = await loading
     judge(report, outcomes, site.truth, share=1.0)
 
 
@@ -84,7 +81,7 @@ async def _scalable(site: Site) -> AsyncIterator[tuple[AsyncClient, dict[str, Li
         try:
             await asyncio.to_thread(gateway.await_ready, 60)
             async with AsyncClient(gateway.address) as client, asyncio.timeout(60):
-                while not all(stage.ready for stage in (await client.status()).stages):
+                while not all(stage.ready for stage in (await client.status()).stages):  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
             async with AsyncClient(gateway.address) as client:
                 yield client, listings
@@ -135,9 +132,17 @@ async def _farewell(stage: str, listing: Listing, leaving: Process, report: Repo
 
 
 async def _untouched(leaving: Process, report: Report) -> None:
-    """Who is no longer listed begins nothing new, and finishes what it has."""
-    await asyncio.sleep(1.0)  # the list is read, or the watch tells
-    begun = await total([leaving], BEGUN)
-    await asyncio.sleep(2.0)
-    report.law("who is no longer listed begins nothing more", await total([leaving], BEGUN) == begun)
-    report.law("and has finished what it had", await total([leaving], "hart_inflight") == 0)
+    """Who is no longer listed is sent nothing new, and finishes what it has."""
+    await asyncio.sleep(1.0)  # the watch tells
+    sent = await _sent(leaving)
+    end = time.monotonic() + 30
+    while (left := await total([leaving], "hart_inflight")) and time.monotonic() < end:  # noqa: ASYNC110
+        await asyncio.sleep(0.1)
+    report.law("who is no longer listed finishes what it has", not left, left)
+    await asyncio.sleep(1.0)
+    report.law("and is sent nothing more", await _sent(leaving) == sent)
+
+
+async def _sent(process: Process) -> float:
+    """Calls that came to it so far."""
+    return await total([process], "hart_inflight") + await total([process], "hart_requests_total")

@@ -36,7 +36,7 @@ def test_a_generator_replaced_under_load_loses_nothing(holds):
 
 
 def test_a_generator_that_is_listed_works_at_once_and_one_that_is_not_begins_nothing(holds):
-    holds(scale.scale_briefly, 8.0)
+    holds(scale.scale_briefly, 9.0)
 
 
 def test_a_gateway_that_is_asked_to_end_finishes_what_it_accepted(holds):

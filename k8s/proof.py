@@ -1,0 +1,150 @@
+"""Proves that the images work: builds them by hand, runs all five processes from them and draws a picture with the
+bundled checkpoint. Knows the processes' names and ports; how an image is built is `k8s.image`'s."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from k8s import image
+from k8s.image import Built, Failed
+
+SERVICES = {
+    "safety": "hart.v1.Safety",
+    "text_encoder": "hart.v1.TextEncoder",
+    "ar_generator": "hart.v1.ArGenerator",
+    "decoder": "hart.v1.Decoder",
+}
+START_SECONDS = 240.0
+HEALTHY = """
+import sys, grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+channel = grpc.insecure_channel(sys.argv[1], [("grpc.enable_http_proxy", 0)])
+request = health_pb2.HealthCheckRequest(service=sys.argv[2])
+sys.exit(health_pb2_grpc.HealthStub(channel).Check(request, timeout=30, wait_for_ready=True).status != 1)
+"""
+DRAW = """
+import sys, grpc
+from hart.v1 import images_pb2, images_pb2_grpc
+channel = grpc.insecure_channel(sys.argv[1], [("grpc.enable_http_proxy", 0)])
+answer = images_pb2_grpc.ImagesStub(channel).Generate(images_pb2.GenerateRequest(prompt="a red heart"), timeout=60)
+picture = answer.images[0]
+assert picture.data.startswith(b"\\x89PNG"), picture.data[:8]
+print(f"{picture.width}x{picture.height}, {len(picture.data)} bytes")
+"""
+
+
+def gateway() -> str:
+    """The gateway's image alone: it starts, is healthy, ends well, and torch was never there."""
+    with tempfile.TemporaryDirectory() as folder:
+        built = image.build(Path(folder), "image-gateway", "packages-gateway")
+        image.run([built.python, "-c", "import gateway.assembly, gateway.scaler"], built.app)
+        if subprocess.run([built.python, "-c", "import torch"], capture_output=True).returncode == 0:
+            raise Failed("torch is in the gateway's image")
+        begun = time.monotonic()
+        with running(built, "gateway", {}) as port:
+            await_healthy(built, port, "hart.v1.Images")
+            seconds = time.monotonic() - begun
+        about = f"{built.packages} packages, {built.megabytes:.0f} MB beside the base"
+    return f"{about}, healthy after {seconds:.1f} s, exit 0, no torch"
+
+
+def stages() -> str:
+    """The image of a stage without a GPU: all four processes run from it, and a gateway from its own; together they
+    draw a picture with the checkpoint in the image."""
+    with tempfile.TemporaryDirectory() as folder:
+        front = image.build(Path(folder) / "gateway", "image-gateway", "packages-gateway")
+        built = image.build(Path(folder) / "stage", "image-stage", "packages-stage-cpu")
+        about = f"{built.packages} packages, {built.megabytes:.0f} MB beside the base{built.notes}"
+        with cluster(front, built) as port:
+            picture = image.run([front.python, "-c", DRAW, f"127.0.0.1:{port}"], front.app).strip()
+    return f"{about}; five processes drew {picture} with the bundled checkpoint, each exit 0"
+
+
+def gpu() -> str:
+    """The image of a stage with a GPU, as far as a machine without one can tell."""
+    return image.resolve("packages-stage-gpu")
+
+
+@contextmanager
+def cluster(front: Built, built: Built) -> Iterator[int]:
+    """The gateway's port, when all five are ready."""
+    names = list(SERVICES)
+    with (
+        running(built, names[0]) as a,
+        running(built, names[1]) as b,
+        running(built, names[2]) as c,
+        running(built, names[3]) as d,
+    ):
+        ports = dict(zip(names, (a, b, c, d), strict=True))
+        for name, port in ports.items():
+            await_healthy(front, port, SERVICES[name])
+        where = {f"HART_{name.upper()}": f"127.0.0.1:{port}" for name, port in ports.items()}
+        with running(front, "gateway", where) as port:
+            await_healthy(front, port, "hart.v1.Images")
+            yield port
+
+
+@contextmanager
+def running(built: Built, name: str, settings: dict[str, str] | None = None) -> Iterator[int]:
+    """The port of a process of this image. Raises Failed when it does not end with 0."""
+    port = _free_port()
+    words = dict(image.steps("image-" + name.replace("_", "-")))["ENTRYPOINT"]
+    environment = {**image.clean_environment(), "HART_PORT": str(port), "HART_METRICS_PORT": "0", **(settings or {})}
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            [str(built.python), *_arguments(words)], cwd=built.app, env=environment, stdout=log, stderr=log
+        )
+        try:
+            yield port
+            process.send_signal(signal.SIGTERM)
+            if code := process.wait(60):
+                raise Failed(f"{name} ended with {code}: {_end(log)}")
+        except Failed as error:
+            raise Failed(f"{error}; {name} said: {_end(log)}") from error
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _arguments(entrypoint: str) -> list[str]:
+    python, *rest = json.loads(entrypoint)
+    if python != "python":
+        raise Failed(f"{entrypoint}: something else than python")
+    return list(rest)
+
+
+def await_healthy(caller: Built, port: int, service: str) -> None:
+    """Return when the process at this port is ready. Raises Failed."""
+    end = time.monotonic() + START_SECONDS
+    words = [str(caller.python), "-c", HEALTHY, f"127.0.0.1:{port}", service]
+    while subprocess.run(words, cwd=caller.app, capture_output=True).returncode:
+        if time.monotonic() > end:
+            raise Failed(f"{service} is not ready after {START_SECONDS:g} s")
+        time.sleep(0.5)
+
+
+def _end(log: TextIO) -> str:
+    log.seek(0)
+    return log.read()[-1500:]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    for proof in (gateway, stages, gpu):
+        print(f"{proof.__name__}: {proof()}", flush=True)
+    sys.exit(0)
