@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hart.v1 import decoder_pb2, images_pb2, safety_pb2, stage_pb2, tensor_pb2, text_encoder_pb2
 from hart.v1.ar_generator_pb2 import GenerateLatentRequest, LatentProgress, LatentResult
 
-from gateway import digests
+from gateway import digests, recipe
 from gateway.catalog import Catalog
 from gateway.flow import Door, LatentGate
 from gateway.notices import notices_of
@@ -117,8 +117,7 @@ class Drawing:
             with self.sheet.call("ar_generator", index) as generating:
                 latent = await self._generate(index, reading, generating, telling)
             latent_came()
-            model = self._model(reading, latent)
-            answer, decoding = await self._decode(index, self._decode_request(index, latent, reading, model))
+            answer, decoding = await self._file(index, latent, reading)
             await telling.told()
         finally:
             await telling.stop()
@@ -169,6 +168,21 @@ class Drawing:
                 )
             )
         return message
+
+    async def _file(
+        self, index: int, latent: LatentResult, reading: Reading
+    ) -> tuple[decoder_pb2.DecodeResponse, Call]:
+        """The picture's file, with its recipe. Should another version of the decoder answer than the one described last
+        (a rolling change), the recipe would name the wrong one: then the file comes without, and it is written here."""
+        message = self._decode_request(index, latent, reading, self._model(reading, latent))
+        answer, call = await self._decode(index, message)
+        if message.HasField("recipe") and self._model(reading, latent, answer) != message.recipe.model:
+            written = message.recipe
+            message.ClearField("recipe")
+            answer, call = await self._decode(index, message)
+            written.model.CopyFrom(self._model(reading, latent, answer))
+            answer.image = recipe.write(answer.image, written)
+        return answer, call
 
     async def _decode(self, index: int, message: decoder_pb2.DecodeRequest) -> tuple[decoder_pb2.DecodeResponse, Call]:
         # A latent is dear: a full decoder is asked again while there is time, where other stages' refusals end it.

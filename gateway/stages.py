@@ -87,7 +87,8 @@ class Stages:
     async def generate(
         self, message: ar_generator_pb2.GenerateLatentRequest, deadline: Deadline, call: Call, tell: Tell
     ) -> ar_generator_pb2.LatentResult:
-        """The latent. `tell` is called with each scale's progress in ascending order, once each, whatever fails."""
+        """The latent. `tell` is called with each scale's progress in ascending order, once each, whatever fails; where
+        the message is quiet, when all are drawn."""
         told = -1
 
         async def draw(replica: Replica, allowed: Deadline, metadata: Metadata) -> ar_generator_pb2.LatentResult:
@@ -102,6 +103,8 @@ class Stages:
                     elif event.HasField("result"):
                         result: ar_generator_pb2.LatentResult = event.result
                         _note(call)
+                        for progress in _untold(result, told):
+                            tell(progress)
                         return result
             raise StageUnavailable("ar_generator", "the stream ended before the latent came")
 
@@ -177,3 +180,13 @@ class Stages:
 
 def _note(call: Call) -> None:
     trace.get_current_span().set_attribute("hart.transfer.bytes", call.transfer_bytes)
+
+
+def _untold(result: ar_generator_pb2.LatentResult, told: int) -> list[ar_generator_pb2.LatentProgress]:
+    """Progress of the scales after `told`, which a quiet generator reports with its result."""
+    scales = result.timing.scales
+    return [
+        ar_generator_pb2.LatentProgress(scale=one.scale, side=one.side, scales=len(scales))
+        for one in scales
+        if one.scale > told
+    ]

@@ -49,7 +49,7 @@ class PictureRequest:
     preview_every: int
     metadata: bool
     quiet: bool = field(default=False, compare=False)
-    """Nobody will ever hear of its scales: it is answered at once, and no repeat can join it."""
+    """Whoever asked hears of no scales: it is answered at once. A stream that joins it hears of them at their end."""
 
     @property
     def images(self) -> int:
@@ -89,7 +89,7 @@ def validate(message: images_pb2.GenerateRequest, served: Served | None, *, stre
         encoding=_encoding(message),
         preview_every=message.preview_every,
         metadata=message.metadata if message.HasField("metadata") else DEFAULTS.metadata,
-        quiet=not streams and not message.HasField("request_id"),
+        quiet=not streams,
     )
 
 

@@ -111,7 +111,9 @@ class FakeStage(
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        result = ar_generator_pb2.LatentResult(latent=latent(request.seed % 97), model=self.model, timing=timing())
+        spent = timing()
+        spent.scales.extend(stage_pb2.ScaleTiming(scale=scale, side=side) for scale, side in enumerate(SCALES))
+        result = ar_generator_pb2.LatentResult(latent=latent(request.seed % 97), model=self.model, timing=spent)
         yield event(result=result)
 
     async def Decode(self, request: Any, context: Any) -> Any:

@@ -90,14 +90,20 @@ async def test_every_setting_reaches_the_stages():
         assert recipe.model.digest
 
 
-async def test_the_generator_is_quiet_only_where_nobody_can_hear_of_the_scales():
+async def test_the_generator_is_quiet_where_the_caller_hears_of_no_scales():
     async with front() as running:
         await running.stub.Generate(request())
-        await running.stub.Generate(request(request_id="id-1"))  # a stream may join it
-        events = [event async for event in running.stub.GenerateStream(request())]
-        drawn = running.stage("ar_generator").received
-        assert [message.quiet for message in drawn] == [True, False, False]
-    assert sum(event.HasField("progress") for event in events) == len(SCALES)
+        [_ async for _ in running.stub.GenerateStream(request())]
+        assert [message.quiet for message in running.stage("ar_generator").received] == [True, False]
+
+
+async def test_a_stream_that_joins_a_quiet_picture_hears_of_every_scale_once():
+    async with front() as running:
+        await running.stub.Generate(request(request_id="one"))
+        events = [event async for event in running.stub.GenerateStream(request(request_id="one"))]
+    progress = [event.progress for event in events if event.HasField("progress")]
+    assert [(one.scale, one.side, one.scales) for one in progress] == [(0, 1, 3), (1, 2, 3), (2, 4, 3)]
+    assert events[-2].HasField("image")
 
 
 async def test_without_metadata_no_recipe_is_written():
