@@ -17,6 +17,7 @@ from hart import errors
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from benchmarks.drills.asks import Ask
 from benchmarks.drills.load import Outcome, capacity, draw, judge, open_loop
 from benchmarks.drills.report import Report
 from benchmarks.drills.site import Site, opened
@@ -26,6 +27,7 @@ from tests.e2e.processes import free_port
 
 START_SECONDS = 180.0  # two imports of torch on a busy machine
 BACK_SECONDS = 5.0
+BRIEF = 5.0  # seconds: the short form, in the tests
 SHARE = 0.25
 PREFIX = "hart_drill"
 
@@ -103,9 +105,10 @@ async def elsewhere(site: Site, seconds: float, report: Report) -> None:
     """Safety and text on Triton: the same pictures; then it dies and comes back, first alone, then beside our own."""
     async with _triton(site) as triton:
         async with opened(site.cluster, site.truth, **triton.where()) as there:
-            await _same(there, report)
-            triton.kill_stub("safety")
-            await _gone(there, "its Python process killed", ("safety",), report)
+            await _same(there, there.asks if seconds > BRIEF else there.asks[::4], report)
+            if seconds > BRIEF:  # Triton takes several seconds to notice, at each attempt
+                triton.kill_stub("safety")
+                await _gone(there, "its Python process killed", ("safety",), report)
             triton.kill()
             await _gone(there, "the server killed", launcher.NAMES, report)
             triton.start()
@@ -117,8 +120,8 @@ async def elsewhere(site: Site, seconds: float, report: Report) -> None:
     await site.settled()
 
 
-async def _same(site: Site, report: Report) -> None:
-    outcomes = [await draw(site.client, ask, site.truth) for ask in site.asks]
+async def _same(site: Site, asks: list[Ask], report: Report) -> None:
+    outcomes = [await draw(site.client, ask, site.truth) for ask in asks]
     report.law("with safety and text on Triton every picture is the same", all(o.ok for o in outcomes), _ends(outcomes))
     try:
         await site.client.generate(UNSAFE_PROMPT, timeout=60)
