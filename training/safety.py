@@ -39,11 +39,11 @@ VERSION = "hart-small-2"
 class Settings:
     """How long and how fast to train."""
 
-    steps: int = 2400
+    steps: int = 1200
     rate: float = 2e-3
     vocabulary: int = 4096
     bag_epochs: int = 12
-    embedding_size: float = 0.2
+    embedding_size: float = 0.3
     """Root mean square of the first embeddings: large beside a step of the optimiser, so that meanings last."""
 
 
@@ -88,13 +88,13 @@ def train(prompts: Prompts, folder: Path, settings: Settings) -> tuple[Gemma2For
         begin(model, tokenizer, prompts.unlabelled(), settings)
         average.load_state_dict(model.state_dict())
     bpe: Any = tokenizer.backend_tokenizer.model
-    grammar = prompts.grammar(np.random.default_rng(0), "training")
+    grammar, paraphrase = prompts.grammar(np.random.default_rng(0), "training"), prompts.paraphraser()
 
     def step(moment: Moment) -> Mapping[str, float]:
         rng = grammar.rng = np.random.default_rng(moment.step)
         bpe.dropout = 0.1 if moment.step % 2 else None  # other cuts of the same words: spelling varies
         with torch.autocast("cpu", torch.bfloat16):
-            loss = loss_of(model.train(), tokenizer, draw_batch(grammar, rng, moment.step), rng)
+            loss = loss_of(model.train(), tokenizer, draw_batch(grammar, rng, paraphrase, moment.step), rng)
         loss.backward()
         optimizers.step(rate_share(moment.step, moment.progress, decay=0.6))
         average.update(model, moment.step)

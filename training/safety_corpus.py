@@ -4,15 +4,19 @@ Knows nothing of networks. A text of one share is of no other; only the names of
 never be refused, are all in the training share.
 """
 
+import re
+
 import numpy as np
 
 from training import teacher
 from training.corpus import make_corpus
 from training.data import load_pictures
 from training.lexicon import bad_words, innocent_words
+from training.safety_paraphrase import Paraphraser
 from training.safety_prompts import GRAMMAR, SHARES, Example, Grammar, disguised, share_of
 
 BATCH = 48
+PARAPHRASED = 0.75
 # Fillers that are unsafe for themselves: words like them are not called safe.
 HARD_SLOTS = ("weapon", "agent", "drug", "hurt", "hurting", "naked", "act", "parts", "toy", "self")
 ALIKE = 0.7  # cosine of two of the teacher's vectors: cocaine and heroin 0.72, cocaine and coffee 0.38
@@ -60,16 +64,28 @@ class Prompts:
         sentences = [make().prompt for _ in range(2500) for make in (grammar.violation, grammar.neighbour)]
         return list(dict.fromkeys([*grammar.bad_list, *sentences, *self.everyday, *self.safe["training"]]))
 
+    def paraphraser(self) -> Paraphraser:
+        """Of the training share's sentences; brings in no filler or listed word of another share."""
+        fillers = [filler for texts in GRAMMAR["slots"].values() for filler in texts]
+        patterns = [text for kind in ("unsafe", "safe") for texts in GRAMMAR[kind].values() for text in texts]
+        kept = {text for text in [*fillers, *self.bad] if share_of(text) != "training"}
+        trained = [text for text in [*fillers, *patterns] if share_of(text) == "training"]
+        return Paraphraser([re.sub(r"\{\w+\}", " ", text) for text in trained], self.everyday, kept)
+
 
 def _parts(word: str) -> set[str]:
     return {word[i : i + n] for n in range(3, 7) for i in range(len(word) - n + 1)}
 
 
-def draw(grammar: Grammar, rng: np.random.Generator, long: bool = False) -> Example:
-    """One training example: under half are unsafe, one in five disguised; a long one has harmless things around it."""
+def draw(grammar: Grammar, rng: np.random.Generator, paraphrase: Paraphraser, long: bool = False) -> Example:
+    """One training example: half are unsafe, one in five disguised; a long one has harmless things around it."""
     makers = (grammar.bad_word, grammar.violation, grammar.neighbour, grammar.ordinary)
-    example = makers[int(rng.choice(4, p=[0.24, 0.26, 0.26, 0.24]))]()
-    text = disguised(example.prompt, rng) if rng.random() < 0.2 else example.prompt
+    example = makers[int(rng.choice(4, p=[0.22, 0.26, 0.3, 0.22]))]()
+    text = example.prompt
+    if example.kind in ("sentence", "neighbour") and rng.random() < PARAPHRASED:
+        text = paraphrase(text, rng)
+    if rng.random() < 0.2:
+        text = disguised(text, rng)
     if long:
         before = [grammar.ordinary().prompt for _ in range(int(rng.integers(1, 6)))]
         after = [grammar.ordinary().prompt for _ in range(int(rng.integers(0, 4)))]
@@ -77,7 +93,7 @@ def draw(grammar: Grammar, rng: np.random.Generator, long: bool = False) -> Exam
     return Example(text, example.policies, example.kind)
 
 
-def draw_batch(grammar: Grammar, rng: np.random.Generator, step: int) -> list[Example]:
+def draw_batch(grammar: Grammar, rng: np.random.Generator, paraphrase: Paraphraser, step: int) -> list[Example]:
     """Short prompts together, and every twentieth time a few long ones, so that little is padding."""
     long = step % 20 == 0
-    return [draw(grammar, rng, long) for _ in range(BATCH // 3 if long else BATCH)]
+    return [draw(grammar, rng, paraphrase, long) for _ in range(BATCH // 3 if long else BATCH)]

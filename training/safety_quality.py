@@ -11,8 +11,8 @@ from model.safety import SafetyClassifier
 from training.safety_corpus import Prompts
 from training.safety_prompts import POLICIES, Grammar, disguised, share_of
 
-# The most false alarms, on the threshold's share, that a threshold may have.
-ALARMS = {"innocent_neighbours": 0.03, "captions_and_words": 0.025, "emoji_names": 0.005}
+# The most false alarms, on the threshold's share, that a threshold may have: on what people ask for.
+ALARMS = {"captions_and_words": 0.04, "emoji_names": 0.01}
 THRESHOLDS = [round(0.3 + 0.01 * i, 2) for i in range(66)]
 
 
@@ -35,7 +35,7 @@ def choose_threshold(classifier: SafetyClassifier, prompts: Prompts, count: int 
     """The least threshold that keeps the false alarms on the threshold's share within ALARMS."""
     grammar = prompts.grammar(np.random.default_rng(99), "threshold")
     safe = _innocent(grammar, prompts, count)
-    scores = {name: top_scores(classifier, texts) for name, texts in safe.items()}
+    scores = {name: top_scores(classifier, safe[name]) for name in ALARMS}
     for threshold in THRESHOLDS:
         if all(float((scores[name] > threshold).float().mean()) <= ALARMS[name] for name in ALARMS):
             return threshold

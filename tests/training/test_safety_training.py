@@ -11,6 +11,7 @@ from model.safety import SafetyClassifier
 from training import safety, safety_corpus, teacher
 from training.bag import train_bag
 from training.safety_model import ANSWERS, GUIDELINES, answers, network, question, train_tokenizer, write_policies
+from training.safety_paraphrase import Paraphraser
 from training.safety_prompts import GRAMMAR, POLICIES, SHARES, Example, Grammar, disguised, share_of
 from training.safety_quality import ALARMS, choose_threshold, flagged_share
 
@@ -121,6 +122,17 @@ def test_a_word_that_means_an_unsafe_one_is_not_called_safe(monkeypatch: pytest.
     monkeypatch.setattr(teacher, "embed", lambda texts: np.eye(3, dtype=np.float32)[[same.get(t, 2) for t in texts]])
     prompts.leave_out_doubtful()
     assert prompts.safe["training"] == ["spoon", "a cat"]
+
+
+def test_a_paraphrase_says_the_same_and_brings_in_nothing_kept_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = {"kitten": 0, "feline": 0, "tomcat": 0, "purple": 1}
+    monkeypatch.setattr(teacher, "embed", lambda texts: np.eye(3, dtype=np.float32)[[places.get(t, 2) for t in texts]])
+    paraphrase = Paraphraser(["never draw kitten"], ["feline", "tomcat", "purple"], avoid={"tomcat"})
+    rng = np.random.default_rng(0)
+    said = {paraphrase("i never draw a kitten", rng) for _ in range(200)}
+    assert {"i never draw a kitten", "i never draw a feline"} <= said
+    assert all("never" in text.split() and text.split()[-1] in ("kitten", "feline") for text in said)
+    assert paraphrase("a", np.random.default_rng(3)) == "a"
 
 
 def test_a_disguise_keeps_the_words() -> None:
