@@ -1,0 +1,205 @@
+"""Image encoders side by side: milliseconds and bytes, as ratios to Pillow's default, in one run.
+
+    python -m benchmarks.encode [--rounds 15] [--side 1024] [--checkpoint FOLDER]
+
+Two pictures: a noise-like one (a gradient under noise, the worst that a model can draw) and a real one (a mosaic of
+what the checkpoint draws, at its own pixels). Each encoder gets RGB pixels in memory and gives a file in memory; a PNG
+is read back to prove that no pixel is lost. Libraries that are not installed are left out and named:
+`pip install --group encoders` has all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from isal import isal_zlib
+from PIL import Image
+
+from model.picture import DEFAULT_QUALITY, Pixels, encode, png
+
+Encoder = Callable[[Pixels], bytes]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One encoder on one picture."""
+
+    milliseconds: float
+    size: int
+
+
+def pillow(format: str, pixels: Pixels, **options: Any) -> bytes:
+    """By Pillow."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format, **options)
+    return file.getvalue()
+
+
+def opencv(ending: str, pixels: Pixels, *flags: int) -> bytes:
+    """By OpenCV, which wants blue first: turning the channels is part of the price."""
+    import cv2
+
+    found, file = cv2.imencode(ending, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), list(flags))
+    assert found
+    return bytes(file)
+
+
+def filtered(deflate: Callable[[Pixels], bytes], pixels: Pixels) -> bytes:
+    """Our PNG writer with another library's deflate."""
+    return png(pixels, {}, deflate)
+
+
+def png_encoders() -> dict[str, Encoder]:
+    """By name; the first is the measure of the others."""
+    found: dict[str, Encoder] = {
+        "Pillow, default": partial(pillow, "PNG"),
+        "Pillow, level 1": partial(pillow, "PNG", compress_level=1),
+        "ours (encode)": lambda pixels: encode(pixels, "PNG"),
+    }
+    for level in (0, 1, 2):
+        found[f"numpy up + isal {level}"] = partial(filtered, partial(isal_zlib.compress, level=level))
+    with _optional("zlib-ng"):
+        from zlib_ng import zlib_ng
+
+        found["numpy up + zlib-ng 1"] = partial(filtered, lambda rows: zlib_ng.compress(rows, 1))
+    with _optional("deflate"):
+        import deflate
+
+        found["numpy up + libdeflate 1"] = partial(filtered, lambda rows: bytes(deflate.zlib_compress(rows, 1)))
+    with _optional("opencv-python-headless"):
+        import cv2
+
+        found["OpenCV, default"] = lambda pixels: opencv(".png", pixels)
+        found["OpenCV, level 1, up"] = lambda pixels: opencv(
+            ".png", pixels, cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP
+        )
+    with _optional("fpng"):
+        import fpng
+
+        found["fpng"] = lambda pixels: bytes(fpng.from_ndarray(pixels))
+    return found
+
+
+def lossy_encoders() -> dict[str, dict[str, Encoder]]:
+    """JPEG and WEBP by format, at the default quality."""
+    quality = DEFAULT_QUALITY
+    jpeg: dict[str, Encoder] = {"Pillow, default": partial(pillow, "JPEG", quality=quality)}
+    webp: dict[str, Encoder] = {
+        "Pillow, default": partial(pillow, "WEBP", quality=quality),
+        "Pillow, method 2": partial(pillow, "WEBP", quality=quality, method=2),
+        "Pillow, method 0": partial(pillow, "WEBP", quality=quality, method=0),
+    }
+    jpeg["ours (encode)"] = lambda pixels: encode(pixels, "JPEG")
+    webp["ours (encode)"] = lambda pixels: encode(pixels, "WEBP")
+    with _optional("opencv-python-headless"):
+        import cv2
+
+        jpeg["OpenCV"] = lambda pixels: opencv(".jpg", pixels, cv2.IMWRITE_JPEG_QUALITY, quality)
+        webp["OpenCV"] = lambda pixels: opencv(".webp", pixels, cv2.IMWRITE_WEBP_QUALITY, quality)
+    with _optional("simplejpeg"):
+        import simplejpeg
+
+        jpeg["simplejpeg"] = lambda pixels: bytes(
+            simplejpeg.encode_jpeg(pixels, quality=quality, colorsubsampling="420")
+        )
+    return {"JPEG": jpeg, "WEBP": webp}
+
+
+class _optional:
+    """Around what one library offers: where it is not installed, that is said instead."""
+
+    def __init__(self, distribution: str) -> None:
+        self._distribution = distribution
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, ImportError):
+            print(f"({self._distribution} is not installed)")
+            return True
+        return False
+
+
+def noise_like(side: int) -> Pixels:
+    """A gradient under Gaussian noise of 12 levels."""
+    across = np.linspace(0, 200, side)[None, :, None]
+    down = np.linspace(0, 50, side)[:, None, None]
+    noise = np.random.default_rng(0).normal(0, 12, (side, side, 3))
+    values: Pixels = (across + down + noise).clip(0, 255).astype(np.uint8)
+    return values
+
+
+def drawn(side: int, checkpoint: str) -> Pixels:
+    """A mosaic of different pictures by the checkpoint, as many as it takes."""
+    from model.checkpoint import bundled
+    from model.pipeline import Pipeline
+
+    pipeline = Pipeline.load(checkpoint or bundled(), safety=False)
+    prompts = pipeline.checkpoint.known_prompts() or ["a red heart"]
+    first = pipeline.draw(prompts[0], seed=0).pixels
+    count = -(-side // len(first))
+    pixels = [pipeline.draw(prompts[n % len(prompts)], seed=n).pixels for n in range(count * count)]
+    rows = [np.concatenate(pixels[at : at + count], axis=1) for at in range(0, len(pixels), count)]
+    return np.ascontiguousarray(np.concatenate(rows)[:side, :side])
+
+
+def measure(encoders: Mapping[str, Encoder], pixels: Pixels, rounds: int) -> dict[str, Row]:
+    """Median of `rounds`, the encoders in turn so that a slow moment meets all of them; one round before is not
+    counted."""
+    times: dict[str, list[float]] = {name: [] for name in encoders}
+    sizes: dict[str, int] = {}
+    for _ in range(rounds + 1):
+        for name, encoder in encoders.items():
+            begun = time.perf_counter()
+            file = encoder(pixels)
+            times[name].append(time.perf_counter() - begun)
+            sizes[name] = len(file)
+    return {name: Row(1e3 * statistics.median(taken[1:]), sizes[name]) for name, taken in times.items()}
+
+
+def require_lossless(encoders: Mapping[str, Encoder], pixels: Pixels) -> None:
+    """Raises AssertionError naming an encoder whose file does not give every pixel back."""
+    for name, encoder in encoders.items():
+        with Image.open(io.BytesIO(encoder(pixels))) as image:
+            assert np.array_equal(np.asarray(image.convert("RGB")), pixels), f"{name} loses pixels"
+
+
+def show(title: str, rows: Mapping[str, Row]) -> None:
+    """Print one table; the first row is 1."""
+    base = next(iter(rows.values()))
+    print(f"\n{title}\n| encoder | ms | time | bytes | size |\n|---|---|---|---|---|")
+    for name, row in rows.items():
+        time_ratio, size_ratio = row.milliseconds / base.milliseconds, row.size / base.size
+        print(f"| {name} | {row.milliseconds:.1f} | {time_ratio:.3f} | {row.size:,} | {size_ratio:.2f} |")
+
+
+def main() -> int:
+    """Follow the command line; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.encode", description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--side", type=int, default=1024)
+    parser.add_argument("--checkpoint", default="", help="whose pictures are the real one (default: the bundled one)")
+    chosen = parser.parse_args()
+    groups = {"PNG": png_encoders(), **lossy_encoders()}
+    pictures = {"noise-like": noise_like(chosen.side), "real": drawn(chosen.side, chosen.checkpoint)}
+    print(f"{chosen.side} x {chosen.side}, median of {chosen.rounds} rounds; load {os.getloadavg()[0]:.1f}")
+    for format, encoders in groups.items():
+        for kind, pixels in pictures.items():
+            if format == "PNG":
+                require_lossless(encoders, pixels)
+            show(f"{format}, {kind}", measure(encoders, pixels, chosen.rounds))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
