@@ -5,7 +5,7 @@
 # PROCESS: gateway, safety, text-encoder, ar-generator, decoder. VARIANT of a stage: cpu, gpu. A process or variant that
 # does not exist is a stage that does not exist here. What is installed is what constraints.txt pins, with all that it
 # brings along; whoever wants the base by digest too passes --build-arg PYTHON=3.11.13-slim-bookworm@sha256:….
-# SBOM: docker buildx build --sbom=true --provenance=true …, or of a built image: syft hart-gateway:0.1.0 -o spdx-json
+# SBOM: docker buildx build --sbom=true --provenance=true …, or of a built image: syft scan hart-gateway:0.1.0 -o spdx-json
 ARG PYTHON=3.11.13-slim-bookworm
 ARG PROCESS=gateway
 ARG VARIANT=cpu

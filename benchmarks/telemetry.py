@@ -2,11 +2,11 @@
 
     python -m benchmarks.telemetry [--pictures 60] [--checkpoint FOLDER] [--threads 1]
 
-The first cluster sends every span to a collector on this machine (OTLP over gRPC, a process of its own, so that
-receiving counts too) and is scraped every 15 seconds, as the chart has it; the second runs with OTEL_SDK_DISABLED. Each
-seed is drawn by both, one after the other, in changing order; the text encoder's cache is off. Prints medians, the
-median of the pairs' ratios with its 95% interval (bootstrap), and CPU time a picture. Exit code 1 when that median is
-over 1.02.
+Two clusters send every span to a collector on this machine (OTLP over gRPC, a process of its own, so that receiving
+counts too) and are scraped every 15 seconds, as the chart has it; two others run with OTEL_SDK_DISABLED: two of each,
+for any two clusters differ by a percent or so by themselves. Each seed is drawn by all four, one after the other, in
+changing order; the text encoder's cache is off. Prints each cluster's median, the median of the rounds' ratios with its
+95% interval (bootstrap), and CPU time a picture. Exit code 1 when that median is over 1.02.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import hart
@@ -124,21 +125,34 @@ def cpu_seconds(endpoint: str) -> float:
     return sum(t.user + t.system for t in times)
 
 
-def measure(endpoints: tuple[str, str], pictures: int) -> tuple[list[list[float]], list[float]]:
-    """Seconds of each picture with and without telemetry, drawn in turn; CPU seconds a picture of both clusters."""
-    seconds: list[list[float]] = [[], []]
-    before = [0.0, 0.0]
+@dataclass
+class Cluster:
+    """One cluster and what was measured of it."""
+
+    name: str
+    endpoint: str
+    seconds: list[float] = field(default_factory=list)
+    """Of each picture."""
+    cpu: float = 0.0
+    """CPU seconds a picture."""
+
+
+def measure(clusters: Sequence[Cluster], pictures: int) -> None:
+    """Draw every seed by each cluster in turn."""
+    before = dict.fromkeys((c.name for c in clusters), 0.0)
     with ExitStack() as stack:
-        clients = [stack.enter_context(hart.Client(endpoint)) for endpoint in endpoints]
-        for number in range(WARM_UP + pictures):
-            if number == WARM_UP:
-                before = [cpu_seconds(endpoint) for endpoint in endpoints]
-            for way in (0, 1) if number % 2 else (1, 0):
+        clients = {c.name: stack.enter_context(hart.Client(c.endpoint)) for c in clusters}
+        for number in range(-WARM_UP, pictures):
+            if number == 0:
+                before = {c.name: cpu_seconds(c.endpoint) for c in clusters}
+            turn = number % len(clusters)
+            for cluster in (*clusters[turn:], *clusters[:turn]):
                 begun = time.perf_counter()
-                clients[way].generate("a red heart", seed=number)
-                seconds[way].append(time.perf_counter() - begun)
-        cpu = [(cpu_seconds(e) - b) / pictures for e, b in zip(endpoints, before, strict=True)]
-    return [way[WARM_UP:] for way in seconds], cpu
+                clients[cluster.name].generate("a red heart", seed=number + WARM_UP)
+                if number >= 0:
+                    cluster.seconds.append(time.perf_counter() - begun)
+    for cluster in clusters:
+        cluster.cpu = (cpu_seconds(cluster.endpoint) - before[cluster.name]) / pictures
 
 
 def interval(ratios: list[float]) -> tuple[float, float]:
@@ -162,25 +176,30 @@ def main() -> int:
     collector = Collector()
     silent = {"cache_bytes": "0", "torch_threads": str(chosen.threads)}
     telling = {**silent, "otlp_endpoint": collector.endpoint}
-    traced = local_cluster(chosen.checkpoint, None, **telling)
-    with traced as on, without_telemetry(), local_cluster(chosen.checkpoint, None, **silent) as off:
-        with scraped(on):
-            begun = time.monotonic()
-            (with_it, without), cpu = measure((on, off), chosen.pictures)
-            wall = time.monotonic() - begun
-        load = os.getloadavg()[0]
+    with ExitStack() as stack:
+        clusters: list[Cluster] = []
+        for name in ("none 1", "full 1", "full 2", "none 2"):
+            told = name.startswith("full")
+            with nullcontext() if told else without_telemetry():
+                started = local_cluster(chosen.checkpoint, None, **(telling if told else silent))
+                clusters.append(Cluster(name, stack.enter_context(started)))
+            if told:
+                stack.enter_context(scraped(clusters[-1].endpoint))
+        begun = time.monotonic()
+        measure(clusters, chosen.pictures)
+        wall, load = time.monotonic() - begun, os.getloadavg()[0]
     spans = collector.end()
-    ratios = [one / other for one, other in zip(with_it, without, strict=True)]
+    print(f"{chosen.pictures} pictures by each, in turn, {wall:.0f} s; load {load:.1f}; {spans} spans received")
+    for cluster in clusters:
+        median, fastest = statistics.median(cluster.seconds), min(cluster.seconds)
+        shown = f"median {1e3 * median:7.1f} ms   fastest {1e3 * fastest:7.1f} ms   CPU {1e3 * cluster.cpu:7.1f} ms"
+        print(f"  telemetry {cluster.name:<8} {shown}")
+    full, none = ([c for c in clusters if c.name.startswith(kind)] for kind in ("full", "none"))
+    ratios = [sum(c.seconds[n] for c in full) / sum(c.seconds[n] for c in none) for n in range(chosen.pictures)]
     ratio, (low, high) = statistics.median(ratios), interval(ratios)
-    print(f"{chosen.pictures} pictures each way, in turn, {wall:.0f} s; load {load:.1f}; {spans} spans received")
-    for name, values, used in (("full telemetry", with_it, cpu[0]), ("none", without, cpu[1])):
-        median, fastest = statistics.median(values), min(values)
-        print(
-            f"  {name:<15} median {1e3 * median:7.1f} ms   fastest {1e3 * fastest:7.1f} ms   CPU {1e3 * used:7.1f} ms"
-        )
-    print(f"  time a picture, median of the pairs' ratios {ratio:.4f} (95%: {low:.4f} to {high:.4f})")
-    print(f"  CPU a picture, ratio {cpu[0] / cpu[1]:.4f}")
-    if spans < chosen.pictures * 20:
+    print(f"  time a picture, median of the rounds' ratios {ratio:.4f} (95%: {low:.4f} to {high:.4f})")
+    print(f"  CPU a picture, ratio {sum(c.cpu for c in full) / sum(c.cpu for c in none):.4f}")
+    if spans < 2 * chosen.pictures * 20:
         print("  not every span came: this measures something else")
         return 1
     return 0 if ratio <= MOST_RATIO else 1

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from k8s.tools import tool
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCKERFILE = ROOT / "Dockerfile"
 PYPI = "https://pypi.org/simple"
@@ -75,9 +77,20 @@ class Built:
         return sum(path.stat().st_size for path in files if path.is_file() and not path.is_symlink()) / 1e6
 
     @property
-    def packages(self) -> int:
-        """Distributions installed."""
-        return run([self.python, "-m", "pip", "list", "--format=freeze"], self.app).count("==")
+    def packages(self) -> set[str]:
+        """Distributions installed, each as name==version."""
+        lines = run([self.python, "-m", "pip", "list", "--format=freeze"], self.app).split()
+        return {_plain(name) + "==" + version for name, version in (line.split("==") for line in lines)}
+
+    def bill(self) -> int:
+        """How many packages the bill of materials names that syft writes, as it does for an image. Raises Failed when
+        one that is installed is not in it."""
+        words: list[str | Path] = [tool("syft"), "scan", f"dir:{self.python.parent.parent}", "--quiet", "--output", "spdx-json"]
+        listed = json.loads(run(words, self.app, more={"SYFT_CHECK_FOR_APP_UPDATE": "false"}))["packages"]
+        named = {f"{_plain(one['name'])}=={one.get('versionInfo', '')}" for one in listed}
+        if missing := sorted(self.packages - named):
+            raise Failed(f"syft's bill of materials lacks {', '.join(missing)}")
+        return len(listed)
 
 
 def build(here: Path, image: str, packages: str) -> Built:

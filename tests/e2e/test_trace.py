@@ -1,5 +1,6 @@
 """One request through five real processes is one trace, as a collector receives it."""
 
+import asyncio
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ import pytest
 from hart import errors
 from hart.v1 import images_pb2, images_pb2_grpc
 
-from benchmarks.drills import chaos
+from benchmarks.drills import chaos, metrics
 from tests.e2e.collector import CLIENT, INTERNAL, SERVER, Collector, Span
 from tests.e2e.processes import STAGES, Cluster
 
@@ -179,9 +180,16 @@ def test_at_ratio_0_failed_requests_alone_are_kept(cluster: Cluster, collector: 
     assert not collector.trace(good)
 
 
-def test_who_asks_how_things_are_leaves_no_trace(client, collector: Collector):
-    client.status()
-    client.describe()
+def test_who_asks_how_things_are_is_neither_traced_nor_counted(cluster: Cluster, client, collector: Collector):
+    def counted() -> float:
+        samples = asyncio.run(metrics.scrape(cluster.gateway))
+        return samples.total("hart_requests_total") + samples.total("hart_request_seconds_count")
+
+    before = counted()
+    for _ in range(3):
+        client.status()
+        client.describe()
+    assert counted() == before
     time.sleep(0.5)
     assert {s.name for s in collector.spans if s.kind == SERVER} <= {
         "hart.v1.Images/Generate", "hart.v1.Images/GenerateStream", *METHODS.values(),
