@@ -126,14 +126,16 @@ async def interrupted_client(site: Site, report: Report) -> None:
     generators = site.replicas("ar_generator")
     async with AsyncExitStack() as stack:
         for generator in generators:
-            await stack.enter_async_context(chaos.slowed(generator, 0.1))
+            await stack.enter_async_context(chaos.slowed(generator, 0.05))
         command = await asyncio.create_subprocess_exec(
             str(Path(sys.executable).with_name("hart")), "generate", "a red heart", "--endpoint", site.gateway.address,
             "-o", str(site.cluster.folder / "never.png"),
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        while await metrics.total(generators, "hart_load") == 0 and command.returncode is None:  # noqa: ASYNC110
+        # The gateway is asked: a slowed generator may answer when it has drawn.
+        while await metrics.total([site.gateway], "hart_inflight") == 0 and command.returncode is None:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
+        await asyncio.sleep(0.3)
         command.send_signal(signal.SIGINT)
         _, said = await command.communicate()
         gateway = await _until_free([site.gateway], time.monotonic())
