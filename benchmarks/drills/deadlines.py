@@ -18,6 +18,7 @@ MARGIN = 0.4
 """Seconds that this gateway keeps back, so that a busy machine still brings its answer before the caller's own clock
 ends the call."""
 SHORT = 0.5
+TRIES = 4
 ASK = Ask("a red heart", 0)
 
 
@@ -67,21 +68,29 @@ async def _hangs(site: Site, stage: str, report: Report) -> None:
         counted = [*replicas, *site.replicas("ar_generator"), *site.replicas("decoder")]
     if stage == "decoder":
         counted = replicas
-    enough = await _enough(site)
-    before = await metrics.total(counted, "hart_batch_size_sum")
-    with chaos.hung(*replicas):
+    worked = 0.0
+    for _ in range(TRIES):
+        enough = await _enough(site)
+        before = await metrics.total(counted, "hart_batch_size_sum")
         began = time.monotonic()
-        seen: object = "OK"
-        try:
-            await site.client.generate(ask, seed=1, timeout=MARGIN + enough)
-        except errors.HartError as error:
-            seen = error
+        with chaos.hung(*replicas):
+            seen = await _end(site, ask, MARGIN + enough)
         seconds = time.monotonic() - began
-    await site.settled()
-    worked = await metrics.total(counted, "hart_batch_size_sum") - before
-    named = isinstance(seen, errors.DeadlineExceeded) and seen.stage == stage
+        await site.settled()
+        worked += await metrics.total(counted, "hart_batch_size_sum") - before
+        named = isinstance(seen, errors.DeadlineExceeded) and seen.stage == stage
+        if named or not isinstance(seen, errors.DeadlineExceeded):
+            break  # else a busy machine took the time before this stage had the request
     report.law(f"out of time in {stage}: DEADLINE_EXCEEDED names it", named, f"{seen} after {seconds:.2f} s")
     report.law(f"and nobody works on after it ({stage})", worked == 0, worked)
+
+
+async def _end(site: Site, prompt: str, seconds: float) -> errors.HartError | None:
+    try:
+        await site.client.generate(prompt, seed=1, timeout=seconds)
+    except errors.HartError as error:
+        return error
+    return None
 
 
 async def _enough(site: Site) -> float:

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections import Counter
+from contextlib import suppress
 
 from hart import errors
 from hart.aio import AsyncClient
@@ -14,6 +15,7 @@ from hart.aio import AsyncClient
 from benchmarks.drills import chaos
 from benchmarks.drills.asks import Ask
 from benchmarks.drills.load import Outcome, capacity, draw, judge, open_loop
+from benchmarks.drills.metrics import scrape
 from benchmarks.drills.report import Report
 from benchmarks.drills.site import Site
 from tests.e2e.processes import Process
@@ -121,7 +123,10 @@ async def gateway_ends(site: Site, seconds: float, report: Report) -> None:
 async def _terminated(site: Site, gateway: Process, report: Report) -> list[Outcome]:
     async with AsyncClient(gateway.address) as client:
         accepted = [asyncio.create_task(draw(client, ask, site.truth)) for ask in site.asks[:12]]
-        await asyncio.sleep(0.5)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(10):
+                while (await scrape(gateway)).total("hart_inflight") < len(accepted):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
         gateway.process.send_signal(signal.SIGTERM)
         await asyncio.sleep(0.3)
         late = await draw(client, ASK, site.truth, 20.0)
