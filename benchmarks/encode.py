@@ -96,11 +96,10 @@ def lossy_encoders() -> dict[str, dict[str, Encoder]]:
     jpeg: dict[str, Encoder] = {"Pillow, default": partial(pillow, "JPEG", quality=quality)}
     webp: dict[str, Encoder] = {
         "Pillow, default": partial(pillow, "WEBP", quality=quality),
-        "Pillow, method 2": partial(pillow, "WEBP", quality=quality, method=2),
         "Pillow, method 0": partial(pillow, "WEBP", quality=quality, method=0),
     }
     jpeg["ours (encode)"] = lambda pixels: encode(pixels, "JPEG")
-    webp["ours (encode)"] = lambda pixels: encode(pixels, "WEBP")
+    webp["ours (encode, method 2)"] = lambda pixels: encode(pixels, "WEBP")
     with _optional("opencv-python-headless"):
         import cv2
 

@@ -53,6 +53,7 @@ class Connection:
     """Send the API key over plaintext to another machine too."""
 
     def __post_init__(self) -> None:
+        _require_target(self.endpoint, encrypted=self.tls is not None)
         if self.api_key and self.tls is None and not self.insecure and not is_loopback(self.endpoint):
             raise ValueError(
                 f"api_key: would travel unencrypted to {self.endpoint!r}; give tls, or insecure=True if that is wanted"
@@ -91,6 +92,19 @@ def service_config() -> str:
     """The published gRPC service config as JSON: retries for UNAVAILABLE, throttled."""
     text = resources.files("hart").joinpath("service_config.json").read_text("utf-8")
     return json.dumps(json.loads(text), separators=(",", ":"))
+
+
+def _require_target(endpoint: str, encrypted: bool) -> None:
+    """Raises ValueError for what gRPC would take for a host's name, or send to port 443 in plaintext."""
+    if endpoint.lower().startswith(("http:", "https:", "grpc:", "grpcs:")):
+        raise ValueError(f"endpoint {endpoint!r}: is a URL; give host:port, and tls where it is encrypted")
+    if endpoint.startswith(("unix:", "unix-abstract:", "dns:", "xds:")):
+        return
+    host, _, port = endpoint.rpartition(":")
+    named = bool(host) and port.isdecimal() and 0 < int(port) <= 65535
+    by_default = encrypted and bool(endpoint) and (not host or endpoint.endswith("]"))  # 443, as everywhere
+    if not (named or by_default):
+        raise ValueError(f"endpoint {endpoint!r}: is not host:port")
 
 
 def is_loopback(endpoint: str) -> bool:

@@ -115,7 +115,7 @@ class Progress:
 class Finished:
     """The last event."""
 
-    report: images_pb2.Report
+    report: images_pb2.Report = field(repr=False)
     """The verdict, the timings, the notices, the model."""
 
 
@@ -127,7 +127,7 @@ class Answer(Sequence[Image]):
     """The pictures of one request, in order of their index, and the report about them."""
 
     images: tuple[Image, ...]
-    report: images_pb2.Report
+    report: images_pb2.Report = field(repr=False)
 
     @classmethod
     def of(cls, message: images_pb2.GenerateResponse) -> Answer:

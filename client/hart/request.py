@@ -67,4 +67,12 @@ def _set(request: images_pb2.GenerateRequest, name: str, value: object, bad: dic
     try:
         setattr(request, name, value)
     except (TypeError, ValueError) as error:  # A wrong type, a number out of the field's range, a lone surrogate.
-        bad[name] = f"{value!r} does not fit: {error}"
+        bad[name] = f"{value!r} does not fit: {_reason(request, name, value, error)}"
+
+
+def _reason(request: images_pb2.GenerateRequest, name: str, value: object, error: Exception) -> str:
+    field = request.DESCRIPTOR.fields_by_name[name]
+    bits = {field.CPPTYPE_UINT64: 64, field.CPPTYPE_UINT32: 32}.get(field.cpp_type)
+    if bits and isinstance(value, int):
+        return f"it must be 0 to {2**bits - 1}"
+    return str(error)

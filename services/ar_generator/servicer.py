@@ -36,7 +36,8 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
         async with aclosing(self._scheduler.draw(wish, Deadline.of(context))) as events:
             async for picture, event in events:
                 if isinstance(event, Admitted):
-                    yield self._admitted(event)
+                    if not wish.quiet:
+                        yield self._admitted(event)
                     continue
                 if not wish.quiet:
                     yield self._progress(event.scale, event.latent if wish.previews(event.scale) else None)

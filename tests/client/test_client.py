@@ -282,3 +282,33 @@ def test_importing_hart_imports_nothing_else() -> None:
         assert getattr(hart, name) is not None
     with pytest.raises(AttributeError, match="nothing"):
         _ = hart.nothing
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["", "nonsense", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "host:port", "h:70000", "http://h:1", ":1", "[::1]"],
+)
+def test_an_endpoint_that_is_none_is_refused_at_once(endpoint):
+    with pytest.raises(ValueError, match="endpoint"):
+        hart.Client(endpoint)
+
+
+@pytest.mark.parametrize("endpoint", ["h:1", "[::1]:50051", "unix:/run/hart.sock", "dns:///hart:443"])
+def test_targets_of_grpc_are_endpoints(endpoint):
+    hart.Client(endpoint).close()
+
+
+def test_with_tls_a_bare_host_means_port_443():
+    Connection("gateway.example", tls=hart.TLS())
+
+
+def test_numbers_out_of_range_are_told_their_range():
+    with pytest.raises(hart.InvalidRequest) as refused:
+        hart.Client("127.0.0.1:9").generate("x", seed=2**64, images=-1)
+    assert refused.value.fields["seed"].endswith(f"must be 0 to {2**64 - 1}")
+    assert refused.value.fields["images"].endswith(f"must be 0 to {2**32 - 1}")
+
+
+def test_an_answer_shows_itself_in_a_line(gateway):
+    with hart.Client(gateway.endpoint) as client:
+        assert "\n" not in repr(client.generate("x", seed=1))

@@ -98,7 +98,8 @@ class FakeStage(
     async def Generate(self, request: Any, context: Any) -> AsyncIterator[Any]:
         await self._enter(request, context)
         event = ar_generator_pb2.GenerateLatentEvent
-        yield event(admitted=ar_generator_pb2.Admitted(scales=len(SCALES)))
+        if not request.quiet:
+            yield event(admitted=ar_generator_pb2.Admitted(scales=len(SCALES)))
         try:
             for scale, side in enumerate(SCALES):
                 if self.at_scale:

@@ -72,7 +72,7 @@ async def test_a_quiet_request_is_told_the_result_alone_and_draws_the_same(
     stages: SimpleNamespace, pipeline: Any
 ) -> None:
     events = await events_of(stages.ar_generator, request(pipeline, seed=5, quiet=True))
-    assert [event.WhichOneof("event") for event in events] == ["admitted", "result"]
+    assert [event.WhichOneof("event") for event in events] == ["result"]
     latent = tensors.to_numpy(events[-1].result.latent, "latent")
     np.testing.assert_array_equal(latent, own_latent(pipeline, "a red heart", 5, Settings()))
     assert [one.scale for one in events[-1].result.timing.scales] == [0, 1, 2, 3]

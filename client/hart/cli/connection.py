@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+
+# What gRPC writes of failed connections by itself; it comes as an error that we print.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from hart.channel import DEFAULT_ENDPOINT as DEFAULT_ENDPOINT
 
@@ -88,7 +92,10 @@ def exits(as_json: bool = False) -> Iterator[None]:
         console().print("interrupted")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except (UsageError, OSError, ValueError) as error:
-        console().print(f"[red]error:[/] {escape(str(error))}")
+        text = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            text = f"{error.filename}: {error.strerror}"
+        console().print(f"[red]error:[/] {escape(text)}", soft_wrap=True)
         raise typer.Exit(EXIT_USAGE) from None
 
 
@@ -114,11 +121,12 @@ def tell(error: Any, as_json: bool = False) -> None:
     if as_json:
         print(json.dumps({"error": {"kind": type(error).__name__, "code": error.code.name, **facts}}))
     screen = console()
-    screen.print(f"[red]{type(error).__name__}:[/] {escape(error.message)}")
+    fields = facts.pop("fields", {})
+    # Where fields are named, the sentence would only say the same once more.
+    screen.print(f"[red]{type(error).__name__}:[/] {'' if fields else escape(error.message)}".rstrip(), soft_wrap=True)
+    for field, why in fields.items():
+        screen.print(f"  [bold]{escape(field)}[/]: {escape(why)}", soft_wrap=True)
     for name, value in facts.items():
-        if name == "fields":
-            for field, why in value.items():
-                screen.print(f"  [bold]{escape(field)}[/]: {escape(why)}")
-        elif name != "message":
+        if name != "message":
             value = ", ".join(value) if isinstance(value, tuple) else value
-            screen.print(f"  [dim]{name}[/] {escape(str(value))}")
+            screen.print(f"  [dim]{name}[/] {escape(str(value))}", soft_wrap=True)

@@ -11,6 +11,8 @@ from rich.table import Table
 from hart.cli import connection as shared
 from hart.cli.connection import Where, exits
 
+_EXAMPLES = 12  # that fit on a screen with the rest
+
 
 def describe(
     as_json: shared.AsJson = False,
@@ -41,8 +43,11 @@ def describe(
             screen.print(f"  context  {model.shape.context_tokens} tokens")
             if model.example_prompts:
                 screen.print("  try")
-                for prompt in model.example_prompts:
+                for prompt in model.example_prompts[:_EXAMPLES]:
                     screen.print(f"    {escape(prompt)}")
+                left = len(model.example_prompts) - _EXAMPLES
+                if left > 0:
+                    screen.print(f"    … and {left} more: --json has all")
         for title, message in (("limits", answer.limits), ("defaults", answer.defaults)):
             screen.print(f"[bold]{title}[/]")
             for name, value in plain(message).items():
