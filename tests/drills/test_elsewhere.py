@@ -5,6 +5,7 @@ import pytest
 from benchmarks.drills import elsewhere
 
 
+@pytest.mark.timeout(900)  # two starts of two processes that import torch
 def test_stages_on_triton_draw_the_same_and_their_death_and_return_are_a_replicas(holds):
     if missing := elsewhere.available():
         pytest.skip(missing)
