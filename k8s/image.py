@@ -85,7 +85,8 @@ class Built:
     def bill(self) -> int:
         """How many packages the bill of materials names that syft writes, as it does for an image. Raises Failed when
         one that is installed is not in it."""
-        words: list[str | Path] = [tool("syft"), "scan", f"dir:{self.python.parent.parent}", "--quiet", "--output", "spdx-json"]
+        folder = f"dir:{self.python.parent.parent}"
+        words: list[str | Path] = [tool("syft"), "scan", folder, "--quiet", "--output", "spdx-json"]
         listed = json.loads(run(words, self.app, more={"SYFT_CHECK_FOR_APP_UPDATE": "false"}))["packages"]
         named = {f"{_plain(one['name'])}=={one.get('versionInfo', '')}" for one in listed}
         if missing := sorted(self.packages - named):

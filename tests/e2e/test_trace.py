@@ -140,9 +140,7 @@ def test_a_batch_is_linked_to_every_request_in_it(cluster: Cluster, collector: C
         assert (batch.trace_id, batch.parent) in batch.links
         assert {servers[link].service for link in batch.links} == {batch.service}
         mates = [s for s in spans if s.name == "batch" and s.service == batch.service and s.begun == batch.begun]
-        assert {(s.trace_id, s.parent) for s in mates} == set(batch.links), (
-            "each has it in its own trace"
-        )
+        assert {(s.trace_id, s.parent) for s in mates} == set(batch.links), "each has it in its own trace"
         if len({trace_id for trace_id, _ in batch.links}) > 1:
             shared.add(batch.service)
     assert "hart-ar_generator" in shared
