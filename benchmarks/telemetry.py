@@ -1,12 +1,13 @@
 """What telemetry costs: a cluster with every trace sent and metrics scraped over one without any, in turn in one run.
 
-    python -m benchmarks.telemetry [--pictures 60] [--checkpoint FOLDER] [--threads 1]
+    python -m benchmarks.telemetry [--seconds 10] [--stretches 2] [--checkpoint FOLDER] [--threads 1]
 
 Two clusters send every span to a collector on this machine (OTLP over gRPC, a process of its own, so that receiving
 counts too) and are scraped every 15 seconds, as the chart has it; two others run with OTEL_SDK_DISABLED: two of each,
-for any two clusters differ by a percent or so by themselves. Each seed is drawn by all four, one after the other, in
-changing order; the text encoder's cache is off. Prints each cluster's median, the median of the rounds' ratios with its
-95% interval (bootstrap), and CPU time a picture. Exit code 1 when that median is over 1.02.
+for any two clusters differ by a percent or so by themselves. They draw by turns, for a stretch at a time (spans leave
+every five seconds: drawn in turn picture by picture, each would pay for the pauses too); before the next stretch the
+last one's spans have gone. The text encoder's cache is off. Prints each cluster's median and mean, the ratio of the
+means with its 95% interval (bootstrap), and CPU time a picture. Exit code 1 when that ratio is over 1.02.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ import psutil
 from benchmarks.local_cluster import local_cluster
 
 MOST_RATIO = 1.02
-WARM_UP = 4
+WARM_UP = 2
+REST_SECONDS = 5.5
+"""For the last spans to leave."""
+PROMPT = "a red heart"
 SCRAPE_SECONDS = 15.0
 OFF = "OTEL_SDK_DISABLED"
 
@@ -134,38 +138,42 @@ class Cluster:
     seconds: list[float] = field(default_factory=list)
     """Of each picture."""
     cpu: float = 0.0
-    """CPU seconds a picture."""
+    """CPU seconds while it drew."""
 
 
-def measure(clusters: Sequence[Cluster], pictures: int) -> None:
-    """Draw every seed by each cluster in turn."""
-    before = dict.fromkeys((c.name for c in clusters), 0.0)
+def measure(clusters: Sequence[Cluster], stretches: int, seconds: float) -> None:
+    """Let each draw for a stretch, forward and backward in turn."""
     with ExitStack() as stack:
         clients = {c.name: stack.enter_context(hart.Client(c.endpoint)) for c in clusters}
-        for number in range(-WARM_UP, pictures):
-            if number == 0:
-                before = {c.name: cpu_seconds(c.endpoint) for c in clusters}
-            turn = number % len(clusters)
-            for cluster in (*clusters[turn:], *clusters[:turn]):
-                begun = time.perf_counter()
-                clients[cluster.name].generate("a red heart", seed=number + WARM_UP)
-                if number >= 0:
-                    cluster.seconds.append(time.perf_counter() - begun)
-    for cluster in clusters:
-        cluster.cpu = (cpu_seconds(cluster.endpoint) - before[cluster.name]) / pictures
+        for stretch in range(stretches):
+            for cluster in clusters if stretch % 2 else reversed(clusters):
+                client = clients[cluster.name]
+                for seed in range(WARM_UP):
+                    client.generate(PROMPT, seed=seed)
+                before, end = cpu_seconds(cluster.endpoint), time.monotonic() + seconds
+                while (begun := time.monotonic()) < end:
+                    client.generate(PROMPT, seed=len(cluster.seconds))
+                    cluster.seconds.append(time.monotonic() - begun)
+                cluster.cpu += cpu_seconds(cluster.endpoint) - before
+                time.sleep(REST_SECONDS)
 
 
-def interval(ratios: list[float]) -> tuple[float, float]:
-    """95% bootstrap interval of the median."""
+def interval(full: list[float], none: list[float]) -> tuple[float, float]:
+    """95% bootstrap interval of the ratio of the means."""
     source = random.Random(0)
-    medians = sorted(statistics.median(source.choices(ratios, k=len(ratios))) for _ in range(2000))
-    return medians[49], medians[1949]
+
+    def mean(values: list[float]) -> float:
+        return statistics.fmean(source.choices(values, k=len(values)))
+
+    ratios = sorted(mean(full) / mean(none) for _ in range(2000))
+    return ratios[49], ratios[1949]
 
 
 def main() -> int:
     """Follow the command line; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.telemetry", description=__doc__.split("\n")[0])
-    parser.add_argument("--pictures", type=int, default=60)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of a stretch")
+    parser.add_argument("--stretches", type=int, default=2, help="of each cluster")
     parser.add_argument("--checkpoint", default="", help="default: the bundled one")
     parser.add_argument("--threads", type=int, default=1, help="of torch, per process; 0: torch's choice")
     parser.add_argument("--collect", action="store_true", help=argparse.SUPPRESS)
@@ -185,21 +193,24 @@ def main() -> int:
                 clusters.append(Cluster(name, stack.enter_context(started)))
             if told:
                 stack.enter_context(scraped(clusters[-1].endpoint))
-        begun = time.monotonic()
-        measure(clusters, chosen.pictures)
-        wall, load = time.monotonic() - begun, os.getloadavg()[0]
+        measure(clusters, chosen.stretches, chosen.seconds)
+        load = os.getloadavg()[0]
     spans = collector.end()
-    print(f"{chosen.pictures} pictures by each, in turn, {wall:.0f} s; load {load:.1f}; {spans} spans received")
+    print(f"{chosen.stretches} stretches of {chosen.seconds:g} s each; load {load:.1f}; {spans} spans received")
     for cluster in clusters:
-        median, fastest = statistics.median(cluster.seconds), min(cluster.seconds)
-        shown = f"median {1e3 * median:7.1f} ms   fastest {1e3 * fastest:7.1f} ms   CPU {1e3 * cluster.cpu:7.1f} ms"
-        print(f"  telemetry {cluster.name:<8} {shown}")
-    full, none = ([c for c in clusters if c.name.startswith(kind)] for kind in ("full", "none"))
-    ratios = [sum(c.seconds[n] for c in full) / sum(c.seconds[n] for c in none) for n in range(chosen.pictures)]
-    ratio, (low, high) = statistics.median(ratios), interval(ratios)
-    print(f"  time a picture, median of the rounds' ratios {ratio:.4f} (95%: {low:.4f} to {high:.4f})")
-    print(f"  CPU a picture, ratio {sum(c.cpu for c in full) / sum(c.cpu for c in none):.4f}")
-    if spans < 2 * chosen.pictures * 20:
+        measured = {
+            "median": statistics.median(cluster.seconds),
+            "mean": statistics.fmean(cluster.seconds),
+            "CPU": cluster.cpu / len(cluster.seconds),
+        }
+        shown = "   ".join(f"{name} {1e3 * value:6.1f} ms" for name, value in measured.items())
+        print(f"  telemetry {cluster.name:<8}{len(cluster.seconds):5} pictures   {shown}")
+    full, none = ([s for c in clusters if c.name.startswith(k) for s in c.seconds] for k in ("full", "none"))
+    ratio, (low, high) = statistics.fmean(full) / statistics.fmean(none), interval(full, none)
+    print(f"  time a picture, ratio of the means {ratio:.4f} (95%: {low:.4f} to {high:.4f})")
+    used = [sum(c.cpu for c in clusters if c.name.startswith(k)) for k in ("full", "none")]
+    print(f"  CPU a picture, ratio {used[0] / len(full) / (used[1] / len(none)):.4f}")
+    if spans < len(full) * 20:
         print("  not every span came: this measures something else")
         return 1
     return 0 if ratio <= MOST_RATIO else 1

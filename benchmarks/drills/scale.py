@@ -13,7 +13,7 @@ from hart.aio import AsyncClient
 
 from benchmarks.drills import chaos
 from benchmarks.drills.endpoints import FileListing, KubernetesListing, Listing
-from benchmarks.drills.load import capacity, closed_loop, draw, judge, open_loop
+from benchmarks.drills.load import Outcome, closed_loop, draw, judge
 from benchmarks.drills.metrics import total
 from benchmarks.drills.report import Report
 from benchmarks.drills.site import Site
@@ -21,8 +21,11 @@ from tests.e2e.processes import Process
 
 WINDOW = 5.0
 """Seconds after which a new replica's share is looked at."""
-SHARE = 0.5
-"""Of the capacity of one replica: what is sent."""
+CALLERS = 3
+"""Each sends the next when its last has ended: a replica that starts takes most of a small machine, and a load that
+does not wait would be refused for that, which is no matter of this drill."""
+STRETCH = 5.0
+"""Seconds after which callers look whether the drill is over."""
 STAGES = ("ar_generator", "decoder")
 """Which are scaled: the first by EndpointSlices, the second by a file."""
 BEGUN = "hart_queue_seconds_count"
@@ -33,8 +36,6 @@ async def scale(site: Site, seconds: float, report: Report) -> None:
     """A generator (by EndpointSlices) and a decoder (by a file) more, and fewer again, under load: nothing is lost, the
     new one works within 5 s, and the leaving one finishes its pictures."""
     async with _scalable(site) as (client, listings):
-        rate = max(0.5, SHARE * await capacity(client, site.asks, site.truth, 2, min(5.0, seconds / 6)))
-        report.figure("requests/s sent", rate)
         end = time.monotonic() + seconds
 
         async def turns() -> None:
@@ -46,7 +47,9 @@ async def scale(site: Site, seconds: float, report: Report) -> None:
 
         scaling = asyncio.create_task(turns())
         ask = lambda: draw(client, random.choice(site.asks), site.truth)  # noqa: E731
-        outcomes = await open_loop(rate, seconds, ask, beside=scaling)
+        outcomes: list[Outcome] = []
+        while not scaling.done():
+            outcomes += await closed_loop(CALLERS, STRETCH, ask)
         await scaling
     judge(report, outcomes, site.truth, share=1.0)
 
@@ -58,7 +61,7 @@ async def scale_briefly(site: Site, seconds: float, report: Report) -> None:
         listing = listings["ar_generator"]
 
         ask = lambda: draw(client, random.choice(site.asks), site.truth)  # noqa: E731
-        loading = asyncio.create_task(closed_loop(3, seconds, ask))
+        loading = asyncio.create_task(closed_loop(CALLERS, seconds, ask))
         await _welcome(site, "ar_generator", listing, second, report)
         await chaos.busy(second)
         listing.leave(second.address)
