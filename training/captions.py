@@ -21,33 +21,57 @@ STYLE_PHRASES = {
     "3d": ("3d", "3d style", "three-dimensional"),
     "blob": ("blob", "blob style"),
 }
-# A prompt that names no style is mostly the first one, so that it does not ask for the average of six.
-STYLE_NAMED = {"flat": 0.4}
-TEMPLATES = (
-    "{name}",
-    "{a name}",
-    "{a name}",
-    "a picture of {a name}",
-    "an image of {a name}",
-    "{name} emoji",
-    "an icon of {a name}",
-    "{a name} on a white background",
-    "draw {a name}",
-    "a photo of {a name}",
-    "can you paint {a name}",
-    "create {a name} for me",
-    "the {name}",
-    "a simple {name}",
-    "a cute {name}",
-    "one {name}, nothing else",
+# A prompt that names no style asks for this one, not for the average of six; it is named now and then all the same.
+USUAL_STYLE, USUAL_NAMED = "flat", 0.4
+OPENERS = (
+    "draw",
+    "paint",
+    "make",
+    "make me",
+    "create",
+    "generate",
+    "design",
+    "give me",
+    "let me have",
+    "i want",
+    "i need",
+    "i'd love",
+    "we want",
+    "we are looking for",
+    "could you draw",
+    "can you paint",
+    "please draw",
+    "please make",
+    "imagine",
+    "here is",
 )
-STYLED_TEMPLATES = (
-    "{name}, {style}",
-    "{a name}, {style}",
-    "{style} {name}",
-    "a {style} picture of {a name}",
-    "{a name} in {style}",
-    "a {style} icon of {a name}",
+MEDIA = (
+    "picture",
+    "image",
+    "icon",
+    "photo",
+    "painting",
+    "cartoon",
+    "sticker",
+    "symbol",
+    "graphic",
+    "rendering",
+    "doodle",
+    "emoji",
+    "poster",
+    "logo",
+)
+QUALITIES = ("simple", "cute", "nice", "pretty", "beautiful", "clear", "lovely", "single", "funny", "sweet", "plain")
+TAILS = (
+    " on a white background",
+    " in the middle",
+    " for me",
+    " for my website",
+    " for the kids",
+    ", nothing else",
+    ", high quality",
+    ", very detailed",
+    ", please",
 )
 HELD_OUT_TEMPLATES = (
     "a drawing of {a name}",
@@ -130,7 +154,7 @@ def _is_reserved(tags: Sequence[str]) -> bool:
 
 
 def captions(thing: Thing, rng: np.random.Generator, held_out: bool = False, telling: Telling | None = None) -> str:
-    """One caption of a thing in lower case: a template around its name, or keywords; see the module's docstring.
+    """One caption of a thing in lower case: words around its name, or keywords; see the module's docstring.
 
     With `telling` keywords fit this thing alone.
     """
@@ -142,16 +166,45 @@ def captions(thing: Thing, rng: np.random.Generator, held_out: bool = False, tel
     name = plain(thing.name)
     if held_out:
         return _maybe_styled(_filled(_pick(HELD_OUT_TEMPLATES, rng), name), thing, rng)
-    if rng.random() < STYLE_NAMED.get(thing.style, 0.9):
-        template = _pick(STYLED_TEMPLATES, rng).replace("{style}", _pick(STYLE_PHRASES[thing.style], rng))
-        return _filled(template, name)
-    return _filled(_pick(TEMPLATES, rng), name)
+    return phrased(name, style_words(thing, rng), rng)
+
+
+def phrased(name: str, style: str | None, rng: np.random.Generator) -> str:
+    """A name as people ask for it: bare, or with an opener, a medium, a quality and a tail; `style` somewhere in it."""
+
+    def maybe(choices: Sequence[str], share: float) -> str:
+        return _pick(choices, rng) if rng.random() < share * wordy else ""
+
+    wordy = float(rng.random() < 0.7)  # the rest says the name and the style alone
+    place = _pick(("front", "medium", "end"), rng) if style else ""
+    quality, medium, opener, tail = maybe(QUALITIES, 0.25), maybe(MEDIA, 0.6), maybe(OPENERS, 0.4), maybe(TAILS, 0.2)
+    text = " ".join(word for word in (style if place == "front" else quality, name) if word)
+    if medium and place != "medium" and rng.random() < 0.25:
+        text, medium = f"{text} {medium}", ""
+    text = with_article(text) if medium or rng.random() < 0.75 else text
+    if medium or place == "medium":
+        kind = f"{style} {medium or _pick(MEDIA, rng)}" if place == "medium" else medium
+        text = f"{with_article(kind)} of {text}"
+    text = f"{opener} {text}{tail}".strip()
+    return f"{text}{_pick((', ', ' in '), rng)}{style}" if place == "end" else text
+
+
+def style_words(thing: Thing, rng: np.random.Generator) -> str | None:
+    """What a caption calls the thing's style; None where it is the usual one and goes without saying."""
+    if thing.style == USUAL_STYLE and rng.random() >= USUAL_NAMED:
+        return None
+    return _pick(STYLE_PHRASES[thing.style], rng)
+
+
+def plainest(thing: Thing) -> str:
+    """The caption that says the least: its name, and its style if that is not the usual one."""
+    name = plain(thing.name)
+    return name if thing.style == USUAL_STYLE else f"{name}, {STYLE_PHRASES[thing.style][0]}"
 
 
 def _maybe_styled(text: str, thing: Thing, rng: np.random.Generator) -> str:
-    if rng.random() < STYLE_NAMED.get(thing.style, 0.9):
-        return f"{text}, {_pick(STYLE_PHRASES[thing.style], rng)}"
-    return text
+    style = style_words(thing, rng)
+    return f"{text}, {style}" if style else text
 
 
 def _filled(template: str, name: str) -> str:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from model.generation import Conditioning
 from model.text import TextEncoder
-from training.captions import Telling, captions, plain
+from training.captions import Telling, captions, plainest
 from training.data import Thing
 
 
@@ -48,10 +48,10 @@ class Contexts:
 
 
 def phrase(things: Sequence[Thing], variants: int, seed: int) -> list[list[str]]:
-    """`variants` captions of each thing, its plain name first; keywords fit no other of these things."""
+    """`variants` captions of each thing, the plainest first; keywords fit no other of these things."""
     rng, telling = np.random.default_rng(seed), Telling(things)
     return [
-        [plain(thing.name), *(captions(thing, rng, telling=telling) for _ in range(variants - 1))] for thing in things
+        [plainest(thing), *(captions(thing, rng, telling=telling) for _ in range(variants - 1))] for thing in things
     ]
 
 

@@ -8,9 +8,11 @@ import numpy as np
 
 from training.captions import (
     HELD_OUT_TEMPLATES,
+    MEDIA,
+    OPENERS,
+    QUALITIES,
     STYLE_PHRASES,
-    STYLED_TEMPLATES,
-    TEMPLATES,
+    TAILS,
     captions,
     keyword_subset,
     plain,
@@ -57,9 +59,9 @@ def make_corpus(pictures: Pictures, dictionary: list[str], seed: int = 0, scenes
 def vocabulary(things: list[Thing]) -> list[str]:
     """Every word that captions of these things can hold, sorted."""
     texts = [plain(text) for thing in things for text in (thing.name, *thing.tags)]
-    texts += [*TEMPLATES, *STYLED_TEMPLATES, *HELD_OUT_TEMPLATES, *GROUNDS, *PLACES, *SIZES]
+    texts += [*OPENERS, *MEDIA, *QUALITIES, *TAILS, *HELD_OUT_TEMPLATES, *GROUNDS, *PLACES, *SIZES]
     texts += [phrase for style in {thing.style for thing in things} for phrase in STYLE_PHRASES[style]]
-    texts += ["a an and next to beside the left of above over on top background three"]
+    texts += ["a an of in and next to beside the left of above over on top background three"]
     words = {word for text in texts for word in re.findall(r"[a-z0-9]+(?:['-][a-z0-9]+)*", text)}
     return sorted(words - {"name", "style"} | {"style"})
 

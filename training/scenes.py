@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from training.captions import STYLE_NAMED, STYLE_PHRASES, plain, pluralised, with_article
+from training.captions import plain, pluralised, style_words, with_article
 from training.data import Pictures, Thing
 
 GROUNDS = {
@@ -80,14 +80,15 @@ def plan(pictures: Pictures, rng: np.random.Generator, indices: NDArray[np.int64
     """A scene without its pixels."""
     chosen = np.arange(len(pictures.things)) if indices is None else indices
     first = _draw(pictures, rng, chosen, None)
-    kinds: tuple[Callable[..., tuple[list[Piece], str]], ...] = (_ground, _ground, _placed, _pair, _pair, _trio)
+    kinds: tuple[Callable[..., tuple[list[Piece], str]], ...] = (_ground, _ground, _ground, _placed, _pair, _trio)
     kind = kinds[int(rng.integers(len(kinds)))]
     pieces, words = kind(pictures, rng, chosen, first)
     plain_ground = kind is not _ground and rng.random() < 0.6
     ground = "white" if plain_ground else list(GROUNDS)[int(rng.integers(1, len(GROUNDS)))]
     if not plain_ground:
         words = f"{words} on {with_article(ground)} background"
-    return Scene(pieces, ground, words + _style_words(pictures.things[first], rng))
+    style = style_words(pictures.things[first], rng)
+    return Scene(pieces, ground, f"{words}, {style}" if style else words)
 
 
 def paint(pictures: Pictures, scene: Scene) -> NDArray[np.uint8]:
@@ -154,10 +155,3 @@ def _trio(
     third = _draw(pictures, rng, chosen, pictures.things[second])
     words = f"{_name(pictures, first)}, {_name(pictures, second)} and {_name(pictures, third)}"
     return [(first, 0.25, 0.27, 0.5), (second, 0.75, 0.27, 0.5), (third, 0.5, 0.75, 0.5)], words
-
-
-def _style_words(thing: Thing, rng: np.random.Generator) -> str:
-    if rng.random() >= STYLE_NAMED.get(thing.style, 0.9):
-        return ""
-    phrases = STYLE_PHRASES[thing.style]
-    return f", {phrases[int(rng.integers(len(phrases)))]}"

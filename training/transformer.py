@@ -54,7 +54,7 @@ class Recipe:
     """Share of the last scale's tokens whose residuals are learned in a step."""
     draws: int = 4
     """Noise draws for each of those."""
-    context_noise: float = 0.05
+    context_noise: float = 0.1
     """Standard normal noise on the conditioning, as a share of its size: prompts nobody trained on land near by."""
     diffusion: float = 0.5
     """What the diffusion's loss counts for next to the tokens' cross-entropy."""
@@ -147,7 +147,7 @@ class TransformerTraining:
 
     @torch.no_grad()
     def measure(self, rows: Tensor, batch: int = 64) -> dict[str, float]:
-        """Token accuracy of the averaged weights, shown uncorrupted tokens and the plain name: the gate."""
+        """Token accuracy of the averaged weights, shown uncorrupted tokens and the plainest caption: the gate."""
         teacher = TeacherForcing(cast(Transformer, self.average.network)).to(self.device)
         right = []
         for part in rows.split(batch):

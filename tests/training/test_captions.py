@@ -5,12 +5,14 @@ import pytest
 
 from training.captions import (
     HELD_OUT_TEMPLATES,
-    STYLED_TEMPLATES,
-    TEMPLATES,
+    MEDIA,
+    STYLE_PHRASES,
     Telling,
     captions,
     keyword_subset,
+    phrased,
     plain,
+    plainest,
     pluralised,
     with_article,
 )
@@ -69,7 +71,8 @@ def test_the_first_caption_is_the_name_and_scenes_are_as_many_as_wanted(pictures
 
 
 def test_templates_and_keyword_subsets_of_the_evaluation_are_never_trained_on() -> None:
-    assert not set(HELD_OUT_TEMPLATES) & set(TEMPLATES + STYLED_TEMPLATES)
+    kept_words = {"drawing", "illustration", "clip", "sketch"}
+    assert kept_words <= set(" ".join(HELD_OUT_TEMPLATES).split())
     rng, apple = np.random.default_rng(0), thing("red apple", "1")
     trained, kept = (
         {frozenset((keyword_subset(apple, rng, held) or "").replace(",", "").split()) for _ in range(400)}
@@ -79,7 +82,28 @@ def test_templates_and_keyword_subsets_of_the_evaluation_are_never_trained_on() 
     assert len(kept) > 20
     assert not trained & kept
     held = {captions(apple, rng, held_out=True) for _ in range(200)}
-    assert not held & {captions(apple, rng) for _ in range(2000)}
+    told = {captions(apple, rng) for _ in range(2000)}
+    assert not held & told
+    assert not kept_words & set(" ".join(told).split())
+
+
+def test_a_name_is_phrased_in_hundreds_of_ways_and_always_there() -> None:
+    rng = np.random.default_rng(0)
+    told = {phrased("red apple", None, rng) for _ in range(3000)}
+    assert len(told) > 500
+    assert {"red apple", "a red apple"} < told
+    assert all("red apple" in text for text in told)
+    assert any(text.startswith("a ") and f"{MEDIA[0]} of" in text for text in told)
+    assert all("3d" in phrased("red apple", "3d", rng) for _ in range(200))
+
+
+def test_only_the_usual_style_goes_without_saying() -> None:
+    rng = np.random.default_rng(0)
+    glossy = [captions(thing("red apple", "1", style="color"), rng) for _ in range(200)]
+    assert all(any(words in text for words in STYLE_PHRASES["color"]) for text in glossy)
+    assert plainest(thing("red apple", "1", style="color")) == "red apple, glossy"
+    assert plainest(thing("red apple", "1")) == "red apple"
+    assert any("flat" not in captions(thing("red apple", "1"), rng) for _ in range(20))
 
 
 @pytest.mark.parametrize(
