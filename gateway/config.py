@@ -67,6 +67,8 @@ class GatewaySettings(ProcessSettings):
     """The most attempts of one call to a stage, the first included."""
     retry_ratio: float = Field(default=0.2, ge=0, le=1)
     """Retries that a successful call earns for its stage: the retry budget."""
+    retry_per_second: float = Field(default=2.0, ge=0)
+    """Retries that every second adds, however few calls succeed: what a cluster with little traffic lives on."""
     retry_burst: float = Field(default=20.0, ge=0)
     """Retries that a stage's budget holds at most, and at the start."""
 

@@ -62,7 +62,8 @@ class Stages:
         self._attempts = settings.retry_attempts
         self._margin = settings.margin_seconds
         self._budgets = {
-            stage: RetryBudget(ratio=settings.retry_ratio, reserve=settings.retry_burst) for stage in pools
+            stage: RetryBudget(settings.retry_ratio, settings.retry_burst, settings.retry_per_second)
+            for stage in pools
         }
 
     async def check(self, message: safety_pb2.CheckRequest, deadline: Deadline, call: Call) -> safety_pb2.CheckResponse:

@@ -18,8 +18,8 @@ from tests.e2e.processes import STAGES, Process
 SHARE = 0.25  # of the capacity in peace: a replica's restart takes most of a small machine
 DEADLINE = 60.0
 SUCCESS = 0.99
-CUT_PAUSE = 1.0
-"""Seconds between two cuts, on average; three a second spend the generator's retry budget."""
+CUT_PAUSE = 0.33
+"""Seconds between two cuts, on average."""
 
 
 async def _disturbed(

@@ -282,7 +282,7 @@ async def test_a_latent_waits_for_a_full_decoder_while_there_is_time():
 
 
 async def test_retries_end_with_the_stages_budget():
-    async with front(retry_burst=2, retry_ratio=0) as running:
+    async with front(retry_burst=2, retry_ratio=0, retry_per_second=0) as running:
         running.stage("decoder").before = raising(StageUnavailable("decoder", "dying"), times=100)
         codes = [(await refused(running.stub.Generate(request(seed=seed))))[0] for seed in range(3)]
         assert codes == [grpc.StatusCode.UNAVAILABLE] * 3

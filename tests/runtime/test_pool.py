@@ -142,8 +142,15 @@ async def test_endpoints_in_a_file_are_used_and_left_within_five_seconds(launch:
 
 
 def test_the_retry_budget_stops_a_storm_and_refills_with_traffic() -> None:
-    budget = RetryBudget(ratio=0.5, reserve=2)
+    now = 0.0
+    budget = RetryBudget(ratio=0.5, reserve=2, per_second=0.1, clock=lambda: now)
     assert [budget.spend() for _ in range(3)] == [True, True, False]
     budget.succeeded()
     budget.succeeded()
     assert budget.spend()
+    now = 9.0
+    assert not budget.spend()
+    now = 10.5
+    assert budget.spend(), "time alone refills it"
+    now = 1000.0
+    assert [budget.spend() for _ in range(3)] == [True, True, False], "up to the reserve"
