@@ -63,7 +63,7 @@ class GatewaySettings(ProcessSettings):
     """Latents that may wait for the decoder. No more pictures are begun and not finished than these and what the
     generators draw at the same time."""
 
-    retry_attempts: int = Field(default=4, ge=1, le=20)
+    retry_attempts: int = Field(default=6, ge=1, le=20)
     """The most attempts of one call to a stage, the first included."""
     retry_ratio: float = Field(default=0.2, ge=0, le=1)
     """Retries that a successful call earns for its stage: the retry budget."""
