@@ -9,10 +9,10 @@ for image in client.generate("a red heart", seed=7):
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as in typing, which takes as long to import as everything else here together
 if TYPE_CHECKING:
+    from typing import Any
+
     from hart.aio import AsyncClient
     from hart.channel import TLS
     from hart.client import Client
@@ -79,6 +79,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'hart' has no attribute {name!r}")
+    import importlib
+
     return getattr(importlib.import_module(_HOME[name]), name)
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar, Unpack
 
@@ -33,9 +34,13 @@ class AsyncClient:
         self._connection = Connection(endpoint, api_key, tls, insecure)
         self._message_bytes = DEFAULT_MESSAGE_BYTES
         self._channels: list[grpc.aio.Channel] = []
+        self._streams: set[Any] = set()
+        self._closed = False
 
     @property
     def _stub(self) -> images_pb2_grpc.ImagesAsyncStub:
+        if self._closed:
+            raise ValueError("the client is closed")
         if not self._channels:
             self._channels.append(self._connection.open_async(self._message_bytes))
         stub: Any = images_pb2_grpc.ImagesStub(self._channels[-1])
@@ -53,10 +58,12 @@ class AsyncClient:
     ) -> AsyncIterator[Event]:
         """Draw, and yield events as they come. Closing the iterator cancels the request on the server."""
         message = request.build(prompt, options)
+        request.require_timeout(timeout)
         return self._events(message, timeout)
 
     async def _events(self, message: images_pb2.GenerateRequest, timeout: float | None) -> AsyncIterator[Event]:
         call: Any = self._stub.GenerateStream(message, timeout=timeout, metadata=self._connection.metadata())
+        self._streams.add(call)
         try:
             async for piece in call:
                 event = event_of(piece)
@@ -64,7 +71,11 @@ class AsyncClient:
                     yield event
         except grpc.RpcError as error:
             raise errors.from_rpc(error, message.request_id) from None
+        except asyncio.CancelledError:
+            self._raise_if_closed(message.request_id)
+            raise
         finally:
+            self._streams.discard(call)
             call.cancel()  # Nothing once the stream has ended.
 
     async def describe(self, *, timeout: float | None = 10) -> images_pb2.DescribeResponse:
@@ -83,13 +94,26 @@ class AsyncClient:
         return answer
 
     async def _call(self, method: Callable[..., Any], message: Any, timeout: float | None, request_id: str = "") -> Any:
+        request.require_timeout(timeout)
         try:
             return await method(message, timeout=timeout, metadata=self._connection.metadata())
         except grpc.RpcError as error:
             raise errors.from_rpc(error, request_id) from None
+        except asyncio.CancelledError:
+            self._raise_if_closed(request_id)
+            raise
+
+    def _raise_if_closed(self, request_id: str) -> None:
+        """Closing ends calls as if the task that waits were cancelled; nobody asked that task to end."""
+        task = asyncio.current_task()
+        if self._closed and not (task and task.cancelling()):
+            raise errors.Cancelled("the client was closed", grpc.StatusCode.CANCELLED, request_id) from None
 
     async def close(self) -> None:
         """End every call and the connections."""
+        self._closed = True
+        for call in list(self._streams):  # grpc.aio finds only those that are waited for directly
+            call.cancel()
         for channel in self._channels:
             await channel.close()
         self._channels.clear()

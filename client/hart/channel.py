@@ -54,6 +54,7 @@ class Connection:
 
     def __post_init__(self) -> None:
         _require_target(self.endpoint, encrypted=self.tls is not None)
+        _require_key(self.api_key)
         if self.api_key and self.tls is None and not self.insecure and not is_loopback(self.endpoint):
             raise ValueError(
                 f"api_key: would travel unencrypted to {self.endpoint!r}; give tls, or insecure=True if that is wanted"
@@ -94,8 +95,16 @@ def service_config() -> str:
     return json.dumps(json.loads(text), separators=(",", ":"))
 
 
+def _require_key(api_key: str | None) -> None:
+    """Raises ValueError for what no header can carry; the key is not repeated."""
+    if api_key is not None and not (isinstance(api_key, str) and all(" " <= one <= "~" for one in api_key)):
+        raise ValueError("api_key: must be text of printable ASCII characters")
+
+
 def _require_target(endpoint: str, encrypted: bool) -> None:
     """Raises ValueError for what gRPC would take for a host's name, or send to port 443 in plaintext."""
+    if not isinstance(endpoint, str):
+        raise ValueError(f"endpoint {endpoint!r}: is not host:port")
     if endpoint.lower().startswith(("http:", "https:", "grpc:", "grpcs:")):
         raise ValueError(f"endpoint {endpoint!r}: is a URL; give host:port, and tls where it is encrypted")
     if endpoint.startswith(("unix:", "unix-abstract:", "dns:", "xds:")):

@@ -20,7 +20,7 @@ class Client:
 
     `endpoint` is host:port. `api_key` is sent as a bearer token. `tls` is None for plaintext (loopback, or by choice
     with `insecure=True` where a key is sent), else a `hart.TLS`. Timeouts are seconds; None leaves it to the server
-    (60 s). Every call raises a `hart.HartError`.
+    (60 s). A call that fails raises a `hart.HartError`; on a closed client, ValueError.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Client:
     ) -> Iterator[Event]:
         """Draw, and yield events as they come. Closing the iterator cancels the request on the server."""
         message = request.build(prompt, options)
+        request.require_timeout(timeout)
         return self._events(message, timeout)
 
     def _events(self, message: images_pb2.GenerateRequest, timeout: float | None) -> Iterator[Event]:
@@ -76,6 +77,7 @@ class Client:
         return self._call(self._stub.Status, images_pb2.StatusRequest(), timeout)
 
     def _call(self, method: Callable[..., T], message: Any, timeout: float | None, request_id: str = "") -> T:
+        request.require_timeout(timeout)
         # Through a future, so that an interrupt while waiting cancels the request on the server too.
         call: Any = method.future(message, timeout=timeout, metadata=self._connection.metadata())  # type: ignore[attr-defined]
         try:

@@ -40,6 +40,13 @@ class _File:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the file whole or not at all, and return its path."""
         target = Path(path)
+        try:
+            self._write(target)
+        except OSError as error:  # which may name a file that the caller has never heard of
+            raise OSError(error.errno, error.strerror, str(target)) from None
+        return target
+
+    def _write(self, target: Path) -> None:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -51,7 +58,6 @@ class _File:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-        return target
 
 
 @dataclass(frozen=True)

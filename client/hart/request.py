@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from typing import TypedDict
 
@@ -53,6 +54,14 @@ def build(prompt: str, options: Options) -> images_pb2.GenerateRequest:
         text = "; ".join(f"{name}: {why}" for name, why in bad.items())
         raise InvalidRequest(text, request_id=str(chosen["request_id"]), fields=bad)
     return request
+
+
+def require_timeout(timeout: float | None) -> None:
+    """InvalidRequest unless it is None or a positive, finite number of seconds: gRPC would take others for "now"."""
+    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if timeout is not None and not (number and 0 < timeout < math.inf):
+        why = f"{timeout!r} is not a positive number of seconds; None leaves it to the server"
+        raise InvalidRequest(f"timeout: {why}", fields={"timeout": why})
 
 
 def _set(request: images_pb2.GenerateRequest, name: str, value: object, bad: dict[str, str]) -> None:

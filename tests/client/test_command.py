@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from hart.cli.app import app
 from PIL import Image as PillowImage
 from typer.testing import CliRunner, Result
 
-COMMAND = [sys.executable, "-c", "from hart.cli.app import main; main()"]
+COMMAND = [sys.executable, "-m", "hart"]
 SOON = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(nanos=50_000_000))
 
 
@@ -294,6 +295,57 @@ def test_ctrl_c_cancels_on_the_server_and_is_exit_code_130(gateway: Any, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["p.txt"]
 
 
+@pytest.mark.parametrize("moment", ["typer", "grpc", "hart.cli.generate"])
+def test_ctrl_c_during_the_imports_is_quiet_and_exit_code_130(tmp_path: Path, moment: str) -> None:
+    # An import of this module is the moment: whoever looks for it presses Ctrl-C.
+    code = f"""
+import os, signal, sys, time
+class Finger:
+    def find_spec(self, name, path=None, target=None):
+        if name == {moment!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(20)
+sys.meta_path.insert(0, Finger())
+sys.argv = ["hart", "generate", "x"]
+from hart.__main__ import main
+main()
+"""
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert (found.returncode, found.stdout, found.stderr) == (130, "", "")
+
+
+def test_what_runs_before_an_interrupt_is_caught_imports_next_to_nothing() -> None:
+    code = (
+        "import sys; before = set(sys.modules); import hart; print(set(sys.modules) - before - {'__future__', 'hart'})"
+    )
+    assert subprocess.check_output([sys.executable, "-I", "-c", code], text=True).strip() == "set()"
+
+
+def test_a_reader_that_has_enough_is_no_error(gateway: Any, tmp_path: Path) -> None:
+    environment = {**os.environ, "HART_ENDPOINT": gateway.endpoint, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [*COMMAND, "describe", "--json"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    told = process.stderr.read()
+    assert (process.wait(20), told) == (1, b"")
+
+
+def test_an_answer_that_cannot_be_written_is_a_failure_and_no_wrong_usage(gateway: Any, tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        found = subprocess.run(
+            [*COMMAND, "generate", "x", "-o", "-"],
+            env={**os.environ, "HART_ENDPOINT": gateway.endpoint},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert found.returncode == 1
+    assert "No space left" in found.stderr
+
+
 def test_a_terminal_sees_the_scales_advance(gateway: Any, tmp_path: Path) -> None:
     gateway.before = lambda _: time.sleep(0.3)  # Long enough for the bar to be drawn once at least.
     ours, theirs = pty.openpty()
@@ -330,3 +382,109 @@ def test_every_subcommand_has_help_and_none_loads_torch() -> None:
     assert "hart-client" in CliRunner().invoke(app, ["--version"]).output
     for command in ("generate", "describe", "status", "trace", "bench"):
         assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
+
+
+def test_a_file_has_one_prompt_a_line_whatever_its_marks_and_endings(hart: Any, gateway: Any, tmp_path: Path) -> None:
+    prompts = ["a red heart", "a\u2028line\x0bseparator", "a cat", "a dog"]
+    (tmp_path / "p.txt").write_bytes("\ufeffa red heart\r\n\r\na\u2028line\x0bseparator\n  a cat \ra dog".encode())
+    outcome = hart("generate", "--file", "p.txt", "--separate", "-o", "out", "--concurrency", 1)
+    assert outcome.exit_code == 0, outcome.output
+    assert [request.prompt for request in gateway.requests] == prompts
+    assert (tmp_path / "out/prompts.txt").read_text("utf-8").split("\n") == [*prompts, ""]
+
+
+def test_prompts_can_come_from_standard_input(gateway: Any, tmp_path: Path) -> None:
+    found = subprocess.run(
+        [*COMMAND, "generate", "--file", "-", "-o", "grid.png"],
+        env={**os.environ, "HART_ENDPOINT": gateway.endpoint},
+        cwd=tmp_path,
+        input=b"one\ntwo\n",
+        capture_output=True,
+    )
+    assert found.returncode == 0, found.stderr
+    assert {request.prompt for request in gateway.requests} == {"one", "two"}
+
+
+@pytest.mark.parametrize("command", [["generate"], ["bench", "--rate", 1, "--seconds", 1]], ids=["generate", "bench"])
+def test_a_line_that_is_no_text_is_named(hart: Any, gateway: Any, tmp_path: Path, command: list[Any]) -> None:
+    (tmp_path / "p.txt").write_bytes(b"fine\n\xff\xfe\n")
+    outcome = hart(*command, "--file", "p.txt")
+    assert outcome.exit_code == 2
+    assert "p.txt: line 2 is not UTF-8" in " ".join(outcome.output.split())
+    assert not gateway.requests
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--seconds", "inf"],
+        ["--seconds", 1e9],
+        ["--seconds", 1, "--seed", -1],
+        ["--seconds", 1, "--seed", 2**64 - 1],
+        ["--seconds", 1, "--format", "gif"],
+        ["--seconds", 1, "--images", -1],
+    ],
+    ids=str,
+)
+def test_bench_refuses_what_would_fail_every_request_or_never_end(hart: Any, gateway: Any, words: list[Any]) -> None:
+    outcome = hart("bench", "--rate", 5, *words)
+    assert outcome.exit_code == 2, outcome.output
+    assert not gateway.requests
+
+
+def test_bench_sends_the_empty_prompt_it_was_given(hart: Any, gateway: Any) -> None:
+    assert hart("bench", "--rate", 1, "--seconds", 0.5, "--prompt", "").exit_code == 0
+    assert [request.prompt for request in gateway.requests] == [""]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"timings": {}},
+        {"timings": 5},
+        {"timings": {"wall_seconds": 1, "gateway_seconds": 0, "calls": [{}]}},
+        {"timings": {"wall_seconds": "x", "gateway_seconds": 0, "calls": []}},
+        {"timings": {"wall_seconds": 1, "gateway_seconds": 0, "calls": 7}},
+    ],
+)
+def test_trace_refuses_what_is_no_answer(hart: Any, tmp_path: Path, answer: Any) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(answer))
+    outcome = hart("trace", "a.json")
+    assert outcome.exit_code == 2, outcome.exception
+    assert "error:" in outcome.output
+
+
+def test_a_folder_in_the_pictures_place_is_told_before_anything_is_drawn(
+    hart: Any, gateway: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "out/picture.png").mkdir(parents=True)
+    outcome = hart("generate", "x", "-o", "out")
+    assert outcome.exit_code == 2
+    assert "picture.png: is a folder" in " ".join(outcome.output.split())
+    assert not gateway.requests
+
+
+def test_a_key_that_no_header_can_carry_is_wrong_usage_and_not_repeated(hart: Any, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("one\ntwo\n")
+    for words in (["x"], ["--file", "p.txt"]):
+        outcome = hart("generate", *words, "--api-key", "s3cret\nkey")
+        assert outcome.exit_code == 2, outcome.exception
+        assert "api_key" in outcome.output
+        assert "s3cret" not in outcome.output
+
+
+def test_a_disk_that_fails_in_the_middle_of_many_is_told_without_a_traceback(
+    hart: Any, gateway: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "p.txt").write_text("one\ntwo\nthree\n")
+    gateway.before = lambda _: shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    outcome = hart("generate", "--file", "p.txt", "--separate", "-o", "out")
+    assert outcome.exit_code == 2, outcome.exception
+    assert "out/00000" in outcome.output
+
+
+def test_a_stage_asked_for_pictures_is_told_to_be_none(hart: Any, gateway: Any) -> None:
+    gateway.failure = SimpleNamespace(code=grpc.StatusCode.UNIMPLEMENTED, message="not here", details=(), times=1)
+    outcome = hart("generate", "x")
+    assert outcome.exit_code == 1
+    assert "is the endpoint a gateway" in outcome.output

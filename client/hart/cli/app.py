@@ -41,8 +41,3 @@ def root(
     ] = False,
 ) -> None:
     """Hold the options that stand before a subcommand."""
-
-
-def main() -> None:
-    """Run the command line."""
-    app()

@@ -15,11 +15,13 @@ import typer
 
 from hart.cli import connection as shared
 from hart.cli.connection import UsageError, Where, console, exits
+from hart.cli.prompts import read
 
 if TYPE_CHECKING:
     from hart.aio import AsyncClient
     from hart.request import Options
 
+_MOST_ARRIVALS = 1_000_000
 _PERCENTILES = (50, 90, 95, 99)
 
 
@@ -27,7 +29,7 @@ def bench(
     rate: Annotated[float, typer.Option(min=0.001, help="Requests a second.")],
     seconds: Annotated[float, typer.Option(min=0.001, help="How long requests arrive.")],
     prompt: Annotated[str | None, typer.Option(help="Default: the cluster's own examples in turn.")] = None,
-    file: Annotated[Path | None, typer.Option(help="Prompts, one a line, in turn.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Prompts, one a line, in turn; - for standard input.")] = None,
     images: Annotated[int | None, typer.Option("--images", "-n", help="Pictures per request.")] = None,
     guidance: Annotated[float | None, typer.Option(help="As in generate.")] = None,
     smooth: Annotated[bool | None, typer.Option(help="As in generate.")] = None,
@@ -61,24 +63,23 @@ def bench(
         "quality": quality,
     }
     with exits():
+        from hart.request import build
+
         if prompt is not None and file is not None:
             raise UsageError("give --prompt or --file, not both")
-        prompts = [prompt] if prompt else _lines(file) if file else []
+        prompts = [prompt] if prompt is not None else read(file) if file else []
         due = schedule(rate, seconds, arrivals, seed)
+        build("", {**options, "seed": seed})  # raises for what would fail every request
+        build("", {"seed": seed + len(due)})
         tally = asyncio.run(_run(where, prompts, options, due, timeout, seed))
         print(json.dumps({"rate": rate, "seconds": seconds, "arrivals": arrivals, **tally.json()}, indent=2))
         console().print(f"{tally.answered} of {len(due)} answered; errors: {dict(tally.errors) or 'none'}")
 
 
-def _lines(file: Path) -> list[str]:
-    prompts = [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
-    if not prompts:
-        raise UsageError(f"--file {file}: holds no prompt")
-    return prompts
-
-
 def schedule(rate: float, seconds: float, arrivals: str, seed: int) -> list[float]:
     """Moments of arrival in seconds from the start, ascending; the first at 0."""
+    if not rate * seconds <= _MOST_ARRIVALS:
+        raise UsageError(f"--rate {rate:g} --seconds {seconds:g}: more than {_MOST_ARRIVALS} requests")
     if arrivals not in ("poisson", "uniform"):
         raise UsageError(f"--arrivals {arrivals}: not poisson or uniform")
     source = random.Random(seed)

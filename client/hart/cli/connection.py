@@ -84,19 +84,39 @@ def exits(as_json: bool = False) -> Iterator[None]:
     from hart.errors import HartError
 
     try:
-        yield
+        with _first_of_group():
+            yield
     except HartError as error:
         tell(error, as_json)
         raise typer.Exit(exit_code(error)) from None
     except KeyboardInterrupt:
         console().print("interrupted")
         raise typer.Exit(EXIT_INTERRUPTED) from None
+    except BrokenPipeError:
+        raise  # whoever read our output has enough: typer ends quietly
     except (UsageError, OSError, ValueError) as error:
         text = str(error)
         if isinstance(error, OSError) and error.filename is not None:
             text = f"{error.filename}: {error.strerror}"
         console().print(f"[red]error:[/] {escape(text)}", soft_wrap=True)
-        raise typer.Exit(EXIT_USAGE) from None
+        raise typer.Exit(EXIT_FAILURE if _no_fault_of_the_options(error) else EXIT_USAGE) from None
+
+
+@contextmanager
+def _first_of_group() -> Iterator[None]:
+    """Of errors that came together, raise the first."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
+
+
+def _no_fault_of_the_options(error: Exception) -> bool:
+    named = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+    return isinstance(error, OSError) and not isinstance(error, named)
 
 
 def exit_code(error: Exception) -> int:
@@ -118,12 +138,16 @@ def exit_code(error: Exception) -> int:
 def tell(error: Any, as_json: bool = False) -> None:
     """Print an error of the client with everything it knows, the request's id for a harmless repeat included."""
     facts = {name: value for name, value in vars(error).items() if name != "code" and value not in (None, "", {}, ())}
+    if "request_id" in facts.get("fields", ()):
+        del facts["request_id"]  # it is what was refused
     if as_json:
         print(json.dumps({"error": {"kind": type(error).__name__, "code": error.code.name, **facts}}))
     screen = console()
     fields = facts.pop("fields", {})
     # Where fields are named, the sentence would only say the same once more.
     screen.print(f"[red]{type(error).__name__}:[/] {'' if fields else escape(error.message)}".rstrip(), soft_wrap=True)
+    if error.code.name == "UNIMPLEMENTED":
+        screen.print("  is the endpoint a gateway of HART cluster?")
     for field, why in fields.items():
         screen.print(f"  [bold]{escape(field)}[/]: {escape(why)}", soft_wrap=True)
     for name, value in facts.items():

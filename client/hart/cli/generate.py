@@ -13,6 +13,7 @@ from hart.cli import connection as shared
 from hart.cli.bar import bar
 from hart.cli.connection import UsageError, Where, console, exits
 from hart.cli.places import Places
+from hart.cli.prompts import read
 
 if TYPE_CHECKING:
     from hart import Answer, Client
@@ -58,7 +59,8 @@ def generate(
     model: Annotated[str | None, typer.Option(help="Which model.", rich_help_panel=_REQUEST)] = None,
     request_id: Annotated[str | None, typer.Option(help="Makes a repeat harmless.", rich_help_panel=_REQUEST)] = None,
     file: Annotated[
-        Path | None, typer.Option(help="One prompt a line, drawn into one grid.", rich_help_panel=_FILE)
+        Path | None,
+        typer.Option(help="One prompt a line, drawn into one grid; - for standard input.", rich_help_panel=_FILE),
     ] = None,
     separate: Annotated[
         bool,
@@ -168,9 +170,7 @@ def _draw_file(
     for name, flag in (("request_id", "--request-id"), ("preview_every", "--preview")):
         if options.get(name) is not None:
             raise UsageError(f"{flag} is for a single prompt, not for --file")
-    prompts = [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
-    if not prompts:
-        raise UsageError(f"--file {file}: holds no prompt")
+    prompts = read(file)
     target: Any
     if separate:
         target = batch.Folder.plan(output or Path("pictures"), prompts, options)

@@ -42,6 +42,8 @@ class Places:
             raise UsageError(f"-o {output}: the suffix names no format; use {', '.join(SUFFIXES)} or --format")
         if wanted and by_suffix and wanted != by_suffix:
             raise UsageError(f"-o {output} is named as {by_suffix}, but --format says {wanted}")
+        if output.is_dir():
+            raise UsageError(f"-o {output}: is a folder")
         require_writable(output.parent)
         return cls(output, wanted or str(by_suffix))
 

@@ -26,7 +26,10 @@ def trace(
     """Draw where a request's time went: ░ waiting in a stage's queue, █ computing, · on the wire."""
     with exits():
         for answer in _answers(file):
-            print_waterfall(Console(highlight=False), answer, scales)
+            try:
+                print_waterfall(Console(highlight=False), answer, scales)
+            except (KeyError, TypeError, AttributeError) as error:
+                raise UsageError(f"{file}: not an answer of `hart generate --json`: {error!r}") from None
 
 
 def _answers(file: Path) -> list[dict[str, Any]]:
@@ -45,6 +48,7 @@ def print_waterfall(screen: Console, answer: dict[str, Any], scales: bool = True
     timings = answer["timings"]
     wall = max(float(timings["wall_seconds"]), 1e-9)
     width = max(20, min(80, screen.width - 48))
+    rows = list(_rows(timings["calls"], wall, width, scales))
     screen.print(
         f"[bold]{escape(answer.get('request_id', ''))}[/]  trace {answer.get('trace_id') or '-'}  "
         f"wall {wall * 1000:.1f} ms, of it the gateway {timings['gateway_seconds'] * 1000:.1f} ms",
@@ -54,7 +58,7 @@ def print_waterfall(screen: Console, answer: dict[str, Any], scales: bool = True
     for heading in ("call", "queue", "compute", "all"):
         table.add_column(heading, justify="left" if heading == "call" else "right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for row in _rows(timings["calls"], wall, width, scales):
+    for row in rows:
         table.add_row(*row)
     screen.print(table)
 
