@@ -15,7 +15,7 @@ from model.generation import Settings
 from model.picture import DEFAULT_QUALITY, FORMATS, check_encoding
 from model.pipeline import Pipeline, checked_prompt
 
-USAGE, REFUSED = 2, 3
+USAGE, REFUSED, INTERRUPTED = 2, 3, 130
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,6 +51,8 @@ def output_of(arguments: argparse.Namespace) -> tuple[Path, str]:
         path = Path("picture").with_suffix({"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}[chosen])
     if not path.parent.is_dir():
         raise ModelError(f"output: {path}: the folder {path.parent} does not exist")
+    if path.is_dir():
+        raise ModelError(f"output: {path}: is a folder")
     return path, chosen
 
 
@@ -67,6 +69,9 @@ def run(arguments: argparse.Namespace) -> None:
     if picture.prompt_truncated:
         slots = pipeline.text_encoder.context_tokens
         print(f"the prompt has {picture.prompt_tokens} tokens; only the first {slots} were read", file=sys.stderr)
+    unfamiliar = pipeline.checkpoint.vocabulary().unfamiliar(prompt)
+    if unfamiliar:
+        print(f"the model was not trained on: {', '.join(unfamiliar)}", file=sys.stderr)
     print(f"{path}: {dataclasses.asdict(picture.recipe)}")
 
 
@@ -81,6 +86,8 @@ def main() -> int:
     except (ModelError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return 0
 
 

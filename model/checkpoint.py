@@ -15,6 +15,7 @@ from model.errors import CheckpointError
 from model.quantizer import Quantizer
 from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer
+from model.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from model.safety import SafetyClassifier
@@ -158,13 +159,19 @@ class Checkpoint:
 
     def known_prompts(self) -> list[str]:
         """Prompts that the checkpoint is known to draw well; empty where it lists none."""
-        path = self.llm.resolve().parent / "prompts.txt"
-        return path.read_text().splitlines() if path.exists() else []
+        return self._text_of("prompts.txt").splitlines()
 
-    def known_words(self) -> frozenset[str]:
-        """Words that the checkpoint was trained on, in lower case; empty where it does not say."""
-        path = self.llm.resolve().parent / "vocabulary.txt"
-        return frozenset(path.read_text().split()) if path.exists() else frozenset()
+    def vocabulary(self) -> Vocabulary:
+        """Words that the checkpoint was trained on; without any where it does not say."""
+        return Vocabulary(frozenset(self._text_of("vocabulary.txt").split()))
+
+    def _text_of(self, file: str) -> str:
+        """A text file beside the parts; empty where there is none."""
+        path = self.llm.resolve().parent / file
+        try:
+            return path.read_text("utf-8") if path.exists() else ""
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{path}: not UTF-8 text: {error}") from None
 
     def digest_of(self, part: str) -> str:
         """SHA-256 over the files of one part: 'llm', 'tokenizer', 'text_encoder' or 'safety'."""

@@ -1,6 +1,7 @@
 """The two configs of a checkpoint: what changes the arithmetic, nothing else (spec, section 1)."""
 
 import dataclasses
+import difflib
 import json
 import math
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from model.errors import ConfigError
 MLP_TYPES = ("llama", "gpt2")
 POOLING_MODES = ("max", "avg")
 QUANTIZER_TYPES = ("var", "var_hybrid")
+MISSPELT = 0.85
+"""How alike (difflib's ratio) a key that nobody knows and one that is missing must be to be taken for each other."""
 
 
 def _refuse(path: str, key: str, value: object, why: str) -> ConfigError:
@@ -27,11 +30,12 @@ class _Config:
     def read(cls, path: Path | str) -> Self:
         """Reads a config.json; keys that do not change the arithmetic are passed over.
 
-        Raises ConfigError for a file that is missing, is no JSON object or holds a value that cannot be used.
+        Raises ConfigError for a file that is missing, is no JSON object, holds a value that cannot be used or a key
+        that is nearly the name of one that it lacks: the default would draw rubbish and say nothing.
         """
         path = Path(path)
         try:
-            values = json.loads(path.read_text())
+            values = json.loads(path.read_text("utf-8"))
         except FileNotFoundError:
             raise ConfigError(
                 f"{path}: no such file; a checkpoint folder has llm/ and tokenizer/, each with one"
@@ -47,7 +51,11 @@ class _Config:
         """Makes a config of a mapping; `where` is named in errors."""
         known = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
         chosen: dict[str, Any] = {}
+        lacking = [key for key in known if key not in values]
         for key, value in values.items():
+            if key not in known:
+                for meant in difflib.get_close_matches(key, lacking, 1, MISSPELT):
+                    raise _refuse(where, key, value, f"no such key, and {meant} is missing; is it misspelt?")
             if key not in known or value is None:
                 continue
             default = known[key].default

@@ -8,10 +8,10 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
+from transformers import AutoModelForCausalLM
 
 from model.errors import CheckpointError
+from model.pretrained import load_pretrained
 
 POLICIES_FILE = "policies.json"
 DEFAULT_POLICIES = Path(__file__).with_name(POLICIES_FILE)
@@ -30,7 +30,7 @@ class Policies:
     def read(cls, path: Path) -> Self:
         """Reads {"version", "threshold", "policies": [{"name", "guideline"}]}."""
         try:
-            values = json.loads(path.read_text())
+            values = json.loads(path.read_text("utf-8"))
             rows = values["policies"]
             policies = cls(
                 tuple(str(row["name"]) for row in rows),
@@ -42,6 +42,8 @@ class Policies:
             raise CheckpointError(f"{path}: no readable policies: {error!r}") from error
         if not policies.names:
             raise CheckpointError(f"{path}: policies: expected at least one")
+        if not 0 <= policies.threshold <= 1:
+            raise CheckpointError(f"{path}: threshold = {policies.threshold}: expected 0 to 1")
         return policies
 
     @classmethod
@@ -81,19 +83,9 @@ class SafetyClassifier:
     def load(cls, folder: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Self:
         """Reads a causal LM in transformers' format; policies.json in it, or the published policies in our words."""
         folder = Path(folder)
-        if not (folder / "config.json").exists():
-            raise CheckpointError(
-                f"{folder}: no safety model here (config.json is missing); expected ShieldGemma's format"
-            )
-        disable_progress_bar()  # nobody watches a log for it
-        try:
-            network: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, attn_implementation="eager", local_files_only=True
-            )
-            network.to(device)
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{folder}: the safety model cannot be read: {error}") from error
+        network, tokenizer = load_pretrained(
+            AutoModelForCausalLM, folder, "safety model", "ShieldGemma's format", dtype, device, attention="eager"
+        )
         return cls(network, tokenizer, Policies.of_folder(folder))
 
     @torch.inference_mode()

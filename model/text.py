@@ -8,11 +8,11 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer, DynamicCache
-from transformers.utils.logging import disable_progress_bar
+from transformers import AutoModel, DynamicCache
 
 from model.errors import CheckpointError
 from model.generation import Conditioning
+from model.pretrained import load_pretrained
 
 log = logging.getLogger(__name__)
 
@@ -51,23 +51,11 @@ class TextEncoder:
     ) -> Self:
         """Reads a text model in transformers' format; `system_prompt` None takes the folder's own, if it has one."""
         folder = Path(folder)
-        if not (folder / "config.json").exists():
-            raise CheckpointError(
-                f"{folder}: no text model here (config.json is missing); expected transformers' format"
-            )
-        disable_progress_bar()  # nobody watches a log for it
-        try:
-            network = AutoModel.from_pretrained(
-                folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True
-            ).to(device)
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{folder}: the text model cannot be read: {error}") from error
+        network, tokenizer = load_pretrained(
+            AutoModel, folder, "text model", "transformers' format", dtype, device, attention="sdpa"
+        )
         if system_prompt is None:
-            path = folder / SYSTEM_PROMPT_FILE
-            system_prompt = path.read_text() if path.exists() else ""
-            if not system_prompt:
-                log.warning("%s: no %s; prompts are encoded without a system prompt", folder, SYSTEM_PROMPT_FILE)
+            system_prompt = _system_prompt_of(folder)
         return cls(network, tokenizer, context_tokens, system_prompt)
 
     @property
@@ -130,3 +118,15 @@ class TextEncoder:
         for layer, (keys, values) in enumerate(self._prefix):
             cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
         return cache
+
+
+def _system_prompt_of(folder: Path) -> str:
+    """The text that the folder puts in front of every prompt; empty where it has none, and loading says so."""
+    path = folder / SYSTEM_PROMPT_FILE
+    try:
+        text = path.read_text("utf-8") if path.exists() else ""
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path}: not UTF-8 text: {error}") from None
+    if not text:
+        log.warning("%s: no %s; prompts are encoded without a system prompt", folder, SYSTEM_PROMPT_FILE)
+    return text

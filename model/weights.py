@@ -96,9 +96,11 @@ class Shards:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.files: dict[str, str] = json.loads(path.read_text())["weight_map"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path}: expected a JSON object with a weight_map: {error}") from error
+            self.files: dict[str, str] = dict(json.loads(path.read_text("utf-8"))["weight_map"])
+            if not all(isinstance(file, str) for file in self.files.values()):
+                raise TypeError("a file's name is not a string")
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path}: expected a JSON object with a weight_map: {error!r}") from error
 
     def _shard(self, file: str) -> Weights:
         path = self.path.parent / file
@@ -182,12 +184,15 @@ def _assign(module: nn.Module, key: str, tensor: Tensor) -> None:
 
 
 def _check_keys(path: Path, wanted: set[str], found: set[str]) -> None:
-    missing, unexpected = sorted(wanted - found), sorted(found - wanted)
-    if missing or unexpected:
-        parts = [f"missing: {_listed(missing)}"] * bool(missing) + [f"unexpected: {_listed(unexpected)}"] * bool(
-            unexpected
-        )
-        raise CheckpointError(f"{path}: the weights do not fit the config; {'; '.join(parts)}")
+    told = misfit(wanted - found, found - wanted)
+    if told:
+        raise CheckpointError(f"{path}: the weights do not fit the config; {told}")
+
+
+def misfit(missing: set[str], unexpected: set[str]) -> str:
+    """Both kinds of keys in words; an empty string where there are none."""
+    kinds = {"missing": sorted(missing), "unexpected": sorted(unexpected)}
+    return "; ".join(f"{kind}: {_listed(names)}" for kind, names in kinds.items() if names)
 
 
 def _listed(names: list[str], most: int = 8) -> str:

@@ -133,7 +133,7 @@ def evaluate(folder: Path, count: int, out: Path, safety: bool = True) -> dict[s
     """Everything that the card quotes, as nested figures."""
     pipeline = Pipeline.load(folder, safety=safety)
     pictures = load_pictures(128)
-    known = known_things(pictures.things, pipeline.checkpoint.known_prompts(), pipeline.checkpoint.known_words())
+    known = known_things(pictures.things, pipeline.checkpoint.known_prompts(), pipeline.checkpoint.vocabulary().known)
     if not known:
         raise SystemExit(f"{folder}: prompts.txt names no thing of the data set; nothing can be measured")
     config = pipeline.checkpoint.tokenizer_config

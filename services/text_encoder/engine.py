@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,6 @@ from services.text_encoder.config import TextEncoderSettings
 
 Array = np.ndarray[Any, Any]
 WARM_UP_PROMPT = "a red heart"
-WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class TextEncoderEngine:
             self.checkpoint = Checkpoint.open(settings.checkpoint or bundled())
             self.compute = Compute.of(settings.device, settings.dtype, settings.torch_threads)
             config = self.checkpoint.transformer_config
-            self._known_words = self.checkpoint.known_words()
+            self.vocabulary = self.checkpoint.vocabulary()
         self.context_tokens, self.context_width = config.context_token, config.context_dim
         self.digest = ""
 
@@ -75,16 +73,3 @@ class TextEncoderEngine:
             else ArithmeticError("the conditioning is not finite")
             for i, tokens in enumerate(encoded.prompt_tokens)
         ]
-
-    def unfamiliar_words(self, prompt: str) -> list[str]:
-        """Words that the checkpoint was not trained on, in lower case, each once; none where it does not say.
-
-        A compound such as "hot-dog" is familiar where all its parts are.
-        """
-        if not self._known_words:
-            return []
-        words = dict.fromkeys(WORD.findall(prompt.lower().replace("’", "'")))
-        return [word for word in words if not self._familiar(word)]
-
-    def _familiar(self, word: str) -> bool:
-        return word in self._known_words or all(part in self._known_words for part in word.split("-"))

@@ -40,7 +40,7 @@ class TextEncoderServicer(text_encoder_pb2_grpc.TextEncoderServicer, stage_pb2_g
             positions=tensors.from_numpy(encoded.positions),
             prompt_tokens=encoded.prompt_tokens,
             prompt_truncated=encoded.truncated,
-            unfamiliar_words=self._engine.unfamiliar_words(text),
+            unfamiliar_words=self._engine.vocabulary.unfamiliar(text),
             model=self._model,
             timing=timing,
         )

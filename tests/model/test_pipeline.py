@@ -109,6 +109,13 @@ def test_the_command_draws_a_picture(tiny: Path, tmp_path: Path) -> None:
     recipe = read_recipe((tmp_path / "heart.jpg").read_bytes())
     assert recipe is not None
     assert (recipe.seed, recipe.smooth) == (7, False)
+    assert "not trained on" not in done.stderr
+
+
+def test_the_command_names_words_that_the_checkpoint_does_not_know(tiny: Path, tmp_path: Path) -> None:
+    done = command("a red zebra", "--checkpoint", str(tiny), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "the model was not trained on: zebra" in done.stderr.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -119,6 +126,7 @@ def test_the_command_draws_a_picture(tiny: Path, tmp_path: Path) -> None:
         (["  "], 2, "prompt: 0 characters"),
         (["a red heart", "--checkpoint", "nowhere"], 2, "nowhere: no such folder"),
         (["a red heart", "-o", "no/folder/x.png"], 2, "the folder no/folder does not exist"),
+        (["a red heart", "-o", "."], 2, "output: .: is a folder"),
         (["a red heart", "--seed", "-1"], 2, "seed: -1"),
         (["a red heart", "--checkpoint", "nowhere", "--quality", "0"], 2, "quality: 0: expected 1 to 100"),
         ([UNSAFE_PROMPT], 3, "refused by the safety policy 'dangerous_content'"),

@@ -14,7 +14,6 @@ from runtime import tensors
 from services.text_encoder.assembly import build
 from services.text_encoder.cache import Cache
 from services.text_encoder.config import TextEncoderSettings
-from services.text_encoder.engine import TextEncoderEngine
 from tests.e2e.checkpoint import PROMPTS
 from tests.services.support import refusal, serving
 
@@ -66,12 +65,6 @@ async def test_a_prompt_that_is_too_long_is_cut_and_said_so(stages: SimpleNamesp
 async def test_words_that_the_checkpoint_was_not_trained_on_are_named_once_each(stages: SimpleNamespace) -> None:
     answer = await encode(stages.text_encoder, "A RED zebra, a blue-tree and a zebra's red-zebra")
     assert list(answer.unfamiliar_words) == ["zebra", "and", "zebra's", "red-zebra"]
-
-
-async def test_a_checkpoint_without_a_vocabulary_names_no_word(folder: str) -> None:
-    engine = TextEncoderEngine(TextEncoderSettings(checkpoint=folder))
-    engine._known_words = frozenset()
-    assert engine.unfamiliar_words("zebra") == []
 
 
 async def test_half_precision_travels_as_such(folder: str) -> None:
