@@ -10,7 +10,7 @@ mean the same. The threshold is chosen on a share of its own, neither trained on
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,11 @@ from training.safety_corpus import Prompts, draw_batch
 from training.safety_model import answers, network, train_tokenizer, write_policies
 from training.safety_prompts import POLICIES, Example
 from training.safety_quality import choose_threshold, measure
+from training.safety_suspects import Suspects
 
 OUT = Path(".cache/training")
-VERSION = "hart-small-2"
+VERSION = "hart-small-3"
+SUSPECTS = 4  # in a batch
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,14 @@ def loss_of(
     return F.cross_entropy(logits, torch.tensor([answer for _, _, answer in asked]), label_smoothing=0.02)
 
 
+@torch.no_grad()
+def highest_scores(model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str]) -> Tensor:
+    """(n,): each prompt's highest share of Yes over the policies."""
+    asked = [(prompt, policy) for prompt in prompts for policy in POLICIES]
+    logits = torch.cat([answers(model, tokenizer, asked[i : i + 512]) for i in range(0, len(asked), 512)])
+    return logits.float().softmax(1)[:, 0].view(-1, len(POLICIES)).max(1).values
+
+
 def begin(model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast, texts: list[str], settings: Settings) -> None:
     """Gives the model embeddings in which words of like meaning lie together."""
     own = model.model.embed_tokens.weight.data
@@ -83,18 +93,25 @@ def train(prompts: Prompts, folder: Path, settings: Settings) -> tuple[Gemma2For
     tokenizer = train_tokenizer(prompts.texts(), settings.vocabulary)
     model = network(len(tokenizer))
     optimizers, average = Optimizers(model, settings.rate, ends=("embed_tokens",)), Average(model)
-    run = Run(folder, {"model": model, "average": average, "optimizers": optimizers})
+    suspects = Suspects(prompts.names)
+    run = Run(folder, {"model": model, "average": average, "optimizers": optimizers, "suspects": suspects})
     if not run.resume():
         begin(model, tokenizer, prompts.unlabelled(), settings)
         average.load_state_dict(model.state_dict())
     bpe: Any = tokenizer.backend_tokenizer.model
+    kept = average.network
+    assert isinstance(kept, Gemma2ForCausalLM)  # noqa: S101 - for the type checker
     grammar, paraphrase = prompts.grammar(np.random.default_rng(0), "training"), prompts.paraphraser()
 
     def step(moment: Moment) -> Mapping[str, float]:
         rng = grammar.rng = np.random.default_rng(moment.step)
+        if suspects.due(moment.step):
+            bpe.dropout = None
+            suspects.look(lambda names: highest_scores(kept, tokenizer, names))
+        examples = [*draw_batch(grammar, rng, paraphrase, moment.step), *suspects.draw(rng, SUSPECTS)]
         bpe.dropout = 0.1 if moment.step % 2 else None  # other cuts of the same words: spelling varies
         with torch.autocast("cpu", torch.bfloat16):
-            loss = loss_of(model.train(), tokenizer, draw_batch(grammar, rng, paraphrase, moment.step), rng)
+            loss = loss_of(model.train(), tokenizer, examples, rng)
         loss.backward()
         optimizers.step(rate_share(moment.step, moment.progress, decay=0.6))
         average.update(model, moment.step)
@@ -102,8 +119,6 @@ def train(prompts: Prompts, folder: Path, settings: Settings) -> tuple[Gemma2For
 
     run.train(Budget(settings.steps), step, lambda moment: {}, log_every=100)
     bpe.dropout = None
-    kept = average.network
-    assert isinstance(kept, Gemma2ForCausalLM)  # noqa: S101 - for the type checker
     return kept.eval(), tokenizer
 
 

@@ -14,6 +14,7 @@ from training.safety_model import ANSWERS, GUIDELINES, answers, network, questio
 from training.safety_paraphrase import Paraphraser
 from training.safety_prompts import GRAMMAR, POLICIES, SHARES, Example, Grammar, disguised, share_of
 from training.safety_quality import ALARMS, choose_threshold, flagged_share
+from training.safety_suspects import MOST, Suspects
 
 BAD = {f"nasty{a}{b}": policy for a in "abcdef" for b in "uvwxyz" for policy in ("harassment",)}
 SAFE = ["a red heart", "a cat", "a tree", "a small blue house"]
@@ -212,3 +213,17 @@ def test_policies_are_written_with_their_guidelines(tmp_path: Path) -> None:
     write_policies(tmp_path, "v", 0.4)
     text = (tmp_path / "policies.json").read_text()
     assert all(name in text for name in GUIDELINES)
+
+
+def test_suspects_are_the_names_with_the_highest_scores_and_come_back_with_a_run() -> None:
+    names = [f"name {i}" for i in range(2 * MOST)]
+    suspects = Suspects(names)
+    assert suspects.draw(np.random.default_rng(0), 4) == []
+    assert [step for step in range(700) if suspects.due(step)] == [300, 450, 600]
+    suspects.look(lambda asked: torch.arange(len(asked)).float())
+    resumed = Suspects(names)
+    resumed.load_state_dict(suspects.state_dict())
+    drawn, again = (kept.draw(np.random.default_rng(1), 200) for kept in (suspects, resumed))
+    assert drawn == again
+    assert {example.prompt.removeprefix("a ") for example in drawn} <= set(names[MOST:])
+    assert all(not example.policies for example in drawn)
