@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from hart.v1 import images_pb2_grpc
 
@@ -39,6 +40,7 @@ def build(app: App, settings: GatewaySettings) -> None:
         app.telemetry.metrics.shed.add(0, reason=reason)
     for stage in STAGES:
         app.telemetry.metrics.retries.add(0, stage=stage)
+        app.telemetry.metrics.replicas_least.observe(partial(settings.least, stage), stage=stage)
     app.telemetry.metrics.queue_depth.observe(lambda: images.inflight)
     app.telemetry.metrics.queue_limit.observe(lambda: settings.max_requests)
     app.on_start(lambda: asyncio.gather(*(pool.start(PATIENCE) for pool in pools.values())))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import grpc
 from hart.v1 import images_pb2, stage_pb2
 
 from gateway import digests, validation
 from gateway.config import STAGES, GatewaySettings
+from gateway.lines import LINE, Lines
 from gateway.probing import describe
 from gateway.validation import Served
 from runtime.errors import StageUnavailable
@@ -34,6 +35,9 @@ class Catalog:
         self._settings = settings
         self._every = settings.describe_seconds
         self._replicas: dict[str, dict[str, Description]] = {stage: {} for stage in pools}
+        self._told_at: dict[tuple[str, str], float] = {}
+        self._met_at: dict[tuple[str, str], float] = {}
+        self._meeting = asyncio.Lock()
         self._last: dict[str, Description] = {}
         self._asked_at = -float("inf")
         self._asking = asyncio.Lock()
@@ -70,11 +74,66 @@ class Catalog:
 
     async def _ask_stage(self, stage: str, pool: Pool) -> None:
         replicas = [r for r in pool.replicas if r.state is not State.FAILED]
-        found = await asyncio.gather(*(_ask(replica, stage) for replica in replicas))
-        self._replicas[stage] = {r.address: d for r, d in zip(replicas, found, strict=True) if d is not None}
+        self._replicas[stage] = await self._told(stage, replicas)
+        for times in (self._told_at, self._met_at):
+            for gone in [key for key in times if key[0] == stage and key[1] not in self._replicas[stage]]:
+                del times[gone]
         ready = [d for d in self._replicas[stage].values() if d.ready]
         if ready:
             self._last[stage] = ready[0]
+
+    async def _told(self, stage: str, replicas: Sequence[Replica]) -> dict[str, Description]:
+        """What these replicas say of themselves now, by address; one that is too busy to answer has not changed."""
+        asked_at = time.monotonic()
+        found = await asyncio.gather(*(_ask(replica, stage) for replica in replicas))
+        told: dict[str, Description] = {}
+        for replica, description in zip(replicas, found, strict=True):
+            if description is not None:
+                told[replica.address] = description
+                self._told_at[stage, replica.address] = asked_at
+            elif self._knows(stage, replica):
+                told[replica.address] = self._replicas[stage][replica.address]
+        return told
+
+    def _knows(self, stage: str, replica: Replica) -> bool:
+        """Whether what is known of the replica was said since it became ready; before, another process may have had
+        its address."""
+        known = replica.address in self._replicas[stage]
+        return known and self._told_at[stage, replica.address] >= replica.ready_since
+
+    async def lines(self) -> Lines:
+        """Which of the ready replicas were made for one another. A replica that has not described itself since it
+        became ready is asked first."""
+        if self._strangers():
+            async with self._meeting:
+                for stage, replica in self._strangers():
+                    self._met_at[stage, replica.address] = time.monotonic()
+                    self._replicas[stage] |= await self._told(stage, [replica])
+        return Lines({stage: self._ready(stage) for stage in LINE})
+
+    def _strangers(self) -> list[tuple[str, Replica]]:
+        # One that was asked in vain is asked again when all are.
+        lately = time.monotonic() - self._every
+        return [
+            (stage, replica)
+            for stage in LINE
+            for replica in self._pools[stage].ready
+            if not self._knows(stage, replica)
+            and self._met_at.get((stage, replica.address), 0.0) < max(lately, replica.ready_since)
+        ]
+
+    def _ready(self, stage: str) -> dict[str, Description]:
+        return {replica.address: self.of(stage, replica) for replica in self._pools[stage].ready}
+
+    def of(self, stage: str, replica: Replica) -> Description:
+        """What one replica said of itself since it became ready; an empty description where it has said nothing."""
+        known = self._knows(stage, replica)
+        return self._replicas[stage][replica.address] if known else Description(stage=stage)
+
+    def about(self, stage: str, replica: Replica) -> Description:
+        """The same; what its stage said last where the replica has said nothing."""
+        description = self.of(stage, replica)
+        return description if description.HasField("model") else self.last(stage)
 
     # -- the model ---------------------------------------------------------------------------------------------------
 
@@ -111,11 +170,12 @@ class Catalog:
         return self.last(stage).model
 
     def model(self) -> stage_pb2.ModelIdentity:
-        """The model by the name and the digest that pictures carry."""
+        """The model by the name and the digest that pictures carry: the generator's, with the parts that it needs."""
+        needs = self.last("ar_generator").needs
         digest = digests.combine(
             generator=self.identity("ar_generator").digest,
-            text_encoder=self.identity("text_encoder").digest,
-            decoder=self.identity("decoder").digest,
+            text_encoder=needs.get("text_encoder", "") or self.identity("text_encoder").digest,
+            decoder=needs.get("decoder", "") or self.identity("decoder").digest,
         )
         return stage_pb2.ModelIdentity(name=self.name(), digest=digest)
 

@@ -20,6 +20,13 @@ def _source(text: str) -> str:
     return text
 
 
+def _stages(text: str) -> str:
+    unknown = [name for name in text.split(",") if name and name not in STAGES]
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: there are {', '.join(STAGES)}")
+    return text
+
+
 Where = Annotated[str, AfterValidator(_source), Field(min_length=1)]
 
 
@@ -103,6 +110,9 @@ class GatewaySettings(ProcessSettings):
     scaler_active_seconds: float = Field(default=30.0, ge=0)
     """How long after the last request the external scaler still calls a stage active."""
 
+    resting_stages: Annotated[str, AfterValidator(_stages)] = ""
+    """Stages, with commas between, that may rest without a replica while nobody asks: no alert for them then."""
+
     @model_validator(mode="after")
     def _gateway_consistent(self) -> Self:
         if self.default_deadline_seconds > self.max_deadline_seconds:
@@ -116,6 +126,10 @@ class GatewaySettings(ProcessSettings):
         if self.api_keys_file and not os.path.exists(self.api_keys_file):
             raise ValueError(f"HART_API_KEYS_FILE={self.api_keys_file!r} does not exist")
         return self
+
+    def least(self, stage: str) -> int:
+        """The fewest replicas that a stage is meant to have."""
+        return 0 if stage in self.resting_stages.split(",") else 1
 
     def where(self, stage: str) -> str:
         """Where a stage is."""

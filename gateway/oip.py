@@ -23,7 +23,7 @@ from runtime.replica import Replica
 from runtime.status import as_hart_error
 from runtime.tracing import Metadata
 
-Known = Callable[[str], stage_pb2.StageDescribeResponse]
+Known = Callable[[str, Replica], stage_pb2.StageDescribeResponse]
 FORMATS = {
     decoder_pb2.IMAGE_FORMAT_UNSPECIFIED: "PNG",
     decoder_pb2.IMAGE_FORMAT_PNG: "PNG",
@@ -33,7 +33,8 @@ FORMATS = {
 
 
 class OipCaller:
-    """The four calls as messages of hart.v1. `known(stage)`: the stage's last description."""
+    """The four calls as messages of hart.v1. `known(stage, replica)`: what the replica last said of
+    itself."""
 
     def __init__(self, known: Known) -> None:
         self._known = known
@@ -49,7 +50,7 @@ class OipCaller:
         scores = _output(result, "score", "safety").reshape(-1).tolist()
         if not np.isfinite(scores).all():
             raise _broken("safety", f"scores {scores} are not finite")
-        known = self._known("safety")
+        known = self._known("safety", replica)
         named = len(known.policies) == len(scores)
         names = known.policies if named else [f"policy {index}" for index in range(len(scores))]
         verdict = safety_pb2.Verdict(
@@ -75,7 +76,7 @@ class OipCaller:
             mask=_wire(mask),
             positions=_wire(_output(result, "positions", "text_encoder")[0]),
             prompt_tokens=int(mask.sum()),
-            model=self._known("text_encoder").model,
+            model=self._known("text_encoder", replica).model,
             timing=_timing(begun),
         )
 
@@ -99,7 +100,7 @@ class OipCaller:
         client = OipClient(replica.channel, replica.endpoint.model, "ar_generator")
         answers = client.stream(inputs, parameters, deadline=deadline, metadata=metadata, request_id=message.request_id)
         begun = time.monotonic()
-        known = self._known("ar_generator")
+        known = self._known("ar_generator", replica)
         sides = known.shape.scales
         async with aclosing(answers) as stream:
             async for result, final in stream:
@@ -141,7 +142,7 @@ class OipCaller:
             format=format,
             width=width,
             height=height,
-            model=self._known("decoder").model,
+            model=self._known("decoder", replica).model,
             timing=_timing(begun),
         )
 

@@ -8,13 +8,13 @@ from contextvars import copy_context
 from dataclasses import dataclass
 
 from hart.v1 import decoder_pb2, images_pb2, safety_pb2, stage_pb2, tensor_pb2, text_encoder_pb2
-from hart.v1.ar_generator_pb2 import GenerateLatentRequest, LatentProgress, LatentResult
+from hart.v1.ar_generator_pb2 import GenerateLatentRequest, LatentProgress
 
 from gateway import digests, recipe
 from gateway.catalog import Catalog
 from gateway.flow import Door, LatentGate
 from gateway.notices import notices_of
-from gateway.stages import Stages
+from gateway.stages import Latent, Stages
 from gateway.timings import Timesheet
 from gateway.validation import PictureRequest
 from gateway.work import Emit, cancel, together
@@ -132,7 +132,7 @@ class Drawing:
         self.emit(images_pb2.GenerateEvent(image=image))
         return Drawn(image, self._model(reading, latent, answer), (generating, decoding), self.sheet.elapsed)
 
-    async def _generate(self, index: int, reading: Reading, call: Call, telling: _Telling) -> LatentResult:
+    async def _generate(self, index: int, reading: Reading, call: Call, telling: _Telling) -> Latent:
         request, encoded = self.request, reading.encoded
         message = GenerateLatentRequest(
             request_id=request.request_id,
@@ -146,14 +146,14 @@ class Drawing:
             preview_every=request.preview_every,
             quiet=request.quiet,
         )
-        return await self.stages.generate(message, self.deadline, call, telling.tell)
+        return await self.stages.generate(message, self.deadline, call, telling.tell, encoded.model.digest)
 
     def _decode_request(
-        self, index: int, latent: LatentResult, reading: Reading, model: stage_pb2.ModelIdentity
+        self, index: int, latent: Latent, reading: Reading, model: stage_pb2.ModelIdentity
     ) -> decoder_pb2.DecodeRequest:
         request = self.request
         message = decoder_pb2.DecodeRequest(
-            request_id=request.request_id, latent=latent.latent, encoding=request.encoding
+            request_id=request.request_id, latent=latent.result.latent, encoding=request.encoding
         )
         if request.metadata:
             message.recipe.CopyFrom(
@@ -169,34 +169,35 @@ class Drawing:
             )
         return message
 
-    async def _file(
-        self, index: int, latent: LatentResult, reading: Reading
-    ) -> tuple[decoder_pb2.DecodeResponse, Call]:
-        """The picture's file, with its recipe. Should another version of the decoder answer than the one described last
-        (a rolling change), the recipe would name the wrong one: then the file comes without, and it is written here."""
+    async def _file(self, index: int, latent: Latent, reading: Reading) -> tuple[decoder_pb2.DecodeResponse, Call]:
+        """The picture's file, with its recipe. Should another decoder answer than the recipe says, which can be
+        where the generator does not know its own, the file comes without, and it is written here."""
         message = self._decode_request(index, latent, reading, self._model(reading, latent))
-        answer, call = await self._decode(index, message)
+        answer, call = await self._decode(index, message, latent.decoder)
         if message.HasField("recipe") and self._model(reading, latent, answer) != message.recipe.model:
             written = message.recipe
             message.ClearField("recipe")
-            answer, call = await self._decode(index, message)
+            answer, call = await self._decode(index, message, latent.decoder)
             written.model.CopyFrom(self._model(reading, latent, answer))
             answer.image = recipe.write(answer.image, written)
         return answer, call
 
-    async def _decode(self, index: int, message: decoder_pb2.DecodeRequest) -> tuple[decoder_pb2.DecodeResponse, Call]:
+    async def _decode(
+        self, index: int, message: decoder_pb2.DecodeRequest, digest: str
+    ) -> tuple[decoder_pb2.DecodeResponse, Call]:
         # A latent is dear: a full decoder is asked again while there is time, where other stages' refusals end it.
         while True:
             try:
                 with self.sheet.call("decoder", index) as call:
-                    return await self.stages.decode(message, self.deadline, call), call
+                    return await self.stages.decode(message, self.deadline, call, digest), call
             except Overloaded as error:
                 if self.deadline.remaining() <= error.retry_after:
                     raise
                 await asyncio.sleep(error.retry_after)
 
-    async def preview(self, index: int, latent: tensor_pb2.Tensor) -> images_pb2.Preview | None:
-        """The latent so far as a small JPEG; None where the decoder is too busy: a picture goes before a preview."""
+    async def preview(self, index: int, latent: tensor_pb2.Tensor, digest: str) -> images_pb2.Preview | None:
+        """The latent so far as a small JPEG, by the decoder of this digest; None where it is too busy: a picture goes
+        before a preview."""
         message = decoder_pb2.DecodeRequest(
             request_id=self.request.request_id,
             latent=latent,
@@ -205,7 +206,7 @@ class Drawing:
         )
         try:
             with self.sheet.call("decoder", index, preview=True) as call:
-                answer = await self.stages.decode(message, self.deadline, call)
+                answer = await self.stages.decode(message, self.deadline, call, digest)
         except Overloaded:
             self.stages.metrics.shed.add(reason="preview")
             return None
@@ -224,14 +225,13 @@ class Drawing:
         self.emit(images_pb2.GenerateEvent(accepted=accepted))
 
     def _model(
-        self, reading: Reading, latent: LatentResult, answer: decoder_pb2.DecodeResponse | None = None
+        self, reading: Reading, latent: Latent, answer: decoder_pb2.DecodeResponse | None = None
     ) -> stage_pb2.ModelIdentity:
-        """Who drew: by what the stages' answers said; the decoder's digest as last described, before it answered."""
-        decoder = answer.model.digest if answer else self.catalog.identity("decoder").digest
-        digest = digests.combine(
-            generator=latent.model.digest, text_encoder=reading.encoded.model.digest, decoder=decoder
-        )
-        return stage_pb2.ModelIdentity(name=latent.model.name or self.catalog.model().name, digest=digest)
+        """Who drew: by what the stages' answers said; before the decoder answered, the one that the latent is for."""
+        drawn = latent.result.model
+        decoder = answer.model.digest if answer else latent.decoder or self.catalog.identity("decoder").digest
+        digest = digests.combine(generator=drawn.digest, text_encoder=reading.encoded.model.digest, decoder=decoder)
+        return stage_pb2.ModelIdentity(name=drawn.name or self.catalog.model().name, digest=digest)
 
     def _finish(self, reading: Reading, drawn: list[Drawn]) -> None:
         last = max(drawn, key=lambda one: one.ended_at)
@@ -257,16 +257,16 @@ class _Telling:
         self._last: asyncio.Task[None] | None = None
         self._context = copy_context()  # the request's: a preview is no child of the generator's span
 
-    def tell(self, progress: LatentProgress) -> None:
+    def tell(self, progress: LatentProgress, decoder: str) -> None:
         """Emit when everything before it has been told."""
-        self._last = asyncio.create_task(self._tell(progress, self._last), context=self._context)
+        self._last = asyncio.create_task(self._tell(progress, decoder, self._last), context=self._context)
 
-    async def _tell(self, progress: LatentProgress, before: asyncio.Task[None] | None) -> None:
+    async def _tell(self, progress: LatentProgress, decoder: str, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await before
         event = images_pb2.Progress(image=self._index, scale=progress.scale, side=progress.side, scales=progress.scales)
         if progress.HasField("latent"):
-            preview = await self._drawing.preview(self._index, progress.latent)
+            preview = await self._drawing.preview(self._index, progress.latent, decoder)
             if preview is not None:
                 event.preview.CopyFrom(preview)
         self._drawing.emit(images_pb2.GenerateEvent(progress=event))

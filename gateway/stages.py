@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from hart.v1 import ar_generator_pb2, decoder_pb2, images_pb2, safety_pb2, text_encoder_pb2
@@ -14,6 +15,7 @@ from opentelemetry import trace
 from gateway import native
 from gateway.catalog import Catalog
 from gateway.config import GatewaySettings
+from gateway.lines import Lines, agree
 from gateway.oip import OipCaller
 from gateway.timings import account
 from runtime.deadline import Deadline
@@ -26,7 +28,7 @@ from runtime.errors import (
     Unauthenticated,
 )
 from runtime.pool import Pool
-from runtime.replica import Replica
+from runtime.replica import Replica, State
 from runtime.retry import RetryBudget
 from runtime.status import as_hart_error
 from runtime.telemetry import Telemetry
@@ -34,14 +36,27 @@ from runtime.tracing import Metadata
 
 R = TypeVar("R")
 Call = images_pb2.StageCall
-Tell = Callable[[ar_generator_pb2.LatentProgress], None]
+Tell = Callable[[ar_generator_pb2.LatentProgress, str], None]
+"""Told of a scale, and the digest of the decoder that its latent is for."""
+Choose = Callable[[Lines], frozenset[str]]
+"""Addresses of the replicas that may be asked. Raises StageUnavailable where there are others alone."""
 COST = 1.0  # of a call, in outstanding work: one picture's
 PATIENCE = 2.0  # seconds that a stage may be without a replica before callers hear UNAVAILABLE
 OURS = (InvalidRequest, NotFound, Unauthenticated, PermissionDenied)
 """Refusals of a message that the gateway wrote: not the caller's fault, and not the caller's to read."""
 OIP_METHOD = "inference.GRPCInferenceService/ModelInfer"
 OIP_METHODS = {"ar_generator": "inference.GRPCInferenceService/ModelStreamInfer"}
+LOOK_SECONDS = 0.05  # between looks for a replica that was set aside
 FIRST_BACKOFF = 0.02  # seconds, doubled with every attempt, with jitter
+
+
+@dataclass(frozen=True)
+class Latent:
+    """What a generator drew."""
+
+    result: ar_generator_pb2.LatentResult
+    decoder: str
+    """The digest of the decoder that it is for; "" where the generator does not know."""
 
 
 class Stages:
@@ -55,74 +70,103 @@ class Stages:
         self, pools: Mapping[str, Pool], catalog: Catalog, settings: GatewaySettings, telemetry: Telemetry
     ) -> None:
         self.pools = pools
+        self._catalog = catalog
         self.metrics = telemetry.metrics
         self._tracing = telemetry.tracing
         # Both have check, encode, generate and decode, taking (replica, message, deadline, metadata).
-        self._protocols: Mapping[str, Any] = {"grpc": native, "oip": OipCaller(catalog.last)}
+        self._protocols: Mapping[str, Any] = {"grpc": native, "oip": OipCaller(catalog.about)}
         self._attempts = settings.retry_attempts
         self._margin = settings.margin_seconds
         self._budgets = {
-            stage: RetryBudget(settings.retry_ratio, settings.retry_burst, settings.retry_per_second)
-            for stage in pools
+            stage: RetryBudget(settings.retry_ratio, settings.retry_burst, settings.retry_per_second) for stage in pools
         }
 
     async def check(self, message: safety_pb2.CheckRequest, deadline: Deadline, call: Call) -> safety_pb2.CheckResponse:
         """The safety stage's verdict."""
-        answer: safety_pb2.CheckResponse = await self._unary("safety", "check", message, deadline, call)
+        answer: safety_pb2.CheckResponse = await self._unary("safety", "check", message, deadline, call, None)
         return answer
 
     async def encode(
         self, message: text_encoder_pb2.EncodeRequest, deadline: Deadline, call: Call
     ) -> text_encoder_pb2.EncodeResponse:
-        """The prompt's conditioning."""
-        answer: text_encoder_pb2.EncodeResponse = await self._unary("text_encoder", "encode", message, deadline, call)
+        """The prompt's conditioning, by a text encoder that a generator was made with."""
+        answer: text_encoder_pb2.EncodeResponse = await self._unary(
+            "text_encoder", "encode", message, deadline, call, lambda lines: lines.encoders(lines.text_encoder())
+        )
         return answer
 
     async def decode(
-        self, message: decoder_pb2.DecodeRequest, deadline: Deadline, call: Call
+        self, message: decoder_pb2.DecodeRequest, deadline: Deadline, call: Call, digest: str
     ) -> decoder_pb2.DecodeResponse:
-        """The latent's picture."""
-        answer: decoder_pb2.DecodeResponse = await self._unary("decoder", "decode", message, deadline, call)
+        """The picture of a latent that is for the decoder of this digest ("": for any)."""
+        answer: decoder_pb2.DecodeResponse = await self._unary(
+            "decoder", "decode", message, deadline, call, lambda lines: lines.decoders(digest), digest
+        )
         return answer
 
     async def generate(
-        self, message: ar_generator_pb2.GenerateLatentRequest, deadline: Deadline, call: Call, tell: Tell
-    ) -> ar_generator_pb2.LatentResult:
-        """The latent. `tell` is called with each scale's progress in ascending order, once each, whatever fails; where
-        the message is quiet, when all are drawn."""
+        self,
+        message: ar_generator_pb2.GenerateLatentRequest,
+        deadline: Deadline,
+        call: Call,
+        tell: Tell,
+        text_encoder: str,
+    ) -> Latent:
+        """The latent of what the text encoder of this digest wrote. `tell` is called with each scale's progress in
+        ascending order, once each, whatever fails; where the message is quiet, when all are drawn."""
         told = -1
 
-        async def draw(replica: Replica, allowed: Deadline, metadata: Metadata) -> ar_generator_pb2.LatentResult:
+        async def draw(replica: Replica, allowed: Deadline, metadata: Metadata) -> Latent:
             nonlocal told
+            described = self._catalog.of("ar_generator", replica)
+            decoder = described.needs.get("decoder", "")
             events = self._protocols[replica.endpoint.protocol].generate(replica, message, allowed, metadata)
             async with aclosing(events) as stream:
                 async for event in stream:
                     call.transfer_bytes += event.ByteSize()
                     if event.HasField("progress") and event.progress.scale > told:
                         told = event.progress.scale
-                        tell(event.progress)
+                        tell(event.progress, decoder)
                     elif event.HasField("result"):
                         result: ar_generator_pb2.LatentResult = event.result
+                        _require("ar_generator", result.model.digest, described.model.digest)
                         _note(call)
                         for progress in _untold(result, told):
-                            tell(progress)
-                        return result
+                            tell(progress, decoder)
+                        return Latent(result, decoder)
             raise StageUnavailable("ar_generator", "the stream ended before the latent came")
 
         call.transfer_bytes = message.ByteSize()
-        result = await self._retried("ar_generator", "hart.v1.ArGenerator/Generate", deadline, call, draw)
-        self._settle("ar_generator", call, result)
-        return result
+        latent = await self._retried(
+            "ar_generator",
+            "hart.v1.ArGenerator/Generate",
+            deadline,
+            call,
+            draw,
+            lambda lines: lines.generators(text_encoder),
+        )
+        self._settle("ar_generator", call, latent.result)
+        return latent
 
-    async def _unary(self, stage: str, name: str, message: Any, deadline: Deadline, call: Call) -> Any:
+    async def _unary(
+        self,
+        stage: str,
+        name: str,
+        message: Any,
+        deadline: Deadline,
+        call: Call,
+        choose: Choose | None,
+        digest: str = "",
+    ) -> Any:
         async def ask(replica: Replica, allowed: Deadline, metadata: Metadata) -> Any:
             asked = getattr(self._protocols[replica.endpoint.protocol], name)
             answer = await asked(replica, message, allowed, metadata)
+            _require(stage, answer.model.digest, digest)
             call.transfer_bytes = message.ByteSize() + answer.ByteSize()
             _note(call)
             return answer
 
-        answer = await self._retried(stage, native.METHODS[name], deadline, call, ask)
+        answer = await self._retried(stage, native.METHODS[name], deadline, call, ask, choose)
         self._settle(stage, call, answer)
         return answer
 
@@ -137,14 +181,15 @@ class Stages:
         deadline: Deadline,
         call: Call,
         ask: Callable[[Replica, Deadline, Metadata], Awaitable[R]],
+        choose: Choose | None,
     ) -> R:
         failed: set[str] = set()
         while True:
             allowed = deadline.earlier(self._margin)  # anew each time: a repeat that joined may have brought more time
             allowed.require(stage)
-            await self.pools[stage].wait_ready(min(PATIENCE, allowed.remaining() / 2))
+            among = await self._among(stage, allowed, choose)
             try:
-                answer = await self._attempt(stage, method, allowed, failed, ask)
+                answer = await self._attempt(stage, method, allowed, failed, among, ask)
             except DeadlineExceeded:
                 if deadline.earlier(self._margin).at <= allowed.at:
                     raise
@@ -155,10 +200,30 @@ class Stages:
                 self._budgets[stage].succeeded()
                 return answer
 
+    async def _among(self, stage: str, allowed: Deadline, choose: Choose | None) -> frozenset[str] | None:
+        """Addresses of the ready replicas that may be asked; None: of all. Where none of those that are ready may, one
+        that was set aside is waited for."""
+        pool = self.pools[stage]
+        patience = Deadline.after(min(PATIENCE, allowed.remaining() / 2))
+        while True:
+            await pool.wait_ready(patience.remaining())
+            try:
+                return choose(await self._catalog.lines()) if choose else None
+            except StageUnavailable:
+                if patience.expired or all(r.state is not State.FAILED for r in pool.replicas):
+                    raise
+            await asyncio.sleep(LOOK_SECONDS)
+
     async def _attempt(
-        self, stage: str, method: str, allowed: Deadline, failed: set[str], ask: Callable[..., Awaitable[R]]
+        self,
+        stage: str,
+        method: str,
+        allowed: Deadline,
+        failed: set[str],
+        among: frozenset[str] | None,
+        ask: Callable[..., Awaitable[R]],
     ) -> R:
-        async with self.pools[stage].replica(COST, avoid=failed) as replica:
+        async with self.pools[stage].replica(COST, avoid=failed, among=among) as replica:
             failed.add(replica.address)
             called = method if replica.endpoint.protocol == "grpc" else OIP_METHODS.get(stage, OIP_METHOD)
             with self._tracing.call(called, stage, {"server.address": replica.address}) as (_, metadata):
@@ -177,6 +242,11 @@ class Stages:
         self.metrics.retries.add(stage=stage)
         await asyncio.sleep(pause)
         return True
+
+
+def _require(stage: str, digest: str, wanted: str) -> None:
+    if not agree(digest, wanted):
+        raise StageUnavailable(stage, f"the model {digest} answered, where {wanted} was asked")
 
 
 def _note(call: Call) -> None:

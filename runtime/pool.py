@@ -81,13 +81,15 @@ class Pool:
                 while not self._replicas or self._count(State.UNKNOWN):
                     await self._changed.wait()
 
-    def replica(self, cost: float = 1.0, *, avoid: Collection[str] = ()) -> Attempt:
+    def replica(
+        self, cost: float = 1.0, *, avoid: Collection[str] = (), among: Collection[str] | None = None
+    ) -> Attempt:
         """The next replica, lent for work of `cost`: `async with pool.replica(2) as replica:`.
 
-        Replicas whose address is in `avoid` are taken only where there is no other. Raises StageUnavailable when none
-        is ready.
+        Replicas whose address is in `avoid` are taken only where there is no other; where `among` is given, only those
+        whose address is in it. Raises StageUnavailable when none is ready.
         """
-        ready = self.ready
+        ready = [r for r in self.ready if among is None or r.address in among]
         if not ready:
             raise StageUnavailable(self.stage, "no replica is ready", retry_after=1.0)
         return self._choose([r for r in ready if r.address not in avoid] or ready).attempt(cost)

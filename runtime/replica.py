@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
@@ -46,6 +47,8 @@ class Replica:
         self.state = State.UNKNOWN
         self.outstanding = 0.0
         self.leaving = False
+        self.ready_since = 0.0
+        """Monotonic seconds. What the replica said of itself before may have been another process's words."""
         self._service = service
         self._on_change = on_change
         self._attempts: set[Attempt] = set()
@@ -114,6 +117,8 @@ class Replica:
         if state is not self.state:
             log.info("replica %s of %s: %s", self.endpoint, self.stage, state.value)
             self.state = state
+            if state is State.READY:
+                self.ready_since = time.monotonic()
             self._on_change()
 
     def begin(self, attempt: Attempt, cost: float) -> None:

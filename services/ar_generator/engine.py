@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from services.ar_generator.config import ArGeneratorSettings
 
 Array = np.ndarray[Any, Any]
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 128, 2048
+PARTNERS = {"text_encoder": "text_encoder", "decoder": "tokenizer"}
+"""By stage, the part of a checkpoint that the transformer was trained with."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,9 @@ class GeneratorEngine:
         self.widths = [min(self.slots, settings.max_batch, max(1, tokens // rows)) for rows in self._rows()]
         """Per scale, how many pictures may share a batch."""
         self.digest = ""
+        self.needs: dict[str, str] = {}
+        """Digests of the parts that the transformer was made with, by the stage that has them; as far as the checkpoint
+        holds them."""
 
     def _slots_in(self, memory: int, most: int) -> int:
         slots = min(most, memory // self.slot_bytes)
@@ -96,10 +102,15 @@ class GeneratorEngine:
             transformer = self.checkpoint.load_transformer(self.compute.dtype, self.compute.device)
             self._generator = Generator(transformer, self.checkpoint.load_quantizer(self.compute.device), self.slots)
             self.digest = self.checkpoint.digest_of("llm")
+            self.needs = {stage: self.checkpoint.digest_of(part) for stage, part in PARTNERS.items() if self._has(part)}
         widest = max(self.widths)
         self._time(1)  # the first time is slow
         measured = [self._time(1), *([self._time(widest)] if widest > 1 else [])]
         return [list(of_scale) for of_scale in zip(*measured, strict=True)]
+
+    def _has(self, part: str) -> bool:
+        folder: Path = getattr(self.checkpoint, part)
+        return folder.is_dir()
 
     def _time(self, pictures: int) -> list[tuple[int, float]]:
         """(Pictures, seconds) per scale of a batch, as wide as each scale allows."""

@@ -63,6 +63,7 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
             device=str(engine.compute),
             precision=engine.compute.precision,
             example_prompts=engine.checkpoint.known_prompts(),
+            needs=engine.needs,
         )
         answer.cost.scale_seconds.extend(scheduler.pace.by_scale())
         return answer

@@ -63,6 +63,8 @@ class FakeStage(
     cancelled: int = 0
     left: list[float] = field(default_factory=list)
     port: int = 0
+    digest: str = ""
+    needs: dict[str, str] = field(default_factory=dict)
 
     async def _enter(self, request: Any, context: Any) -> None:
         self.received.append(request)
@@ -76,7 +78,7 @@ class FakeStage(
 
     @property
     def model(self) -> stage_pb2.ModelIdentity:
-        return stage_pb2.ModelIdentity(name="tiny", digest=f"digest of {self.stage}")
+        return stage_pb2.ModelIdentity(name="tiny", digest=self.digest or f"digest of {self.stage}")
 
     async def Check(self, request: Any, context: Any) -> Any:
         await self._enter(request, context)
@@ -133,6 +135,7 @@ class FakeStage(
         return stage_pb2.StageDescribeResponse(
             stage=self.stage,
             model=self.model,
+            needs=self.needs,
             ready=True,
             load=stage_pb2.StageLoad(load=self.load),
             limits=stage_pb2.StageLimits(queue_limit=self.room, concurrency=1 if self.room else 0),
@@ -181,9 +184,14 @@ class Front:
 
 
 @asynccontextmanager
-async def front(replicas: dict[str, int] | None = None, **settings: Any) -> AsyncIterator[Front]:
+async def front(
+    replicas: dict[str, int] | None = None,
+    prepare: Callable[[dict[str, list[FakeStage]]], None] = lambda stages: None,
+    **settings: Any,
+) -> AsyncIterator[Front]:
     """A running gateway before fake stages, `replicas` of each (1)."""
     stages = {stage: [FakeStage(stage) for _ in range((replicas or {}).get(stage, 1))] for stage in STAGES}
+    prepare(stages)
     apps = dict(await asyncio.gather(*(_serve(fake) for fakes in stages.values() for fake in fakes)))
     where = {stage: ",".join(f"127.0.0.1:{fake.port}" for fake in fakes) for stage, fakes in stages.items()}
     spans = InMemorySpanExporter()

@@ -61,6 +61,18 @@ async def test_work_goes_where_least_is_outstanding(launch: Any) -> None:
     await pool.close()
 
 
+async def test_only_replicas_that_may_be_asked_are_asked(launch: Any) -> None:
+    pool = pool_of(await launch(), await launch())
+    await pool.start()
+    one = pool.replicas[0].address
+    for _ in range(8):
+        async with pool.replica(1.0, among={one}, avoid={one}) as replica:
+            assert replica.address == one
+    with pytest.raises(StageUnavailable):
+        pool.replica(1.0, among=set())
+    await pool.close()
+
+
 async def test_a_replica_that_stops_is_left_without_loss_and_used_again(launch: Any) -> None:
     a, b = await launch(), await launch()
     pool = pool_of(a, b)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 from hart.v1 import ar_generator_pb2, ar_generator_pb2_grpc, stage_pb2, stage_pb2_grpc, tensor_pb2
 
+from model.checkpoint import Checkpoint
 from model.generation import Settings
 from model.noise import SeededNoise
 from runtime import tensors
@@ -202,6 +205,23 @@ async def test_describe_tells_what_each_scale_costs(stages: SimpleNamespace) -> 
     assert len(said.cost.scale_seconds) == SCALES
     assert math.isclose(sum(said.cost.scale_seconds), said.cost.request_seconds)
     assert said.limits.concurrency == 8
+
+
+async def test_describe_names_the_parts_that_the_model_was_made_with(stages: SimpleNamespace, folder: str) -> None:
+    said = await stage_pb2_grpc.StageStub(stages.ar_generator.channel).Describe(stage_pb2.StageDescribeRequest())
+    checkpoint = Checkpoint.open(folder)
+    assert dict(said.needs) == {
+        "text_encoder": checkpoint.digest_of("text_encoder"),
+        "decoder": checkpoint.digest_of("tokenizer"),
+    }
+
+
+async def test_a_part_that_the_folder_does_not_hold_is_not_named(folder: str, tmp_path: Path) -> None:
+    for part in ("llm", "tokenizer"):
+        shutil.copytree(Path(folder) / part, tmp_path / part)
+    engine = GeneratorEngine(ArGeneratorSettings(checkpoint=str(tmp_path)))
+    engine.load()
+    assert engine.needs == {"decoder": Checkpoint.open(folder).digest_of("tokenizer")}
 
 
 async def test_slots_follow_from_the_memory_allowed(folder: str) -> None:
