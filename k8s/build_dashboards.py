@@ -14,6 +14,10 @@ FOLDER = Path(__file__).resolve().parent / "chart/files/dashboards"
 PROMETHEUS = {"type": "prometheus", "uid": "${prometheus}"}
 WIDTH, HEIGHT = 8, 8
 """Of a panel, in Grafana's grid of 24 columns."""
+LEGEND = {
+    "legend": {"displayMode": "table", "placement": "bottom", "showLegend": True, "calcs": ["mean", "max"]},
+    "tooltip": {"mode": "multi", "sort": "desc"},
+}
 AT = '{namespace="$namespace"'
 
 
@@ -25,10 +29,14 @@ class Panel:
     unit: str
     queries: Mapping[str, str]
     """Legend to query."""
-    meaning: str = ""
+    meaning: str
+    """What it shows, and what to think of it."""
     kind: str = "timeseries"
     options: Mapping[str, Any] = field(default_factory=dict)
     source: Mapping[str, str] = field(default_factory=lambda: PROMETHEUS)
+    limits: tuple[tuple[float, str], ...] = ()
+    """From which value on a line of which colour is drawn."""
+    stacked: bool = False
 
     def at(self, number: int) -> dict[str, Any]:
         """As Grafana has it, in the given place."""
@@ -45,9 +53,22 @@ class Panel:
             "description": self.meaning,
             "datasource": self.source,
             "gridPos": place,
-            "fieldConfig": {"defaults": {"unit": self.unit, "min": 0}, "overrides": []},
-            "options": dict(self.options),
+            "fieldConfig": {"defaults": self._field(), "overrides": []},
+            "options": dict(self.options) or LEGEND,
             "targets": targets,
+        }
+
+    def _field(self) -> dict[str, Any]:
+        drawn: dict[str, Any] = {"thresholdsStyle": {"mode": "line" if self.limits else "off"}, "fillOpacity": 10}
+        if self.stacked:
+            drawn |= {"stacking": {"mode": "normal", "group": "A"}, "fillOpacity": 40}
+        steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
+        steps += [{"color": colour, "value": value} for value, colour in self.limits]
+        return {
+            "unit": self.unit,
+            "min": 0,
+            "custom": drawn,
+            "thresholds": {"mode": "absolute", "steps": steps},
         }
 
 
@@ -70,50 +91,117 @@ def mean(metric: str, more: str = "", by: str = "stage") -> str:
     return f"{rate(metric + '_sum', more, by)} / {rate(metric + '_count', more, by)}"
 
 
+OBJECTIVE = ((10.0, "red"),)
+"""Seconds: what the latency alerts keep to."""
+LOAD = ((0.8, "orange"), (1.0, "red"))
+"""What stages are scaled by, and where callers begin to wait."""
 OVERVIEW = [
-    Panel("Pictures' calls", "reqps", {"{{code}}": rate("hart_requests_total", ',stage="gateway"', "code")}),
+    Panel(
+        "Pictures' calls",
+        "reqps",
+        {"{{code}}": rate("hart_requests_total", ',stage="gateway"', "code")},
+        "Calls that ended at the gateway, by status. INVALID_ARGUMENT and CANCELLED are the callers' doing.",
+    ),
     Panel(
         "Time of a call",
         "s",
         {f"p{int(q * 100)}": quantile(q, "hart_request_seconds", ',stage="gateway"') for q in (0.5, 0.9, 0.99)},
         "At the gateway, from the first byte to the last. The objective: 99% within 10 s.",
+        limits=OBJECTIVE,
     ),
     Panel(
         "Load by stage",
         "percentunit",
         {"{{stage}}": f"avg by (stage) (hart_load{AT}}})"},
-        "Queued plus running cost over capacity, per replica: what stages are scaled by (target 0.8).",
+        "Queued plus running cost over capacity, per replica: stages are scaled by it (to 0.8). Over 1 callers wait.",
+        limits=LOAD,
     ),
-    Panel("Ready replicas", "short", {"{{stage}}": f'max by (stage) (hart_replicas{AT},state="ready"}})'}),
+    Panel(
+        "Ready replicas",
+        "short",
+        {
+            "{{stage}}": f'max by (stage) (hart_replicas{AT},state="ready"}})',
+            "{{stage}}: least": f"max by (stage) (hart_replicas_least{AT}}})",
+        },
+        "As the gateways see them. At 0 every request ends with UNAVAILABLE. Where the least is 0 the stage may rest.",
+    ),
     Panel(
         "Queues, filled",
         "percentunit",
         {"{{stage}}": f"max by (stage) (hart_queue_depth{AT}}} / hart_queue_limit{AT}}})"},
         "Of the fullest replica. At 1 it refuses.",
+        limits=((0.9, "red"),),
     ),
-    Panel("Refused", "reqps", {"{{stage}} {{reason}}": rate("hart_shed_total", by="stage, reason")}),
-    Panel("Verdicts", "reqps", {"{{verdict}} {{policy}}": rate("hart_safety_verdicts_total", by="verdict, policy")}),
-    Panel("Retries by stage asked", "reqps", {"{{stage}}": rate("hart_retries_total")}),
-    Panel("Cancelled by callers", "reqps", {"{{stage}}": rate("hart_cancelled_total")}),
+    Panel(
+        "Refused",
+        "reqps",
+        {"{{stage}} {{reason}}": rate("hart_shed_total", by="stage, reason")},
+        "To protect the rest: a full queue, a deadline that cannot be held. A dropped preview costs no picture.",
+    ),
+    Panel(
+        "Verdicts",
+        "reqps",
+        {"{{verdict}} {{policy}}": rate("hart_safety_verdicts_total", by="verdict, policy")},
+        "Prompts judged. Unsafe ones are refused or replaced, as set.",
+    ),
+    Panel(
+        "Retries by stage asked",
+        "reqps",
+        {"{{stage}}": rate("hart_retries_total")},
+        "Attempts on another replica after one failed with UNAVAILABLE. A steady rate: a replica that comes and goes.",
+    ),
+    Panel(
+        "Cancelled by callers",
+        "reqps",
+        {"{{stage}}": rate("hart_cancelled_total")},
+        "Work that was ended because its caller had gone. A rise often means that answers come too late.",
+    ),
 ]
 ONE = ',stage="$stage"'
 STAGE = [
-    Panel("Calls", "reqps", {"{{code}}": rate("hart_requests_total", ONE, "code")}),
+    Panel(
+        "Calls",
+        "reqps",
+        {"{{code}}": rate("hart_requests_total", ONE, "code")},
+        "Calls that ended, by status. INTERNAL is a fault of the stage's own: its log has the error.",
+    ),
     Panel(
         "Waiting",
         "s",
         {f"p{int(q * 100)}": quantile(q, "hart_queue_seconds", ONE) for q in (0.5, 0.99)},
-        "In the queue, before the engine takes a request.",
+        "In the queue, before the engine takes a request. More replicas shorten it.",
     ),
-    Panel("Computing", "s", {f"p{int(q * 100)}": quantile(q, "hart_compute_seconds", ONE) for q in (0.5, 0.99)}),
-    Panel("Load by replica", "percentunit", {"{{instance}}": f"hart_load{AT}{ONE}}}"}),
+    Panel(
+        "Computing",
+        "s",
+        {f"p{int(q * 100)}": quantile(q, "hart_compute_seconds", ONE) for q in (0.5, 0.99)},
+        "Of a batch on the engine. It grows with batches, and with a slow or shared device.",
+    ),
+    Panel(
+        "Load by replica",
+        "percentunit",
+        {"{{instance}}": f"hart_load{AT}{ONE}}}"},
+        "Queued plus running cost over capacity. One far above its neighbours is slow, or is called past the gateway.",
+        limits=LOAD,
+    ),
     Panel(
         "Queue by replica",
         "short",
         {"{{instance}}": f"hart_queue_depth{AT}{ONE}}}", "bound {{instance}}": f"hart_queue_limit{AT}{ONE}}}"},
+        "Requests that wait, and how many may. At its bound a replica refuses.",
     ),
-    Panel("In flight by replica", "short", {"{{instance}}": f"hart_inflight{AT}{ONE}}}"}),
-    Panel("Batch", "short", {"mean": mean("hart_batch_size", ONE), "p99": quantile(0.99, "hart_batch_size", ONE)}),
+    Panel(
+        "In flight by replica",
+        "short",
+        {"{{instance}}": f"hart_inflight{AT}{ONE}}}"},
+        "Calls being served, waiting ones included. A pod that leaves goes to 0 before it ends.",
+    ),
+    Panel(
+        "Batch",
+        "short",
+        {"mean": mean("hart_batch_size", ONE), "p99": quantile(0.99, "hart_batch_size", ONE)},
+        "Requests that ran together. Near 1 under load: the patience for others to join is too short.",
+    ),
     Panel(
         "Seconds by scale",
         "s",
@@ -124,13 +212,25 @@ STAGE = [
         "Memory of the device",
         "bytes",
         {"{{kind}} {{instance}}": f"hart_device_memory_bytes{AT}{ONE}}}"},
+        "Used and total, of the generator also what its slots take. On a CPU: of the process and the container.",
     ),
-    Panel("Refused", "reqps", {"{{reason}}": rate("hart_shed_total", ONE, "reason")}),
-    Panel("From the cache", "reqps", {"hits": rate("hart_cache_hits_total", ONE)}),
+    Panel(
+        "Refused",
+        "reqps",
+        {"{{reason}}": rate("hart_shed_total", ONE, "reason")},
+        "To protect the rest, by reason.",
+    ),
+    Panel(
+        "From the cache",
+        "reqps",
+        {"hits": rate("hart_cache_hits_total", ONE)},
+        "Of the text encoder: prompts that it had read before.",
+    ),
     Panel(
         "Bytes from the gateway",
         "Bps",
         {"to {{to}}": rate("hart_transfer_bytes_sum", ',to="$stage"', "to")},
+        "Sent to this stage and received from it, all gateways together.",
     ),
 ]
 REQUEST = [
@@ -159,10 +259,28 @@ REQUEST = [
             "{{stage}} computes": mean("hart_compute_seconds"),
         },
         "To compare the one request with: stages one upon another.",
+        stacked=True,
     ),
-    Panel("Scales of an average picture", "s", {"scale {{scale}}": mean("hart_scale_seconds", by="scale")}),
-    Panel("Bytes to a stage, a call", "bytes", {"to {{to}}": mean("hart_transfer_bytes", by="to")}),
-    Panel("A call at the gateway", "s", {"p50": quantile(0.5, "hart_request_seconds", ',stage="gateway"')}),
+    Panel(
+        "Scales of an average picture",
+        "s",
+        {"scale {{scale}}": mean("hart_scale_seconds", by="scale")},
+        "To compare the trace's scales with, one upon another.",
+        stacked=True,
+    ),
+    Panel(
+        "Bytes to a stage, a call",
+        "bytes",
+        {"to {{to}}": mean("hart_transfer_bytes", by="to")},
+        "Sent and received by an average call. The decoder's answers are the picture files.",
+    ),
+    Panel(
+        "A call at the gateway",
+        "s",
+        {"p50": quantile(0.5, "hart_request_seconds", ',stage="gateway"')},
+        "To compare the one request with: half of all calls take no longer.",
+        limits=OBJECTIVE,
+    ),
 ]
 DASHBOARDS: dict[str, tuple[str, list[Panel]]] = {
     "hart-overview": ("HART: overview", OVERVIEW),

@@ -170,3 +170,27 @@ def test_what_a_scrape_brings_is_found_by_the_queries(scraping: Prometheus) -> N
     assert load["value"][1] == "1"
     (filled,) = scraping.query("max by (stage) (hart_queue_depth / hart_queue_limit)")
     assert filled["metric"] == {"stage": "gateway"}
+
+
+def test_every_panel_says_what_it_shows_and_in_what_unit() -> None:
+    for path in DASHBOARDS:
+        panels = json.loads(path.read_text())["panels"]
+        assert len({panel["title"] for panel in panels}) == len(panels)
+        for panel in panels:
+            defaults = panel["fieldConfig"]["defaults"]
+            assert defaults["unit"], (path.name, panel["title"])
+            assert len(panel["description"]) > 20, (path.name, panel["title"])
+            base, *limits = defaults["thresholds"]["steps"]
+            assert base["value"] is None
+            assert [limit["value"] for limit in limits] == sorted(limit["value"] for limit in limits)
+
+
+def test_every_alert_has_a_runbook_that_says_what_to_do() -> None:
+    text = (ROOT / "docs/operations.md").read_text()
+    for rule in alerts():
+        if "alert" in rule:
+            name = rule["alert"]
+            assert rule["annotations"]["runbook"] == f"docs/operations.md#{name.lower()}"
+            heading, told = text.partition(f"### {name}\n")[1:]
+            assert heading, name
+            assert len(told.partition("\n#")[0].split()) > 25, name

@@ -25,8 +25,8 @@ from tests.runtime.support import Running, request, until
 ALL_FAMILIES = {
     "hart_requests", "hart_request_seconds", "hart_queue_depth", "hart_queue_limit", "hart_queue_seconds",
     "hart_inflight", "hart_compute_seconds", "hart_batch_size", "hart_scale_seconds", "hart_transfer_bytes",
-    "hart_load", "hart_replicas", "hart_device_memory_bytes", "hart_cache_hits", "hart_cancelled", "hart_shed",
-    "hart_retries", "hart_safety_verdicts",
+    "hart_load", "hart_replicas", "hart_replicas_least", "hart_device_memory_bytes", "hart_cache_hits",
+    "hart_cancelled", "hart_shed", "hart_retries", "hart_safety_verdicts",
 }  # fmt: skip
 
 
@@ -52,6 +52,7 @@ def test_every_metric_is_exported_by_the_name_operators_know() -> None:
     for gauge in (m.queue_depth, m.queue_limit, m.load):
         gauge.observe(lambda: 1)
     m.replicas.observe(lambda: 2, stage="decoder", state="ready")
+    m.replicas_least.observe(lambda: 1, stage="decoder")
     m.shed.add(reason="queue_full")
     m.retries.add(stage="decoder")
     m.verdicts.add(verdict="unsafe", policy="violence")

@@ -15,6 +15,14 @@
 {{- end }}
 {{- end }}
 
+{{/* The stages that may rest without a replica. */}}
+{{- define "hart.resting" -}}
+{{- range $name, $_ := include "hart.known" . | fromYaml }}
+{{- $v := (include "hart.context" (list $ $name) | fromYaml).values }}
+{{- if and (not $v.endpoints) (ne $v.autoscaling.kind "none") (eq (int $v.autoscaling.minReplicas) 0) }}{{ $name }},{{ end }}
+{{- end }}
+{{- end }}
+
 {{- define "hart.environment" -}}
 {{- $v := .root.Values }}
 {{- $e := dict "host" $v.listen "port" .port "metrics_port" (add .port 1000) }}
@@ -35,6 +43,7 @@
 {{- if ne .values.model.source "bundled" }}{{ $_ := set $e "checkpoint" (printf "/models/%s" .values.model.folder | trimSuffix "/") }}{{ end }}
 {{- else }}
 {{- $_ := set $e "max_deadline_seconds" $v.longestDeadlineSeconds }}
+{{- with include "hart.resting" .root | trimSuffix "," }}{{ $_ := set $e "resting_stages" . }}{{ end }}
 {{- range $name, $_ := include "hart.known" .root | fromYaml }}
 {{- $context := merge (include "hart.context" (list $.root $name) | fromYaml) (dict "root" $.root) }}
 {{- $_ := set $e $name (include "hart.endpoints" (dict "root" $.root "context" $context)) }}

@@ -1,4 +1,6 @@
-{{/* Values that are right by themselves and cannot be together. */}}
+{{/* Values that are right by themselves and cannot be together, and values that would do nothing. */}}
+
+{{/* Of a stage that is deployed here. */}}
 {{- define "hart.refuse" -}}
 {{- $a := .values.autoscaling }}{{ $where := printf "stages.%s" .name }}
 {{- if gt (int $a.minReplicas) (int $a.maxReplicas) }}
@@ -12,9 +14,81 @@
 {{- fail (printf "%s.autoscaling.minReplicas 0 needs gateway.replicas 1: KEDA asks one gateway, and each sees its own callers alone" $where) }}
 {{- end }}
 {{- end }}
-{{- if and (include "hart.fetched" .) (not .values.model.files) }}
-{{- fail (printf "%s.model.files is empty: name each file of the %s source with its SHA-256" $where .values.model.source) }}
+{{- if and (eq $a.kind "hpa") (eq $a.trigger "gateway") }}
+{{- fail (printf "%s.autoscaling: kind hpa and trigger gateway: the trigger is KEDA's, and one autoscaler alone can own a stage" $where) }}
 {{- end }}
+{{- if and $a.query (or (eq $a.kind "hpa") (eq $a.trigger "gateway")) }}
+{{- fail (printf "%s.autoscaling.query %q is for kind keda with trigger prometheus, not kind %s with trigger %s" $where $a.query $a.kind $a.trigger) }}
+{{- end }}
+{{- include "hart.refuseModel" . }}
+{{- include "hart.refusePod" (dict "root" .root "values" .values "where" $where) }}
+{{- end }}
+
+{{- define "hart.refuseModel" -}}
+{{- $where := printf "stages.%s.model" .name }}{{ $m := .values.model }}{{ $source := $m.source }}
+{{- $own := (index .root.Values.stages .name | default dict).model | default dict }}
+{{- range list "claim" "image" "huggingFace" "s3" }}
+{{- if and (hasKey $own .) (ne . $source) }}
+{{- fail (printf "%s.%s is given, and %s.source is %s: which of the two?" $where . $where $source) }}
+{{- end }}
+{{- end }}
+{{- range list "files" "folder" "into" }}
+{{- if and (index $own .) (eq $source "bundled") }}
+{{- fail (printf "%s.%s is given, and %s.source is bundled: that is in the image, whole" $where . $where) }}
+{{- end }}
+{{- end }}
+{{- if and (eq $source "huggingFace") (not $m.huggingFace.repository) }}
+{{- fail (printf "%s.huggingFace.repository is empty: which one holds the model?" $where) }}
+{{- end }}
+{{- if and (eq $source "s3") (not $m.s3.bucket) }}
+{{- fail (printf "%s.s3.bucket is empty: which one holds the model?" $where) }}
+{{- end }}
+{{- if and (include "hart.fetched" .) (not $m.files) }}
+{{- fail (printf "%s.files is empty: name each file of the %s source with its SHA-256" $where $source) }}
+{{- end }}
+{{- end }}
+
+{{/* Of a stage that is elsewhere. */}}
+{{- define "hart.refuseEndpoints" -}}
+{{- $where := printf "stages.%s" .name }}
+{{- range .values.endpoints }}
+{{- $port := regexFind ":[0-9]+" (trimPrefix "oip://" .) | trimPrefix ":" | int }}
+{{- if or (lt $port 1) (gt $port 65535) }}{{ fail (printf "%s.endpoints: %s has no port from 1 to 65535" $where .) }}{{ end }}
+{{- end }}
+{{- $own := index .root.Values.stages .name | default dict }}
+{{- range list "replicas" "autoscaling" "model" "settings" "resources" "gpu" "image" }}
+{{- if hasKey $own . }}
+{{- fail (printf "%s.%s is given, and %s.endpoints say that it is elsewhere: nothing is deployed here" $where . $where) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Of a pod: what the Kubernetes API would refuse, or our own selectors break by. */}}
+{{- define "hart.refusePod" -}}
+{{- $where := .where }}{{ $rollout := .values.rollout }}
+{{- if and (has (toString $rollout.maxSurge) (list "0" "0%")) (has (toString $rollout.maxUnavailable) (list "0" "0%")) }}
+{{- fail (printf "%s.rollout: maxSurge and maxUnavailable are both 0: no pod could ever change" $where) }}
+{{- end }}
+{{- $limits := .values.resources.limits | default dict }}
+{{- range $name, $asked := .values.resources.requests }}
+{{- if hasKey $limits $name }}
+{{- if gt (include "hart.amount" $asked | float64) (include "hart.amount" (index $limits $name) | float64) }}
+{{- fail (printf "%s.resources: requests.%s %v is over limits.%s %v" $where $name $asked $name (index $limits $name)) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $label, $_ := .values.podLabels }}
+{{- if or (hasPrefix "app.kubernetes.io/" $label) (hasPrefix "helm.sh/" $label) }}
+{{- fail (printf "%s.podLabels: %s is the chart's own: Services and policies choose pods by it" $where $label) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* A quantity as a number: "8Gi" is 8589934592. */}}
+{{- define "hart.amount" -}}
+{{- $text := include "hart.word" . }}{{ $digits := regexFind "^[0-9.]+" $text }}
+{{- $units := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 }}
+{{- mulf (float64 $digits) (index $units (trimPrefix $digits $text)) }}
 {{- end }}
 
 {{- define "hart.refuseGateway" -}}
@@ -26,7 +100,45 @@
 {{- if and $a.enabled (gt (int $a.minReplicas) (int $a.maxReplicas)) }}
 {{- fail (printf "gateway.autoscaling: minReplicas %d is over maxReplicas %d" (int $a.minReplicas) (int $a.maxReplicas)) }}
 {{- end }}
-{{- if and .Values.gateway.auth.jwt.jwksUrl (not .Values.gateway.auth.jwt.issuer) }}
+{{- $jwt := .Values.gateway.auth.jwt }}
+{{- if and $jwt.jwksUrl (not $jwt.issuer) }}
 {{- fail "gateway.auth.jwt.issuer is empty: whom must a token name?" }}
+{{- end }}
+{{- range list "issuer" "audience" "scope" }}
+{{- if and (index $jwt .) (not $jwt.jwksUrl) }}
+{{- fail (printf "gateway.auth.jwt.%s %q is given without jwksUrl: no token would be looked at, and everybody let in" . (index $jwt .)) }}
+{{- end }}
+{{- end }}
+{{- include "hart.refusePod" (dict "root" . "values" .Values.gateway "where" "gateway") }}
+{{- end }}
+
+{{/* Of the release as a whole. */}}
+{{- define "hart.refuseRelease" -}}
+{{- $tls := .Values.tls }}
+{{- range list "gateway" "stages" }}
+{{- if and (index $tls.secrets .) (ne $tls.mode "secrets") }}
+{{- fail (printf "tls.secrets.%s %q is given, and tls.mode is %s: which of the two?" . (index $tls.secrets .) $tls.mode) }}
+{{- end }}
+{{- end }}
+{{- if and $tls.certManager.issuer.name (ne $tls.mode "certManager") }}
+{{- fail (printf "tls.certManager.issuer.name %q is given, and tls.mode is %s: which of the two?" $tls.certManager.issuer.name $tls.mode) }}
+{{- end }}
+{{- if and $tls.clientCertificates (eq $tls.mode "none") }}
+{{- fail "tls.clientCertificates is true, and tls.mode is none: in plaintext nobody shows a certificate" }}
+{{- end }}
+{{- if and .Values.telemetry.otlpMetrics (not .Values.telemetry.otlpEndpoint) }}
+{{- fail "telemetry.otlpMetrics is true, and telemetry.otlpEndpoint is empty: where to?" }}
+{{- end }}
+{{- if and .Values.priorityClass.create (hasPrefix "system-" .Values.priorityClass.name) }}
+{{- fail (printf "priorityClass.name %s: names that begin with system- are Kubernetes' own; with create false it is only named" .Values.priorityClass.name) }}
+{{- end }}
+{{- $used := dict }}
+{{- range $name, $_ := include "hart.known" . | fromYaml }}
+{{- $_ := set $used (include "hart.context" (list $ $name) | fromYaml).values.model.source "yes" }}
+{{- end }}
+{{- range $source, $field := dict "claim" "name" "image" "reference" "huggingFace" "repository" "s3" "bucket" }}
+{{- if and (index $.Values.defaults.model $source $field) (not (hasKey $used $source)) }}
+{{- fail (printf "defaults.model.%s.%s is given, and no stage's model.source is %s" $source $field $source) }}
+{{- end }}
 {{- end }}
 {{- end }}
