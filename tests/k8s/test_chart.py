@@ -141,6 +141,39 @@ def test_a_misspelt_value_is_refused_by_its_name(values: str, name: str) -> None
         ("gateway: {autoscaling: {enabled: true, minReplicas: 9}}", "gateway.autoscaling: minReplicas 9 is over"),
         ("gateway: {auth: {jwt: {jwksUrl: 'https://issuer/keys'}}}", "gateway.auth.jwt.issuer is empty"),
         ("gateway: {route: {enabled: true}}", "gateway.route.parents is empty"),
+        ("stages: {decoder: {autoscaling: {kind: hpa, trigger: gateway}}}", "kind hpa and trigger gateway"),
+        ("stages: {decoder: {autoscaling: {kind: hpa, query: up}}}", 'query "up" is for kind keda'),
+        (
+            "stages: {decoder: {model: {claim: {name: c}}}}",
+            "decoder.model.claim is given, and stages.decoder.model.source is bundled",
+        ),
+        (
+            "stages: {decoder: {model: {folder: f}}}",
+            "decoder.model.folder is given, and stages.decoder.model.source is bundled",
+        ),
+        ("stages: {decoder: {model: {source: huggingFace}}}", "huggingFace.repository"),
+        ("stages: {decoder: {model: {source: s3}}}", "s3.bucket"),
+        (
+            "stages: {safety: {endpoints: ['oip://triton:99999/safety']}}",
+            "oip://triton:99999/safety has no port from 1 to 65535",
+        ),
+        (
+            "stages: {safety: {endpoints: ['triton:8001'], replicas: 2}}",
+            "stages.safety.replicas is given, and stages.safety.endpoints say",
+        ),
+        ("stages: {decoder: {rollout: {maxSurge: 0, maxUnavailable: 0}}}", "both 0: no pod could ever change"),
+        (
+            "gateway: {resources: {requests: {memory: 3Gi}, limits: {memory: 2000Mi}}}",
+            "requests.memory 3Gi is over limits.memory 2000Mi",
+        ),
+        ("gateway: {podLabels: {app.kubernetes.io/name: other}}", "app.kubernetes.io/name is the chart's own"),
+        ("gateway: {auth: {jwt: {audience: me}}}", 'audience "me" is given without jwksUrl'),
+        ("tls: {secrets: {gateway: s}}", 'tls.secrets.gateway "s" is given, and tls.mode is certManager'),
+        ("tls: {mode: none, certManager: {issuer: {name: ca}}}", "tls.mode is none"),
+        ("tls: {mode: none, clientCertificates: true}", "in plaintext nobody shows a certificate"),
+        ("telemetry: {otlpMetrics: true}", "telemetry.otlpEndpoint is empty"),
+        ("priorityClass: {create: true, name: system-hart}", "system-hart: names that begin with system-"),
+        ("defaults: {model: {claim: {name: c}}}", "no stage's model.source is claim"),
     ],
 )
 def test_values_that_cannot_be_are_refused_with_the_place(values: str, complaint: str) -> None:
@@ -352,7 +385,7 @@ def test_between_processes_tls_is_mutual() -> None:
             assert said["HART_TLS_CA"].endswith("/ca.crt")
             assert "server auth" in certificates[named(process)]["spec"]["usages"]
     assert "client auth" in certificates["hart-gateway"]["spec"]["usages"]
-    asked = pod("tls: {clientCertificates: true}", "gateway")["containers"][0]
+    asked = pod("tls: {mode: none, clientCertificates: true}", "gateway")["containers"][0]
     assert environment(asked)["HART_TLS_CA"].endswith("/ca.crt")
 
 
