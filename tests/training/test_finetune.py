@@ -50,6 +50,9 @@ def test_a_table_of_captions(tmp_path: Path) -> None:
         ({"a.png": b"no picture", "a.txt": "words"}, "a.png: not a picture"),
         ({"captions.tsv": "gone.png\twords\n"}, "line 1: gone.png: no such picture"),
         ({"a.png": None, "captions.tsv": "a.png words\n"}, "line 1: expected a file name, a tab"),
+        ({"a.png": None, "captions.tsv": b"a.png\tk\xe4tzchen\n"}, "captions.tsv: not text in UTF-8"),
+        ({"a.png": None, "captions.tsv": 'a.png\t"never closed\n'}, "captions.tsv: not a table with tabs"),
+        ({"a.png": None, "a.txt": b"k\xe4tzchen"}, "a.txt: not text in UTF-8"),
     ],
 )
 def test_a_folder_that_cannot_be_used_says_which_file(tmp_path: Path, files: dict[str, object], told: str) -> None:
@@ -87,9 +90,33 @@ def test_the_new_checkpoint_is_whole_and_its_transformer_moved(
     assert made.digest_of("tokenizer") == Checkpoint.open(base).digest_of("tokenizer")
     assert made.known_prompts() == ["a green square", "a red square"]
 
+    (folder / "red.txt").write_text("something else")
+    with pytest.raises(FolderError, match="begun with other pictures, captions"):
+        finetune(Checkpoint.open(base), folder, out, Budget(80), Recipe(batch=8, rate=5e-3))
+
 
 def test_a_wrong_folder_ends_with_code_two_and_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([str(tmp_path), "--checkpoint", str(tmp_path / "gone"), "-o", str(tmp_path / "out")])
     assert ended.value.code == 2
     assert "gone: no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["--steps", "0"], ["--batch", "-1"], ["--minutes", "nan"], ["--rate", "0"], ["--steps", "many"]]
+)
+def test_a_number_that_makes_no_sense_is_named(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path), "--checkpoint", str(tmp_path / "gone"), "-o", str(tmp_path / "out"), *words])
+    assert ended.value.code == 2
+    assert f"argument {words[0]}: " in capsys.readouterr().err
+
+
+def test_a_file_is_no_place_for_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path), "--checkpoint", str(tmp_path / "gone"), "-o", str(tmp_path / "out")])
+    assert ended.value.code == 2
+    assert "out: not a folder" in capsys.readouterr().err
