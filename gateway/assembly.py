@@ -11,6 +11,7 @@ from gateway.auth import Authentication
 from gateway.callers import CallerLimits
 from gateway.catalog import Catalog
 from gateway.config import STAGES, GatewaySettings
+from gateway.descriptions import Descriptions
 from gateway.keda import externalscaler_pb2_grpc
 from gateway.scaler import ExternalScaler
 from gateway.servicer import ImagesServicer
@@ -28,8 +29,9 @@ PATIENCE = 0.5  # seconds for a first look at the stages: a missing one does not
 def build(app: App, settings: GatewaySettings) -> None:
     """Adds everything to the app. Raises SettingsError."""
     pools = {stage: _pool(app, settings, stage) for stage in STAGES}
-    catalog = Catalog(pools, settings)
-    images = ImagesServicer(settings, Stages(pools, catalog, settings, app.telemetry), catalog)
+    descriptions = Descriptions(pools, settings.describe_seconds)
+    catalog = Catalog(pools, descriptions, settings)
+    images = ImagesServicer(settings, Stages(pools, descriptions, settings, app.telemetry), catalog)
     app.guard(Authentication(settings))
     app.guard(CallerLimits(settings.caller_requests_per_second, settings.caller_burst, settings.caller_concurrency))
     app.add(images_pb2_grpc.add_ImagesServicer_to_server, images)
@@ -44,10 +46,10 @@ def build(app: App, settings: GatewaySettings) -> None:
     app.telemetry.metrics.queue_depth.observe(lambda: images.inflight)
     app.telemetry.metrics.queue_limit.observe(lambda: settings.max_requests)
     app.on_start(lambda: asyncio.gather(*(pool.start(PATIENCE) for pool in pools.values())))
-    app.on_start(catalog.start)
+    app.on_start(descriptions.start)
     for pool in pools.values():
         app.on_stop(pool.close)
-    app.on_stop(catalog.close)
+    app.on_stop(descriptions.close)
 
 
 def _pool(app: App, settings: GatewaySettings, stage: str) -> Pool:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-
-from hart.v1 import stage_pb2
+from dataclasses import dataclass, field
 
 from runtime.errors import StageUnavailable
 
-Description = stage_pb2.StageDescribeResponse
 GENERATOR, PARTNERS = "ar_generator", ("text_encoder", "decoder")
 LINE = (GENERATOR, *PARTNERS)
 """The stages whose parts must have been made for one another. Safety's stands alone."""
@@ -20,24 +18,42 @@ def agree(one: str, other: str) -> bool:
     return not one or not other or one == other
 
 
+@dataclass(frozen=True)
+class Part:
+    """The part of a model that a replica serves."""
+
+    digest: str = ""
+    needs: Mapping[str, str] = field(default_factory=dict)
+    """By stage, the digest of the part that it was made with."""
+
+    def need(self, stage: str) -> str:
+        """The digest of its partner in a stage; "" where any will do."""
+        return self.needs.get(stage, "")
+
+
+UNKNOWN = Part()
+
+
 class Lines:
     """Keeps a request on one line: a generator, and the text encoder and the decoder that its model was made with.
 
     While the model's version changes there may be two lines at once, or a stage whose partners have not come yet.
-    `ready`: by stage, what each ready replica says of itself, by address.
+    `ready`: by stage, the part that each ready replica serves, by address.
     """
 
-    def __init__(self, ready: Mapping[str, Mapping[str, Description]]) -> None:
+    def __init__(self, ready: Mapping[str, Mapping[str, Part]]) -> None:
         self._ready = ready
+        self._digests = {stage: {part.digest for part in parts.values()} for stage, parts in ready.items()}
+        self._whole = [part for part in ready[GENERATOR].values() if not self._missing(part)]
 
     def text_encoder(self) -> str:
         """The digest of the text encoder to ask: that of a whole line, the more likely the more generators it has; ""
         where any will do. Raises StageUnavailable when no line is whole."""
-        generators = list(self._ready[GENERATOR].values())
-        whole = [g for g in generators if not self._missing(g)]
-        if generators and not whole:
-            raise self._apart(self._missing(generators[0]), generators[0])
-        return random.choice(whole).needs.get("text_encoder", "") if whole else ""
+        generators = self._ready[GENERATOR]
+        if generators and not self._whole:
+            first = next(iter(generators.values()))
+            raise self._apart(self._missing(first), first)
+        return random.choice(self._whole).need("text_encoder") if self._whole else ""
 
     def encoders(self, digest: str) -> frozenset[str]:
         """Addresses of the text encoders that have this digest."""
@@ -47,10 +63,10 @@ class Lines:
         """Addresses of the generators which can go on from what this text encoder wrote, and be decoded. Raises
         StageUnavailable where there are others alone."""
         found = self._ready[GENERATOR]
-        fitting = {address: g for address, g in found.items() if agree(g.needs.get("text_encoder", ""), text_encoder)}
-        whole = frozenset(address for address, g in fitting.items() if not self._missing(g, "decoder"))
+        fitting = {address: part for address, part in found.items() if agree(part.need("text_encoder"), text_encoder)}
+        whole = frozenset(address for address, part in fitting.items() if self._has("decoder", part.need("decoder")))
         if found and not fitting:
-            wanted = ", ".join(sorted({g.needs.get("text_encoder", "") for g in found.values()}))
+            wanted = ", ".join(sorted({part.need("text_encoder") for part in found.values()}))
             raise StageUnavailable(
                 GENERATOR, f"the prompt was read by the text encoder {text_encoder}; its replicas want {wanted}"
             )
@@ -61,26 +77,30 @@ class Lines:
     def decoders(self, digest: str) -> frozenset[str]:
         """Addresses of the decoders that have this digest. Raises StageUnavailable where there are others alone."""
         fitting = self._with("decoder", digest)
-        if not fitting and (found := self._digests("decoder")):
-            raise StageUnavailable("decoder", f"the latent is for the decoder {digest}; its replicas are {found}")
+        if not fitting and self._ready["decoder"]:
+            raise StageUnavailable(
+                "decoder", f"the latent is for the decoder {digest}; its replicas are {self._named('decoder')}"
+            )
         return fitting
 
     def _with(self, stage: str, digest: str) -> frozenset[str]:
-        return frozenset(a for a, d in self._ready[stage].items() if agree(d.model.digest, digest))
+        return frozenset(address for address, part in self._ready[stage].items() if agree(part.digest, digest))
 
-    def _missing(self, generator: Description, *stages: str) -> str:
+    def _has(self, stage: str, digest: str) -> bool:
+        """Whether one of the stage's replicas has this digest; also where none is ready: one may come."""
+        digests = self._digests[stage]
+        return not digests or not digest or digest in digests or "" in digests
+
+    def _missing(self, generator: Part) -> str:
         """The first stage that has replicas, none of which fits this generator; "" where there is none."""
-        for stage in stages or PARTNERS:
-            if self._ready[stage] and not self._with(stage, generator.needs.get(stage, "")):
-                return stage
-        return ""
+        return next((stage for stage in PARTNERS if not self._has(stage, generator.need(stage))), "")
 
-    def _apart(self, stage: str, generator: Description) -> StageUnavailable:
+    def _apart(self, stage: str, generator: Part) -> StageUnavailable:
         return StageUnavailable(
             stage,
-            f"the generator {generator.model.digest} was made with {stage} {generator.needs.get(stage, '')}; "
-            f"its replicas are {self._digests(stage)}",
+            f"the generator {generator.digest} was made with {stage} {generator.need(stage)}; "
+            f"its replicas are {self._named(stage)}",
         )
 
-    def _digests(self, stage: str) -> str:
-        return ", ".join(sorted({d.model.digest for d in self._ready[stage].values()}))
+    def _named(self, stage: str) -> str:
+        return ", ".join(sorted(self._digests[stage]))

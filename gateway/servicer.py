@@ -29,7 +29,6 @@ from runtime.errors import DeadlineExceeded, HartError, Overloaded
 from runtime.version import VERSION
 
 LARGEST_INT = 2**63 - 1  # of a trace's attributes; seeds go further
-STATUS_AGE = 0.5  # seconds that an answer to Status may be old: many may ask
 
 
 class ImagesServicer(images_pb2_grpc.ImagesServicer):
@@ -75,9 +74,8 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
 
     async def Status(self, request: images_pb2.StatusRequest, context: Any) -> images_pb2.StatusResponse:
         """How the cluster is."""
-        await self._catalog.refresh(STATUS_AGE)
         return images_pb2.StatusResponse(
-            stages=self._catalog.status(),
+            stages=await self._catalog.status(),
             uptime_seconds=time.monotonic() - self._started,
             inflight=self.inflight,
             version=VERSION,

@@ -13,8 +13,8 @@ from hart.v1 import ar_generator_pb2, decoder_pb2, images_pb2, safety_pb2, text_
 from opentelemetry import trace
 
 from gateway import native
-from gateway.catalog import Catalog
 from gateway.config import GatewaySettings
+from gateway.descriptions import Descriptions
 from gateway.lines import Lines, agree
 from gateway.oip import OipCaller
 from gateway.timings import account
@@ -67,14 +67,14 @@ class Stages:
     """
 
     def __init__(
-        self, pools: Mapping[str, Pool], catalog: Catalog, settings: GatewaySettings, telemetry: Telemetry
+        self, pools: Mapping[str, Pool], descriptions: Descriptions, settings: GatewaySettings, telemetry: Telemetry
     ) -> None:
         self.pools = pools
-        self._catalog = catalog
+        self._descriptions = descriptions
         self.metrics = telemetry.metrics
         self._tracing = telemetry.tracing
         # Both have check, encode, generate and decode, taking (replica, message, deadline, metadata).
-        self._protocols: Mapping[str, Any] = {"grpc": native, "oip": OipCaller(catalog.about)}
+        self._protocols: Mapping[str, Any] = {"grpc": native, "oip": OipCaller(descriptions.about)}
         self._attempts = settings.retry_attempts
         self._margin = settings.margin_seconds
         self._budgets = {
@@ -118,8 +118,8 @@ class Stages:
 
         async def draw(replica: Replica, allowed: Deadline, metadata: Metadata) -> Latent:
             nonlocal told
-            described = self._catalog.of("ar_generator", replica)
-            decoder = described.needs.get("decoder", "")
+            part = self._descriptions.part(replica)
+            decoder = part.need("decoder")
             events = self._protocols[replica.endpoint.protocol].generate(replica, message, allowed, metadata)
             async with aclosing(events) as stream:
                 async for event in stream:
@@ -129,7 +129,7 @@ class Stages:
                         tell(event.progress, decoder)
                     elif event.HasField("result"):
                         result: ar_generator_pb2.LatentResult = event.result
-                        _require("ar_generator", result.model.digest, described.model.digest)
+                        _require("ar_generator", result.model.digest, part.digest)
                         _note(call)
                         for progress in _untold(result, told):
                             tell(progress, decoder)
@@ -208,7 +208,7 @@ class Stages:
         while True:
             await pool.wait_ready(patience.remaining())
             try:
-                return choose(await self._catalog.lines()) if choose else None
+                return choose(await self._descriptions.lines()) if choose else None
             except StageUnavailable:
                 if patience.expired or all(r.state is not State.FAILED for r in pool.replicas):
                     raise

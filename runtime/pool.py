@@ -54,6 +54,8 @@ class Pool:
         self._successors: dict[Endpoint, Replica] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
+        self.changes = 0
+        """How often the replicas, or the state of one, have changed."""
         self._changed = asyncio.Event()
         self._without_since: float | None = time.monotonic()
         if metrics:
@@ -109,15 +111,16 @@ class Pool:
         return 0.0 if self._without_since is None else time.monotonic() - self._without_since
 
     def _on_change(self) -> None:
+        self.changes += 1
+        for endpoint in [e for e, r in self._successors.items() if r.state is State.READY]:
+            self._retire(self._replicas.get(endpoint))
+            self._replicas[endpoint] = self._successors.pop(endpoint)
         if self.ready:
             self._without_since = None
         elif self._without_since is None:
             self._without_since = time.monotonic()
         self._changed.set()
         self._changed = asyncio.Event()
-        for endpoint in [e for e, r in self._successors.items() if r.state is State.READY]:
-            self._retire(self._replicas.get(endpoint))
-            self._replicas[endpoint] = self._successors.pop(endpoint)
 
     async def _follow(self) -> None:
         async with aclosing(self._source.watch()) as changes:

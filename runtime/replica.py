@@ -135,7 +135,6 @@ class Replica:
             self._idle.set()
         if failed and not self.leaving:
             self.set_aside()
-        self._on_change()
 
     async def leave(self) -> None:
         """Take no new work, and close when the running attempts have ended."""

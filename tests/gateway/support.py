@@ -192,7 +192,7 @@ async def front(
     """A running gateway before fake stages, `replicas` of each (1)."""
     stages = {stage: [FakeStage(stage) for _ in range((replicas or {}).get(stage, 1))] for stage in STAGES}
     prepare(stages)
-    apps = dict(await asyncio.gather(*(_serve(fake) for fakes in stages.values() for fake in fakes)))
+    apps = dict(await asyncio.gather(*(serve(fake) for fakes in stages.values() for fake in fakes)))
     where = {stage: ",".join(f"127.0.0.1:{fake.port}" for fake in fakes) for stage, fakes in stages.items()}
     spans = InMemorySpanExporter()
     chosen = GatewaySettings.load(**{"port": 0, **where, **settings})
@@ -207,7 +207,8 @@ async def front(
         await asyncio.gather(app.stop(), *(running.stop() for running in apps.values()))
 
 
-async def _serve(fake: FakeStage) -> tuple[int, App]:
+async def serve(fake: FakeStage) -> tuple[int, App]:
+    """A fake stage on a socket of its own: its port, and what runs there."""
     app = App(ProcessSettings(port=0), fake.stage, Telemetry(fake.stage))
     app.add(REGISTER[fake.stage], fake)
     app.add(stage_pb2_grpc.add_StageServicer_to_server, fake)

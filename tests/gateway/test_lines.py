@@ -5,10 +5,10 @@ from typing import Any
 
 import grpc
 import pytest
-from hart.v1 import images_pb2, stage_pb2
+from hart.v1 import images_pb2
 
 from gateway.digests import combine
-from gateway.lines import Lines
+from gateway.lines import UNKNOWN, Lines, Part
 from runtime.errors import StageUnavailable
 from tests.gateway.support import FakeStage, front
 
@@ -117,9 +117,9 @@ async def test_an_answer_by_another_model_than_was_asked_is_not_taken() -> None:
 
 async def test_what_does_not_say_its_digest_is_taken_on_trust() -> None:
     ready = {
-        "ar_generator": {"g": stage_pb2.StageDescribeResponse(needs={"decoder": "D1"})},
-        "text_encoder": {"foreign": stage_pb2.StageDescribeResponse()},
-        "decoder": {"d": stage_pb2.StageDescribeResponse(model=stage_pb2.ModelIdentity(digest="D1"))},
+        "ar_generator": {"g": Part(needs={"decoder": "D1"})},
+        "text_encoder": {"foreign": UNKNOWN},
+        "decoder": {"d": Part("D1")},
     }
     lines = Lines(ready)
     assert lines.text_encoder() == ""
