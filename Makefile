@@ -9,7 +9,10 @@ TORCH := torch==2.13.0
 CPU_TORCH := https://download.pytorch.org/whl/cpu
 PROTOS := $(shell find protos -name '*.proto')
 STUBS := $(VENV)/.stamp-protos
-export PROMPT ?= a red heart
+PROMPT ?= a red heart
+# As it was typed: make would take the dollar of "a $5 note" for a variable of its own.
+override PROMPT := $(value PROMPT)
+export PROMPT
 PYTEST_ARGS ?=
 
 .PHONY: help
@@ -50,10 +53,12 @@ protos-baseline: setup      ## publish the contract as it stands as the new base
 	$(BIN)/buf build protos --exclude-source-info -o protos/baseline.binpb
 
 # --- Running -------------------------------------------------------------------------------------------------------
-# Replicas: REPLICAS_SAFETY, REPLICAS_TEXT_ENCODER, REPLICAS_AR_GENERATOR, REPLICAS_DECODER. Settings: HART_<FIELD>.
+# Replicas: REPLICAS_SAFETY, REPLICAS_TEXT_ENCODER, REPLICAS_AR_GENERATOR, REPLICAS_DECODER. Settings: HART_<FIELD>;
+# HART_PORT is the gateway's, the stages' ports follow it.
 .PHONY: picture up down status triton
 picture: setup              ## PROMPT="a red heart": draw it into picture.png through the cluster
-	@$(BIN)/python -m cluster with $(BIN)/hart generate "$$PROMPT" -o picture.png
+	@case "$$PROMPT" in *[![:space:]]*) ;; *) echo 'PROMPT is empty: make picture PROMPT="a red heart"' >&2; exit 2;; esac
+	@$(BIN)/python -m cluster with $(BIN)/hart generate -o picture.png -- "$$PROMPT"
 
 up: setup                   ## start the whole cluster on loopback and return when it is ready
 	@$(BIN)/python -m cluster up

@@ -20,6 +20,8 @@ REPLICA_STEP = 10
 HEALTH_STEP = 2000
 """From a port with TLS to the one where health alone is plaintext."""
 MOST_REPLICAS = 16
+PORT = 50051
+HIGHEST_PORT = 65535 - HEALTH_STEP - REPLICA_STEP * MOST_REPLICAS
 THREADS = "HART_TORCH_THREADS"
 
 
@@ -85,9 +87,13 @@ class Plan:
 
     @classmethod
     def from_environment(
-        cls, port: int, folder: Path, root: Path = ROOT, environment: Mapping[str, str] = os.environ
+        cls, port: int | None, folder: Path, root: Path = ROOT, environment: Mapping[str, str] = os.environ
     ) -> Plan:
-        """REPLICAS_<STAGE> says how many of each; PlanError names a variable that makes no sense."""
+        """REPLICAS_<STAGE> says how many of each, HART_PORT the port where `port` does not; PlanError names a variable
+        that makes no sense."""
+        port = (
+            _port("HART_PORT", environment.get("HART_PORT", str(PORT))) if port is None else _port("--port", str(port))
+        )
         replicas = {stage: _count(f"REPLICAS_{stage.upper()}", environment) for stage in STAGES}
         known = {f"REPLICAS_{stage.upper()}" for stage in STAGES}
         strangers = sorted(name for name in environment if name.startswith("REPLICAS_") and name not in known)
@@ -137,6 +143,12 @@ class Plan:
     def answers(self) -> bool:
         """Whether a gateway serves at this plan's endpoint."""
         return self.processes[-1].ready()
+
+
+def _port(name: str, value: str) -> int:
+    if not value.isdecimal() or not 1 <= int(value) <= HIGHEST_PORT:
+        raise PlanError(f"{name}={value}: not a port from 1 to {HIGHEST_PORT}, which leaves room for the stages' own")
+    return int(value)
 
 
 def _count(name: str, environment: Mapping[str, str]) -> int:

@@ -21,6 +21,8 @@ START_SECONDS = 240.0
 """Four imports of torch side by side on two busy cores."""
 GRACE_SECONDS = 30
 """Running work may finish; then the process is killed."""
+NOT_OF_PROCESSES = ("HART_ENDPOINT", "HART_API_KEY", "HART_PORT")
+"""What the command `hart` reads, and what the plan holds by itself."""
 MOST_STARTS = 3
 """A process that was started more often before it was ready will not get better."""
 
@@ -73,14 +75,17 @@ def up(plan: Plan) -> None:
     if running is None:
         taken = next((process for process in plan.processes if process.port_taken()), None)
         if taken is not None:
-            raise ClusterError(f"port {taken.port}, which {taken.name} needs, is taken by another program")
+            raise ClusterError(
+                f"port {taken.port}, which {taken.name} needs, is taken by another program; HART_PORT moves them all"
+            )
+        print(f"starting {len(plan.processes)} processes; logs in {_shown(plan.folder / 'logs')}", flush=True)
         running = _start(plan)
     try:
         _await_ready(plan, running)
     except BaseException:
         down(plan)
         raise
-    print(f"ready at {plan.endpoint}; logs in {_shown(plan.folder / 'logs')}", flush=True)
+    print(f"ready at {plan.endpoint}", flush=True)
 
 
 def _start(plan: Plan) -> psutil.Process:
@@ -99,6 +104,7 @@ def _start(plan: Plan) -> psutil.Process:
         "pid": started.pid,
         "created": process.create_time(),
         "plan": _fingerprint(plan),
+        "port": plan.port,
         "replicas": dict(plan.replicas),
     }
     (folder / "cluster.json").write_text(json.dumps(record))
@@ -160,7 +166,9 @@ def show(plan: Plan) -> None:
     if _manager(plan) is None and not plan.answers():
         print("nothing runs; `make up` starts it")
         return
-    running = replace(plan, replicas={**plan.replicas, **_recorded(plan).get("replicas", {})})
+    record = _recorded(plan)
+    replicas = {**plan.replicas, **record.get("replicas", {})}
+    running = replace(plan, port=record.get("port", plan.port), replicas=replicas)
     for process in running.processes:
         state = "ready" if process.ready() else "not ready"
         print(f"{process.name:<16} 127.0.0.1:{process.port}  {state}")
@@ -194,7 +202,8 @@ def _recorded(plan: Plan) -> dict[str, Any]:
 def _fingerprint(plan: Plan) -> str:
     """What makes two plans the same to their processes; hashed, for settings hold secrets."""
     settings = {name: value for name, value in plan.environment.items() if name.startswith(("HART_", "OMP_", "OTEL_"))}
-    settings.pop("HART_ENDPOINT", None)
+    for name in NOT_OF_PROCESSES:
+        settings.pop(name, None)
     text = json.dumps([plan.port, str(plan.root), dict(plan.replicas), settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
