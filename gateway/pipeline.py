@@ -196,8 +196,8 @@ class Drawing:
                 await asyncio.sleep(error.retry_after)
 
     async def preview(self, index: int, latent: tensor_pb2.Tensor, digest: str) -> images_pb2.Preview | None:
-        """The latent so far as a small JPEG, by the decoder of this digest; None where it is too busy: a picture goes
-        before a preview."""
+        """The latent so far as a small JPEG, by the decoder of this digest; None where it is too busy or away: a
+        preview never costs the picture."""
         message = decoder_pb2.DecodeRequest(
             request_id=self.request.request_id,
             latent=latent,
@@ -207,7 +207,7 @@ class Drawing:
         try:
             with self.sheet.call("decoder", index, preview=True) as call:
                 answer = await self.stages.decode(message, self.deadline, call, digest)
-        except Overloaded:
+        except (Overloaded, StageUnavailable):
             self.stages.metrics.shed.add(reason="preview")
             return None
         return images_pb2.Preview(data=answer.image, format=answer.format, width=answer.width, height=answer.height)

@@ -1,0 +1,101 @@
+"""A full stage holds work back or refuses it, at the right place: fake stages on real sockets."""
+
+import asyncio
+
+import grpc
+import pytest
+
+from runtime.errors import Overloaded
+from tests.gateway.calls import holding, raising, refused, request
+from tests.gateway.support import front, until
+
+
+@pytest.mark.parametrize("stage", ["safety", "text_encoder", "ar_generator"])
+async def test_overload_is_passed_on_at_once_and_not_tried_again(stage):
+    async with front(replicas={stage: 2}) as running:
+        for fake in running.stages[stage]:
+            fake.before = raising(Overloaded(stage, "HART_QUEUE_LIMIT", 3.0), times=100)
+        code, info, _ = await refused(running.stub.Generate(request()))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (info.metadata["stage"], info.metadata["knob"]) == (stage, "HART_QUEUE_LIMIT")
+        assert sum(len(fake.received) for fake in running.stages[stage]) == 1
+
+
+async def test_a_latent_waits_for_a_full_decoder_while_there_is_time():
+    async with front() as running:
+        running.stage("decoder").before = raising(Overloaded("decoder", "HART_QUEUE_LIMIT", 0.02), times=3)
+        await running.stub.Generate(request())
+        assert len(running.stage("ar_generator").received) == 1
+        assert len(running.stage("decoder").received) == 4
+
+
+async def test_while_the_decoder_stands_still_no_more_pictures_are_begun_than_there_are_places():
+    async with front(max_latents=2, describe_seconds=0.05) as running:
+        running.stage("ar_generator").room = 20  # and one in work: three places
+        await asyncio.sleep(0.3)
+        gate = asyncio.Event()
+        running.stage("decoder").before = holding(gate)
+        calls = [running.stub.Generate(request(seed=seed, images=2)) for seed in range(4)]
+        await until(lambda: len(running.stage("text_encoder").received) == 4)
+        await asyncio.sleep(0.2)
+        assert len(running.stage("ar_generator").received) == 3
+        gate.set()
+        await asyncio.gather(*calls)
+        assert len(running.stage("ar_generator").received) == 8
+
+
+async def test_time_that_runs_out_in_line_for_a_place_names_the_decoder():
+    async with front(max_latents=1) as running:
+        gate = asyncio.Event()
+        running.stage("decoder").before = holding(gate)
+        first = running.stub.Generate(request())
+        await until(lambda: running.stage("decoder").received)
+        code, info, _ = await refused(running.stub.Generate(request(seed=8), timeout=0.4))
+        assert (code, info.metadata["stage"]) == (grpc.StatusCode.DEADLINE_EXCEEDED, "decoder")
+        assert len(running.stage("ar_generator").received) == 1
+        gate.set()
+        await first
+
+
+async def test_while_latents_wait_for_the_decoder_no_further_picture_is_begun():
+    async with front(max_latents=2) as running:
+        gate = asyncio.Event()
+        running.stage("decoder").before = holding(gate)
+        calls = [running.stub.Generate(request(seed=seed)) for seed in range(2)]
+        await until(lambda: len(running.stage("decoder").received) == 2)
+        calls += [running.stub.Generate(request(seed=seed)) for seed in range(2, 5)]
+        await until(lambda: len(running.stage("text_encoder").received) == 5)
+        await asyncio.sleep(0.1)
+        assert len(running.stage("ar_generator").received) == 2
+        gate.set()
+        await asyncio.gather(*calls)
+        assert len(running.stage("ar_generator").received) == 5
+
+
+async def test_what_the_generators_cannot_hold_is_refused_before_it_costs_a_verdict():
+    async with front(describe_seconds=0.05) as running:
+        gate = asyncio.Event()
+        running.stage("ar_generator").room = 2  # and one in work
+        running.stage("ar_generator").before = holding(gate)
+        await asyncio.sleep(0.3)
+        calls = [running.stub.Generate(request(seed=seed)) for seed in range(3)]
+        await until(lambda: len(running.stage("ar_generator").received) == 3)
+        code, info, _ = await refused(running.stub.Generate(request()))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (info.metadata["stage"], info.metadata["knob"]) == ("ar_generator", "HART_QUEUE_LIMIT")
+        assert len(running.stage("safety").received) == 3
+        gate.set()
+        await asyncio.gather(*calls)
+        await running.stub.Generate(request(images=8))
+
+
+async def test_more_requests_than_the_gateway_takes_are_refused():
+    async with front(max_requests=1) as running:
+        gate = asyncio.Event()
+        running.stage("safety").before = holding(gate)
+        held = running.stub.Generate(request())
+        await until(lambda: running.stage("safety").received)
+        code, info, _ = await refused(running.stub.Generate(request()))
+        assert (code, info.metadata["knob"]) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "HART_MAX_REQUESTS")
+        gate.set()
+        await held

@@ -1,0 +1,88 @@
+"""A repeat of a request's id is one picture's work: fake stages on real sockets."""
+
+import asyncio
+from typing import Any
+
+import grpc
+import pytest
+from hart.v1 import images_pb2
+
+from tests.gateway.calls import holding, raising, refused, request
+from tests.gateway.support import front, until
+
+
+async def anext_all(call: Any) -> list[images_pb2.GenerateEvent]:
+    return [event async for event in call]
+
+
+async def test_the_same_id_twice_is_one_pictures_work():
+    async with front() as running:
+        gate = asyncio.Event()
+        running.stage("ar_generator").before = holding(gate)
+        calls = [running.stub.Generate(request(request_id="one")) for _ in range(3)]
+        await until(lambda: running.stage("ar_generator").received)
+        await asyncio.sleep(0.05)
+        gate.set()
+        answers = await asyncio.gather(*calls)
+        later = await running.stub.Generate(request(request_id="one"))
+        events = [event async for event in running.stub.GenerateStream(request(request_id="one"))]
+        assert len(running.stage("ar_generator").received) == 1
+        assert len({answer.images[0].data for answer in [*answers, later]}) == 1
+        assert sorted(answer.report.repeated for answer in answers) == [False, True, True]
+        assert later.report.repeated
+        assert [e.progress.scale for e in events if e.HasField("progress")] == [0, 1, 2]
+        code, _, text = await refused(running.stub.Generate(request(request_id="one", guidance=1)))
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert "request_id" in text
+
+
+async def test_a_repeat_goes_on_when_the_first_caller_goes_away():
+    async with front() as running:
+        gate = asyncio.Event()
+        running.stage("ar_generator").before = holding(gate)
+        first = running.stub.Generate(request(request_id="one"))
+        await until(lambda: running.stage("ar_generator").received)
+        second = running.stub.Generate(request(request_id="one"))
+        await asyncio.sleep(0.1)
+        first.cancel()
+        await asyncio.sleep(0.1)
+        gate.set()
+        assert (await second).images
+        assert running.stage("ar_generator").cancelled == 0
+
+
+@pytest.mark.parametrize("stage", ["safety", "ar_generator", "decoder"])
+async def test_a_repeat_with_more_time_gets_its_picture_when_the_first_callers_time_is_over(stage):
+    async with front(margin_seconds=0.3) as running:  # so that the gateway's answer comes before the caller gives up
+        gate = asyncio.Event()
+        running.stage(stage).before = holding(gate)
+        first = running.stub.Generate(request(request_id="one"), timeout=1.0)
+        await until(lambda: running.stage(stage).received)
+        second = running.stub.GenerateStream(request(request_id="one"), timeout=20)
+        events = asyncio.ensure_future(anext_all(second))
+        code, info, _ = await refused(first)
+        assert (code, info.metadata["stage"]) == (grpc.StatusCode.DEADLINE_EXCEEDED, stage)
+        gate.set()
+        found = await events
+        assert [e.progress.scale for e in found if e.HasField("progress")] == [0, 1, 2]
+        assert found[-1].finished.report.repeated
+        assert len(running.stage("text_encoder").received) == 1, "the work went on, it was not begun again"
+
+
+async def test_a_repeat_with_less_time_waits_no_longer_than_its_own():
+    async with front() as running:
+        gate = asyncio.Event()
+        running.stage("decoder").before = holding(gate)
+        first = running.stub.Generate(request(request_id="one"), timeout=20)
+        await until(lambda: running.stage("decoder").received)
+        code, info, _ = await refused(running.stub.Generate(request(request_id="one"), timeout=0.3))
+        assert (code, info.metadata["stage"]) == (grpc.StatusCode.DEADLINE_EXCEEDED, "decoder")
+        gate.set()
+        assert (await first).images
+
+
+async def test_a_failure_is_tried_afresh_under_the_same_id():
+    async with front() as running:
+        running.stage("decoder").before = raising(RuntimeError("once"))
+        await refused(running.stub.Generate(request(request_id="one")))
+        assert (await running.stub.Generate(request(request_id="one"))).images

@@ -1,0 +1,60 @@
+"""Deadlines, cancellation and the report of time: fake stages on real sockets."""
+
+import asyncio
+import gc
+
+import grpc
+import pytest
+
+from runtime.replica import Replica
+from tests.gateway.calls import holding, refused, request
+from tests.gateway.support import front, until
+
+
+@pytest.mark.parametrize("stage", ["safety", "text_encoder", "ar_generator", "decoder"])
+async def test_the_status_names_the_stage_where_time_ran_out(stage):
+    async with front() as running:
+        running.stage(stage).before = holding(asyncio.Event())
+        code, info, _ = await refused(running.stub.Generate(request(), timeout=0.5))
+        assert (code, info.metadata["stage"]) == (grpc.StatusCode.DEADLINE_EXCEEDED, stage)
+        await until(lambda: running.stage(stage).cancelled == 1)
+
+
+async def test_stages_get_what_is_left_less_the_gateways_margin():
+    async with front(margin_seconds=0.5, default_deadline_seconds=20, max_deadline_seconds=30) as running:
+        await running.stub.Generate(request())
+        await running.stub.Generate(request(), timeout=10)
+        await running.stub.Generate(request(), timeout=100)
+        for left, limit in zip(running.stage("decoder").left, (19.5, 9.5, 29.5), strict=True):
+            assert limit - 3 < left <= limit + 0.1
+
+
+async def test_the_critical_calls_and_the_gateways_own_time_make_up_the_wall():
+    async with front() as running:
+        timings = (await running.stub.Generate(request(images=2))).report.timings
+    critical = [call for call in timings.calls if call.critical]
+    assert [call.stage for call in critical if call.stage in ("ar_generator", "decoder")] == ["ar_generator", "decoder"]
+    assert len([call for call in critical if call.stage in ("safety", "text_encoder")]) == 1
+    assert critical[-1].image == critical[-2].image
+    stages = sum(call.queue_seconds + call.compute_seconds for call in critical)
+    assert stages + timings.gateway_seconds == pytest.approx(timings.wall_seconds)
+    assert timings.gateway_seconds > 0
+    assert all(0 < call.seconds <= timings.wall_seconds for call in timings.calls)
+    assert [call.start_seconds for call in timings.calls] == sorted(call.start_seconds for call in timings.calls)
+    assert all(call.transfer_bytes > 0 for call in timings.calls)
+
+
+@pytest.mark.parametrize("stage", ["safety", "text_encoder", "ar_generator", "decoder"])
+async def test_a_cancel_reaches_the_stage_that_works(stage):
+    async with front() as running:
+        running.stage(stage).before = holding(asyncio.Event())
+        call = running.stub.Generate(request())
+        await until(lambda: running.stage(stage).received)
+        call.cancel()
+        await until(lambda: running.stage(stage).cancelled == 1)
+        await until(lambda: all(r.outstanding == 0 for r in replicas()))
+
+
+def replicas() -> list[Replica]:
+    """All that live in this process: the gateway's pools are its own."""
+    return [one for one in gc.get_objects() if isinstance(one, Replica)]

@@ -1,0 +1,75 @@
+"""Nothing is drawn without a verdict that allows it: fake stages on real sockets."""
+
+import asyncio
+
+import grpc
+import pytest
+from hart.v1 import images_pb2, safety_pb2
+
+from tests.gateway.calls import holding, refused, request
+from tests.gateway.support import front, until
+
+UNSAFE = safety_pb2.Verdict(unsafe=True, action=safety_pb2.SAFETY_ACTION_REFUSE, policy_version="p1", violated=["harm"])
+
+
+async def test_an_unsafe_prompt_is_refused_and_nothing_is_drawn():
+    async with front() as running:
+        running.stage("safety").verdict = UNSAFE
+        code, info, text = await refused(running.stub.Generate(request(prompt="something bad")))
+        assert (code, info.reason, info.domain) == (grpc.StatusCode.INVALID_ARGUMENT, "PROMPT_UNSAFE", "hart")
+        assert "harm" in text
+        assert "something bad" not in text + str(info)
+        assert not running.stage("ar_generator").received
+        assert not running.stage("decoder").received
+
+
+async def test_nothing_is_drawn_before_the_verdict():
+    async with front() as running:
+        gate = asyncio.Event()
+        running.stage("safety").before = holding(gate)
+        call = running.stub.Generate(request())
+        await until(lambda: running.stage("text_encoder").received)
+        await asyncio.sleep(0.1)
+        assert not running.stage("ar_generator").received
+        gate.set()
+        await call
+        assert running.stage("ar_generator").received
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        safety_pb2.Verdict(unsafe=True),
+        safety_pb2.Verdict(unsafe=True, action=safety_pb2.SAFETY_ACTION_ALLOW),
+        safety_pb2.Verdict(),
+        safety_pb2.Verdict(unsafe=True, action=safety_pb2.SAFETY_ACTION_REPLACE, replacement_prompt=" "),
+    ],
+    ids=["unspecified", "contradiction", "empty", "replaced by nothing"],
+)
+async def test_an_unclear_verdict_refuses(verdict):
+    async with front() as running:
+        running.stage("safety").verdict = verdict
+        code, info, _ = await refused(running.stub.Generate(request()))
+        assert (code, info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "PROMPT_UNSAFE")
+        assert not running.stage("ar_generator").received
+
+
+async def test_without_safety_there_is_no_picture():
+    async with front() as running:
+        await running.end(running.stage("safety"))
+        code, info, _ = await refused(running.stub.Generate(request()))
+        assert (code, info.metadata["stage"]) == (grpc.StatusCode.UNAVAILABLE, "safety")
+        assert not running.stage("ar_generator").received
+
+
+async def test_a_replaced_prompt_is_what_is_drawn_and_what_the_recipe_holds():
+    async with front() as running:
+        running.stage("safety").verdict = safety_pb2.Verdict(
+            unsafe=True, action=safety_pb2.SAFETY_ACTION_REPLACE, replacement_prompt="a red heart", violated=["harm"]
+        )
+        report = (await running.stub.Generate(request(prompt="something bad"))).report
+        assert running.stage("text_encoder").received[-1].prompt == "a red heart"
+        assert running.stage("decoder").received[0].recipe.prompt == "a red heart"
+        assert report.notices[0].code == images_pb2.NOTICE_CODE_PROMPT_REPLACED
+        assert report.verdict.unsafe
+        assert "something bad" not in str(report)
