@@ -59,14 +59,18 @@ class Pipeline:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         safety: bool = True,
+        slots: int = 1,
     ) -> Self:
-        """Loads every part of a checkpoint folder. Raises CheckpointError or ConfigError naming what is wrong."""
+        """Loads every part of a checkpoint folder; `slots` pictures may be in flight at a time.
+
+        Raises CheckpointError or ConfigError naming what is wrong.
+        """
         checkpoint = Checkpoint.open(folder)
         tokenizer = checkpoint.load_tokenizer(dtype, device, parts=("quantize", "post_quant_conv", "decoder"))
         return cls(
             checkpoint,
             checkpoint.load_text_encoder(dtype, device),
-            Generator(checkpoint.load_transformer(dtype, device), tokenizer.quantize),
+            Generator(checkpoint.load_transformer(dtype, device), tokenizer.quantize, slots),
             tokenizer,
             checkpoint.load_safety(dtype, device) if safety else None,
         )

@@ -75,6 +75,26 @@ def test_company_order_and_pace_do_not_change_a_picture(generator, plain, alone,
             generator.release(state)
 
 
+def test_in_half_precision_a_batch_of_the_same_size_draws_the_same_picture(plain: PictureCase) -> None:
+    """Whoever the neighbours are, and whichever place in the batch and slot in the slab the picture has."""
+    transformer = plain.checkpoint.load_transformer(torch.bfloat16)
+    generator = Generator(transformer, plain.checkpoint.load_quantizer(), SLOTS)
+
+    def draw(choices: list[int], wanted: int) -> State:
+        states = [begin(generator, plain, choice) for choice in choices]
+        for _ in range(generator.scales):
+            generator.advance(states)
+        for state in states:
+            generator.release(state)
+        return states[choices.index(wanted)]
+
+    first = draw([3, 0, 1], 3)
+    for company in ([3, 4, 2], [1, 3, 0], [4, 0, 3]):
+        again = draw(company, 3)
+        assert torch.equal(again.tokens, first.tokens)
+        assert torch.equal(again.latent, first.latent)
+
+
 @pytest.mark.parametrize("cancelled_at", range(4))
 def test_a_cancelled_state_disturbs_no_neighbour(generator, plain, alone, cancelled_at: int) -> None:
     first, second = begin(generator, plain, 1), begin(generator, plain, 2)
