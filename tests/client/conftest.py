@@ -7,6 +7,7 @@ import io
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,8 +15,10 @@ import pytest
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
+from hart.cli.app import app
 from hart.v1 import decoder_pb2, images_pb2, images_pb2_grpc, safety_pb2, stage_pb2
 from PIL import Image as PillowImage
+from typer.testing import CliRunner, Result
 
 SCALES = (1, 2, 4)
 MODEL = stage_pb2.ModelIdentity(name="tiny", digest="ab" * 32)
@@ -276,3 +279,16 @@ def failing(request: pytest.FixtureRequest) -> tuple[Failure, str, dict[str, Any
     """Every kind of error in turn."""
     failure, kind, facts, code = FAILURES[request.param]
     return Failure(failure.code, failure.message, failure.details), kind, facts, code
+
+
+@pytest.fixture
+def hart(gateway: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs the command in an empty folder against the gateway."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HART_ENDPOINT", gateway.endpoint)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*words: object) -> Result:
+        return CliRunner().invoke(app, [str(word) for word in words])
+
+    return run

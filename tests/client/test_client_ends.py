@@ -1,0 +1,165 @@
+"""How calls of the typed clients end: errors, repeats, deadlines, cancels, close."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import grpc
+import hart
+import pytest
+
+
+@pytest.mark.parametrize("action", ["generate", "stream"])
+def test_every_error_becomes_its_type_with_its_facts(gateway: Any, failing: Any, action: str) -> None:
+    gateway.failure, kind, facts, _ = failing
+    if action == "stream" or kind != "Unavailable":
+        gateway.failure.times = 2
+    with hart.Client(gateway.endpoint) as client, pytest.raises(hart.HartError) as blocking:
+        list(getattr(client, action)("x", request_id="r-9"))
+
+    async def asynchronous() -> None:
+        async with hart.AsyncClient(gateway.endpoint) as client:
+            if action == "generate":
+                await client.generate("x", request_id="r-9")
+            else:
+                _ = [event async for event in client.stream("x", request_id="r-9")]
+
+    with pytest.raises(hart.HartError) as asynchronously:
+        asyncio.run(asynchronous())
+    for error in (blocking.value, asynchronously.value):
+        assert type(error).__name__ == kind
+        assert error.code == gateway.failure.code
+        assert error.message == gateway.failure.message
+        assert error.request_id == "r-9"
+        assert {name: getattr(error, name) for name in facts} == facts
+
+
+def test_a_call_that_finds_no_replica_is_repeated_with_the_same_request_id(gateway: Any, failing: Any) -> None:
+    failure, kind, _, _ = failing
+    failure.times = 1
+    gateway.failure = failure
+    with hart.Client(gateway.endpoint) as client:
+        if kind == "Unavailable":
+            assert len(client.generate("x")) == 1
+            assert len({request.request_id for request in gateway.requests}) == 1
+            assert len(gateway.requests) == 2
+        else:
+            with pytest.raises(hart.HartError):
+                client.generate("x")
+            assert len(gateway.requests) == 1
+
+
+def test_no_server_is_unavailable_and_not_for_long() -> None:
+    start = time.monotonic()
+    with pytest.raises(hart.Unavailable):
+        hart.Client("127.0.0.1:9").generate("x")
+    assert time.monotonic() - start < 20
+
+
+def test_timeout_is_the_calls_deadline_on_the_server(gateway: Any) -> None:
+    gateway.hang = True
+    for action in (hart.Client.generate, lambda *a, **k: list(hart.Client.stream(*a, **k))):
+        with hart.Client(gateway.endpoint) as client, pytest.raises(hart.DeadlineExceeded):
+            action(client, "x", timeout=0.3)
+    assert gateway.remaining
+    assert all(remaining <= 0.35 for remaining in gateway.remaining)  # the wire rounds
+    gateway.hang = False
+    hart.Client(gateway.endpoint).generate("x")
+    assert gateway.remaining[-1] is None or gateway.remaining[-1] > 300
+
+
+def test_closing_a_stream_cancels_on_the_server(gateway: Any) -> None:
+    gateway.hang = True
+    with hart.Client(gateway.endpoint) as client:
+        events = client.stream("x")
+        assert isinstance(next(iter(events)), hart.Accepted)
+        assert gateway.started.wait(5)
+        events.close()  # type: ignore[attr-defined]
+        assert gateway.cancelled.wait(5)
+
+
+@pytest.mark.parametrize("action", ["generate", "stream"])
+def test_cancelling_the_task_cancels_on_the_server(gateway: Any, action: str) -> None:
+    gateway.hang = True
+
+    async def scenario() -> None:
+        async with hart.AsyncClient(gateway.endpoint) as client:
+
+            async def draw() -> None:
+                if action == "generate":
+                    await client.generate("x")
+                else:
+                    _ = [event async for event in client.stream("x")]
+
+            task = asyncio.create_task(draw())
+            await asyncio.to_thread(gateway.started.wait, 5)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await asyncio.to_thread(gateway.cancelled.wait, 5)
+
+    asyncio.run(scenario())
+
+
+def test_an_error_whose_details_do_not_parse_keeps_code_and_sentence() -> None:
+    class Broken:
+        def code(self) -> grpc.StatusCode:
+            return grpc.StatusCode.UNAVAILABLE
+
+        def details(self) -> str:
+            return "a proxy's words"
+
+        def trailing_metadata(self) -> Any:
+            return (("grpc-status-details-bin", b"\xff\xff\xff"),)
+
+    error = hart.errors.from_rpc(Broken())  # type: ignore[attr-defined]
+    assert type(error) is hart.Unavailable
+    assert error.message == "a proxy's words"
+
+
+def test_a_closed_client_says_so(gateway):
+    one = hart.Client(gateway.endpoint)
+    one.generate("x")
+    one.close()
+    one.close()
+    with pytest.raises(ValueError, match="closed"):
+        one.generate("x")
+
+    async def asynchronous():
+        two = hart.AsyncClient(gateway.endpoint)
+        await two.generate("x")
+        await two.close()
+        await two.close()
+        with pytest.raises(ValueError, match="closed"):
+            await two.generate("x")
+        with pytest.raises(ValueError, match="closed"):
+            _ = [event async for event in two.stream("x")]
+
+    asyncio.run(asynchronous())
+    assert len(gateway.requests) == 2
+
+
+@pytest.mark.parametrize("action", ["generate", "stream"])
+def test_closing_the_async_client_ends_its_calls_and_cancels_nobodys_task(gateway, action):
+    gateway.hang = True
+
+    async def scenario():
+        client = hart.AsyncClient(gateway.endpoint)
+
+        async def draw():
+            with pytest.raises(hart.Cancelled):
+                if action == "generate":
+                    await client.generate("x")
+                else:
+                    _ = [event async for event in client.stream("x")]
+            return "went on"
+
+        task = asyncio.create_task(draw())
+        await asyncio.to_thread(gateway.started.wait, 5)
+        await client.close()
+        assert await asyncio.wait_for(task, 5) == "went on"
+        assert await asyncio.to_thread(gateway.cancelled.wait, 5)
+
+    asyncio.run(scenario())

@@ -1,0 +1,115 @@
+"""What the typed clients refuse before anything is sent, and where they send what they do."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import hart
+import pytest
+from hart.channel import Connection, is_loopback
+
+
+def test_an_api_key_travels_as_bearer_token(gateway: Any) -> None:
+    hart.Client(gateway.endpoint, api_key="s3cret").generate("x")
+    assert gateway.metadata[0]["authorization"] == "Bearer s3cret"
+    hart.Client(gateway.endpoint).generate("x")
+    assert "authorization" not in gateway.metadata[1]
+
+
+def test_an_api_key_is_not_sent_in_the_open_to_another_machine() -> None:
+    for endpoint in ("gateway.example:443", "dns:///10.0.0.1:50051"):
+        with pytest.raises(ValueError, match="api_key"):
+            Connection(endpoint, "k")
+        Connection(endpoint, "k", insecure=True)
+        Connection(endpoint, "k", tls=hart.TLS())
+    local = ("127.0.0.1:1", "localhost:1", "[::1]:1", "unix:/a/b", "dns:///127.0.0.1:5")
+    assert all(map(is_loopback, local))
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**64}, "seed"),
+        ({"seed": "seven"}, "seed"),
+        ({"images": 1.5}, "images"),
+        ({"images": True}, "images"),
+        ({"guidance": "strong"}, "guidance"),
+        ({"smooth": "yes"}, "smooth"),
+        ({"format": "gif"}, "format"),
+        ({"format": 7}, "format"),
+        ({"steps": 50}, "steps"),
+    ],
+)
+def test_an_option_of_a_wrong_type_is_refused_by_name_before_anything_is_sent(
+    gateway: Any, options: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(hart.InvalidRequest) as error:
+        hart.Client(gateway.endpoint).generate("x", **options)
+    assert set(error.value.fields) == {field}
+    assert not gateway.requests
+
+
+def test_a_prompt_that_is_no_text_is_refused_by_name(gateway: Any) -> None:
+    for prompt in (None, 5, "\ud800"):
+        with pytest.raises(hart.InvalidRequest) as error:
+            hart.Client(gateway.endpoint).generate(prompt)  # type: ignore[arg-type]
+        assert "prompt" in error.value.fields
+
+
+def test_tls_wants_certificate_and_key_together() -> None:
+    with pytest.raises(ValueError, match="together"):
+        hart.TLS(cert="a.pem")
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["", "nonsense", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "host:port", "h:70000", "http://h:1", ":1", "[::1]"],
+)
+def test_an_endpoint_that_is_none_is_refused_at_once(endpoint):
+    with pytest.raises(ValueError, match="endpoint"):
+        hart.Client(endpoint)
+
+
+@pytest.mark.parametrize("endpoint", ["h:1", "[::1]:50051", "unix:/run/hart.sock", "dns:///hart:443"])
+def test_targets_of_grpc_are_endpoints(endpoint):
+    hart.Client(endpoint).close()
+
+
+def test_with_tls_a_bare_host_means_port_443():
+    Connection("gateway.example", tls=hart.TLS())
+
+
+def test_numbers_out_of_range_are_told_their_range():
+    with pytest.raises(hart.InvalidRequest) as refused:
+        hart.Client("127.0.0.1:9").generate("x", seed=2**64, images=-1)
+    assert refused.value.fields["seed"].endswith(f"must be 0 to {2**64 - 1}")
+    assert refused.value.fields["images"].endswith(f"must be 0 to {2**32 - 1}")
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), "5", True])
+@pytest.mark.parametrize("client", [hart.Client, hart.AsyncClient])
+def test_a_timeout_that_is_none_is_refused_by_name(gateway, client, timeout):
+    def draw(action):
+        with pytest.raises(hart.InvalidRequest) as refused:
+            outcome = action()
+            if asyncio.iscoroutine(outcome):
+                asyncio.run(outcome)
+        assert set(refused.value.fields) == {"timeout"}
+
+    one = client(gateway.endpoint)
+    draw(lambda: one.stream("x", timeout=timeout))
+    if client is hart.Client:
+        draw(lambda: one.generate("x", timeout=timeout))
+        draw(lambda: one.status(timeout=timeout))
+    else:
+        draw(lambda: one.generate("x", timeout=timeout))
+    assert not gateway.requests
+
+
+@pytest.mark.parametrize("key", ["a\nb", "ключ", "\x00", b"bytes"])
+def test_an_api_key_that_no_header_can_carry_is_refused_and_not_repeated(key):
+    with pytest.raises(ValueError, match="api_key") as refused:
+        hart.Client("127.0.0.1:1", api_key=key)
+    assert repr(key) not in str(refused.value)

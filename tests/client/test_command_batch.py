@@ -1,0 +1,116 @@
+"""`hart generate --file`: many prompts, one after another, into a grid or files of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import duration_pb2
+from google.rpc import error_details_pb2
+from PIL import Image as PillowImage
+
+from tests.client.command import COMMAND
+
+SOON = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(nanos=50_000_000))
+
+
+def test_a_file_of_prompts_becomes_a_grid_in_order(hart: Any, gateway: Any) -> None:
+    Path("p.txt").write_text("one\n\n two \nthree\n", "utf-8")
+    outcome = hart("generate", "--file", "p.txt", "--seed", 9, "--json")
+    assert outcome.exit_code == 0, outcome.output
+    grid = PillowImage.open("picture.png")
+    assert grid.size == (16, 16)
+    assert [grid.getpixel(corner) for corner in ((0, 0), (8, 0), (0, 8))] == [(9, 0, 0)] * 3
+    assert grid.getpixel((8, 8)) == (128, 128, 128)
+    assert [tile["prompt"] for tile in json.loads(grid.text["hart"])] == ["one", "two", "three"]  # type: ignore[attr-defined]
+    assert [answer["prompt"] for answer in json.loads(outcome.stdout)["answers"]] == ["one", "two", "three"]
+    assert sorted(request.prompt for request in gateway.requests) == ["one", "three", "two"]
+
+
+def test_grids_in_other_formats_hold_their_recipe_unless_told_not_to(hart: Any) -> None:
+    Path("p.txt").write_text("ünë\n", "utf-8")
+    assert hart("generate", "--file", "p.txt", "-o", "g.jpg", "--quality", 50).exit_code == 0
+    comment = PillowImage.open("g.jpg").getexif().get_ifd(0x8769)[0x9286]
+    assert "ünë" in comment.removeprefix(b"UNICODE\0").decode("utf-16-be")
+    assert hart("generate", "--file", "p.txt", "-o", "h.jpg", "--no-metadata").exit_code == 0
+    assert not PillowImage.open("h.jpg").getexif()
+
+
+def test_separate_files_are_numbered_and_prompts_txt_names_them_line_by_line(hart: Any) -> None:
+    Path("p.txt").write_text("one\ntwo\n", "utf-8")
+    outcome = hart("generate", "--file", "p.txt", "--separate", "-o", "out", "-n", 2, "--format", "jpeg")
+    assert outcome.exit_code == 0, outcome.output
+    names = sorted(path.name for path in Path("out").iterdir())
+    assert names == ["000000.jpg", "000001.jpg", "000002.jpg", "000003.jpg", "prompts.txt"]
+    assert Path("out/prompts.txt").read_text("utf-8").splitlines() == ["one", "one", "two", "two"]
+
+
+def test_one_bad_prompt_leaves_the_others_alone(hart: Any, gateway: Any, failing: Any) -> None:
+    failure, kind, _, code = failing
+
+    def choose(request: Any) -> None:
+        gateway.failure = failure if request.prompt == "bad" else None
+
+    if kind == "Overloaded":
+        failure.details = (SOON,)  # A batch waits for a busy server, but not for ever.
+    gateway.before = choose
+    Path("p.txt").write_text("good\nbad\nfine\n", "utf-8")
+    outcome = hart("generate", "--file", "p.txt", "--separate", "--concurrency", 1, "--json")
+    assert outcome.exit_code == code
+    assert sorted(path.name for path in Path("pictures").glob("*.png")) == ["000000.png", "000002.png"]
+    assert [error["prompt"] for error in json.loads(outcome.stdout)["errors"]] == ["bad"]
+    assert "'bad'" in outcome.stderr
+
+
+def test_a_batch_waits_for_a_busy_server(hart: Any, gateway: Any) -> None:
+    gateway.failure = SimpleNamespace(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message="full", details=(SOON,), times=2)
+    Path("p.txt").write_text("one\n", "utf-8")
+    assert hart("generate", "--file", "p.txt").exit_code == 0
+    assert len(gateway.requests) == 3
+
+
+def test_a_file_has_one_prompt_a_line_whatever_its_marks_and_endings(hart: Any, gateway: Any, tmp_path: Path) -> None:
+    prompts = ["a red heart", "a\u2028line\x0bseparator", "a cat", "a dog"]
+    (tmp_path / "p.txt").write_bytes("\ufeffa red heart\r\n\r\na\u2028line\x0bseparator\n  a cat \ra dog".encode())
+    outcome = hart("generate", "--file", "p.txt", "--separate", "-o", "out", "--concurrency", 1)
+    assert outcome.exit_code == 0, outcome.output
+    assert [request.prompt for request in gateway.requests] == prompts
+    assert (tmp_path / "out/prompts.txt").read_text("utf-8").split("\n") == [*prompts, ""]
+
+
+def test_prompts_can_come_from_standard_input(gateway: Any, tmp_path: Path) -> None:
+    found = subprocess.run(
+        [*COMMAND, "generate", "--file", "-", "-o", "grid.png"],
+        env={**os.environ, "HART_ENDPOINT": gateway.endpoint},
+        cwd=tmp_path,
+        input=b"one\ntwo\n",
+        capture_output=True,
+    )
+    assert found.returncode == 0, found.stderr
+    assert {request.prompt for request in gateway.requests} == {"one", "two"}
+
+
+@pytest.mark.parametrize("command", [["generate"], ["bench", "--rate", 1, "--seconds", 1]], ids=["generate", "bench"])
+def test_a_line_that_is_no_text_is_named(hart: Any, gateway: Any, tmp_path: Path, command: list[Any]) -> None:
+    (tmp_path / "p.txt").write_bytes(b"fine\n\xff\xfe\n")
+    outcome = hart(*command, "--file", "p.txt")
+    assert outcome.exit_code == 2
+    assert "p.txt: line 2 is not UTF-8" in " ".join(outcome.output.split())
+    assert not gateway.requests
+
+
+def test_a_disk_that_fails_in_the_middle_of_many_is_told_without_a_traceback(
+    hart: Any, gateway: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "p.txt").write_text("one\ntwo\nthree\n")
+    gateway.before = lambda _: shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    outcome = hart("generate", "--file", "p.txt", "--separate", "-o", "out")
+    assert outcome.exit_code == 2, outcome.exception
+    assert "out/00000" in outcome.output

@@ -1,0 +1,86 @@
+"""How a command ends when it is interrupted, or when nobody reads or nothing can be written: as a process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.client.command import COMMAND
+
+
+@pytest.mark.parametrize("words", [["generate", "x"], ["generate", "--file", "p.txt"]], ids=" ".join)
+def test_ctrl_c_cancels_on_the_server_and_is_exit_code_130(gateway: Any, tmp_path: Path, words: list[str]) -> None:
+    gateway.hang = True
+    (tmp_path / "p.txt").write_text("one\ntwo\n")
+    process = subprocess.Popen(
+        [*COMMAND, *words],
+        env={**os.environ, "HART_ENDPOINT": gateway.endpoint},
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert gateway.started.wait(20)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=20)
+    assert process.returncode == 130, told
+    assert "interrupted" in told
+    assert "Traceback" not in told
+    assert gateway.cancelled.wait(5)
+    assert [path.name for path in tmp_path.iterdir()] == ["p.txt"]
+
+
+@pytest.mark.parametrize("moment", ["typer", "grpc", "hart.cli.generate"])
+def test_ctrl_c_during_the_imports_is_quiet_and_exit_code_130(tmp_path: Path, moment: str) -> None:
+    # An import of this module is the moment: whoever looks for it presses Ctrl-C.
+    code = f"""
+import os, signal, sys, time
+class Finger:
+    def find_spec(self, name, path=None, target=None):
+        if name == {moment!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(20)
+sys.meta_path.insert(0, Finger())
+sys.argv = ["hart", "generate", "x"]
+from hart.__main__ import main
+main()
+"""
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert (found.returncode, found.stdout, found.stderr) == (130, "", "")
+
+
+def test_what_runs_before_an_interrupt_is_caught_imports_next_to_nothing() -> None:
+    code = (
+        "import sys; before = set(sys.modules); import hart; print(set(sys.modules) - before - {'__future__', 'hart'})"
+    )
+    assert subprocess.check_output([sys.executable, "-I", "-c", code], text=True).strip() == "set()"
+
+
+def test_a_reader_that_has_enough_is_no_error(gateway: Any, tmp_path: Path) -> None:
+    environment = {**os.environ, "HART_ENDPOINT": gateway.endpoint, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [*COMMAND, "describe", "--json"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    told = process.stderr.read()
+    assert (process.wait(20), told) == (1, b"")
+
+
+def test_an_answer_that_cannot_be_written_is_a_failure_and_no_wrong_usage(gateway: Any, tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        found = subprocess.run(
+            [*COMMAND, "generate", "x", "-o", "-"],
+            env={**os.environ, "HART_ENDPOINT": gateway.endpoint},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert found.returncode == 1
+    assert "No space left" in found.stderr

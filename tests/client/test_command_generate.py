@@ -1,0 +1,108 @@
+"""`hart generate`: a prompt becomes files, and standard output holds what was asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from hart.cli.app import app
+from PIL import Image as PillowImage
+from typer.testing import CliRunner
+
+from tests.client.command import COMMAND
+
+
+def test_a_prompt_becomes_a_file_and_its_times_are_told(hart: Any, tmp_path: Path) -> None:
+    outcome = hart("generate", "a red heart", "--seed", 7)
+    assert outcome.exit_code == 0, outcome.output
+    assert outcome.stdout == ""
+    assert PillowImage.open(tmp_path / "picture.png").getpixel((0, 0)) == (7, 0, 0)
+    for word in ("picture.png", "seed 7", "ar_generator", "gateway", "wall"):
+        assert word in outcome.stderr
+    assert "note" not in outcome.stderr
+
+
+def test_every_option_of_a_request_reaches_the_wire(hart: Any, gateway: Any) -> None:
+    outcome = hart(
+        "generate", "x", "-o", "a.jpg", "--images", 2, "--seed", 5, "--guidance", 0, "--no-smooth", "--top-p", 0.9,
+        "--quality", 80, "--preview", 1, "--no-metadata", "--model", "tiny", "--request-id", "r-1", "--timeout", 9,
+        "--api-key", "k",
+    )  # fmt: skip
+    assert outcome.exit_code == 0, outcome.output
+    sent = gateway.requests[0]
+    fields = [field.name for field in sent.DESCRIPTOR.fields]
+    values = ["tiny", "x", 2, 5, 0, False, 0.9, 2, 80, 1, False, "r-1"]
+    assert [getattr(sent, field) for field in fields] == values
+    assert all(sent.HasField(field.name) for field in sent.DESCRIPTOR.fields if field.has_presence)
+    assert 0 < gateway.remaining[0] <= 9
+    assert gateway.metadata[0]["authorization"] == "Bearer k"
+
+
+def test_several_pictures_are_numbered_and_previews_lie_beside_them(hart: Any, tmp_path: Path) -> None:
+    assert hart("generate", "x", "-o", "a.webp", "-n", 2, "--preview", 1).exit_code == 0
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["a-0.preview.jpg", "a-0.webp", "a-1.preview.jpg", "a-1.webp"]
+    assert PillowImage.open("a-0.webp").format == "WEBP"
+    assert PillowImage.open("a-0.preview.jpg").format == "JPEG"
+
+
+def test_json_is_alone_on_standard_output_with_whole_numbers(hart: Any) -> None:
+    outcome = hart("generate", "x", "--seed", 2**53 - 1, "--json")
+    answer = json.loads(outcome.stdout)
+    assert answer["prompt"] == "x"
+    assert answer["images"][0]["seed"] == 2**53 - 1
+    assert answer["images"][0]["bytes"] == Path(answer["images"][0]["path"]).stat().st_size
+    assert answer["timings"]["calls"][0]["transfer_bytes"] == 2**40
+    assert answer["verdict"]["action"] == "allow"
+    assert answer["model"] == {"name": "tiny", "digest": "ab" * 32}
+
+
+def test_an_unfamiliar_prompt_is_hinted_at(hart: Any) -> None:
+    outcome = hart("generate", "a zyzzyva")
+    assert outcome.exit_code == 0
+    assert "not trained on: zyzzyva" in outcome.stderr
+    assert "hart describe" in outcome.stderr
+
+
+def test_a_terminal_sees_the_scales_advance(gateway: Any, tmp_path: Path) -> None:
+    gateway.before = lambda _: time.sleep(0.3)  # Long enough for the bar to be drawn once at least.
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "HART_ENDPOINT": gateway.endpoint, "TERM": "xterm", "COLUMNS": "100"}
+    process = subprocess.Popen([*COMMAND, "generate", "x"], env=environment, cwd=tmp_path, stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            piece = os.read(ours, 4096)
+        except OSError:  # The other end is closed.
+            break
+        if not piece:
+            break
+        seen += piece
+    os.close(ours)
+    assert process.wait(20) == 0
+    assert b"accepted" in seen
+    assert b"picture.png" in seen
+    assert PillowImage.open(tmp_path / "picture.png").size == (8, 8)
+
+
+def test_one_picture_can_go_to_standard_output(gateway: Any, tmp_path: Path) -> None:
+    environment = {**os.environ, "HART_ENDPOINT": gateway.endpoint}
+    piped = subprocess.run([*COMMAND, "generate", "x", "-o", "-"], env=environment, cwd=tmp_path, capture_output=True)
+    assert piped.returncode == 0, piped.stderr
+    assert piped.stdout.startswith(b"\x89PNG")
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_subcommand_has_help_and_none_loads_torch() -> None:
+    code = "import sys; from hart.cli import app, batch, report; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
+    assert "hart-client" in CliRunner().invoke(app, ["--version"]).output
+    for command in ("generate", "describe", "status", "trace", "bench"):
+        assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0

@@ -1,0 +1,99 @@
+"""Exit codes, and command lines that cannot be followed: told in a sentence, with nothing sent or left behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def test_every_kind_of_error_has_its_exit_code_and_leaves_no_file(
+    hart: Any, gateway: Any, failing: Any, tmp_path: Path
+) -> None:
+    gateway.failure, kind, facts, code = failing
+    outcome = hart("generate", "x", "--json")
+    assert outcome.exit_code == code
+    assert kind in outcome.stderr
+    told = json.loads(outcome.stdout)["error"]
+    assert told["kind"] == kind
+    assert told["code"] == gateway.failure.code.name
+    assert {name: told[name] for name in facts} == json.loads(json.dumps(facts))
+    assert not list(tmp_path.iterdir())
+    for command in ("describe", "status"):
+        assert hart(command).exit_code == code
+    for fact in facts.values():
+        parts = fact.values() if isinstance(fact, dict) else fact if isinstance(fact, tuple) else [fact]
+        assert all(str(part) in outcome.stderr for part in parts)
+
+
+def test_a_server_that_is_not_there_is_exit_code_4(hart: Any) -> None:
+    assert hart("status", "--endpoint", "127.0.0.1:9").exit_code == 4
+
+
+def test_time_that_runs_out_is_exit_code_5(hart: Any, gateway: Any) -> None:
+    gateway.hang = True
+    assert hart("generate", "x", "--timeout", 0.2).exit_code == 5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["generate"],
+        ["generate", "x", "--file", "p.txt"],
+        ["generate", "--file", "nothing.txt"],
+        ["generate", "--file", "empty.txt"],
+        ["generate", "--file", "p.txt", "--request-id", "r"],
+        ["generate", "--file", "p.txt", "--preview", "1"],
+        ["generate", "--file", "p.txt", "-o", "-"],
+        ["generate", "--file", "p.txt", "--separate", "--format", "gif"],
+        ["generate", "--file", "p.txt", "-o", "g.jpg", "--quality", "0"],
+        ["generate", "x", "--separate"],
+        ["generate", "x", "--format", "gif"],
+        ["generate", "x", "-o", "a.gif"],
+        ["generate", "x", "-o", "a.png", "--format", "jpeg"],
+        ["generate", "x", "-o", "missing/a.png"],
+        ["generate", "x", "-o", "-", "--json"],
+        ["generate", "x", "-o", "-", "-n", "2"],
+        ["generate", "x", "--seed", "-1"],
+        ["generate", "x", "--seed", "seven"],
+        ["generate", "x", "--timeout", "0"],
+        ["generate", "x", "--tls-ca", "missing.pem"],
+        ["generate", "x", "--endpoint", "far.example:1", "--api-key", "k"],
+        ["trace", "p.txt"],
+        ["trace", "missing.json"],
+        ["bench", "--rate", "0", "--seconds", "1"],
+        ["bench", "--rate", "1", "--seconds", "1", "--arrivals", "bursts"],
+        ["paint"],
+    ],
+    ids=" ".join,
+)
+def test_a_command_line_that_cannot_be_followed_is_exit_code_2_and_sends_nothing(
+    hart: Any, gateway: Any, words: list[str]
+) -> None:
+    Path("p.txt").write_text("a\n")
+    Path("empty.txt").write_text("\n  \n")
+    outcome = hart(*words)
+    assert outcome.exit_code == 2, outcome.output
+    assert outcome.stderr
+    assert not gateway.requests
+
+
+def test_a_folder_in_the_pictures_place_is_told_before_anything_is_drawn(
+    hart: Any, gateway: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "out/picture.png").mkdir(parents=True)
+    outcome = hart("generate", "x", "-o", "out")
+    assert outcome.exit_code == 2
+    assert "picture.png: is a folder" in " ".join(outcome.output.split())
+    assert not gateway.requests
+
+
+def test_a_key_that_no_header_can_carry_is_wrong_usage_and_not_repeated(hart: Any, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("one\ntwo\n")
+    for words in (["x"], ["--file", "p.txt"]):
+        outcome = hart("generate", *words, "--api-key", "s3cret\nkey")
+        assert outcome.exit_code == 2, outcome.exception
+        assert "api_key" in outcome.output
+        assert "s3cret" not in outcome.output
