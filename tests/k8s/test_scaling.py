@@ -1,0 +1,64 @@
+"""Devices and autoscalers, as the chart asks for them: rendered by the real helm."""
+
+from k8s import render
+from tests.k8s.chart import STAGES, deployments, environment, named, pod
+
+
+def test_a_gpu_asks_for_the_device_and_the_images_variant() -> None:
+    values = "stages: {decoder: {gpu: {count: 1, resource: nvidia.com/mig-1g.10gb}}}"
+    container = pod(values, "decoder")["containers"][0]
+    assert container["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == 1
+    assert environment(container)["HART_DEVICE"] == "cuda"
+    assert container["image"] == "hart-decoder:0.1.0-gpu"
+    assert pod(values, "safety")["containers"][0]["image"] == "hart-safety:0.1.0-cpu"
+    assert pod(values, "gateway")["containers"][0]["image"] == "hart-gateway:0.1.0"
+
+
+def test_a_stages_own_word_wins_over_the_default_even_when_it_is_nothing() -> None:
+    values = """
+defaults: {gpu: {count: 2}, replicas: 3, settings: {queue_limit: 5}}
+stages: {safety: {gpu: {count: 0}, replicas: 0, topologySpread: [], settings: {max_wait_seconds: 0}}}"""
+    safety = deployments(values)["hart-safety"]["spec"]
+    spec = safety["template"]["spec"]
+    assert safety["replicas"] == 0
+    assert "topologySpreadConstraints" not in spec
+    assert "HART_DEVICE" not in environment(spec["containers"][0])
+    assert environment(spec["containers"][0])["HART_QUEUE_LIMIT"] == "5"
+    assert environment(spec["containers"][0])["HART_MAX_WAIT_SECONDS"] == "0"
+    assert deployments(values)["hart-decoder"]["spec"]["replicas"] == 3
+
+
+def test_keda_asks_for_hart_load_and_owns_the_replicas() -> None:
+    values = "defaults: {autoscaling: {kind: keda, targetLoad: 0.7}}"
+    documents = render.manifests(values)
+    for stage in STAGES:
+        scaled = render.of_kind(documents, "ScaledObject")[named(stage)]["spec"]
+        assert scaled["scaleTargetRef"] == {"name": named(stage)}
+        (trigger,) = scaled["triggers"]
+        assert trigger["type"] == "prometheus"
+        assert f'hart_load{{namespace="pictures",stage="{stage}"' in trigger["metadata"]["query"]
+        assert trigger["metadata"]["threshold"] == "0.7"
+        assert "replicas" not in deployments(values)[named(stage)]["spec"]
+
+
+def test_from_zero_keda_asks_the_gateways_scaler_by_what_it_understands() -> None:
+    values = "{gateway: {replicas: 1}, defaults: {autoscaling: {kind: keda, trigger: gateway, minReplicas: 0}}}"
+    documents = render.manifests(values)
+    (trigger,) = render.of_kind(documents, "ScaledObject")["hart-decoder"]["spec"]["triggers"]
+    assert trigger["type"] == "external-push"
+    assert trigger["metadata"]["stage"] == "decoder"
+    assert float(trigger["metadata"]["targetLoad"]) == 0.8
+    assert trigger["metadata"]["enableTLS"] == "true"
+    host, port = trigger["metadata"]["scalerAddress"].split(":")
+    certificate = render.of_kind(documents, "Certificate")["hart-gateway"]["spec"]
+    assert host in certificate["dnsNames"]
+    assert int(port) == render.of_kind(documents, "Service")["hart-gateway"]["spec"]["ports"][0]["port"]
+    trusted = render.of_kind(documents, "TriggerAuthentication")[trigger["authenticationRef"]["name"]]["spec"]
+    assert trusted["secretTargetRef"] == [{"parameter": "caCert", "name": certificate["secretName"], "key": "ca.crt"}]
+
+
+def test_a_plain_hpa_asks_for_the_same_load() -> None:
+    hpa = render.of_kind(render.manifests("defaults: {autoscaling: {kind: hpa}}"), "HorizontalPodAutoscaler")
+    (metric,) = hpa["hart-ar-generator"]["spec"]["metrics"]
+    assert metric["pods"]["metric"]["name"] == "hart_load"
+    assert metric["pods"]["target"] == {"type": "AverageValue", "averageValue": "800m"}
