@@ -106,7 +106,10 @@ def from_rpc(error: Any, request_id: str = "") -> HartError:
     kind = _BY_CODE.get(code, HartError)
     if reason is not None and reason.reason == "PROMPT_UNSAFE":
         kind = PromptUnsafe
-    typed = kind(error.details() or code.name, code, request_id)
+    message = error.details() or code.name
+    if reason is None and "Deadline Exceeded" in message:  # Our own clock's; gRPC may say "Stream removed (…)".
+        message = "time ran out before the server answered"
+    typed = kind(message, code, request_id)
     for name, value in (dict(reason.metadata) if reason is not None else {}).items():
         if isinstance(getattr(kind, name, None), str):
             setattr(typed, name, value)

@@ -61,7 +61,10 @@ def test_no_server_is_unavailable_and_not_for_long() -> None:
 def test_timeout_is_the_calls_deadline_on_the_server(gateway: Any) -> None:
     gateway.hang = True
     for action in (hart.Client.generate, lambda *a, **k: list(hart.Client.stream(*a, **k))):
-        with hart.Client(gateway.endpoint) as client, pytest.raises(hart.DeadlineExceeded):
+        with (
+            hart.Client(gateway.endpoint) as client,
+            pytest.raises(hart.DeadlineExceeded, match="time ran out"),
+        ):
             action(client, "x", timeout=0.3)
     assert gateway.remaining
     assert all(remaining <= 0.35 for remaining in gateway.remaining)  # the wire rounds

@@ -52,6 +52,18 @@ def test_separate_files_are_numbered_and_prompts_txt_names_them_line_by_line(har
     assert Path("out/prompts.txt").read_text("utf-8").splitlines() == ["one", "one", "two", "two"]
 
 
+def test_a_list_of_prompts_is_never_written_over(hart: Any, gateway: Any) -> None:
+    Path("prompts.txt").write_text("one\n\n  two \n", "utf-8")
+    outcome = hart("generate", "--file", "prompts.txt", "--separate", "-o", ".", "-n", 2)
+    assert outcome.exit_code == 2
+    assert "prompts.txt would be written over --file" in outcome.stderr
+    assert Path("prompts.txt").read_text("utf-8") == "one\n\n  two \n"
+    outcome = hart("generate", "--file", "prompts.txt", "--separate", "-o", "prompts.txt")
+    assert outcome.exit_code == 2
+    assert "-o prompts.txt: --separate wants a folder" in outcome.stderr
+    assert not gateway.requests
+
+
 def test_one_bad_prompt_leaves_the_others_alone(hart: Any, gateway: Any, failing: Any) -> None:
     failure, kind, _, code = failing
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from hart.cli.inspect import spread
 
 from tests.client.command import COMMAND
 
@@ -25,6 +26,15 @@ def test_describe_shows_what_to_try_and_status_tells_a_missing_stage(hart: Any) 
     assert outcome.exit_code == 4  # The fake's decoder has no ready replica.
     assert "0/2" in outcome.stdout
     assert json.loads(hart("status", "--json").stdout)["stages"][0]["ready"] == 2
+
+
+def test_prompts_to_try_come_from_all_over_the_list() -> None:
+    prompts = [f"thing {number}" for number in range(100)]
+    shown = spread(prompts)
+    assert len(shown) == 12
+    assert {prompts.index(prompt) // 25 for prompt in shown} == {0, 1, 2, 3}
+    assert spread(prompts[:3]) == prompts[:3]
+    assert spread([]) == []
 
 
 def test_trace_draws_every_call_of_a_json_answer(hart: Any) -> None:

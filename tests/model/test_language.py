@@ -107,3 +107,8 @@ def test_words_that_are_not_known_are_named_once_each() -> None:
 
 def test_without_a_vocabulary_no_word_is_named() -> None:
     assert Vocabulary(frozenset()).unfamiliar("zebra") == []
+
+
+def test_a_pictograph_is_a_word_that_is_not_known() -> None:
+    vocabulary = Vocabulary(frozenset({"a", "red", "❤"}))
+    assert vocabulary.unfamiliar("a red 🦖 and \u2764\ufe0f, 🍕🍕!") == ["and", "🦖", "🍕"]

@@ -133,16 +133,21 @@ class Folder:
     count: int
 
     @classmethod
-    def plan(cls, folder: Path, prompts: Sequence[str], options: Options) -> Folder:
-        """Make the folder and write prompts.txt."""
+    def plan(cls, folder: Path, prompts: Sequence[str], options: Options, source: Path | None = None) -> Folder:
+        """Make the folder and write prompts.txt; UsageError where that is `source`, the file they were read from."""
         format = (options.get("format") or "png").lower()
         if format not in FORMATS:
             raise UsageError(f"--format {format}: not one of {', '.join(FORMATS)}")
         count = max(1, options.get("images") or 1)
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"-o {folder}: --separate wants a folder, and this is a file")
+        listed = folder / "prompts.txt"
+        if source is not None and listed.exists() and source.exists() and listed.samefile(source):
+            raise UsageError(f"-o {folder}: prompts.txt would be written over --file; name another folder")
         folder.mkdir(parents=True, exist_ok=True)
         require_writable(folder)
         lines = [prompt for prompt in prompts for _ in range(count)]
-        (folder / "prompts.txt").write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        listed.write_text("".join(f"{line}\n" for line in lines), "utf-8")
         return cls(folder, ending(format), count)
 
     def take(self, row: int, answer: Answer) -> list[str]:

@@ -173,7 +173,7 @@ def _draw_file(
     prompts = read(file)
     target: Any
     if separate:
-        target = batch.Folder.plan(output or Path("pictures"), prompts, options)
+        target = batch.Folder.plan(output or Path("pictures"), prompts, options, source=file)
     else:
         target = batch.Grid.plan(output, prompts, options)
     outcome = batch.run(where, prompts, options, timeout, concurrency, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -43,9 +44,10 @@ def describe(
             screen.print(f"  context  {model.shape.context_tokens} tokens")
             if model.example_prompts:
                 screen.print("  try")
-                for prompt in model.example_prompts[:_EXAMPLES]:
+                shown = spread(model.example_prompts)
+                for prompt in shown:
                     screen.print(f"    {escape(prompt)}")
-                left = len(model.example_prompts) - _EXAMPLES
+                left = len(model.example_prompts) - len(shown)
                 if left > 0:
                     screen.print(f"    … and {left} more: --json has all")
         for title, message in (("limits", answer.limits), ("defaults", answer.defaults)):
@@ -54,6 +56,12 @@ def describe(
                 screen.print(f"  {name.replace('_', ' ')}: {value}")
         screen.print(f"[bold]policies[/] {escape(', '.join(answer.policies))} ({escape(answer.policy_version)})")
         screen.print(f"[bold]version[/] {escape(answer.version)}")
+
+
+def spread(prompts: Sequence[str]) -> list[str]:
+    """A few of them from all over the list, for neighbours are alike."""
+    count = min(_EXAMPLES, len(prompts))
+    return [prompts[k * len(prompts) // count] for k in range(count)]
 
 
 def status(
