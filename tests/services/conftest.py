@@ -41,6 +41,15 @@ def pipeline(folder: str) -> Any:
 
 
 @pytest.fixture
+async def make_rig() -> AsyncIterator[Any]:
+    """Makes a scheduler on an engine whose every step the test permits."""
+    from tests.services.rig import making
+
+    async with making() as make:
+        yield make
+
+
+@pytest.fixture
 def free_port() -> int:
     """A port that nobody listens on, with its metrics port."""
     while True:
