@@ -1,96 +1,17 @@
-"""Writes the Grafana dashboards of k8s/dashboards from short descriptions of their panels. Knows the metrics' names and
-Grafana's layout, nothing of any service."""
+"""Writes the Grafana dashboards of k8s/dashboards: which panels, of which metrics, and what they tell. Knows nothing of
+any service."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from k8s.grafana import AT, LOKI, TEMPO, Panel, chosen_label, chosen_source, dashboard, mean, quantile, rate
+
 FOLDER = Path(__file__).resolve().parent / "chart/files/dashboards"
-PROMETHEUS = {"type": "prometheus", "uid": "${prometheus}"}
-WIDTH, HEIGHT = 8, 8
-"""Of a panel, in Grafana's grid of 24 columns."""
-LEGEND = {
-    "legend": {"displayMode": "table", "placement": "bottom", "showLegend": True, "calcs": ["mean", "max"]},
-    "tooltip": {"mode": "multi", "sort": "desc"},
-}
-AT = '{namespace="$namespace"'
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A graph of one or more queries."""
-
-    title: str
-    unit: str
-    queries: Mapping[str, str]
-    """Legend to query."""
-    meaning: str
-    """What it shows, and what to think of it."""
-    kind: str = "timeseries"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    source: Mapping[str, str] = field(default_factory=lambda: PROMETHEUS)
-    limits: tuple[tuple[float, str], ...] = ()
-    """From which value on a line of which colour is drawn."""
-    stacked: bool = False
-
-    def at(self, number: int) -> dict[str, Any]:
-        """As Grafana has it, in the given place."""
-        place = {"x": number % 3 * WIDTH, "y": number // 3 * HEIGHT, "w": WIDTH, "h": HEIGHT}
-        targets = [
-            {"refId": chr(ord("A") + n), "datasource": self.source, "legendFormat": legend}
-            | ({"expr": query} if self.source is not TEMPO else {"query": query, "queryType": "traceql"})
-            for n, (legend, query) in enumerate(self.queries.items())
-        ]
-        return {
-            "id": number + 1,
-            "type": self.kind,
-            "title": self.title,
-            "description": self.meaning,
-            "datasource": self.source,
-            "gridPos": place,
-            "fieldConfig": {"defaults": self._field(), "overrides": []},
-            "options": dict(self.options) or LEGEND,
-            "targets": targets,
-        }
-
-    def _field(self) -> dict[str, Any]:
-        drawn: dict[str, Any] = {"thresholdsStyle": {"mode": "line" if self.limits else "off"}, "fillOpacity": 10}
-        if self.stacked:
-            drawn |= {"stacking": {"mode": "normal", "group": "A"}, "fillOpacity": 40}
-        steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
-        steps += [{"color": colour, "value": value} for value, colour in self.limits]
-        return {
-            "unit": self.unit,
-            "min": 0,
-            "custom": drawn,
-            "thresholds": {"mode": "absolute", "steps": steps},
-        }
-
-
-TEMPO = {"type": "tempo", "uid": "${tempo}"}
-LOKI = {"type": "loki", "uid": "${loki}"}
-
-
-def quantile(share: float, metric: str, more: str = "", by: str = "stage") -> str:
-    """Of a histogram."""
-    return f"histogram_quantile({share}, sum by (le, {by}) (rate({metric}_bucket{AT}{more}}}[$__rate_interval])))"
-
-
-def rate(metric: str, more: str = "", by: str = "stage") -> str:
-    """Of a counter, a second."""
-    return f"sum by ({by}) (rate({metric}{AT}{more}}}[$__rate_interval]))"
-
-
-def mean(metric: str, more: str = "", by: str = "stage") -> str:
-    """Of a histogram."""
-    return f"{rate(metric + '_sum', more, by)} / {rate(metric + '_count', more, by)}"
-
-
 OBJECTIVE = ((10.0, "red"),)
 """Seconds: what the latency alerts keep to."""
 LOAD = ((0.8, "orange"), (1.0, "red"))
@@ -293,41 +214,18 @@ def variables(name: str) -> Iterator[dict[str, Any]]:
     """What a reader chooses at the top."""
     sources = ["prometheus", "tempo", "loki"] if name == "hart-request" else ["prometheus"]
     for kind in sources:
-        yield {"name": kind, "label": kind.capitalize(), "type": "datasource", "query": kind}
-    yield _label("namespace", "label_values(hart_requests_total, namespace)")
+        yield chosen_source(kind)
+    yield chosen_label("namespace", "label_values(hart_requests_total, namespace)")
     if name == "hart-stage":
-        yield _label("stage", 'label_values(hart_requests_total{namespace="$namespace"}, stage)')
+        yield chosen_label("stage", 'label_values(hart_requests_total{namespace="$namespace"}, stage)')
     if name == "hart-request":
         yield {"name": "trace", "label": "Trace id", "type": "textbox", "query": ""}
 
 
-def _label(name: str, query: str) -> dict[str, Any]:
-    asked = {"query": query, "refId": name}
-    return {"name": name, "type": "query", "datasource": PROMETHEUS, "query": asked, "refresh": 2, "sort": 1}
-
-
-def dashboard(name: str) -> dict[str, Any]:
-    """One dashboard as Grafana imports it."""
-    title, panels = DASHBOARDS[name]
-    links = [{"title": "HART", "type": "dashboards", "tags": ["hart"], "keepTime": True, "includeVars": True}]
-    return {
-        "uid": name,
-        "title": title,
-        "tags": ["hart"],
-        "schemaVersion": 39,
-        "editable": True,
-        "timezone": "",
-        "refresh": "30s",
-        "time": {"from": "now-1h", "to": "now"},
-        "templating": {"list": list(variables(name))},
-        "links": links,
-        "panels": [panel.at(number) for number, panel in enumerate(panels)],
-    }
-
-
 def text(name: str) -> str:
     """The file's content."""
-    return json.dumps(dashboard(name), indent=1) + "\n"
+    title, panels = DASHBOARDS[name]
+    return json.dumps(dashboard(name, title, panels, variables(name)), indent=1) + "\n"
 
 
 def main() -> int:
