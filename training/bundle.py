@@ -21,7 +21,6 @@ CACHE = Path(".cache/training")
 ATTRIBUTIONS = Path(__file__).with_name("ATTRIBUTIONS.md")
 LARGEST_BYTES = 36_000_000
 PARTS = {"llm": "transformer", "tokenizer": "tokenizer", "text_encoder": "text encoder", "safety": "safety model"}
-WORDS = ("names", "cuss")  # the packages that the text encoder's and the safety model's words come from
 CARD = """# {name}: HART, small
 
 A checkpoint of the HART architecture in the released layout, {side} x {side} pixels, that knows {things} things in the

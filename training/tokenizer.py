@@ -31,7 +31,6 @@ from training.sheet import save_sheet
 
 CACHE = Path(".cache/training")
 SCALES = {128: (1, 2, 3, 4, 6, 8), 256: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)}
-SIDES_1024 = (1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64)
 ENDS = ("conv_in", "conv_out", "quant_conv", "quant_resi", "embedding")
 REVIVE_EVERY = 20
 # So many steps the encoder is free of codes; over as many more their pull grows to its weight. Drawn to codes that

@@ -17,7 +17,7 @@ from hart.pictures import Accepted, Progress
 
 from benchmarks.drills import chaos, metrics
 from benchmarks.drills.asks import Ask
-from benchmarks.drills.load import Outcome, draw, judge, open_loop
+from benchmarks.drills.load import Outcome, any_of, draw, judge, open_loop
 from benchmarks.drills.report import Report, percentile
 from benchmarks.drills.site import QUEUE, SLOTS, Site
 from tests.e2e.processes import Process
@@ -133,7 +133,7 @@ async def interrupted_client(site: Site, report: Report) -> None:
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         # The gateway is asked: a slowed generator may answer when it has drawn.
-        while await metrics.total([site.gateway], "hart_inflight") == 0 and command.returncode is None:  # noqa: ASYNC110
+        while await metrics.total([site.gateway], "hart_inflight") == 0 and command.returncode is None:
             await asyncio.sleep(0.02)
         await asyncio.sleep(0.3)
         command.send_signal(signal.SIGINT)
@@ -163,9 +163,7 @@ async def at_random(site: Site, seconds: float, times: int, report: Report) -> N
     neighbours: list[Outcome] = []
     held: list[metrics.Resources] = []
     while not leaving.done():
-        neighbours += await open_loop(
-            0.2 / mean, 20 * mean, lambda: draw(site.client, random.choice(site.asks), site.truth)
-        )
+        neighbours += await open_loop(0.2 / mean, 20 * mean, any_of(site.client, site.asks, site.truth))
         held = held or [metrics.resources(p) for p in site.processes]  # warm by now
     await leaving
     await site.settled()

@@ -59,7 +59,7 @@ async def busy(process: Process, seconds: float = 3.0) -> None:
     """Return when the process has work, or after so many seconds."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            while not (await scrape(process)).total("hart_load"):  # noqa: ASYNC110
+            while not (await scrape(process)).total("hart_load"):
                 await asyncio.sleep(0.01)
 
 

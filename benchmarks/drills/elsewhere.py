@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import subprocess
 import time
 from collections import Counter
@@ -18,7 +17,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from benchmarks.drills.asks import Ask
-from benchmarks.drills.load import Outcome, capacity, draw, judge, open_loop
+from benchmarks.drills.load import Outcome, any_of, capacity, draw, judge, open_loop
 from benchmarks.drills.report import Report
 from benchmarks.drills.site import Site, opened
 from deploy.triton import __main__ as launcher
@@ -162,9 +161,7 @@ async def _beside_our_own(site: Site, triton: Triton, seconds: float, report: Re
         triton.kill()
 
     falling = asyncio.create_task(fall())
-    outcomes = await open_loop(
-        rate, seconds, lambda: draw(site.client, random.choice(site.asks), site.truth), beside=falling
-    )
+    outcomes = await open_loop(rate, seconds, any_of(site.client, site.asks, site.truth), beside=falling)
     await falling
     judge(report, outcomes, site.truth, share=0.99)
 

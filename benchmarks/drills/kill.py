@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from benchmarks.drills import chaos, metrics
-from benchmarks.drills.load import capacity, draw, judge, open_loop
+from benchmarks.drills.load import any_of, capacity, judge, open_loop
 from benchmarks.drills.proxy import cut, proxies
 from benchmarks.drills.report import Report
 from benchmarks.drills.site import Site, opened
@@ -30,7 +29,7 @@ async def _disturbed(
     report.figure("capacity in peace, pictures/s", peace)
     report.figure("requests/s sent", rate)
     disturbing = asyncio.ensure_future(disturb())
-    ask = lambda: draw(site.client, random.choice(site.asks), site.truth, DEADLINE)  # noqa: E731
+    ask = any_of(site.client, site.asks, site.truth, DEADLINE)
     outcomes = await open_loop(rate, seconds, ask, beside=disturbing)
     times = await disturbing
     report.figure("disturbances", times)

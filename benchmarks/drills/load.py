@@ -61,6 +61,13 @@ async def draw(client: AsyncClient, ask: Ask, truth: Truth, timeout: float = 60.
     return Outcome(ask, began, time.monotonic() - began, code, failure, fault)
 
 
+def any_of(
+    client: AsyncClient, asks: Sequence[Ask], truth: Truth, timeout: float = 60.0
+) -> Callable[[], Awaitable[Outcome]]:
+    """Sends one of the asks, another each time it is called."""
+    return lambda: draw(client, random.choice(asks), truth, timeout)
+
+
 async def _stream(client: AsyncClient, ask: Ask, truth: Truth, timeout: float) -> str:
     images: list[Image] = []
     reached: dict[int, int] = {}
@@ -121,7 +128,7 @@ async def closed_loop(workers: int, seconds: float, one: Callable[[], Awaitable[
 async def capacity(client: AsyncClient, asks: Sequence[Ask], truth: Truth, workers: int, seconds: float) -> float:
     """Pictures a second with `workers` requests always in work."""
     began = time.monotonic()
-    outcomes = await closed_loop(workers, seconds, lambda: draw(client, random.choice(asks), truth, 120))
+    outcomes = await closed_loop(workers, seconds, any_of(client, asks, truth, 120))
     return sum(o.ask.images for o in outcomes if o.ok) / (time.monotonic() - began)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import signal
 import time
 from collections import Counter
@@ -14,7 +13,7 @@ from hart.aio import AsyncClient
 
 from benchmarks.drills import chaos
 from benchmarks.drills.asks import Ask
-from benchmarks.drills.load import Outcome, capacity, draw, judge, open_loop
+from benchmarks.drills.load import Outcome, any_of, capacity, draw, judge, open_loop
 from benchmarks.drills.metrics import scrape
 from benchmarks.drills.report import Report
 from benchmarks.drills.site import Site
@@ -81,7 +80,7 @@ async def rolling(site: Site, seconds: float, report: Report, stage: str = "", m
                 codes.append(await _replaced(process))
 
     rolling = asyncio.create_task(roll())
-    ask = lambda: draw(site.client, random.choice(site.asks), site.truth)  # noqa: E731
+    ask = any_of(site.client, site.asks, site.truth)
     outcomes = await open_loop(rate, seconds, ask, beside=rolling)
     await rolling
     report.figure("replicas replaced", len(codes))
@@ -125,7 +124,7 @@ async def _terminated(site: Site, gateway: Process, report: Report) -> list[Outc
         accepted = [asyncio.create_task(draw(client, ask, site.truth)) for ask in site.asks[:12]]
         with suppress(TimeoutError):
             async with asyncio.timeout(10):
-                while (await scrape(gateway)).total("hart_inflight") < len(accepted):  # noqa: ASYNC110
+                while (await scrape(gateway)).total("hart_inflight") < len(accepted):
                     await asyncio.sleep(0.02)
         gateway.process.send_signal(signal.SIGTERM)
         await asyncio.sleep(0.3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -13,7 +12,7 @@ from typing import Any
 from hart import errors
 
 from benchmarks.drills import chaos, metrics
-from benchmarks.drills.load import Outcome, capacity, draw, open_loop
+from benchmarks.drills.load import Outcome, any_of, capacity, draw, open_loop
 from benchmarks.drills.report import Report, percentile
 from benchmarks.drills.site import QUEUE, SLOTS, Site, opened
 
@@ -36,9 +35,7 @@ async def overload(site: Site, seconds: float, report: Report) -> None:
     report.figure("deadline, seconds", deadline)
     deepest: Counter[str] = Counter()
     async with _meanwhile(lambda: _watch(site, deepest)):
-        outcomes = await open_loop(
-            FACTOR * peace, seconds, lambda: draw(site.client, random.choice(single), site.truth, deadline)
-        )
+        outcomes = await open_loop(FACTOR * peace, seconds, any_of(site.client, single, site.truth, deadline))
         arrivals_ended = max(o.began for o in outcomes)
         drained = time.monotonic() - arrivals_ended
         await _normal(site, 1.5 * calm + 0.1)
@@ -101,9 +98,7 @@ async def slow_decoder(site: Site, seconds: float, report: Report) -> None:
         most: Counter[str] = Counter()
         async with _meanwhile(lambda: _watch_latents(gated, scales, begun, most)):
             rate = 2 * await capacity(gated.client, single, gated.truth, 2 * LATENTS, seconds / 4)
-            outcomes = await open_loop(
-                rate, seconds, lambda: draw(gated.client, random.choice(single), gated.truth, 60.0)
-            )
+            outcomes = await open_loop(rate, seconds, any_of(gated.client, single, gated.truth, 60.0))
         faults = Counter(o.fault for o in outcomes if o.fault)
         report.figure("requests/s sent, twice the slow decoders' rate", rate)
         report.figure("ended with", Counter(o.code for o in outcomes))

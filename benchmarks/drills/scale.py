@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -13,7 +12,7 @@ from hart.aio import AsyncClient
 
 from benchmarks.drills import chaos
 from benchmarks.drills.endpoints import FileListing, KubernetesListing, Listing
-from benchmarks.drills.load import Outcome, closed_loop, draw, judge
+from benchmarks.drills.load import Outcome, any_of, closed_loop, judge
 from benchmarks.drills.metrics import total
 from benchmarks.drills.report import Report
 from benchmarks.drills.site import Site
@@ -46,7 +45,7 @@ async def scale(site: Site, seconds: float, report: Report) -> None:
                     await _more_and_fewer(site, stage, listings[stage], report)
 
         scaling = asyncio.create_task(turns())
-        ask = lambda: draw(client, random.choice(site.asks), site.truth)  # noqa: E731
+        ask = any_of(client, site.asks, site.truth)
         outcomes: list[Outcome] = []
         while not scaling.done():
             outcomes += await closed_loop(CALLERS, STRETCH, ask)
@@ -60,7 +59,7 @@ async def scale_briefly(site: Site, seconds: float, report: Report) -> None:
     async with _scalable(site) as (client, listings):
         listing = listings["ar_generator"]
 
-        ask = lambda: draw(client, random.choice(site.asks), site.truth)  # noqa: E731
+        ask = any_of(client, site.asks, site.truth)
         loading = asyncio.create_task(closed_loop(CALLERS, seconds, ask))
         await _welcome(site, "ar_generator", listing, second, report)
         await chaos.busy(second)
@@ -84,7 +83,7 @@ async def _scalable(site: Site) -> AsyncIterator[tuple[AsyncClient, dict[str, Li
         try:
             await asyncio.to_thread(gateway.await_ready, 60)
             async with AsyncClient(gateway.address) as client, asyncio.timeout(60):
-                while not all(stage.ready for stage in (await client.status()).stages):  # noqa: ASYNC110
+                while not all(stage.ready for stage in (await client.status()).stages):
                     await asyncio.sleep(0.1)
             async with AsyncClient(gateway.address) as client:
                 yield client, listings
@@ -139,7 +138,7 @@ async def _untouched(leaving: Process, report: Report) -> None:
     await asyncio.sleep(1.0)  # the watch tells
     sent = await _sent(leaving)
     end = time.monotonic() + 30
-    while (left := await total([leaving], "hart_inflight")) and time.monotonic() < end:  # noqa: ASYNC110
+    while (left := await total([leaving], "hart_inflight")) and time.monotonic() < end:
         await asyncio.sleep(0.1)
     report.law("who is no longer listed finishes what it has", not left, left)
     await asyncio.sleep(1.0)
