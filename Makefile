@@ -24,8 +24,8 @@ help:                       ## list the targets
 setup: $(VENV)/.stamp-packages $(STUBS)   ## make the virtual environment with everything in it
 
 $(VENV)/.stamp-venv:
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, not {sys.version}")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, not {sys.version}; PYTHON=python3.12 names another")'
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	@touch $@
 
@@ -75,7 +75,7 @@ triton: setup               ## safety and text encoder on the Triton Inference S
 # --- Training ------------------------------------------------------------------------------------------------------
 .PHONY: gpu
 gpu:                        ## the work that wants a GPU, ten minutes a call, resumable; needs no installation
-	PYTHONPATH=. $(PYTHON) -m training.gpu
+	PYTHONPATH=. $(or $(wildcard $(BIN)/python),$(PYTHON)) -m training.gpu
 
 # --- Checking ------------------------------------------------------------------------------------------------------
 .PHONY: lint types imports audit test check format

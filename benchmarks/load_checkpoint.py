@@ -6,6 +6,7 @@ Writes the released architecture with random weights into a temporary folder (3 
 process of its own, and prints that process's peak resident memory less what it held before the load.
 """
 
+import argparse
 import json
 import re
 import subprocess
@@ -98,7 +99,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        load(sys.argv[1], sys.argv[2])
-    else:
-        main()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.load_checkpoint", description=__doc__)
+    parser.add_argument("one", nargs="*", metavar="FOLDER DTYPE", help="load this one alone, here (default: all cases)")
+    words = parser.parse_args().one
+    if len(words) not in (0, 2):
+        parser.error("expected nothing, or a folder and a dtype")
+    load(*words) if words else main()

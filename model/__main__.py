@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from model.checkpoint import bundled
-from model.device import DTYPES
+from model.device import DTYPES, Compute
 from model.errors import ModelError, UnsafePromptError
 from model.generation import Settings
 from model.picture import DEFAULT_QUALITY, FORMATS, check_encoding
@@ -45,14 +45,18 @@ ENDINGS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 def output_of(arguments: argparse.Namespace) -> tuple[Path, str]:
     """The file and its format; each follows from the other where only one is given."""
     path, chosen = arguments.output, arguments.format
+    if path and path.is_dir():
+        raise ModelError(f"output: {path}: is a folder")
     by_name = ENDINGS.get(path.suffix.lower()) if path else None
+    if path and not by_name and not chosen:
+        raise ModelError(f"output: {path}: its ending names no format; expected {', '.join(ENDINGS)}, or --format")
+    if by_name and chosen and by_name != chosen:
+        raise ModelError(f"output: {path} is named as {by_name}, but --format says {chosen}")
     chosen = chosen or by_name or "PNG"
     if path is None:
         path = Path("picture").with_suffix({"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}[chosen])
     if not path.parent.is_dir():
         raise ModelError(f"output: {path}: the folder {path.parent} does not exist")
-    if path.is_dir():
-        raise ModelError(f"output: {path}: is a folder")
     return path, chosen
 
 
@@ -62,7 +66,8 @@ def run(arguments: argparse.Namespace) -> None:
     settings = Settings(arguments.guidance, arguments.smooth, arguments.top_p)
     prompt = checked_prompt(arguments.prompt)
     folder = arguments.checkpoint or bundled()
-    pipeline = Pipeline.load(folder, arguments.device, DTYPES[arguments.dtype], arguments.safety)
+    compute = Compute.of(arguments.device, arguments.dtype)
+    pipeline = Pipeline.load(folder, compute.device, compute.dtype, arguments.safety)
     with tqdm(total=pipeline.generator.scales, unit="scale", disable=None) as bar:
         picture = pipeline.draw(prompt, arguments.seed, settings, on_scale=lambda _: bar.update() and None)
     path.write_bytes(picture.to_bytes(chosen, arguments.quality, arguments.metadata))

@@ -189,27 +189,6 @@ def test_the_port_is_the_one_given_else_the_environments_else_the_published(tmp_
     assert Plan.from_environment(None, tmp_path, environment={}).port == 50051
 
 
-def test_a_prompt_reaches_the_command_as_it_was_typed(tmp_path: Path) -> None:
-    (tmp_path / "Makefile").write_text(
-        (ROOT / "Makefile").read_text() + '\n.PHONY: shown\nshown:\n\t@printf %s "$$PROMPT"\n'
-    )
-
-    def shown(*words: str, **environment: str) -> str:
-        command = ["make", "-s", "-C", str(tmp_path), "shown", *words]
-        return subprocess.run(
-            command, env={"PATH": os.environ["PATH"], **environment}, capture_output=True, text=True, check=True
-        ).stdout
-
-    for prompt in ("a $5 note", "$(shell exit)", 'it\'s "so" `quiet`', "two\nlines", "\U0001f996 #1 \\ %"):
-        assert shown(f"PROMPT={prompt}") == prompt
-        assert shown(PROMPT=prompt) == prompt
-    assert shown() == "a red heart"
-    command = ["make", "-s", "-C", str(tmp_path), "-o", "setup", "picture", "PROMPT= \n"]
-    empty = subprocess.run(command, capture_output=True, text=True)
-    assert empty.returncode == 2
-    assert "PROMPT is empty" in empty.stderr
-
-
 def test_stages_share_the_processors_unless_told_otherwise(tmp_path: Path) -> None:
     shared = Plan.from_environment(50051, tmp_path, environment={})
     told = Plan.from_environment(50051, tmp_path, environment={"HART_TORCH_THREADS": "3"})
