@@ -218,7 +218,10 @@ def _tail(plan: Plan, name: str, lines: int = 20) -> str:
         text = (plan.folder / "logs" / f"{name}.log").read_text("utf-8", "replace")
     except OSError:
         return "(no log)\n"
-    return "\n".join(text.splitlines()[-lines:]) + "\n"
+    told = text.splitlines()
+    # What is as usual says nothing about a failure, and the list of all settings would hide the one that is wrong.
+    unusual = [line for line in told if '"level": "info"' not in line]
+    return "\n".join((list(dict.fromkeys(unusual)) or told)[-lines:]) + "\n"
 
 
 def _shown(path: Path) -> Path:

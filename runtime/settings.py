@@ -40,14 +40,15 @@ class Settings(BaseSettings):
 
     @classmethod
     def _explain(cls, error: Any, given: dict[str, Any]) -> str:
+        reason = str(error["msg"]).removeprefix("Value error, ")
         if not error["loc"]:
-            return str(error["msg"]).removeprefix("Value error, ")
+            return reason
         field = str(error["loc"][0])
         variable = _variable(field)
         info = cls.model_fields.get(field)
         secret = info is not None and "Secret" in str(info.annotation)
         value = "***" if secret else repr(given.get(variable))
-        return f"{variable}={value}: {error['msg']}"
+        return f"{variable}={value}: {reason}"
 
     @classmethod
     def unknown(cls) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 
 from runtime.settings import ProcessSettings, Settings, SettingsError
 
@@ -15,6 +15,13 @@ class Example(Settings):
     """The key."""
     origin: str = "http://localhost"
     """Where weights come from."""
+
+    @field_validator("origin")
+    @classmethod
+    def _address(cls, text: str) -> str:
+        if "//" not in text:
+            raise ValueError("is no address")
+        return text
 
 
 def test_the_environment_is_read_by_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,6 +36,10 @@ def test_a_bad_value_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch)
         Example.load()
     with pytest.raises(SettingsError, match=r"HART_BATCH_SIZE=0: .*greater"):
         Example.load(batch_size=0)
+    monkeypatch.delenv("HART_BATCH_SIZE")
+    with pytest.raises(SettingsError) as told:
+        Example.load(origin="here")
+    assert str(told.value) == "HART_ORIGIN='here': is no address"
 
 
 def test_a_secret_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
