@@ -23,12 +23,6 @@ from runtime.deadline import Deadline
 from runtime.replica import Replica
 from runtime.tracing import Metadata
 
-METHODS = {
-    "check": "hart.v1.Safety/Check",
-    "encode": "hart.v1.TextEncoder/Encode",
-    "decode": "hart.v1.Decoder/Decode",
-}
-
 
 async def check(
     replica: Replica, message: safety_pb2.CheckRequest, deadline: Deadline, metadata: Metadata

@@ -7,9 +7,9 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from hart.v1 import ar_generator_pb2, decoder_pb2, images_pb2, safety_pb2, text_encoder_pb2
+from hart.v1 import ar_generator_pb2, decoder_pb2, images_pb2, safety_pb2, stage_pb2, text_encoder_pb2
 from opentelemetry import trace
 
 from gateway import native
@@ -17,6 +17,7 @@ from gateway.config import GatewaySettings
 from gateway.descriptions import Descriptions
 from gateway.lines import Lines, agree
 from gateway.oip import OipCaller
+from gateway.protocol import StageCalls
 from gateway.timings import account
 from runtime.deadline import Deadline
 from runtime.errors import (
@@ -35,6 +36,9 @@ from runtime.telemetry import Telemetry
 from runtime.tracing import Metadata
 
 R = TypeVar("R")
+M = TypeVar("M", safety_pb2.CheckRequest, text_encoder_pb2.EncodeRequest, decoder_pb2.DecodeRequest)
+A = TypeVar("A", safety_pb2.CheckResponse, text_encoder_pb2.EncodeResponse, decoder_pb2.DecodeResponse)
+Ask = Callable[[Replica, M, Deadline, Metadata], Awaitable[A]]
 Call = images_pb2.StageCall
 Tell = Callable[[ar_generator_pb2.LatentProgress, str], None]
 """Told of a scale, and the digest of the decoder that its latent is for."""
@@ -73,8 +77,7 @@ class Stages:
         self._descriptions = descriptions
         self.metrics = telemetry.metrics
         self._tracing = telemetry.tracing
-        # Both have check, encode, generate and decode, taking (replica, message, deadline, metadata).
-        self._protocols: Mapping[str, Any] = {"grpc": native, "oip": OipCaller(descriptions.about)}
+        self._protocols: Mapping[str, StageCalls] = {"grpc": native, "oip": OipCaller(descriptions.about)}
         self._attempts = settings.retry_attempts
         self._margin = settings.margin_seconds
         self._budgets = {
@@ -83,26 +86,38 @@ class Stages:
 
     async def check(self, message: safety_pb2.CheckRequest, deadline: Deadline, call: Call) -> safety_pb2.CheckResponse:
         """The safety stage's verdict."""
-        answer: safety_pb2.CheckResponse = await self._unary("safety", "check", message, deadline, call, None)
-        return answer
+        return await self._unary(
+            "safety", "hart.v1.Safety/Check", lambda calls: calls.check, message, deadline, call, None
+        )
 
     async def encode(
         self, message: text_encoder_pb2.EncodeRequest, deadline: Deadline, call: Call
     ) -> text_encoder_pb2.EncodeResponse:
         """The prompt's conditioning, by a text encoder that a generator was made with."""
-        answer: text_encoder_pb2.EncodeResponse = await self._unary(
-            "text_encoder", "encode", message, deadline, call, lambda lines: lines.encoders(lines.text_encoder())
+        return await self._unary(
+            "text_encoder",
+            "hart.v1.TextEncoder/Encode",
+            lambda calls: calls.encode,
+            message,
+            deadline,
+            call,
+            lambda lines: lines.encoders(lines.text_encoder()),
         )
-        return answer
 
     async def decode(
         self, message: decoder_pb2.DecodeRequest, deadline: Deadline, call: Call, digest: str
     ) -> decoder_pb2.DecodeResponse:
         """The picture of a latent that is for the decoder of this digest ("": for any)."""
-        answer: decoder_pb2.DecodeResponse = await self._unary(
-            "decoder", "decode", message, deadline, call, lambda lines: lines.decoders(digest), digest
+        return await self._unary(
+            "decoder",
+            "hart.v1.Decoder/Decode",
+            lambda calls: calls.decode,
+            message,
+            deadline,
+            call,
+            lambda lines: lines.decoders(digest),
+            digest,
         )
-        return answer
 
     async def generate(
         self,
@@ -145,33 +160,33 @@ class Stages:
             draw,
             lambda lines: lines.generators(text_encoder),
         )
-        self._settle("ar_generator", call, latent.result)
+        self._settle("ar_generator", call, latent.result.timing)
         return latent
 
     async def _unary(
         self,
         stage: str,
-        name: str,
-        message: Any,
+        method: str,
+        of: Callable[[StageCalls], Ask[M, A]],
+        message: M,
         deadline: Deadline,
         call: Call,
         choose: Choose | None,
         digest: str = "",
-    ) -> Any:
-        async def ask(replica: Replica, allowed: Deadline, metadata: Metadata) -> Any:
-            asked = getattr(self._protocols[replica.endpoint.protocol], name)
-            answer = await asked(replica, message, allowed, metadata)
+    ) -> A:
+        async def ask(replica: Replica, allowed: Deadline, metadata: Metadata) -> A:
+            answer = await of(self._protocols[replica.endpoint.protocol])(replica, message, allowed, metadata)
             _require(stage, answer.model.digest, digest)
             call.transfer_bytes = message.ByteSize() + answer.ByteSize()
             _note(call)
             return answer
 
-        answer = await self._retried(stage, native.METHODS[name], deadline, call, ask, choose)
-        self._settle(stage, call, answer)
+        answer = await self._retried(stage, method, deadline, call, ask, choose)
+        self._settle(stage, call, answer.timing)
         return answer
 
-    def _settle(self, stage: str, call: Call, answer: Any) -> None:
-        account(call, answer.timing)
+    def _settle(self, stage: str, call: Call, timing: stage_pb2.Timing) -> None:
+        account(call, timing)
         self.metrics.transfer_bytes.record(call.transfer_bytes, **{"from": "gateway", "to": stage})
 
     async def _retried(
