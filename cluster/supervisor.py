@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ GRACE_SECONDS = 30
 """Running work may finish; then the process is killed."""
 NOT_OF_PROCESSES = ("HART_ENDPOINT", "HART_API_KEY", "HART_PORT")
 """What the command `hart` reads, and what the plan holds by itself."""
+MARK = "CLUSTER_FOLDER"
+"""The variable by which a plan's processes are known when the manager that started them has been killed."""
 MOST_STARTS = 3
 """A process that was started more often before it was ready will not get better."""
 
@@ -56,7 +58,7 @@ def _watcher(process: Process, plan: Plan, logs: Path) -> dict[str, Any]:
         "cmd": process.command[0],
         "args": process.command[1:],
         "working_dir": str(plan.root),
-        "env": {**plan.environment, **process.settings},
+        "env": {**plan.environment, **process.settings, MARK: str(plan.folder)},
         "stdout_stream": {**log, "backup_count": 1},
         "stderr_stream": {**log, "backup_count": 1},
         "graceful_timeout": GRACE_SECONDS,
@@ -73,6 +75,9 @@ def up(plan: Plan) -> None:
         down(plan)
         running = None
     if running is None:
+        if _orphans(plan):
+            print("stopping what a killed process manager left behind", flush=True)
+            down(plan)
         taken = next((process for process in plan.processes if process.port_taken()), None)
         if taken is not None:
             raise ClusterError(
@@ -149,16 +154,28 @@ def _children(manager: psutil.Process) -> list[tuple[int, int]]:
 def down(plan: Plan) -> bool:
     """Stop everything; False where nothing ran."""
     manager = _manager(plan)
-    if manager is None:
-        return False
-    family = [manager, *manager.children(recursive=True)]
-    manager.send_signal(signal.SIGTERM)
+    family = _orphans(plan) if manager is None else [manager, *manager.children(recursive=True)]
+    for process in family if manager is None else [manager]:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
     _, left = psutil.wait_procs(family, timeout=GRACE_SECONDS + 10)
     for process in left:
         process.kill()
     psutil.wait_procs(left, timeout=5)
     (plan.folder / "cluster.json").unlink(missing_ok=True)
-    return True
+    return bool(family)
+
+
+def _orphans(plan: Plan) -> list[psutil.Process]:
+    """This plan's processes, whoever is their parent now."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == str(plan.folder):
+                found.append(process)
+        except psutil.Error:
+            pass  # Another user's, or one that has just ended.
+    return found
 
 
 def show(plan: Plan) -> None:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -126,6 +126,19 @@ def test_a_process_that_cannot_start_is_named_with_its_log_and_nothing_stays(pla
         supervisor.up(broken)
     assert str(told.value) == "decoder-1 ends as soon as it is started; its log:\nthis stage cannot start\n"
     assert not any(process.port_taken() for process in broken.processes)
+
+
+@pytest.mark.parametrize("again", [supervisor.down, supervisor.up])
+def test_what_a_killed_manager_leaves_behind_is_stopped(plan: Plan, again: Callable[[Plan], object]) -> None:
+    supervisor.up(plan)
+    manager = psutil.Process(supervisor._recorded(plan)["pid"])
+    family = manager.children()
+    assert len(family) == 6
+    manager.kill()
+    manager.wait()
+    again(plan)
+    assert not any(one.is_running() for one in family)
+    assert plan.answers() == (again is supervisor.up)
 
 
 def test_a_taken_port_is_named_before_anything_starts(plan: Plan) -> None:
