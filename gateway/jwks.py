@@ -7,12 +7,10 @@ import json
 import logging
 import time
 import urllib.request
-from typing import TYPE_CHECKING
+
+import jwt
 
 from runtime.errors import StageUnavailable
-
-if TYPE_CHECKING:
-    import jwt
 
 log = logging.getLogger(__name__)
 LIFETIME = 300.0  # seconds; then the keys are fetched again
@@ -34,8 +32,6 @@ class KeySet:
     async def key_of(self, token: str) -> jwt.PyJWK:
         """The key that the token says it was signed with. Raises jwt.PyJWTError where there is no such key, and
         StageUnavailable where the issuer's keys were never to be had."""
-        import jwt
-
         kid = jwt.get_unverified_header(token).get("kid")
         known = self._find(kid)
         age = time.monotonic() - self._fetched_at
@@ -66,8 +62,6 @@ class KeySet:
 
 
 def _fetch(url: str) -> dict[str | None, jwt.PyJWK]:
-    import jwt
-
     with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:  # noqa: S310 - the setting takes http(s) alone
         document = json.loads(answer.read(MAX_BYTES))
     try:

@@ -21,6 +21,7 @@ from runtime.engine import EngineThread
 from runtime.health import Health
 from runtime.interceptor import CallInterceptor, Guard
 from runtime.oip.model import Model
+from runtime.oip.servicer import add_models
 from runtime.settings import ProcessSettings
 from runtime.telemetry import MetricsServer, Telemetry
 
@@ -131,8 +132,6 @@ class App:
 
     async def start(self) -> None:
         """Open the ports, then load and warm up, then be ready. Raises OSError when a port is taken."""
-        from runtime.oip.servicer import add_models
-
         if self.models:
             self.add(*add_models(self))
         for name in self._names:

@@ -73,13 +73,14 @@ def _version(version: str) -> dict[str, str]:
 
 
 def _otlp_spans(endpoint: str) -> SpanExporter:
+    # here, since it takes a part of a second to import: without a collector nothing needs it
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
     return OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"), timeout=5)
 
 
 def _otlp_metrics(endpoint: str) -> MetricReader:
-    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # here for the same reason
 
     exporter = OTLPMetricExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"), timeout=5)
     return PeriodicExportingMetricReader(exporter, export_interval_millis=15_000)

@@ -68,7 +68,7 @@ class KubernetesSource:
                 pause = min(pause * 2, LONGEST_PAUSE)
 
     def _list_and_watch(self, tell: Any, stopped: threading.Event) -> None:
-        from kubernetes import watch as kubernetes_watch
+        from kubernetes import watch as kubernetes_watch  # on this thread, since it takes seconds to import
 
         api = self._api or _default_api()
         selector = f"{SERVICE_LABEL}={self._service}"
@@ -120,7 +120,7 @@ def _usable(conditions: Any) -> bool:
 
 
 def _default_api() -> Any:
-    from kubernetes import client, config
+    from kubernetes import client, config  # here for the same reason
 
     try:
         config.load_incluster_config()  # type: ignore[no-untyped-call]
