@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from runtime.discovery.endpoint import Endpoint
@@ -55,7 +55,7 @@ class KubernetesSource:
         finally:
             stopped.set()
 
-    def _follow(self, tell: Any, stopped: threading.Event) -> None:
+    def _follow(self, tell: Callable[[Endpoints], None], stopped: threading.Event) -> None:
         pause = 0.1
         while not stopped.is_set():
             try:
@@ -67,7 +67,7 @@ class KubernetesSource:
                 stopped.wait(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
 
-    def _list_and_watch(self, tell: Any, stopped: threading.Event) -> None:
+    def _list_and_watch(self, tell: Callable[[Endpoints], None], stopped: threading.Event) -> None:
         from kubernetes import watch as kubernetes_watch  # on this thread, since it takes seconds to import
 
         api = self._api or _default_api()
