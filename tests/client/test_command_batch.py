@@ -81,6 +81,14 @@ def test_one_bad_prompt_leaves_the_others_alone(hart: Any, gateway: Any, failing
     assert "'bad'" in outcome.stderr
 
 
+def test_a_long_prompt_that_fails_is_told_by_its_beginning(hart: Any, gateway: Any) -> None:
+    gateway.failure = SimpleNamespace(code=grpc.StatusCode.INVALID_ARGUMENT, message="too long", details=(), times=9)
+    Path("p.txt").write_text("x" * 3000, "utf-8")
+    outcome = hart("generate", "--file", "p.txt", "--json")
+    assert outcome.stderr.splitlines()[-1].endswith(f"'{'x' * 79}…': too long")
+    assert json.loads(outcome.stdout)["errors"][0]["prompt"] == "x" * 3000
+
+
 def test_a_batch_waits_for_a_busy_server(hart: Any, gateway: Any) -> None:
     gateway.failure = SimpleNamespace(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message="full", details=(SOON,), times=2)
     Path("p.txt").write_text("one\n", "utf-8")

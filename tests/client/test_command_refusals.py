@@ -29,7 +29,9 @@ def test_every_kind_of_error_has_its_exit_code_and_leaves_no_file(
 
 
 def test_a_server_that_is_not_there_is_exit_code_4(hart: Any) -> None:
-    assert hart("status", "--endpoint", "127.0.0.1:9").exit_code == 4
+    outcome = hart("status", "--endpoint", "127.0.0.1:9")
+    assert outcome.exit_code == 4
+    assert "does a gateway run there? `make up` starts one" in outcome.stderr
 
 
 def test_time_that_runs_out_is_exit_code_5(hart: Any, gateway: Any) -> None:

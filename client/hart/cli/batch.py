@@ -20,7 +20,7 @@ from hart.aio import AsyncClient
 from hart.cli.bar import bar
 from hart.cli.connection import UsageError, Where
 from hart.cli.places import Places, ending, require_writable
-from hart.cli.report import answer_json, print_hints
+from hart.cli.report import answer_json, clipped, print_hints
 from hart.errors import HartError, Overloaded
 from hart.pictures import FORMATS, Answer
 from hart.request import Options
@@ -79,7 +79,8 @@ class Outcome:
             screen.print(f"[green]{escape(path)}[/]", soft_wrap=True)
         for failure in self.failed:
             name = type(failure.error).__name__
-            screen.print(f"[red]{name}:[/] {escape(failure.prompt)!r}: {escape(failure.error.message)}")
+            prompt = escape(clipped(failure.prompt, 80))
+            screen.print(f"[red]{name}:[/] {prompt!r}: {escape(failure.error.message)}", soft_wrap=True)
 
 
 def run(

@@ -89,11 +89,17 @@ def print_times(screen: Console, timings: images_pb2.Timings) -> None:
     screen.print(table)
 
 
+def clipped(text: str, most: int) -> str:
+    """A text of at most so many characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def print_hints(screen: Console, report: images_pb2.Report) -> None:
     """What the person should know about the answer, and what to do about it."""
     for notice in report.notices:
-        screen.print(f"[yellow]note:[/] {escape(notice.text)}")
+        screen.print(f"[yellow]note:[/] {escape(clipped(notice.text, 500))}", soft_wrap=True)
         if notice.code == images_pb2.NOTICE_CODE_PROMPT_UNFAMILIAR:
             if not all(word in notice.text for word in notice.words):
-                screen.print(f"  words this checkpoint was not trained on: {escape(', '.join(notice.words))}")
+                words = clipped(", ".join(notice.words), 500)
+                screen.print(f"  words this checkpoint was not trained on: {escape(words)}", soft_wrap=True)
             screen.print("  `hart describe` lists prompts that it knows")
