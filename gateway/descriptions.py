@@ -139,11 +139,15 @@ class Descriptions:
         return self._last.get(stage, Description(stage=stage))
 
     def about(self, stage: str, replica: Replica) -> Description:
-        """What the replica says; what its stage said last where it names no model."""
+        """What the replica says; where it names no model, what its stage said last, but for the digest: another
+        replica's is not its own."""
         said = self._known(replica)
         if said and said.description and said.description.HasField("model"):
             return said.description
-        return self.last(stage)
+        last = Description()
+        last.CopyFrom(self.last(stage))
+        last.model.ClearField("digest")
+        return last
 
 
 def _key(replica: Replica) -> tuple[str, str]:

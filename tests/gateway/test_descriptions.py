@@ -80,6 +80,17 @@ async def test_a_replica_that_was_away_is_asked_before_it_is_counted_on(cluster:
     assert (await cluster.descriptions.lines()).decoders("D2")
 
 
+async def test_a_replica_that_has_not_spoken_is_not_given_anothers_digest(cluster: Cluster) -> None:
+    await cluster.descriptions.refresh()
+    replica = cluster.pools["decoder"].replicas[0]
+    assert cluster.descriptions.about("decoder", replica).model.digest == "digest of decoder"
+    replica.set_aside()
+    await until(lambda: replica.state is State.READY)
+    about = cluster.descriptions.about("decoder", replica)
+    assert (about.model.name, about.model.digest, about.shape.width) == ("tiny", "", 64)
+    assert cluster.descriptions.last("decoder").model.digest == "digest of decoder"
+
+
 async def test_an_answer_that_comes_late_does_not_replace_a_newer_one(cluster: Cluster) -> None:
     await cluster.descriptions.refresh()
     cluster.decoder.digest, cluster.decoder.answer = "D1", asyncio.Event()
