@@ -1,8 +1,8 @@
 """Puts a checkpoint folder together from what the trainings left; knows no training.
 
-`python -m training.bundle checkpoints/NAME --transformer RUN --things N` takes the four parts, lists what the
-checkpoint knows (prompts.txt, vocabulary.txt), names the art's authors (ATTRIBUTIONS.md), writes the card (README.md)
-and refuses a bundle of more than 36 MB.
+`python -m training.bundle checkpoints/NAME --transformer RUN` takes the four parts, lists what the checkpoint knows
+(prompts.txt, vocabulary.txt), names the art's authors (ATTRIBUTIONS.md), writes the card (README.md) and refuses a
+bundle of more than 36 MB.
 The card quotes `training.evaluate` once that has run: make the bundle again then.
 """
 
@@ -156,7 +156,10 @@ def main() -> None:
     parser.add_argument("--note", default="", help="a sentence for the card, after its commands")
     arguments = parser.parse_args()
     run, tokenizer = CACHE / arguments.transformer, CACHE / arguments.tokenizer
-    options = options_of(run)[-1]
+    starts = options_of(run)
+    if not starts:
+        parser.error(f"--transformer {arguments.transformer}: {run} holds no log of a training")
+    options = starts[-1]
     pictures = load_pictures(options["side"], options["styles"])
     things = [pictures.things[i] for i in choose(pictures.things, options["things"])]
     arguments.folder.mkdir(parents=True, exist_ok=True)

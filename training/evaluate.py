@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model.checkpoint import Checkpoint
-from model.errors import UnsafePromptError
+from model.errors import ModelError, UnsafePromptError
 from model.generation import Settings
 from model.pipeline import Pipeline
 from training.data import Pictures, load_pictures, subset
@@ -181,6 +181,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT, help="where figures and sheets go")
     parser.add_argument("--no-safety", action="store_true", help="leave the safety figures out")
     arguments = parser.parse_args()
+    try:
+        Checkpoint.open(arguments.checkpoint)
+    except ModelError as error:
+        parser.error(str(error))
     folder = arguments.out / arguments.checkpoint.resolve().name
     folder.mkdir(parents=True, exist_ok=True)
     figures = evaluate(arguments.checkpoint, arguments.count, folder, not arguments.no_safety)

@@ -57,3 +57,15 @@ def test_the_last_figures_of_a_log_are_quoted(tmp_path: Path) -> None:
     log(tmp_path / "run", {"event": "measured", "step": 1}, {"step": 2, "loss": 0.1}, {"event": "done", "step": 3})
     assert bundle.last_figures(tmp_path / "run")["step"] == 3
     assert bundle.last_figures(tmp_path / "none") == {}
+
+
+def test_a_run_that_never_was_is_named_and_nothing_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bundle, "CACHE", tmp_path)
+    monkeypatch.setattr("sys.argv", ["bundle", str(tmp_path / "out"), "--transformer", "gone"])
+    with pytest.raises(SystemExit) as ended:
+        bundle.main()
+    assert ended.value.code == 2
+    assert "--transformer gone: " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
