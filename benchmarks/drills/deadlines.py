@@ -10,7 +10,7 @@ from hart import errors
 from benchmarks.drills import chaos, metrics
 from benchmarks.drills.asks import Ask
 from benchmarks.drills.load import Outcome, draw
-from benchmarks.drills.report import Report, percentile
+from benchmarks.drills.report import Report
 from benchmarks.drills.site import Site, opened
 from tests.e2e.processes import STAGES
 
@@ -46,8 +46,9 @@ async def _too_short(site: Site, report: Report) -> None:
 
 
 async def _shorter_than_a_picture(site: Site, report: Report) -> None:
-    alone = percentile([(await draw(site.client, ASK, site.truth)).seconds for _ in range(5)], 0.5)
-    report.figure("a picture alone, seconds", alone)
+    # The fastest: what else the machine does only makes a picture slower, and may end at any moment.
+    alone = min([(await draw(site.client, ASK, site.truth)).seconds for _ in range(8)])
+    report.figure("a picture alone at its fastest, seconds", alone)
     scales = len((await site.client.describe()).models[0].shape.scales)
     before = await site.total("ar_generator", "hart_scale_seconds_count", scale=str(scales - 1))
     outcome = await draw(site.client, ASK, site.truth, MARGIN + 0.4 * alone)
