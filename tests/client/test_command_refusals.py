@@ -34,6 +34,13 @@ def test_a_server_that_is_not_there_is_exit_code_4(hart: Any) -> None:
     assert "does a gateway run there? `make up` starts one" in outcome.stderr
 
 
+def test_a_prompt_without_quotes_is_told_to_have_them(hart: Any, gateway: Any) -> None:
+    outcome = hart("generate", "a", "red", "heart")
+    assert outcome.exit_code == 2
+    assert 'the prompt wants quotes: hart generate "a red heart"' in outcome.stderr
+    assert not gateway.requests
+
+
 def test_time_that_runs_out_is_exit_code_5(hart: Any, gateway: Any) -> None:
     gateway.hang = True
     assert hart("generate", "x", "--timeout", 0.2).exit_code == 5

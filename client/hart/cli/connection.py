@@ -149,7 +149,7 @@ def tell(error: Any, as_json: bool = False) -> None:
     if error.code.name == "UNIMPLEMENTED":
         screen.print("  is the endpoint a gateway of HART cluster?")
     if error.code.name == "UNAVAILABLE" and error.message.startswith("failed to connect"):
-        screen.print("  does a gateway run there? `make up` starts one; --endpoint or HART_ENDPOINT names another")
+        screen.print("  does a gateway run there? `make up` starts one; HART_ENDPOINT names another")
     for field, why in fields.items():
         screen.print(f"  [bold]{escape(field)}[/]: {escape(why)}", soft_wrap=True)
     for name, value in facts.items():

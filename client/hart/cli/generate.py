@@ -24,7 +24,7 @@ _FILE = "A file of prompts"
 
 
 def generate(
-    prompt: Annotated[str | None, typer.Argument(help="What to draw.")] = None,
+    prompt: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="What to draw, in quotes.")] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -93,14 +93,17 @@ def generate(
         "request_id": request_id,
     }
     with exits(as_json):
-        if (prompt is None) == (file is None):
+        words = prompt or []
+        if len(words) > 1:
+            raise UsageError(f'the prompt wants quotes: hart generate "{" ".join(words)}"')
+        if bool(words) == (file is not None):
             raise UsageError("give a prompt, or --file with one prompt a line, and not both")
         if file is not None:
             _draw_file(where, file, output, separate, concurrency, options, timeout, as_json)
         elif separate:
             raise UsageError("--separate belongs to --file")
         else:
-            _draw_one(where, str(prompt), output, options, timeout, as_json)
+            _draw_one(where, words[0], output, options, timeout, as_json)
 
 
 def _draw_one(
