@@ -4,6 +4,7 @@ Prints a line per check and ends with exit code 1 when any failed. The laws of t
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -147,8 +148,15 @@ CHECKS: dict[str, Callable[[], str]] = {
 def main() -> int:
     """Run the checks that the command line names, or all."""
     wrong = 0
+    parser = argparse.ArgumentParser(prog="python -m k8s.check", description="Checks the chart, rules and images.")
+    parser.add_argument(
+        "checks", nargs="*", metavar="CHECK", help=f"one of {', '.join(map(repr, CHECKS))}; all if none"
+    )
+    chosen = parser.parse_args().checks
+    if unknown := [name for name in chosen if name not in CHECKS]:
+        parser.error(f"{unknown[0]!r}: expected {', '.join(map(repr, CHECKS))}")
     for name, check in CHECKS.items():
-        if sys.argv[1:] and name not in sys.argv[1:]:
+        if chosen and name not in chosen:
             continue
         try:
             print(f"{name}: {check()}", flush=True)
