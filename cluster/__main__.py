@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cluster import supervisor
 from cluster.plan import ROOT, Plan, PlanError
+from cluster.visit import visiting
 
 
 def main() -> int:
@@ -55,17 +56,11 @@ def follow(command: str, plan: Plan, words: list[str]) -> int:
 
 
 def run_with(plan: Plan, words: list[str]) -> int:
-    """Run a command against the cluster; one that was started for it ends with it."""
+    """Run a command against the cluster; one that was started for it ends with it, or with the last of several."""
     if not words:
         raise PlanError("with: name a command")
-    ours = not plan.answers()
-    try:
-        if ours:
-            supervisor.up(plan)
+    with visiting(plan):
         return subprocess.run(words, env={**plan.environment, "HART_ENDPOINT": plan.endpoint}).returncode
-    finally:
-        if ours:
-            supervisor.down(plan)
 
 
 if __name__ == "__main__":

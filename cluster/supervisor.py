@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,8 +69,36 @@ def _watcher(process: Process, plan: Plan, logs: Path) -> dict[str, Any]:
     }
 
 
-def up(plan: Plan) -> None:
-    """Start the plan and return when every process is ready. One that runs as planned is left alone."""
+def up(plan: Plan, keep: bool = True) -> None:
+    """Start the plan and return when every process is ready. One that runs as planned is left alone.
+
+    `keep` is remembered for `kept`: whether the cluster is meant to outlive those who use it.
+    """
+    with _starting(plan):
+        _up(plan)
+        if keep or "kept" not in _recorded(plan):
+            _record(plan, {"kept": keep})
+
+
+def await_start(plan: Plan) -> None:
+    """Return when no `up` is under way."""
+    with _starting(plan):
+        pass
+
+
+@contextmanager
+def _starting(plan: Plan) -> Iterator[None]:
+    with (_folder(plan) / "starting").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # two at once would take each other's ports
+        yield
+
+
+def kept(plan: Plan) -> bool:
+    """Whether what runs was meant to stay."""
+    return bool(_recorded(plan).get("kept", True))
+
+
+def _up(plan: Plan) -> None:
     running = _manager(plan)
     if running is not None and _recorded(plan).get("plan") != _fingerprint(plan):
         print("the settings have changed: starting again", flush=True)
@@ -105,14 +135,15 @@ def _start(plan: Plan) -> psutil.Process:
             stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file,
         )  # fmt: skip
     process = psutil.Process(started.pid)
-    record = {
+    (folder / "cluster.json").unlink(missing_ok=True)
+    facts = {
         "pid": started.pid,
         "created": process.create_time(),
         "plan": _fingerprint(plan),
         "port": plan.port,
         "replicas": dict(plan.replicas),
     }
-    (folder / "cluster.json").write_text(json.dumps(record))
+    _record(plan, facts)
     return process
 
 
@@ -214,6 +245,11 @@ def _recorded(plan: Plan) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return record
+
+
+def _record(plan: Plan, facts: dict[str, Any]) -> None:
+    """Adds to what is written down about the running cluster."""
+    (plan.folder / "cluster.json").write_text(json.dumps(_recorded(plan) | facts))
 
 
 def _fingerprint(plan: Plan) -> str:

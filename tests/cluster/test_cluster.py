@@ -15,6 +15,7 @@ import pytest
 
 from cluster import supervisor
 from cluster.plan import ROOT, STAGES, Plan, PlanError
+from cluster.visit import visiting
 
 PROGRAM = """
 import os, signal, sys, threading
@@ -162,6 +163,29 @@ def test_with_runs_a_command_against_a_cluster_that_ends_with_it(plan: Plan) -> 
     supervisor.up(plan)
     subprocess.run([sys.executable, "-m", "cluster", *options, "with", "true"], cwd=ROOT, check=True)
     assert plan.answers()  # One that ran before is left alone.
+
+
+def test_of_several_commands_at_once_the_last_one_stops_the_cluster(plan: Plan, tmp_path: Path) -> None:
+    options = [f"--port={plan.port}", f"--folder={plan.folder}", f"--root={plan.root}"]
+    ended = [tmp_path / name for name in ("first", "second")]
+    visits = []
+    for file in ended:  # a visit lasts until its file is there
+        command = ["sh", "-c", f"while [ ! -e {file} ]; do sleep 0.05; done"]
+        words = [sys.executable, "-m", "cluster", *options, "with", *command]
+        visits.append(subprocess.Popen(words, cwd=ROOT, env={**os.environ, "REPLICAS_AR_GENERATOR": "2"}))
+    wait(plan.answers)
+    supervisor.await_start(plan)
+    for turn, file in enumerate(ended):
+        assert all(process.ready() for process in plan.processes), turn
+        file.touch()
+        assert visits[turn].wait(30) == 0
+    assert not any(process.port_taken() for process in plan.processes)
+
+
+def test_a_cluster_that_is_wanted_while_a_command_uses_it_stays(plan: Plan) -> None:
+    with visiting(plan):
+        supervisor.up(plan)
+    assert plan.answers()
 
 
 @pytest.mark.parametrize(

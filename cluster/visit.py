@@ -1,0 +1,31 @@
+"""A cluster for the time of a command: started where none answers, and stopped by whoever leaves it last."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cluster import supervisor
+from cluster.plan import Plan
+
+
+@contextmanager
+def visiting(plan: Plan) -> Iterator[None]:
+    """The cluster answers meanwhile. One that `up` started, now or before, is left running."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    with (plan.folder / "visitors").open("w") as visitors:
+        fcntl.flock(visitors, fcntl.LOCK_SH)
+        try:
+            supervisor.await_start(plan)
+            if not plan.answers():
+                supervisor.up(plan, keep=False)
+            yield
+        finally:
+            try:
+                fcntl.flock(visitors, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass  # Others are still here.
+            else:
+                if not supervisor.kept(plan):
+                    supervisor.down(plan)
