@@ -9,11 +9,13 @@ The card quotes `training.evaluate` once that has run: make the bundle again the
 import argparse
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 from training.corpus import write_prompts, write_vocabulary
 from training.data import Thing, load_pictures
+from training.ending import run_command
 from training.packages import PACKAGES
 from training.things import choose
 
@@ -177,4 +179,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

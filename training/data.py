@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import io
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from training.emoji import STYLES, Emoji, read_emoji, read_icons, strip_selector
+from training.ending import run_command
 from training.packages import CACHE, fetch
 from training.render import Pixels, encode_webp, is_blank, on_white, render_image, render_svg, without_white
 
@@ -211,4 +213,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

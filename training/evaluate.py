@@ -6,6 +6,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model.checkpoint import Checkpoint
-from model.errors import ModelError, UnsafePromptError
+from model.errors import UnsafePromptError
 from model.generation import Settings
 from model.pipeline import Pipeline
 from training.data import Pictures, load_pictures, subset
+from training.ending import run_command
 from training.images import psnr, to_signed
 from training.judge import Judge
 from training.probes import Probe, known_things, paraphrase_probes, training_probes
@@ -181,10 +183,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT, help="where figures and sheets go")
     parser.add_argument("--no-safety", action="store_true", help="leave the safety figures out")
     arguments = parser.parse_args()
-    try:
-        Checkpoint.open(arguments.checkpoint)
-    except ModelError as error:
-        parser.error(str(error))
+    Checkpoint.open(arguments.checkpoint)
     folder = arguments.out / arguments.checkpoint.resolve().name
     folder.mkdir(parents=True, exist_ok=True)
     figures = evaluate(arguments.checkpoint, arguments.count, folder, not arguments.no_safety)
@@ -194,4 +193,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -17,6 +17,10 @@ from pathlib import Path
 CACHE = Path(".cache/data")
 
 
+class PackageError(Exception):
+    """A package cannot be had, or is not the one that is pinned."""
+
+
 @dataclass(frozen=True)
 class Package:
     """One npm package: `name@version`, the archive's sha512 (base64, as npm prints it) and its declared licence."""
@@ -128,16 +132,16 @@ def _download(package: Package, into: Path) -> Path:
     try:
         subprocess.run(["npm", "pack", "--silent", spec], cwd=into, check=True, capture_output=True, text=True)
     except FileNotFoundError:
-        raise RuntimeError("`npm` is not on PATH: install Node.js, the training data comes from npm packages") from None
+        raise PackageError("`npm` is not on PATH: install Node.js, the training data comes from npm packages") from None
     except subprocess.CalledProcessError as error:
-        raise RuntimeError(f"`npm pack {spec}` failed: {error.stderr.strip()[-500:]}") from None
+        raise PackageError(f"`npm pack {spec}` failed: {error.stderr.strip()[-500:]}") from None
     return next(into.glob("*.tgz"))
 
 
 def _check(package: Package, archive: Path) -> None:
     digest = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
     if digest != package.sha512:
-        raise RuntimeError(f"{package.name}@{package.version}: sha512 is {digest}, pinned is {package.sha512}")
+        raise PackageError(f"{package.name}@{package.version}: sha512 is {digest}, pinned is {package.sha512}")
 
 
 def fetch_wheel(package: Package, cache: Path = CACHE) -> Path:
@@ -147,7 +151,8 @@ def fetch_wheel(package: Package, cache: Path = CACHE) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch]
-            subprocess.run([*pip, f"{package.name}=={package.version}"], check=True)
+            if subprocess.run([*pip, f"{package.name}=={package.version}"], check=False).returncode:
+                raise PackageError(f"{package.name}=={package.version}: `pip download` failed, as said above")
             wheel = next(Path(scratch).glob("*.whl"))
             _check(package, wheel)
             with zipfile.ZipFile(wheel) as archive:

@@ -10,6 +10,7 @@ mean the same. The threshold is chosen on a share of its own, neither trained on
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 from model.safety import SafetyClassifier
 from training import teacher
 from training.bag import train_bag
+from training.ending import run_command
 from training.loop import Average, Budget, Moment, Run
 from training.optim import Optimizers, rate_share
 from training.safety_corpus import Prompts, draw_batch
@@ -152,4 +154,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

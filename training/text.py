@@ -11,6 +11,7 @@ also the set of words, which a sentence vector alone would blur.
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from training.bag import distance, train_bag
 from training.bpe import id_count, save_bpe, train_bpe
 from training.corpus import SYSTEM_PROMPT, Corpus, make_corpus
 from training.data import load_pictures
+from training.ending import run_command
 
 OUT = Path(".cache/training")
 CONTEXT_TOKENS = 20
@@ -215,4 +217,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

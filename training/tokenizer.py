@@ -7,6 +7,7 @@ Half of each batch is decoded from the continuous latent and half from the discr
 """
 
 import argparse
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from training.beginning import pixelate
 from training.codebook import CodebookMeans, quantise
 from training.data import Pictures, load_pictures
 from training.emoji import STYLES
+from training.ending import run_command
 from training.images import psnr, to_bytes, to_signed
 from training.loop import STATE, Average, Budget, Moment, Run, Stateful, default_device
 from training.optim import Optimizers, rate_share
@@ -226,4 +228,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

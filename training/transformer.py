@@ -6,6 +6,7 @@ sheet-*.png, and at the end `llm/` in the released layout.
 """
 
 import argparse
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from training.data import Pictures, load_pictures, subset
 from training.diffusion_loss import DiffusionLoss
 from training.drawing import draw_sheet
 from training.emoji import STYLES
+from training.ending import run_command
 from training.loop import STATE, Average, Budget, Moment, Run, Stateful, default_device
 from training.optim import Optimizers, rate_share
 from training.release import write_transformer
@@ -302,4 +304,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

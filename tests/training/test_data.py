@@ -9,7 +9,7 @@ import pytest
 from training import packages
 from training.data import build_style, is_held_out, load_pictures, pack_style
 from training.emoji import icon_svg, read_emoji, strip_selector
-from training.packages import PACKAGES, Package, fetch
+from training.packages import PACKAGES, Package, PackageError, fetch
 from training.render import on_white, render_svg, without_white
 
 RED_DISC = '<circle cx="16" cy="16" r="12" fill="#ff0000"/>'
@@ -105,7 +105,7 @@ def test_a_changed_archive_is_an_error(tmp_path: Path, monkeypatch: pytest.Monke
     archive.write_bytes(b"not what was pinned")
     monkeypatch.setattr(packages, "_download", lambda package, into: archive)
     monkeypatch.setitem(PACKAGES, "flat", Package("some", "1.0.0", "AAAA", "MIT", "nobody"))
-    with pytest.raises(RuntimeError, match=r"some@1\.0\.0: sha512 is .*, pinned is AAAA"):
+    with pytest.raises(PackageError, match=r"some@1\.0\.0: sha512 is .*, pinned is AAAA"):
         fetch("flat", tmp_path)
 
 
