@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 from runtime import logs
-from runtime.server import App
+from runtime.server import App, PortTaken
 from runtime.settings import ProcessSettings, SettingsError
 from runtime.telemetry import Telemetry
 from runtime.version import VERSION
@@ -71,6 +71,9 @@ async def _live(settings: ProcessSettings, stage: str, build: Build) -> tuple[in
     except SettingsError as error:
         print(f"{stage}: {error}", file=sys.stderr)
         code = USAGE
+    except PortTaken as error:
+        log.error("%s", error)
+        code = 1
     except Exception:
         log.exception("the start failed")
         code = 1

@@ -32,6 +32,13 @@ OIP = "inference.GRPCInferenceService"
 _OIP_ALWAYS = frozenset(f"{OIP}/{m}" for m in ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata"))
 
 
+class PortTaken(OSError):
+    """A process cannot listen where its settings say."""
+
+    def __init__(self, setting: str, address: str) -> None:
+        super().__init__(f"{setting}: cannot listen on {address}: is another process there?")
+
+
 class App:
     """What a service is assembled in.
 
@@ -131,7 +138,7 @@ class App:
     # -- living ------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Open the ports, then load and warm up, then be ready. Raises OSError when a port is taken."""
+        """Open the ports, then load and warm up, then be ready. Raises PortTaken, an OSError, naming the setting."""
         if self.models:
             self.add(*add_models(self))
         for name in self._names:
@@ -170,7 +177,7 @@ class App:
             else:
                 self.port = self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise OSError(f"cannot listen on {address}: is another process there?") from error
+            raise PortTaken("HART_PORT", address) from error
 
     async def _serve_plain_health(self) -> None:
         wanted = self.settings.health_port
@@ -180,13 +187,21 @@ class App:
             maximum_concurrent_rpcs=64,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._health_server)
-        self.health_port = self._health_server.add_insecure_port(_address(self.settings.host, port))
+        address = _address(self.settings.host, port)
+        try:
+            self.health_port = self._health_server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise PortTaken("HART_HEALTH_PORT", address) from error
         await self._health_server.start()
 
     def _serve_metrics(self) -> None:
         wanted = self.settings.metrics_port
         port = wanted if wanted is not None else (self.settings.port + 1000 if self.settings.port else 0)
-        self._metrics_server = self.telemetry.serve_metrics(self.settings.metrics_host or self.settings.host, port)
+        host = self.settings.metrics_host or self.settings.host
+        try:
+            self._metrics_server = self.telemetry.serve_metrics(host, port)
+        except OSError as error:
+            raise PortTaken("HART_METRICS_PORT", _address(host, port)) from error
         self.metrics_port = self._metrics_server.port
 
     def _gate(self, method: str) -> errors.HartError | None:

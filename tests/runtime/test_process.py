@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+import pytest
 from hart.v1 import decoder_pb2_grpc
 
 from runtime.discovery.endpoint import Endpoint
@@ -115,15 +116,16 @@ async def test_sigterm_while_loading_ends_without_waiting_for_the_weights() -> N
         assert await asyncio.wait_for(running.end(), 20) == 0
 
 
-async def test_a_taken_port_is_named_and_the_exit_is_one() -> None:
+@pytest.mark.parametrize("setting", ["port", "metrics_port"])
+async def test_a_taken_port_is_named_and_the_exit_is_one(setting: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        async with process(port=port, metrics_port=0) as running:
+        async with process(**{"port": 0, "metrics_port": 0, setting: port}) as running:
             assert await running.end() == 1
-            failure = await running.logged("the start failed")
-            assert f"127.0.0.1:{port}" in failure["exception"]
+            failure = await running.logged(f"HART_{setting.upper()}: cannot listen on 127.0.0.1:{port}")
+            assert "exception" not in failure
 
 
 async def test_the_log_shows_the_settings_in_force_and_names_misspelt_ones() -> None:
