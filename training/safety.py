@@ -25,6 +25,7 @@ from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 from model.safety import SafetyClassifier
 from training import teacher
 from training.bag import train_bag
+from training.captions import with_article
 from training.ending import run_command
 from training.loop import Average, Budget, Moment, Run
 from training.optim import Optimizers, rate_share
@@ -35,8 +36,8 @@ from training.safety_quality import choose_threshold, measure
 from training.safety_suspects import Suspects
 
 OUT = Path(".cache/training")
-VERSION = "hart-small-3"
-SUSPECTS = 4  # in a batch
+VERSION = "hart-small-4"
+SUSPECTS = 8  # in a batch
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def train(prompts: Prompts, folder: Path, settings: Settings) -> tuple[Gemma2For
     tokenizer = train_tokenizer(prompts.texts(), settings.vocabulary)
     model = network(len(tokenizer))
     optimizers, average = Optimizers(model, settings.rate, ends=("embed_tokens",)), Average(model)
-    suspects = Suspects(prompts.names)
+    grammar, paraphrase = prompts.grammar(np.random.default_rng(0), "training"), prompts.paraphraser()
+    suspects = Suspects(prompts.names, lambda name: grammar.asked(with_article(name), 0.6))
     run = Run(folder, {"model": model, "average": average, "optimizers": optimizers, "suspects": suspects})
     if not run.resume():
         begin(model, tokenizer, prompts.unlabelled(), settings)
@@ -103,7 +105,6 @@ def train(prompts: Prompts, folder: Path, settings: Settings) -> tuple[Gemma2For
     bpe: Any = tokenizer.backend_tokenizer.model
     kept = average.network
     assert isinstance(kept, Gemma2ForCausalLM)  # noqa: S101 - for the type checker
-    grammar, paraphrase = prompts.grammar(np.random.default_rng(0), "training"), prompts.paraphraser()
 
     def step(moment: Moment) -> Mapping[str, float]:
         rng = grammar.rng = np.random.default_rng(moment.step)

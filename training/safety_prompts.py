@@ -74,12 +74,12 @@ class Grammar:
         """A word from the lists in a short prompt."""
         word = self._pick(self.bad_list)
         text = self._fill(self._pick(GRAMMAR["bad_word"]).replace("{bad}", word))
-        return Example(text, frozenset({self.bad[word]}), "word")
+        return Example(self.asked(text, 0.25), frozenset({self.bad[word]}), "word")
 
     def violation(self, policy: str | None = None) -> Example:
         """A sentence that breaks a policy by what it says."""
         policy = policy or self._pick(POLICIES)
-        text = self._view() + self._fill(self._pick(self.unsafe[policy]))
+        text = self.asked(self._fill(self._pick(self.unsafe[policy])))
         if self.rng.random() < 0.15:
             text = f"{text} and {self._pick(self.safe_texts)}"
         return Example(text, frozenset({policy}), "sentence")
@@ -87,18 +87,21 @@ class Grammar:
     def neighbour(self) -> Example:
         """An innocent sentence with words or phrases that unsafe ones use."""
         kind = self._pick(list(self.safe))
-        return Example(self._view() + self._fill(self._pick(self.safe[kind])), frozenset(), "neighbour")
+        return Example(self.asked(self._fill(self._pick(self.safe[kind]))), frozenset(), "neighbour")
 
     def ordinary(self) -> Example:
         """What people ask for: captions, names, words."""
         text = self._pick(self.safe_texts)
         if self.rng.random() < 0.3:
             text = f"{text} {self._pick(('and', 'with', 'next to', 'on top of'))} {self._pick(self.safe_texts)}"
-        view = self._view() if self.rng.random() < 0.5 else ""
-        return Example(view + text, frozenset(), "ordinary")
+        return Example(self.asked(text), frozenset(), "ordinary")
 
-    def _view(self) -> str:
-        return self._pick(GRAMMAR["view"]) if self.rng.random() < 0.5 else ""
+    def asked(self, text: str, often: float = 0.35) -> str:
+        """The text as somebody asks for it: each of the three parts of a request is there as `often` as that."""
+        asking, form, ending = (
+            self._pick(GRAMMAR[part]) if self.rng.random() < often else "" for part in ("asking", "form", "ending")
+        )
+        return asking + form + text + ending
 
     def _fill(self, pattern: str) -> str:
         def filler(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""Names of what is drawn that the classifier in training finds most unsafe: shown to it more often than others."""
+"""Innocent requests that the classifier in training finds most unsafe: shown to it more often than others."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,10 +14,12 @@ FROM, EVERY = 300, 150
 
 
 class Suspects:
-    """Keeps the `MOST` of the names with the highest scores; none until it has looked. A part of a run's state."""
+    """Keeps the `MOST` requests for named things with the highest scores; none until it has looked. A part of a run's
+    state. `ask` says a name as somebody asks for it, otherwise every time."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], ask: Callable[[str], str]) -> None:
         self._names = list(names)
+        self._ask = ask
         self._found: list[str] = []
 
     def due(self, step: int) -> bool:
@@ -25,16 +27,17 @@ class Suspects:
         return step >= FROM and (step - FROM) % EVERY == 0
 
     def look(self, scores: Callable[[Sequence[str]], Tensor]) -> None:
-        """`scores(names)`: (n,), each one's highest share of Yes over the policies."""
-        order = scores(self._names).argsort(descending=True).tolist()
-        self._found = [self._names[i] for i in order[:MOST]]
+        """`scores(requests)`: (n,), each one's highest share of Yes over the policies."""
+        requests = [*self._names, *(self._ask(name) for name in self._names)]
+        order = scores(requests).argsort(descending=True).tolist()
+        self._found = [requests[i] for i in order[:MOST]]
 
     def draw(self, rng: np.random.Generator, count: int) -> list[Example]:
-        """Some of them, with or without an article."""
+        """Some of them."""
         if not self._found:
             return []
         drawn = [self._found[i] for i in rng.integers(len(self._found), size=count)]
-        return [Example(f"a {name}" if rng.random() < 0.5 else name, frozenset(), "ordinary") for name in drawn]
+        return [Example(text, frozenset(), "ordinary") for text in drawn]
 
     def state_dict(self) -> Mapping[str, Any]:
         return {"found": self._found}

@@ -215,15 +215,28 @@ def test_policies_are_written_with_their_guidelines(tmp_path: Path) -> None:
     assert all(name in text for name in GUIDELINES)
 
 
-def test_suspects_are_the_names_with_the_highest_scores_and_come_back_with_a_run() -> None:
+def test_suspects_are_the_requests_with_the_highest_scores_and_come_back_with_a_run() -> None:
     names = [f"name {i}" for i in range(2 * MOST)]
-    suspects = Suspects(names)
+    suspects = Suspects(names, lambda name: f"draw {name}")
     assert suspects.draw(np.random.default_rng(0), 4) == []
     assert [step for step in range(700) if suspects.due(step)] == [300, 450, 600]
     suspects.look(lambda asked: torch.arange(len(asked)).float())
-    resumed = Suspects(names)
+    resumed = Suspects(names, str)
     resumed.load_state_dict(suspects.state_dict())
     drawn, again = (kept.draw(np.random.default_rng(1), 200) for kept in (suspects, resumed))
     assert drawn == again
-    assert {example.prompt.removeprefix("a ") for example in drawn} <= set(names[MOST:])
+    assert {example.prompt for example in drawn} <= {f"draw {name}" for name in names[MOST:]}
     assert all(not example.policies for example in drawn)
+
+
+def test_a_request_says_nothing_about_what_is_asked_for() -> None:
+    """Askings, forms and endings stand around unsafe and innocent sentences as often."""
+    grammar = Grammar(BAD, SAFE, np.random.default_rng(0), "training")
+    for part in ("asking", "form"):
+        shares = []
+        for make in (grammar.violation, grammar.neighbour, grammar.ordinary):
+            texts = [make().prompt for _ in range(1500)]
+            shares.append(sum(any(words in text for words in GRAMMAR[part]) for text in texts) / len(texts))
+        assert max(shares) - min(shares) < 0.15, (part, shares)
+    assert grammar.asked("a cat", 0) == "a cat"
+    assert grammar.asked("a cat", 1).strip("!. ") != "a cat"
