@@ -44,7 +44,7 @@ SUSPECTS = 8  # in a batch
 class Settings:
     """How long and how fast to train."""
 
-    steps: int = 1200
+    steps: int = 1800
     rate: float = 2e-3
     vocabulary: int = 4096
     bag_epochs: int = 12
