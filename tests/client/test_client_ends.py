@@ -65,9 +65,10 @@ def test_timeout_is_the_calls_deadline_on_the_server(gateway: Any) -> None:
             hart.Client(gateway.endpoint) as client,
             pytest.raises(hart.DeadlineExceeded, match="time ran out"),
         ):
-            action(client, "x", timeout=0.3)
+            action(client, "x", timeout=0.9)  # long enough to arrive in time on a busy machine
     assert gateway.remaining
-    assert all(remaining <= 0.35 for remaining in gateway.remaining)  # the wire rounds
+    # gRPC reckons from a clock that it read a little earlier: up to 9 ms more were seen to arrive.
+    assert all(0 < remaining <= 0.9 + 0.01 for remaining in gateway.remaining), gateway.remaining
     gateway.hang = False
     hart.Client(gateway.endpoint).generate("x")
     assert gateway.remaining[-1] is None or gateway.remaining[-1] > 300
