@@ -91,6 +91,7 @@ async def test_one_trace_crosses_the_hop_with_queue_batch_and_compute(served: Ru
         for _ in range(3):
             with caller.tracing.call("hart.v1.Decoder/Decode", "decoder") as (_, metadata):
                 calls.append(served.stub.Decode(request(), metadata=metadata))
+            await until(lambda: served.engine.batches)  # the first computes alone, whoever is fast
         await until(lambda: served.batcher.admission.queued == 2)
         served.engine.release.set()
         for call in calls:
