@@ -1,80 +1,95 @@
-"""How fast the released architecture draws and trains on one GPU, with random weights.
+"""How fast the released architecture draws and trains on one device, with random weights.
 
-    python -m benchmarks.full_size [--json FILE]
+    python -m benchmarks.full_size [--device cuda] [--json FILE]
 
 Prints milliseconds of one picture at 1024 pixels in bfloat16 by part (context and each scale, the residual diffusion
-in the last one, the decoder), pictures a second at batch 1 and 4, and seconds of one training step of the transformer
-and of the tokenizer. Random weights take the time of trained ones. Without a CUDA device it says so and ends with 2.
+in the last one, the decoder), pictures a second by batch, and seconds of one whole training step of the transformer and
+of the tokenizer: losses, gradients, optimisers, averages. Random weights take the time of trained ones. Without the
+device it says so and ends with 2. On a CPU (`--device cpu --batches 1 --rounds 1`) it is a proof, not a measure: it
+takes the better part of an hour and 20 GB.
 """
 
 import argparse
 import json
+import resource
 import statistics
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from benchmarks.load_checkpoint import TOKENIZER, TRANSFORMER
-from model.config import TokenizerConfig, TransformerConfig
 from model.generation import Conditioning, Generator, Settings, State
 from model.noise import SeededNoise
 from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer
-from training.codebook import quantise
-from training.teacher_forcing import TeacherForcing, maps_of
-from training.tokenizer import Weights, picture_loss
+from training.codes import Codes
+from training.contexts import Contexts
+from training.loop import Moment
+from training.network import initialise
+from training.tokenizer import TokenizerTraining
+from training.transformer import Recipe, TransformerTraining
 
 BATCHES = (1, 4)
-REPEATS = 5
-NO_GPU = 2
+ROUNDS = 5
+TOKENS = sum(n * n for n in TRANSFORMER.patch_nums)
+NO_DEVICE = 2
 
 
-def milliseconds(work: Callable[[], object]) -> float:
-    """One run's time on the device."""
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
+def seconds(device: torch.device, work: Callable[[], object]) -> float:
+    """One run's time, with everything that it left to the device."""
+    settle(device)
+    start = time.perf_counter()
     work()
-    end.record()
-    torch.cuda.synchronize()
-    return float(start.elapsed_time(end))
+    settle(device)
+    return time.perf_counter() - start
 
 
-def networks(transformer: TransformerConfig, tokenizer: TokenizerConfig) -> tuple[Transformer, HybridTokenizer]:
-    """Random weights on the device in bfloat16, float32 where checkpoints are loaded so."""
-    with torch.device("cuda"):
-        net = Transformer(transformer, tokenizer.vocab_size, tokenizer.z_channels).bfloat16()
-        pictures = HybridTokenizer(tokenizer).bfloat16()
+def settle(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def most_memory(device: torch.device) -> float:
+    """Gigabytes held at most so far: of the device, or of the process where that is the CPU."""
+    if device.type == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return torch.cuda.max_memory_allocated(device) / 1e9
+
+
+def networks(device: torch.device) -> tuple[Transformer, HybridTokenizer]:
+    """Random weights in bfloat16, float32 where checkpoints are loaded so."""
+    with device:
+        net = Transformer(TRANSFORMER, TOKENIZER.vocab_size, TOKENIZER.z_channels).bfloat16()
+        pictures = HybridTokenizer(TOKENIZER).bfloat16()
     for module in (*net.keep_float32(), pictures.quantize):
         module.float()
-    return net.eval(), pictures.eval()
+    return net.eval().requires_grad_(False), pictures.eval().requires_grad_(False)
 
 
-def conditioning() -> Conditioning:
-    slots = TRANSFORMER.context_token
-    mask = torch.arange(slots, device="cuda") < 20
-    context = torch.randn(slots, TRANSFORMER.context_dim, device="cuda")
-    return Conditioning(context, mask, mask.long().cumsum(0) - 1)
+def draw(device: torch.device, batch: int, rounds: int) -> dict[str, float]:
+    """Median milliseconds of a batch by part, after one round that is not counted where there are several."""
+    net, tokenizer = networks(device)
+    generator = Generator(net, tokenizer.quantize, slots=batch)
+    found = [draw_once(device, generator, tokenizer, batch) for _ in range(rounds + (rounds > 1))][-rounds:]
+    medians = {name: round(1000 * statistics.median(one[name] for one in found), 2) for name in found[0]}
+    total = sum(medians.values())
+    return {**medians, "total": round(total, 2), "pictures a second": round(1000 * batch / total, 3)}
 
 
 @torch.inference_mode()
-def draw(net: Transformer, tokenizer: HybridTokenizer, batch: int) -> dict[str, float]:
-    """Median milliseconds of a batch by part."""
-    generator = Generator(net, tokenizer.quantize, slots=batch)
-    rounds = [draw_once(generator, tokenizer, batch) for _ in range(REPEATS + 1)]
-    medians = {name: statistics.median(found[name] for found in rounds[1:]) for name in rounds[0]}
-    total = sum(medians.values())
-    return {**medians, "total": total, "pictures a second": 1000 * batch / total}
-
-
-def draw_once(generator: Generator, tokenizer: HybridTokenizer, batch: int) -> dict[str, float]:
-    """Milliseconds of each part of one batch of pictures."""
-    states = [generator.begin(conditioning(), SeededNoise(i, "cuda"), Settings()) for i in range(batch)]
-    parts = {f"scale {n}": milliseconds(lambda: generator.advance(states)) for n in TRANSFORMER.patch_nums}
-    parts["decoder"] = milliseconds(lambda: decode(tokenizer, states))
+def draw_once(device: torch.device, generator: Generator, tokenizer: HybridTokenizer, batch: int) -> dict[str, float]:
+    """Seconds of each part of one batch of pictures."""
+    slots = TRANSFORMER.context_token
+    mask = torch.arange(slots, device=device) < 20
+    context = torch.randn(slots, TRANSFORMER.context_dim, device=device)
+    given = Conditioning(context, mask, mask.long().cumsum(0) - 1)
+    states = [generator.begin(given, SeededNoise(i, device.type), Settings()) for i in range(batch)]
+    parts = {f"scale {n}": seconds(device, lambda: generator.advance(states)) for n in TRANSFORMER.patch_nums}
+    parts["decoder"] = seconds(device, lambda: decode(tokenizer, states))
     for state in states:
         generator.release(state)
     return parts
@@ -84,62 +99,67 @@ def decode(tokenizer: HybridTokenizer, states: list[State]) -> torch.Tensor:
     return torch.cat([tokenizer.decode(state.latent[None]) for state in states])
 
 
-def train_transformer() -> float:
-    """Median seconds of a forward and backward pass over one picture, float32 weights under bfloat16 autocast."""
-    with torch.device("cuda"):
-        net = Transformer(TRANSFORMER, TOKENIZER.vocab_size, TOKENIZER.z_channels)
+def train_transformer(device: torch.device, rounds: int, recomputed: bool) -> dict[str, float]:
+    """Median seconds of a step on one picture, and what the last one learned."""
+    with device:
+        net = initialise(Transformer(TRANSFORMER, TOKENIZER.vocab_size, TOKENIZER.z_channels))
         quantizer = HybridTokenizer(TOKENIZER).quantize
-        indices = torch.randint(TOKENIZER.vocab_size, (1, sum(n * n for n in TRANSFORMER.patch_nums)))
-    teacher, given = TeacherForcing(net).to("cuda"), conditioning()
-    one = Conditioning(given.context[None], given.mask[None], given.positions[None])
-    maps = maps_of(quantizer, indices)
-
-    def step() -> None:
-        with torch.autocast("cuda", torch.bfloat16):
-            loss = F.cross_entropy(teacher(one, maps).logits.flatten(0, 1), indices.flatten())
-        loss.backward()
-
-    return statistics.median(milliseconds(step) for _ in range(3)) / 1000
+    codes = Codes(torch.randint(TOKENIZER.vocab_size, (1, TOKENS)).short(), torch.randn(1, 64 * 64, 32).half() * 0.2)
+    slots = TRANSFORMER.context_token
+    contexts = Contexts(
+        [["one"]], torch.randn(1, slots, TRANSFORMER.context_dim).half(), torch.arange(slots)[None] < 20
+    )
+    recipe = Recipe(batch=1, rate=1e-3, dropped=0.0, corrupted=0.0)
+    training = TransformerTraining(net, quantizer, codes, contexts, recipe, recomputed=recomputed)
+    return steps(device, training.step, rounds)
 
 
-def train_tokenizer() -> float:
-    """Median seconds of a forward and backward pass over one picture of 1024 pixels."""
-    with torch.device("cuda"):
-        net = HybridTokenizer(TOKENIZER)
-        pictures = torch.rand(1, 3, TOKENIZER.picture_side, TOKENIZER.picture_side) * 2 - 1
-
-    def step() -> None:
-        with torch.autocast("cuda", torch.bfloat16):
-            features = net.features(pictures).float()
-        coded = quantise(net.quantize, features, 0.25)
-        with torch.autocast("cuda", torch.bfloat16):
-            drawn = net.decode_raw(features + (coded.latent - features).detach())
-        (picture_loss(drawn.float(), pictures, Weights()) + coded.loss).backward()
-
-    return statistics.median(milliseconds(step) for _ in range(3)) / 1000
+def train_tokenizer(device: torch.device, rounds: int, recomputed: bool) -> dict[str, float]:
+    """Median seconds of a step on two pictures of 1024 pixels, and what the last one learned."""
+    training = TokenizerTraining(TOKENIZER, 1e-3, device, recomputed=recomputed)
+    side = TOKENIZER.picture_side
+    pictures = torch.nn.functional.interpolate(torch.rand(2, 3, 16, 16) * 2 - 1, side, mode="bicubic").clamp(-1, 1)
+    return steps(device, lambda now: training.step(pictures, now), rounds)
 
 
-def measure() -> dict[str, Any]:
-    figures: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
-    net, tokenizer = networks(TRANSFORMER, TOKENIZER)
-    for batch in BATCHES:
-        figures[f"batch {batch}, ms"] = {name: round(value, 2) for name, value in draw(net, tokenizer, batch).items()}
-    figures["gigabytes at most"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
-    del net, tokenizer
-    figures["transformer step, s"] = round(train_transformer(), 3)
-    torch.cuda.empty_cache()
-    figures["tokenizer step, s"] = round(train_tokenizer(), 3)
+def steps(device: torch.device, step: Callable[[Moment], dict[str, float]], rounds: int) -> dict[str, float]:
+    learned: list[dict[str, float]] = []
+    times = [seconds(device, lambda n=n: learned.append(step(Moment(step=100 + n)))) for n in range(rounds)]  # type: ignore[misc]
+    losses = {"loss at first": round(learned[0]["loss"], 4), "loss at last": round(learned[-1]["loss"], 4)}
+    return {"seconds": round(statistics.median(times), 3), **losses}
+
+
+def measure(device: torch.device, batches: list[int], rounds: int) -> dict[str, Any]:
+    """Everything, printed as it comes."""
+    figures: dict[str, Any] = {"torch": torch.__version__, "threads": torch.get_num_threads()}
+    figures["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+    def note(name: str, found: dict[str, float]) -> None:
+        figures[name] = {**found, "gigabytes at most so far": round(most_memory(device), 2)}
+        print(name, json.dumps(figures[name]), file=sys.stderr, flush=True)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    for batch in batches:
+        note(f"batch {batch}, ms", draw(device, batch, rounds))
+    for recomputed in (True,) if device.type == "cpu" else (True, False):
+        how = "recomputing" if recomputed else "keeping all"
+        note(f"transformer step, {how}", train_transformer(device, rounds, recomputed))
+        note(f"tokenizer step, {how}", train_tokenizer(device, rounds, recomputed))
     return figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.full_size", description=__doc__.splitlines()[0])
+    parser.add_argument("--device", type=torch.device, default=torch.device("cuda"))
+    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), help="pictures drawn at once")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="the median of so many")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
-    if not torch.cuda.is_available():
+    if arguments.device.type == "cuda" and not torch.cuda.is_available():
         print("No CUDA device: the full-size timing wants one GPU with 80 GB and torch built for it.", file=sys.stderr)
-        raise SystemExit(NO_GPU)
-    text = json.dumps(measure(), indent=1)
+        raise SystemExit(NO_DEVICE)
+    text = json.dumps(measure(arguments.device, arguments.batches, arguments.rounds), indent=1)
     print(text)
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -21,9 +21,8 @@ class Quantised:
     latent: Tensor
     """(B, Z, N, N): f̂ of all scales."""
     loss: Tensor
-    """How far f̂ is from the features after each scale, as a share of the features' variance between
-    pictures: teaches φ, and draws the
-    features to the codes."""
+    """How far f̂ is from the features after each scale, as a share of the features' variance between pictures: teaches
+    φ, and draws the features to the codes."""
     vectors: Tensor
     """(n, Z): everything that was looked up, detached."""
     indices: Tensor
@@ -31,7 +30,12 @@ class Quantised:
 
 
 def quantise(quantizer: Quantizer, features: Tensor, commitment: float) -> Quantised:
-    """Features (B, Z, N, N), float32. `commitment` weighs the pull of features to codes against φ's own loss."""
+    """Features (B, Z, N, N), float32, of two pictures or more: the loss is a share of what differs between them.
+
+    `commitment` weighs the pull of features to codes against φ's own loss.
+    """
+    if len(features) < 2:
+        raise ValueError("a batch of 1: codes are learned from what differs between pictures, which takes 2 or more")
     last = len(quantizer.sides) - 1
     latent = torch.zeros_like(features)
     loss = features.new_zeros(())

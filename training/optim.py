@@ -24,22 +24,30 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            alike: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor]]] = {}
-            for param in group["params"]:
-                if param.grad is None:
-                    continue
-                state = self.state[param]
-                if not state:
-                    state["momentum"] = torch.zeros_like(param)
-                state["momentum"].lerp_(param.grad, 1 - group["momentum"])
-                ahead = param.grad.lerp(state["momentum"], group["momentum"]).flatten(1)
-                alike.setdefault((ahead.shape[0], ahead.shape[1]), []).append((param, ahead))
-            for (rows, columns), members in alike.items():
-                updates = even_out(torch.stack([ahead for _, ahead in members]))
-                size = UPDATE_SIZE * max(rows, columns) ** 0.5
-                for (param, _), update in zip(members, updates, strict=True):
+            for members in alike(group["params"]):
+                updates = even_out(torch.stack([self._ahead(param, group["momentum"]) for param in members]))
+                size = UPDATE_SIZE * max(updates.shape[1:]) ** 0.5
+                for param, update in zip(members, updates, strict=True):
                     param.mul_(1 - group["lr"] * group["weight_decay"])
                     param.add_(update.view_as(param).to(param.dtype), alpha=-group["lr"] * size)
+
+    def _ahead(self, param: nn.Parameter, momentum: float) -> Tensor:
+        """The parameter's gradient with its momentum (Nesterov's), as a matrix, in the precision of the evening out."""
+        assert param.grad is not None  # noqa: S101 - `alike` leaves the others out
+        state = self.state[param]
+        if not state:
+            state["momentum"] = torch.zeros_like(param)
+        state["momentum"].lerp_(param.grad, 1 - momentum)
+        return param.grad.lerp(state["momentum"], momentum).flatten(1).bfloat16()
+
+
+def alike(params: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Parameters with gradients, those whose matrices have one shape together: they are evened out at once."""
+    found: dict[torch.Size, list[nn.Parameter]] = {}
+    for param in params:
+        if param.grad is not None:
+            found.setdefault(param.grad.flatten(1).shape, []).append(param)
+    return list(found.values())
 
 
 def even_out(matrices: Tensor) -> Tensor:

@@ -16,6 +16,9 @@ from model.layers import Rotary
 from model.quantizer import Quantizer
 from model.transformer import Transformer
 
+# Tokens up to which a CPU attends by plain products: they hold all pairs' scores, at the released size 9 GB a block.
+PLAIN_AT_MOST = 2048
+
 
 @dataclass(frozen=True)
 class Predicted:
@@ -52,9 +55,9 @@ class TeacherForcing(nn.Module):
         return Predicted(net.logits(predicted, pooled.head), x[:, -(config.side**2) :])
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        if q.is_cuda:
+        if q.is_cuda or q.shape[2] > PLAIN_AT_MOST:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=self.allowed, scale=scale)
-        # Torch's fused attention spends a quarter of a step going backward on a CPU; plain products do not.
+        # On a CPU torch's fused attention makes short steps a quarter longer on the way back; plain products do not.
         scores = (q @ k.mT).float() * scale
         return scores.masked_fill(~self.allowed, float("-inf")).softmax(-1).to(v.dtype) @ v
 

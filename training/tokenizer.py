@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.autoencoder import ResidualBlock
 from model.config import TokenizerConfig
 from model.tokenizer import HybridTokenizer
 from training.beginning import pixelate
@@ -28,6 +29,7 @@ from training.ending import run_command
 from training.images import psnr, to_bytes, to_signed
 from training.loop import STATE, Average, Budget, Moment, Run, Stateful, default_device
 from training.optim import Optimizers, rate_share
+from training.recompute import recompute
 from training.release import centre_residuals, write_tokenizer
 from training.sheet import save_sheet
 
@@ -93,10 +95,19 @@ class Batches:
 class TokenizerTraining:
     """One tokenizer in training."""
 
-    def __init__(self, config: TokenizerConfig, rate: float, device: torch.device, compiled: bool) -> None:
+    def __init__(
+        self,
+        config: TokenizerConfig,
+        rate: float,
+        device: torch.device,
+        compiled: bool = False,
+        recomputed: bool = False,
+    ) -> None:
         self.network = HybridTokenizer(config).to(device)
         self.network.quantize.embedding.weight.requires_grad_(False)
         self.average = Average(self.network)
+        if recomputed:
+            recompute(self.network, (ResidualBlock,))
         self.means = CodebookMeans(self.network.quantize).to(device)
         self.optimizers = Optimizers(self.network, rate, ENDS)
         self.device, self.weights, self.free = device, Weights(), FREE
@@ -196,11 +207,14 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=2048, help="rows of the codebook")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=False)
+    parser.add_argument("--recompute", action="store_true", help="less memory, a third more time")
     arguments = parser.parse_args()
+    if arguments.batch < 2:
+        parser.error(f"--batch: {arguments.batch}: codes are learned from what differs between pictures: 2 or more")
     torch.manual_seed(arguments.seed)
     pictures = load_pictures(arguments.side, arguments.styles)
     config = TokenizerConfig(vocab_size=arguments.vocabulary, ch=arguments.width, v_patch_nums=SCALES[arguments.side])
-    training = TokenizerTraining(config, arguments.rate, default_device(), arguments.compile)
+    training = TokenizerTraining(config, arguments.rate, default_device(), arguments.compile, arguments.recompute)
     run = Run(CACHE / arguments.name, training.parts(), arguments.seed)
     run.log(event="started", options=vars(arguments), pictures=len(pictures.train), threads=torch.get_num_threads())
     batches = Batches(pictures, arguments.batch)

@@ -18,12 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.checkpoint import Checkpoint, digest_of_folder
-from model.config import TransformerConfig
 from model.generation import Conditioning
 from model.quantizer import Quantizer
 from model.text import TextEncoder
-from model.tokenizer import HybridTokenizer
-from model.transformer import Transformer
+from model.transformer import Block, Transformer
 from training.codes import Codes, cached_codes
 from training.contexts import Contexts, encode_words, phrase
 from training.data import Pictures, load_pictures, subset
@@ -32,7 +30,9 @@ from training.drawing import draw_sheet
 from training.emoji import STYLES
 from training.ending import run_command
 from training.loop import STATE, Average, Budget, Moment, Run, Stateful, default_device
+from training.network import small_transformer
 from training.optim import Optimizers, rate_share
+from training.recompute import recompute
 from training.release import write_transformer
 from training.scenes import scenery
 from training.teacher_forcing import Predicted, TeacherForcing, drop_conditions, maps_of
@@ -76,6 +76,7 @@ class TransformerTraining:
         recipe: Recipe,
         compiled: bool = False,
         scenes: int = 0,
+        recomputed: bool = False,
     ) -> None:
         if len(codes) != len(contexts.words):
             raise ValueError(f"{len(codes)} pictures but captions of {len(contexts.words)}")
@@ -83,6 +84,8 @@ class TransformerTraining:
         self.network, self.quantizer, self.recipe = network, quantizer.requires_grad_(False), recipe
         self.codes, self.contexts, self.scenes = codes, contexts, scenes
         self.average = Average(network)
+        if recomputed:
+            recompute(network, (Block,))
         self.optimizers = Optimizers(network, recipe.rate, ENDS)
         self.teacher = TeacherForcing(network).to(self.device)
         self._predict = torch.compile(self.teacher) if compiled else self.teacher
@@ -193,38 +196,6 @@ def averaged_weights(run: Path) -> dict[str, Tensor]:
     return cast(dict[str, Tensor], state["parts"]["average"])
 
 
-def small_transformer(tokenizer: HybridTokenizer, encoder: TextEncoder, width: int, depth: int) -> Transformer:
-    """The released architecture's switches at another size."""
-    config = TransformerConfig(
-        context_token=encoder.context_tokens,
-        context_dim=encoder.width,
-        depth=depth,
-        embed_dim=width,
-        num_heads=width // 64,
-        mlp_type="llama",
-        attn_type="llama",
-        disable_aln=True,
-        use_timestep_embed=True,
-        use_context_norm=True,
-        patch_nums=tokenizer.config.v_patch_nums,
-        diff_width=width * 3 // 4,
-        diff_depth=2,
-    )
-    return initialise(Transformer(config, tokenizer.config.vocab_size, tokenizer.config.z_channels))
-
-
-ZERO_AT_FIRST = (".attn.proj.", ".down_proj.", ".fc2.", ".final_layer.", ".adaLN_modulation.")
-
-
-@torch.no_grad()
-def initialise(network: Transformer) -> Transformer:
-    """Residual branches begin at zero, as do the logits and the diffusion's answer; the rest as torch does it."""
-    for name, parameter in network.named_parameters():
-        if name.startswith("head.") or any(part in name for part in ZERO_AT_FIRST):
-            parameter.zero_()
-    return network
-
-
 def spread(count: int, most: int) -> list[int]:
     """At most `most` of `count` numbers, evenly spread."""
     return [i * count // min(count, most) for i in range(min(count, most))]
@@ -256,6 +227,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=Recipe.rate)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=False)
+    parser.add_argument("--recompute", action="store_true", help="less memory, a third more time")
     return parser.parse_args(arguments)
 
 
@@ -280,6 +252,7 @@ def main() -> None:
         Recipe(batch=options.batch, rate=options.rate),
         options.compile,
         options.scenes,
+        options.recompute,
     )
     run = Run(folder, training.parts(), options.seed)
     run.log(event="started", options=vars(options), pictures=len(codes), threads=torch.get_num_threads())

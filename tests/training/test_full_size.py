@@ -44,9 +44,9 @@ def test_a_transformer_step_of_the_released_size_reaches_every_weight() -> None:
 def test_a_tokenizer_step_of_the_released_size_reaches_every_weight() -> None:
     with torch.device("meta"):
         net = HybridTokenizer(TOKENIZER)
-        pictures = torch.empty(1, 3, 1024, 1024)
+        pictures = torch.empty(2, 3, 1024, 1024)
         features = net.features(pictures)
-        assert features.shape == (1, 32, 64, 64)
+        assert features.shape == (2, 32, 64, 64)
         coded = quantise(net.quantize, features, 0.25)
         drawn = net.decode_raw(features + (coded.latent - features).detach())
         assert drawn.shape == pictures.shape

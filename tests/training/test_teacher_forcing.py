@@ -10,6 +10,7 @@ from model.generation import Conditioning, Generator, Settings
 from model.noise import SeededNoise
 from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer
+from training import teacher_forcing
 from training.teacher_forcing import TeacherForcing, block_causal, drop_conditions, maps_of
 
 
@@ -69,3 +70,14 @@ def test_a_later_scales_tokens_change_no_earlier_logits(transformer: Transformer
     after = teacher(given, maps_of(tokenizer.quantize, changed)).logits
     torch.testing.assert_close(before[:, :5], after[:, :5])
     assert not torch.allclose(before[:, 5:], after[:, 5:])
+
+
+def test_long_rows_attend_as_short_ones_do(
+    transformer: Transformer, tokenizer: HybridTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(3)
+    teacher, given = TeacherForcing(transformer.eval()), conditioning(2, real=3)
+    maps = maps_of(tokenizer.quantize, torch.randint(32, (2, 21)))
+    short = teacher(given, maps).logits
+    monkeypatch.setattr(teacher_forcing, "PLAIN_AT_MOST", 0)
+    torch.testing.assert_close(teacher(given, maps).logits, short, rtol=1e-4, atol=1e-5)
