@@ -35,7 +35,7 @@ def unharmed(cluster: Cluster) -> Iterator[None]:
     """Every process lives and draws after the module's tests as before them."""
     pids = [process.process.pid for process in cluster.processes()]
     yield
-    assert all(process.alive() and process.ready() for process in cluster.processes())
+    assert all(process.await_ready(60).alive() for process in cluster.processes())
     assert pids == [process.process.pid for process in cluster.processes()]
     with hart.Client(cluster.endpoint) as client:
         assert client.generate("a red heart", seed=1)

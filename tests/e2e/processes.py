@@ -28,11 +28,12 @@ SERVICES = {
 STAGES = tuple(SERVICES)[:4]
 START_SECONDS = 240.0
 """Four imports of torch on two busy cores."""
+_given: set[int] = set()
 
 
 def free_port() -> int:
     """A port that nothing listens on, below those which the system gives to outgoing connections (from 32768 on): a
-    process that is killed finds its own again."""
+    process that is killed finds its own again. Never the same twice: a process binds its own seconds later."""
     while True:
         port = secrets.randbelow(12_000) + 20_000
         with socket.socket() as probe:
@@ -40,7 +41,9 @@ def free_port() -> int:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-        return port
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 @dataclass
@@ -117,7 +120,7 @@ class Process:
         self.process.kill()
         self.process.wait()
 
-    def stop(self, seconds: float = 15.0) -> int:
+    def stop(self, seconds: float = 60.0) -> int:
         """SIGTERM, and its exit code; a process that does not end is killed."""
         self.process.send_signal(signal.SIGTERM)
         try:
@@ -153,7 +156,7 @@ class Cluster:
         """One more gateway before the same stages, with the first one's settings but for these."""
         process = Process("gateway", self.folder, {**self.gateway.settings, **settings}).start()
         try:
-            yield process.await_ready(30)
+            yield process.await_ready()
         finally:
             process.stop()
 

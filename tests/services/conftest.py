@@ -1,9 +1,8 @@
 """What the tests of all stages share."""
 
 import os
-import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,15 +46,3 @@ async def make_rig() -> AsyncIterator[Any]:
 
     async with making() as make:
         yield make
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A port that nobody listens on, with its metrics port."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            with suppress(OSError):
-                second.bind(("127.0.0.1", port + 1000))
-                return port

@@ -108,6 +108,10 @@ class Rig(SimpleNamespace):
         for _ in range(1000):
             self.engine.steps.release()
 
+    async def at_rest(self) -> None:
+        """Every slot and place is free, as they are a moment after the last news of a picture."""
+        await until(lambda: self.engine.free == self.engine.slots and not self.admission.queued + self.admission.running)
+
 
 async def until(condition: Any) -> None:
     end = time.monotonic() + 20

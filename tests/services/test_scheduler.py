@@ -16,8 +16,7 @@ async def test_a_picture_is_admitted_and_then_goes_through_every_scale(make_rig:
     assert isinstance(events[0], Admitted)
     assert [event.scale for event in events[1:]] == [0, 1, 2, 3]
     assert events[-1].latent is not None
-    assert rig.engine.free == rig.engine.slots
-    assert (rig.admission.queued, rig.admission.running) == (0, 0)
+    await rig.at_rest()
 
 
 async def test_newcomers_at_the_same_scale_share_a_batch(make_rig: Any) -> None:
@@ -72,7 +71,7 @@ async def test_more_pictures_than_slots_all_finish_in_order(make_rig: Any) -> No
     await asyncio.gather(*pictures)
     ends = [who for scale, who in rig.engine.log if scale == SCALES - 1]
     assert "".join(ends) == "abcdefghij"
-    assert rig.engine.free == rig.engine.slots
+    await rig.at_rest()
 
 
 async def test_a_quiet_picture_hears_of_its_scales_when_all_are_drawn(make_rig: Any) -> None:

@@ -20,6 +20,7 @@ from services.decoder.config import DecoderSettings
 from services.safety.config import SafetySettings
 from services.text_encoder.config import TextEncoderSettings
 from services.text_encoder.engine import TextEncoderEngine
+from tests.e2e.processes import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -81,10 +82,11 @@ def test_a_checkpoint_with_a_part_missing_cannot_be_loaded_and_says_which(tmp_pa
         engine.load()
 
 
-def test_a_stage_becomes_ready_and_ends_in_order_on_sigterm(folder: str, free_port: int) -> None:
-    process = start("decoder", checkpoint=folder, port=str(free_port))
+def test_a_stage_becomes_ready_and_ends_in_order_on_sigterm(folder: str) -> None:
+    port = free_port()
+    process = start("decoder", checkpoint=folder, port=str(port), metrics_port=str(free_port()))
     try:
-        with grpc.insecure_channel(f"127.0.0.1:{free_port}") as channel:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             asked = health_pb2.HealthCheckRequest(service="hart.v1.Decoder")
             end = time.monotonic() + 120
@@ -97,7 +99,7 @@ def test_a_stage_becomes_ready_and_ends_in_order_on_sigterm(folder: str, free_po
                 assert time.monotonic() < end
                 time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.communicate()
