@@ -73,9 +73,12 @@ triton: setup               ## safety and text encoder on the Triton Inference S
 	@$(BIN)/python -m deploy.triton
 
 # --- Training ------------------------------------------------------------------------------------------------------
-.PHONY: gpu
+.PHONY: gpu gpu-rehearsal
 gpu:                        ## the work that wants a GPU, ten minutes a call, resumable; needs no installation
 	PYTHONPATH=. $(or $(wildcard $(BIN)/python),$(PYTHON)) -m training.gpu
+
+gpu-rehearsal:              ## its trainings at a toy size on any machine
+	PYTHONPATH=. $(or $(wildcard $(BIN)/python),$(PYTHON)) -m training.gpu --rehearse
 
 # --- Checking ------------------------------------------------------------------------------------------------------
 .PHONY: lint types imports audit test check format

@@ -3,7 +3,6 @@
 import io
 
 import numpy as np
-import resvg_py
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -12,6 +11,8 @@ Pixels = NDArray[np.uint8]
 
 def render_svg(svg: str, side: int) -> Pixels:
     """SVG text -> uint8 (side, side, 4), straight alpha."""
+    import resvg_py  # here, because machines that only train on packed pictures need not have it
+
     png = resvg_py.svg_to_bytes(svg_string=svg, width=side, height=side)
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.gpu import Stage, stages, work
+from training import gpu
+from training.gpu import REAL, TOY, Stage, timing, trainings, work
 
 
 def staged(folder: Path, names: list[str]) -> list[Stage]:
@@ -45,11 +46,12 @@ def test_a_stage_that_fails_says_so(tmp_path: Path) -> None:
 def test_the_commands_are_understood_by_the_trainings() -> None:
     from training.transformer import parse
 
-    tokenizer, transformer, timing = stages(["flat", "noto"])
-    options = parse(transformer.command(7.0)[2:])
-    assert (options.side, options.styles, options.sitting) == (256, ["flat", "noto"], 7.0)
-    assert options.tokenizer in str(tokenizer.leaves)
-    assert timing.command(1.0)[1] == "benchmarks.full_size"
+    for sizes in (REAL, TOY):
+        tokenizer, transformer = trainings(["flat", "noto"], sizes, "gpu")
+        options = parse(transformer.command(7.0)[2:])
+        assert (options.side, options.styles, options.sitting) == (256, ["flat", "noto"], 7.0)
+        assert options.tokenizer in str(tokenizer.leaves)
+    assert timing().command(1.0)[1] == "benchmarks.full_size"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -57,3 +59,34 @@ def test_without_a_gpu_it_says_what_is_missing_and_ends_with_code_two() -> None:
     ended = subprocess.run([sys.executable, "-m", "training.gpu"], capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert "No CUDA device" in ended.stderr
+
+
+def test_packages_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "NEEDED", ("torch", "nobody_has_this", "nor_this"))
+    assert "nobody_has_this, nor_this" in (gpu.what_is_lacking(on_gpu=False) or "")
+    monkeypatch.setattr(gpu, "NEEDED", ("torch",))
+    assert gpu.what_is_lacking(on_gpu=False) is None
+
+
+ONLY = """
+import sys
+allowed = {"torch", "transformers", "safetensors", "numpy", "PIL", "tqdm"}
+ours = {"training", "model", "benchmarks"}
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        frame = sys._getframe(1)
+        while "importlib" in frame.f_code.co_filename:
+            frame = frame.f_back
+        asked_by = frame.f_globals.get("__name__", "").partition(".")[0]
+        if asked_by in ours | {"__main__"} and name.partition(".")[0] not in allowed | ours | sys.stdlib_module_names:
+            raise ModuleNotFoundError(f"{asked_by} imports {name}")
+
+sys.meta_path.insert(0, Refuse())
+import benchmarks.full_size, training.gpu, training.tokenizer, training.transformer
+"""
+
+
+def test_the_work_needs_no_package_but_those_that_the_documentation_names() -> None:
+    ended = subprocess.run([sys.executable, "-c", ONLY], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
