@@ -1,7 +1,15 @@
-"""Certificates' and tokens' keys, made once."""
+"""Certificates' and tokens' keys, made once; and patience with the fakes."""
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """A stage that shares the process with the gateway does not hang when the machine pauses: it may take its time to
+    be seen at first, to say that it is ready and to describe itself."""
+    for name in ("gateway.assembly.PATIENCE", "gateway.descriptions.PATIENCE", "runtime.replica.ANSWER_SECONDS"):
+        monkeypatch.setattr(name, 60.0)
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from gateway.assembly import build
 from gateway.config import STAGES, GatewaySettings
 from runtime import tensors
+from runtime.pool import Pool, Replica
 from runtime.server import App
 from runtime.settings import ProcessSettings
 from runtime.telemetry import Telemetry
@@ -178,6 +179,17 @@ class Front:
         """The only replica, or the first."""
         return self.stages[name][0]
 
+    @property
+    def inflight(self) -> int:
+        """Requests in work, as the gateway's metrics tell."""
+        return int(self.app.telemetry.registry.get_sample_value("hart_queue_depth", {"stage": "gateway"}) or 0)
+
+    @property
+    def replicas(self) -> list[Replica]:
+        """As the gateway sees them: its pools are among what it closes at its end."""
+        closed = [getattr(stop, "__self__", None) for stop in self.app._stops]
+        return [replica for pool in closed if isinstance(pool, Pool) for replica in pool.replicas]
+
     async def end(self, fake: FakeStage) -> None:
         """Let a replica die."""
         await self.apps.pop(fake.port).stop()
@@ -217,7 +229,7 @@ async def serve(fake: FakeStage) -> tuple[int, App]:
     return app.port, app
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Return when the condition holds. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
         while not condition():

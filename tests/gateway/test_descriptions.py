@@ -55,7 +55,7 @@ async def cluster() -> AsyncIterator[Cluster]:
             stack.push_async_callback(app.stop)
             pools[stage] = Pool(stage, f"hart.v1.{SERVICES[stage]}", source(f"127.0.0.1:{fake.port}"))
             stack.push_async_callback(pools[stage].close)
-            await pools[stage].start()
+            await pools[stage].start(60)
         yield Cluster(fakes["decoder"], pools, Descriptions(pools, every=60.0))
 
 

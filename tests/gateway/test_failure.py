@@ -11,16 +11,18 @@ from tests.gateway.calls import raising, refused, request
 from tests.gateway.support import front
 
 
-async def test_a_stage_that_is_long_gone_is_told_at_once_and_one_that_has_just_gone_is_waited_for(monkeypatch):
-    monkeypatch.setattr("gateway.stages.PATIENCE", 1.0)
+async def test_a_stage_that_is_long_gone_is_told_at_once_and_one_that_has_just_gone_is_waited_for():
     async with front() as running:
+
+        async def told_after() -> float:
+            began = time.monotonic()
+            assert (await refused(running.stub.Generate(request())))[0] is grpc.StatusCode.UNAVAILABLE
+            return time.monotonic() - began
+
         await running.end(running.stage("safety"))
-        began = time.monotonic()
-        assert (await refused(running.stub.Generate(request())))[0] is grpc.StatusCode.UNAVAILABLE
-        first = time.monotonic() - began
-        assert (await refused(running.stub.Generate(request())))[0] is grpc.StatusCode.UNAVAILABLE
-        second = time.monotonic() - began - first
-        assert second < first / 2
+        first = await told_after()
+        later = [await told_after() for _ in range(5)]
+        assert min(later) < first / 2  # the least: a busy machine may hold up one or another
 
 
 async def test_a_failed_attempt_is_made_on_another_replica_with_the_same_seed():

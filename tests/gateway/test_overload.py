@@ -1,13 +1,23 @@
 """A full stage holds work back or refuses it, at the right place: fake stages on real sockets."""
 
 import asyncio
+from collections.abc import Callable
 
 import grpc
 import pytest
 
 from runtime.errors import Overloaded
 from tests.gateway.calls import holding, raising, refused, request
-from tests.gateway.support import front, until
+from tests.gateway.support import FakeStage, front, until
+
+
+def room(queue: int) -> Callable[[dict[str, list[FakeStage]]], None]:
+    """Lets the generator say how many may wait there."""
+
+    def prepare(stages: dict[str, list[FakeStage]]) -> None:
+        stages["ar_generator"][0].room = queue
+
+    return prepare
 
 
 @pytest.mark.parametrize("stage", ["safety", "text_encoder", "ar_generator"])
@@ -30,13 +40,12 @@ async def test_a_latent_waits_for_a_full_decoder_while_there_is_time():
 
 
 async def test_while_the_decoder_stands_still_no_more_pictures_are_begun_than_there_are_places():
-    async with front(max_latents=2, describe_seconds=0.05) as running:
-        running.stage("ar_generator").room = 20  # and one in work: three places
-        await asyncio.sleep(0.3)
+    async with front(prepare=room(20), max_latents=2) as running:  # and one in work: three places
         gate = asyncio.Event()
         running.stage("decoder").before = holding(gate)
         calls = [running.stub.Generate(request(seed=seed, images=2)) for seed in range(4)]
         await until(lambda: len(running.stage("text_encoder").received) == 4)
+        await until(lambda: len(running.stage("ar_generator").received) == 3)
         await asyncio.sleep(0.2)
         assert len(running.stage("ar_generator").received) == 3
         gate.set()
@@ -45,12 +54,12 @@ async def test_while_the_decoder_stands_still_no_more_pictures_are_begun_than_th
 
 
 async def test_time_that_runs_out_in_line_for_a_place_names_the_decoder():
-    async with front(max_latents=1) as running:
+    async with front(max_latents=1, margin_seconds=30) as running:  # the answer comes long before the caller gives up
         gate = asyncio.Event()
         running.stage("decoder").before = holding(gate)
         first = running.stub.Generate(request())
         await until(lambda: running.stage("decoder").received)
-        code, info, _ = await refused(running.stub.Generate(request(seed=8), timeout=0.4))
+        code, info, _ = await refused(running.stub.Generate(request(seed=8), timeout=31))
         assert (code, info.metadata["stage"]) == (grpc.StatusCode.DEADLINE_EXCEEDED, "decoder")
         assert len(running.stage("ar_generator").received) == 1
         gate.set()
@@ -73,11 +82,9 @@ async def test_while_latents_wait_for_the_decoder_no_further_picture_is_begun():
 
 
 async def test_what_the_generators_cannot_hold_is_refused_before_it_costs_a_verdict():
-    async with front(describe_seconds=0.05) as running:
+    async with front(prepare=room(2)) as running:  # and one in work
         gate = asyncio.Event()
-        running.stage("ar_generator").room = 2  # and one in work
         running.stage("ar_generator").before = holding(gate)
-        await asyncio.sleep(0.3)
         calls = [running.stub.Generate(request(seed=seed)) for seed in range(3)]
         await until(lambda: len(running.stage("ar_generator").received) == 3)
         code, info, _ = await refused(running.stub.Generate(request()))

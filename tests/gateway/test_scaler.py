@@ -8,7 +8,8 @@ import pytest
 from hart.v1 import images_pb2
 
 from gateway.keda import externalscaler_pb2, externalscaler_pb2_grpc
-from tests.gateway.support import Front, front
+from tests.gateway.calls import holding
+from tests.gateway.support import FakeStage, Front, front, until
 
 
 def stub(running: Front) -> Any:
@@ -19,16 +20,30 @@ def scaled_object(**metadata: str) -> externalscaler_pb2.ScaledObjectRef:
     return externalscaler_pb2.ScaledObjectRef(name="x", namespace="y", scalerMetadata=metadata)
 
 
-async def test_an_idle_stage_is_inactive_and_a_request_pushes_it_active_at_once():
-    async with front(scaler_active_seconds=0.3) as running:
+async def test_an_idle_stage_is_inactive_and_a_request_pushes_it_active_at_once(monkeypatch):
+    monkeypatch.setattr("gateway.scaler.PUSH_SECONDS", 600.0)  # nothing but the request's arrival can be what tells
+    async with front() as running:
         scaler = stub(running)
         reference = scaled_object(stage="ar_generator")
         assert not (await scaler.IsActive(reference)).result
         states = scaler.StreamIsActive(reference)
         assert not (await states.read()).result
         await running.stub.Generate(images_pb2.GenerateRequest(prompt="a"))
-        assert (await asyncio.wait_for(states.read(), 1)).result
-        assert not (await asyncio.wait_for(states.read(), 5)).result
+        assert (await asyncio.wait_for(states.read(), 60)).result
+        states.cancel()
+
+
+async def test_a_stage_is_told_inactive_when_the_last_request_is_over():
+    async with front(scaler_active_seconds=0.3) as running:
+        gate = asyncio.Event()
+        running.stage("ar_generator").before = holding(gate)
+        call = running.stub.Generate(images_pb2.GenerateRequest(prompt="a"))
+        await until(lambda: running.inflight)
+        states = stub(running).StreamIsActive(scaled_object(stage="ar_generator"))
+        assert (await states.read()).result
+        gate.set()
+        await call
+        assert not (await asyncio.wait_for(states.read(), 60)).result
         states.cancel()
 
 
@@ -41,10 +56,11 @@ async def test_a_request_to_a_stage_without_replicas_makes_it_active():
 
 
 async def test_the_metric_is_the_load_summed_over_the_replicas():
-    async with front(replicas={"decoder": 2}, describe_seconds=0.05, scaler_target_load=0.5) as running:
-        for fake, load in zip(running.stages["decoder"], (1.5, 0.75), strict=True):
+    def prepare(stages: dict[str, list[FakeStage]]) -> None:
+        for fake, load in zip(stages["decoder"], (1.5, 0.75), strict=True):
             fake.load = load
-        await asyncio.sleep(0.3)
+
+    async with front({"decoder": 2}, prepare, scaler_target_load=0.5) as running:
         scaler, reference = stub(running), scaled_object(stage="decoder")
         spec = (await scaler.GetMetricSpec(reference)).metricSpecs[0]
         assert (spec.metricName, spec.targetSizeFloat) == ("hart_load_decoder", 0.5)

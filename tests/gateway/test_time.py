@@ -1,32 +1,30 @@
 """Deadlines, cancellation and the report of time: fake stages on real sockets."""
 
 import asyncio
-import gc
 
 import grpc
 import pytest
 
-from runtime.replica import Replica
 from tests.gateway.calls import holding, refused, request
 from tests.gateway.support import front, until
 
 
 @pytest.mark.parametrize("stage", ["safety", "text_encoder", "ar_generator", "decoder"])
 async def test_the_status_names_the_stage_where_time_ran_out(stage):
-    async with front() as running:
+    async with front(margin_seconds=30) as running:  # the answer comes long before the caller gives up
         running.stage(stage).before = holding(asyncio.Event())
-        code, info, _ = await refused(running.stub.Generate(request(), timeout=0.5))
+        code, info, _ = await refused(running.stub.Generate(request(), timeout=31))
         assert (code, info.metadata["stage"]) == (grpc.StatusCode.DEADLINE_EXCEEDED, stage)
         await until(lambda: running.stage(stage).cancelled == 1)
 
 
 async def test_stages_get_what_is_left_less_the_gateways_margin():
-    async with front(margin_seconds=0.5, default_deadline_seconds=20, max_deadline_seconds=30) as running:
+    async with front(margin_seconds=50, default_deadline_seconds=2000, max_deadline_seconds=3000) as running:
         await running.stub.Generate(request())
-        await running.stub.Generate(request(), timeout=10)
-        await running.stub.Generate(request(), timeout=100)
-        for left, limit in zip(running.stage("decoder").left, (19.5, 9.5, 29.5), strict=True):
-            assert limit - 3 < left <= limit + 0.1
+        await running.stub.Generate(request(), timeout=1000)
+        await running.stub.Generate(request(), timeout=10_000)
+        for left, limit in zip(running.stage("decoder").left, (1950, 950, 2950), strict=True):
+            assert limit - 40 < left <= limit + 40  # gRPC rounds these to ten seconds
 
 
 async def test_the_critical_calls_and_the_gateways_own_time_make_up_the_wall():
@@ -50,11 +48,7 @@ async def test_a_cancel_reaches_the_stage_that_works(stage):
         running.stage(stage).before = holding(asyncio.Event())
         call = running.stub.Generate(request())
         await until(lambda: running.stage(stage).received)
+        assert sum(replica.outstanding for replica in running.replicas) >= 1
         call.cancel()
         await until(lambda: running.stage(stage).cancelled == 1)
-        await until(lambda: all(r.outstanding == 0 for r in replicas()))
-
-
-def replicas() -> list[Replica]:
-    """All that live in this process: the gateway's pools are its own."""
-    return [one for one in gc.get_objects() if isinstance(one, Replica)]
+        await until(lambda: all(replica.outstanding == 0 for replica in running.replicas))

@@ -34,7 +34,7 @@ class Engine:
 
     def run(self, latents: Sequence[np.ndarray]) -> list[float]:
         self.batches.append(len(latents))
-        self.release.wait(20)
+        self.release.wait(120)  # longer than `until`: it is the test that lets go
         time.sleep(self.seconds)
         sums = [float(x.sum()) for x in latents]
         for value in sums:
@@ -168,7 +168,7 @@ class Proxy:
         writer.close()
 
 
-async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait for what will come, however slow the machine."""
     async with asyncio.timeout(seconds):
         while not condition():

@@ -107,7 +107,7 @@ async def test_abuse_of_the_port_is_survived_with_bounded_memory_while_others_ar
         port = (await running.logged("ready"))["port"]
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub = decoder_pb2_grpc.DecoderStub(channel)
-            assert (await stub.Decode(request(), timeout=10)).image == b"1.0"
+            assert (await stub.Decode(request(), timeout=60)).image == b"1.0"
             before = memory(running.child.pid)
             for attack in ATTACKS:
                 writers = await attack(port)
@@ -117,7 +117,7 @@ async def test_abuse_of_the_port_is_survived_with_bounded_memory_while_others_ar
                 assert memory(running.child.pid) - before < 200, attack.__name__
                 for writer in writers:
                     writer.transport.abort()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while len(os.listdir(f"/proc/{running.child.pid}/fd")) > 100:
                     await asyncio.sleep(0.1)
 
@@ -155,17 +155,17 @@ async def test_abuse_of_the_metrics_port_is_survived_and_scrapes_go_on() -> None
         port = (await running.logged("listening"))["metrics_port"]
         async with grpc.aio.insecure_channel(f"127.0.0.1:{ready['port']}") as channel:
             stub = decoder_pb2_grpc.DecoderStub(channel)
-            assert (await stub.Decode(request(), timeout=10)).image == b"1.0"
+            assert (await stub.Decode(request(), timeout=60)).image == b"1.0"
             before, had = memory(running.child.pid), threads(running.child.pid)
             for attack in (noise, idle, slow_scrapes, scrape_floods):
                 writers = await attack(port)
                 assert b"hart_requests_total" in await scrape(port), attack.__name__
-                assert (await stub.Decode(request(), timeout=30)).image == b"1.0"
+                assert (await stub.Decode(request(), timeout=60)).image == b"1.0"
                 assert threads(running.child.pid) < had + 40, attack.__name__
                 assert memory(running.child.pid) - before < 100, attack.__name__
                 for writer in writers:
                     writer.transport.abort()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while threads(running.child.pid) > had + 1:
                     await asyncio.sleep(0.1)
 
@@ -202,9 +202,9 @@ async def test_messages_of_every_length_and_kind_are_answered() -> None:
                 deep = b"\x0b" + deep + b"\x0c"
             for data in [rng.randbytes(rng.randrange(200)) for _ in range(200)] + [deep, b"\0" * 10**6]:
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
-                    await decode(data, timeout=10)
+                    await decode(data, timeout=60)
                 assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, caught.value.details()
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await decode(b"\0" * (100 * 2**20), timeout=30)
+                await decode(b"\0" * (100 * 2**20), timeout=60)
             assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert (await decoder_pb2_grpc.DecoderStub(channel).Decode(request(), timeout=10)).image == b"1.0"
+            assert (await decoder_pb2_grpc.DecoderStub(channel).Decode(request(), timeout=60)).image == b"1.0"

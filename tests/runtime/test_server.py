@@ -110,7 +110,7 @@ async def test_alive_before_ready_and_work_is_refused_until_then(launch: Any) ->
     import threading
 
     release = threading.Event()
-    running = await launch(wait=False, before_start=lambda app: app.warm_up(lambda: release.wait(10)))
+    running = await launch(wait=False, before_start=lambda app: app.warm_up(lambda: release.wait(120)))
     health = health_pb2_grpc.HealthStub(running.channel)
 
     async def state(name: str) -> int:
@@ -138,7 +138,7 @@ async def test_a_watcher_that_leaves_does_not_silence_the_others(served: Any) ->
     leaves.cancel()
     await until(lambda: served.app.health._watchers == 1)
     served.app.health.set("hart.v1.Decoder", False)
-    assert (await asyncio.wait_for(stays.read(), 20)).status == 2
+    assert (await asyncio.wait_for(stays.read(), 60)).status == 2
     stays.cancel()
 
 
@@ -152,17 +152,17 @@ async def test_reflection_lists_what_is_served(served: Any) -> None:
 
 async def test_busy_is_not_unready_and_a_full_queue_answers_at_once(served: Any) -> None:
     served.engine.release.clear()
-    calls = [served.stub.Decode(request(), timeout=30)]
+    calls = [served.stub.Decode(request(), timeout=60)]
     await until(lambda: served.engine.batches)
-    calls += [served.stub.Decode(request(), timeout=30) for _ in range(4)]
+    calls += [served.stub.Decode(request(), timeout=60) for _ in range(4)]
     await until(lambda: served.batcher.admission.queued == 4)
-    code, proto, _ = await refusal(served.stub.Decode(request(), timeout=10))
+    code, proto, _ = await refusal(served.stub.Decode(request(), timeout=60))
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     info = detail(proto, error_details_pb2.ErrorInfo)
     assert (info.metadata["stage"], info.metadata["knob"]) == ("decoder", "HART_QUEUE_LIMIT")
     assert detail(proto, error_details_pb2.RetryInfo).retry_delay.ToMilliseconds() > 0
     health = health_pb2_grpc.HealthStub(served.channel)
-    answer = await health.Check(health_pb2.HealthCheckRequest(service="hart.v1.Decoder"), timeout=1)
+    answer = await health.Check(health_pb2.HealthCheckRequest(service="hart.v1.Decoder"), timeout=60)
     assert answer.status == 1
     served.engine.release.set()
     assert [(await c).image for c in calls] == [b"1.0"] * 5
@@ -170,19 +170,19 @@ async def test_busy_is_not_unready_and_a_full_queue_answers_at_once(served: Any)
 
 async def test_one_call_too_many_is_refused_and_health_is_answered_in_the_crowd(launch: Any) -> None:
     running = await launch(ProcessSettings(port=0, max_concurrent_calls=4))
-    silent = [running.channel.stream_unary("/hart.v1.Decoder/Decode")(timeout=30) for _ in range(4)]
+    silent = [running.channel.stream_unary("/hart.v1.Decoder/Decode")(timeout=60) for _ in range(4)]
     await until(lambda: running.app._interceptor.working == 4)
     health = health_pb2_grpc.HealthStub(running.channel)
     for _ in range(3):
-        code, proto, _ = await refusal(running.stub.Decode(request(), timeout=10))
+        code, proto, _ = await refusal(running.stub.Decode(request(), timeout=60))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
         info = detail(proto, error_details_pb2.ErrorInfo)
         assert info.metadata["knob"] == "HART_MAX_CONCURRENT_CALLS"
-        assert (await health.Check(health_pb2.HealthCheckRequest(service="hart.v1.Decoder"), timeout=5)).status == 1
+        assert (await health.Check(health_pb2.HealthCheckRequest(service="hart.v1.Decoder"), timeout=60)).status == 1
     for call in silent:
         call.cancel()
     await until(lambda: running.app._interceptor.working == 0)
-    assert (await running.stub.Decode(request(), timeout=10)).image == b"1.0"
+    assert (await running.stub.Decode(request(), timeout=60)).image == b"1.0"
 
 
 async def test_a_message_over_the_limit_is_refused_and_the_process_lives(launch: Any) -> None:
@@ -207,7 +207,7 @@ async def test_a_guard_refuses_before_the_message_is_read(launch: Any) -> None:
         yield
 
     running = await launch(before_start=lambda app: app.guard(guard))
-    silent = running.channel.stream_unary("/hart.v1.Decoder/Decode")(timeout=5)
+    silent = running.channel.stream_unary("/hart.v1.Decoder/Decode")(timeout=60)
     code, _, text = await refusal(silent)
     assert code is grpc.StatusCode.UNAUTHENTICATED
     assert text == "no valid API key"
@@ -219,11 +219,14 @@ async def test_a_guard_refuses_before_the_message_is_read(launch: Any) -> None:
 
 async def test_a_sender_that_is_too_slow_is_sent_away(launch: Any) -> None:
     running = await launch(ProcessSettings(port=0, receive_seconds=0.2))
-    silent = running.channel.stream_unary("/hart.v1.Decoder/Decode")(timeout=10)
+    silent = running.channel.stream_unary("/hart.v1.Decoder/Decode")(timeout=60)
     code, _, text = await refusal(silent)
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert "receiving" in text
-    empty = running.channel.stream_unary("/hart.v1.Decoder/Decode")(iter(()))
+
+
+async def test_a_call_that_ends_without_a_message_is_invalid(served: Any) -> None:
+    empty = served.channel.stream_unary("/hart.v1.Decoder/Decode")(iter(()))
     code, _, _ = await refusal(empty)
     assert code is grpc.StatusCode.INVALID_ARGUMENT
 
@@ -247,7 +250,7 @@ async def test_drain_finishes_what_runs_refuses_what_is_new_and_says_not_serving
     served.engine.release.clear()
     running = served.stub.Decode(request())
     await until(lambda: served.engine.batches)
-    drained = asyncio.create_task(served.app.drain(10))
+    drained = asyncio.create_task(served.app.drain(60))
     await until(served.app.draining.is_set)
     code, proto, _ = await refusal(served.stub.Decode(request()))
     assert code is grpc.StatusCode.UNAVAILABLE

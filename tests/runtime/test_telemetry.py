@@ -152,6 +152,7 @@ async def test_calls_are_counted_by_code_with_shed_and_cancelled(launch: Any) ->
     await until(lambda: running.batcher.admission.queued == 0)
     running.engine.release.set()
     await busy
+    await until(lambda: running.app._interceptor.working == 0)  # a refusal is counted after it was sent
     families = await asyncio.to_thread(scrape, running.app.metrics_port)
     codes = {s.labels["code"]: s.value for s in families["hart_requests"].samples if s.name.endswith("_total")}
     assert {code: count for code, count in codes.items() if count} == {"OK": 1, "CANCELLED": 1, "RESOURCE_EXHAUSTED": 1}

@@ -29,7 +29,7 @@ def secured(files: tuple[str, str, str]) -> ProcessSettings:
 
 async def ask(port: int, cert: str = "", key: str = "", ca: str = "") -> bytes:
     async with Dialer(tls.Files(cert, key, ca)).dial(f"localhost:{port}") as channel:
-        return (await decoder_pb2_grpc.DecoderStub(channel).Decode(request(), timeout=5)).image
+        return (await decoder_pb2_grpc.DecoderStub(channel).Decode(request(), timeout=60)).image
 
 
 async def refused(port: int, cert: str = "", key: str = "", ca: str = "") -> None:
@@ -61,10 +61,10 @@ async def test_health_alone_is_served_in_plaintext_on_the_health_port(launch: An
     running = await launch(secured(Authority().write(tmp_path / "server")))
     async with grpc.aio.insecure_channel(f"localhost:{running.app.health_port}") as channel:
         health = health_pb2_grpc.HealthStub(channel)
-        answer = await health.Check(health_pb2.HealthCheckRequest(service="hart.v1.Decoder"), timeout=5)
+        answer = await health.Check(health_pb2.HealthCheckRequest(service="hart.v1.Decoder"), timeout=60)
         assert answer.status == 1
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await decoder_pb2_grpc.DecoderStub(channel).Decode(request(), timeout=5)
+            await decoder_pb2_grpc.DecoderStub(channel).Decode(request(), timeout=60)
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -96,20 +96,20 @@ async def test_a_pool_changes_its_channels_on_rotation_without_losing_a_request(
     client = authority.write(tmp_path / "client")
     source = StaticSource(frozenset({Endpoint(f"localhost:{running.app.port}")}))
     pool = Pool("decoder", "hart.v1.Decoder", source, dialer=Dialer(tls.Files(*client)))
-    await pool.start()
+    await pool.start(60)
     before = pool.replicas[0].channel
     authority.write(tmp_path / "client")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while pool.replicas[0].channel is before:
             async with pool.replica() as replica:
-                await decoder_pb2_grpc.DecoderStub(replica.channel).Decode(request(), timeout=5)
+                await decoder_pb2_grpc.DecoderStub(replica.channel).Decode(request(), timeout=60)
     async with pool.replica() as replica:
         assert replica.channel is not before
-        await decoder_pb2_grpc.DecoderStub(replica.channel).Decode(request(), timeout=5)
+        await decoder_pb2_grpc.DecoderStub(replica.channel).Decode(request(), timeout=60)
     Path(client[0]).write_text("no certificate")
     await asyncio.sleep(1.5)
     async with pool.replica() as replica:
-        await decoder_pb2_grpc.DecoderStub(replica.channel).Decode(request(), timeout=5)
+        await decoder_pb2_grpc.DecoderStub(replica.channel).Decode(request(), timeout=60)
     await pool.close()
 
 
@@ -133,7 +133,7 @@ async def test_pools_that_share_a_dialer_all_notice_a_rotation(launch: Any, tmp_
     source = StaticSource(frozenset({Endpoint(f"localhost:{running.app.port}")}))
     pools = [Pool("decoder", "hart.v1.Decoder", source, dialer=dialer) for _ in range(3)]
     for pool in pools:
-        await pool.start()
+        await pool.start(60)
     before = [pool.replicas[0] for pool in pools]
     authority.write(tmp_path / "client")
     await until(lambda: all(pool.replicas[0] is not old for pool, old in zip(pools, before, strict=True)))
@@ -156,8 +156,8 @@ async def test_a_replica_found_by_its_services_name_must_show_that_name(launch: 
             pool.replica()
         await pool.close()
     pool = Pool("decoder", "hart.v1.Decoder", DnsSource("localhost", port), dialer=dialer)
-    await pool.start()
+    await pool.start(60)
     async with pool.replica() as replica:
         assert replica.address == f"127.0.0.1:{port}"
-        assert (await decoder_pb2_grpc.DecoderStub(replica.channel).Decode(request(), timeout=5)).image == b"1.0"
+        assert (await decoder_pb2_grpc.DecoderStub(replica.channel).Decode(request(), timeout=60)).image == b"1.0"
     await pool.close()
