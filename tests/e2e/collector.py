@@ -56,7 +56,7 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):  # type: ignore[mi
         """The spans of a trace, as far as they have come."""
         return [span for span in list(self.spans) if span.trace_id == trace_id]
 
-    def await_trace(self, trace_id: str, count: int, seconds: float = 15.0) -> list[Span]:
+    def await_trace(self, trace_id: str, count: int, seconds: float = 60.0) -> list[Span]:
         """The trace, when so many of its spans have come and, for a moment, no more. Raises TimeoutError."""
         end, seen = time.monotonic() + seconds, -1
         while seen < count or len(self.trace(trace_id)) != seen:

@@ -83,14 +83,14 @@ def test_the_gateway_runs_with_its_own_dependencies_alone(tmp_path: Path, monkey
     monkeypatch.setattr(subprocess, "Popen", with_absences)
     process = Process("gateway", tmp_path, {"api_keys": "a=b"}).start()
     try:
-        process.await_ready(30)
+        process.await_ready()
     finally:
         assert process.stop() == 0
 
 
 def test_the_gateway_is_ready_within_two_seconds_of_a_processor(tmp_path: Path):
     # CPU time, not the clock's: other programs may have the machine. The imports' bytecode is there already.
-    process = Process("gateway", tmp_path).start().await_ready(30)
+    process = Process("gateway", tmp_path).start().await_ready()
     try:
         used = psutil.Process(process.process.pid).cpu_times()
         assert used.user + used.system < START_CPU_SECONDS

@@ -95,10 +95,17 @@ def scraped(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
                 running.await_(lambda p: len(p.query("up == 1")) == len(processes))
                 load(gateway)
                 crowd(gateway)
-                time.sleep(1.5)
+                await_scrape(running)
                 load(gateway, 2)
-                running.await_(lambda p: bool(p.query('rate(hart_cancelled_total{stage="gateway"}[30s]) > 0')))
+                running.await_(lambda p: bool(p.query('rate(hart_cancelled_total{stage="gateway"}[5m]) > 0')))
+                await_scrape(running)
                 yield running
+
+
+def await_scrape(running: Prometheus) -> None:
+    """Returns when every target was read after this call began."""
+    begun = time.time()
+    running.await_(lambda p: float(p.query("min(timestamp(up))")[0]["value"][1]) > begun)
 
 
 def test_every_promised_metric_has_its_labels(scraped: Prometheus) -> None:

@@ -25,7 +25,7 @@ METHODS = {
     "ar_generator": "hart.v1.ArGenerator/Generate",
     "decoder": "hart.v1.Decoder/Decode",
 }
-SLACK = 1_000_000_000  # nanoseconds
+SLACK = 60_000_000_000  # nanoseconds: a process may stand still meanwhile
 pytestmark = pytest.mark.usefixtures("unharmed")
 counter = iter(range(1_000_000))
 
@@ -46,6 +46,11 @@ def stage_spans(spans: list[Span], stage: str, methods: dict[str, str]) -> tuple
                  and s.attributes["hart.peer.stage"] == stage]  # fmt: skip
     (server,) = [s for s in spans if s.kind == SERVER and s.service == f"hart-{stage}"]
     return client, server, [s for s in spans if s.parent == server.span_id]
+
+
+def calls_of(collector: Collector, stage: str) -> list[Span]:
+    """The gateways' client spans of a stage, as far as they have come."""
+    return [span for span in list(collector.spans) if span.kind == CLIENT and span.name == METHODS[stage]]
 
 
 def hold_parents(spans: list[Span], methods: dict[str, str]) -> None:
@@ -127,12 +132,21 @@ def test_a_callers_own_trace_goes_on(cluster: Cluster, collector: Collector):
 def test_a_batch_is_linked_to_every_request_in_it(cluster: Cluster, collector: Collector):
     """Requests of strangers, all to one generator, so that they meet in it."""
     alone = {"ar_generator": cluster.stages["ar_generator"][0].address}
+    shared: set[str] = set()
     with cluster.another_gateway(**{**cluster.where(), **alone}) as gateway, hart.Client(gateway.address) as caller:
-        with ThreadPoolExecutor(6) as many:
-            answers = list(many.map(lambda seed: caller.generate(fresh(), seed=seed), range(6)))
-        ids = {answer.report.trace_id for answer in answers}
-        spans = [span for one in ids for span in collector.await_trace(one, SPANS)]
-    assert len(ids) == len(answers)
+        for _ in range(10):  # whether they meet is left to chance
+            with ThreadPoolExecutor(6) as many:
+                answers = list(many.map(lambda seed: caller.generate(fresh(), seed=seed), range(6)))
+            ids = {answer.report.trace_id for answer in answers}
+            assert len(ids) == len(answers)
+            shared |= hold_batches([span for one in ids for span in collector.await_trace(one, SPANS)])
+            if "hart-ar_generator" in shared:
+                return
+    pytest.fail(f"none met in the generator, only in {shared}")
+
+
+def hold_batches(spans: list[Span]) -> set[str]:
+    """The services in which some of these requests shared a batch."""
     servers = {(s.trace_id, s.span_id): s for s in spans if s.kind == SERVER}
     shared: set[str] = set()
     for batch in [s for s in spans if s.name == "batch"]:
@@ -143,7 +157,7 @@ def test_a_batch_is_linked_to_every_request_in_it(cluster: Cluster, collector: C
         assert {(s.trace_id, s.parent) for s in mates} == set(batch.links), "each has it in its own trace"
         if len({trace_id for trace_id, _ in batch.links}) > 1:
             shared.add(batch.service)
-    assert "hart-ar_generator" in shared
+    return shared
 
 
 def test_prompts_are_recorded_only_where_a_setting_says_so(cluster: Cluster, client, collector: Collector):
@@ -161,11 +175,15 @@ def test_at_ratio_0_failed_requests_alone_are_kept(cluster: Cluster, collector: 
         hart.Client(gateway.address) as caller,
     ):
         good = caller.generate(fresh(), seed=1).report.trace_id
-        with chaos.hung(*cluster.stages["ar_generator"]), pytest.raises(errors.DeadlineExceeded) as failed:
-            caller.generate(fresh(), seed=1, timeout=1.0)
+        for _ in range(4):
+            begun = time.time_ns()
+            with chaos.hung(*cluster.stages["ar_generator"]), pytest.raises(errors.DeadlineExceeded) as failed:
+                caller.generate(fresh(), seed=1, timeout=2.0)
+            if failed.value.stage == "ar_generator":
+                break  # else a busy machine took the time before the generator had the request
         assert failed.value.stage == "ar_generator"
-        end = time.monotonic() + 15
-        while not (late := [s for s in collector.spans if s.failed and s.name == METHODS["ar_generator"]]):
+        end = time.monotonic() + 60
+        while not (late := [s for s in calls_of(collector, "ar_generator") if s.failed and s.begun > begun]):
             assert time.monotonic() < end
             time.sleep(0.1)
         spans = collector.await_trace(late[-1].trace_id, 4)

@@ -18,7 +18,8 @@ from model.checkpoint import Checkpoint
 from model.picture import read_recipe
 from tests.e2e.processes import Cluster, Process
 
-ASKS = 6
+LEAST, MOST = 3, 60
+"""Rounds of requests: which version draws one is left to chance."""
 LINE = ("text_encoder", "ar_generator", "decoder")
 Gateway = Callable[..., hart.Client]
 pytestmark = pytest.mark.usefixtures("unharmed")
@@ -72,7 +73,9 @@ def pixels(picture: bytes) -> bytes:
 
 def test_every_answer_and_every_recipe_names_what_drew_it(mixed: hart.Client, digests: tuple[str, str]) -> None:
     seen: dict[str, set[bytes]] = {}
-    for number in range(ASKS):
+    for number in range(MOST):
+        if number >= LEAST and set(seen) == set(digests):
+            break
         for format in ("png", "jpeg", "webp"):
             answer = mixed.generate("a red heart", seed=7, format=format)
             recipe = read_recipe(answer[0].data)
@@ -101,7 +104,7 @@ def test_parts_of_two_checkpoints_draw_no_picture(
         hart.Client(gateway.address) as client,
         pytest.raises(errors.Unavailable) as refusal,
     ):
-        client.generate("a red heart", timeout=5)
+        client.generate("a red heart", timeout=30)
     for checkpoint in (tiny_checkpoint, newer):
         assert Checkpoint.open(checkpoint).digest_of(part) in str(refusal.value)
 
@@ -121,7 +124,8 @@ def test_a_rolling_change_of_every_part_never_mixes_two_versions(
         partial.rename(lists[stage])
 
     def await_ready(client: hart.Client, stage: str, replicas: int) -> None:
-        for _ in range(200):
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
             (found,) = [one for one in client.status().stages if one.stage == stage]
             if found.replicas == found.ready == replicas:
                 return
@@ -140,7 +144,7 @@ def test_a_rolling_change_of_every_part_never_mixes_two_versions(
 
         def ask() -> None:
             try:
-                answer = client.generate("a red heart", seed=7, timeout=20)
+                answer = client.generate("a red heart", seed=7, timeout=60)
             except errors.Unavailable as refusal:
                 seen.append("refused")
                 refusals.add(str(refusal))

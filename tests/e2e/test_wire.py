@@ -258,11 +258,11 @@ def test_health_tells_life_and_readiness_apart(wire, name):
     stub = health_pb2_grpc.HealthStub(wire.channels[name])
     serving = health_pb2.HealthCheckResponse.SERVING
     for service in ("", f"hart.v1.{SERVICES[name]}"):
-        assert stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5).status == serving
-        watch = stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=5)
+        assert stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=30).status == serving
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=30)
         assert next(iter(watch)).status == serving
         watch.cancel()
     with pytest.raises(grpc.RpcError) as caught:
-        stub.Check(health_pb2.HealthCheckRequest(service="other"), timeout=5)
+        stub.Check(health_pb2.HealthCheckRequest(service="other"), timeout=30)
     error: Any = caught.value
     assert error.code() is grpc.StatusCode.NOT_FOUND

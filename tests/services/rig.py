@@ -110,7 +110,8 @@ class Rig(SimpleNamespace):
 
     async def at_rest(self) -> None:
         """Every slot and place is free, as they are a moment after the last news of a picture."""
-        await until(lambda: self.engine.free == self.engine.slots and not self.admission.queued + self.admission.running)
+        await until(lambda: self.engine.free == self.engine.slots)
+        await until(lambda: not self.admission.queued + self.admission.running)
 
 
 async def until(condition: Any) -> None:
