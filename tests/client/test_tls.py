@@ -99,4 +99,4 @@ def test_a_wrong_authority_a_missing_certificate_and_plaintext_are_unavailable(
         wrong.append(hart.TLS(ca=folder / "ca.pem", cert=folder / "other.pem", key=folder / "other.key"))
     for tls in wrong:
         with hart.Client(endpoint, tls=tls) as client, pytest.raises(hart.Unavailable):
-            client.describe()
+            client.describe(timeout=60)
