@@ -8,7 +8,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,12 @@ class Prometheus:
         """The series of an instant query."""
         found: list[Any] = self.ask("query", query=expression)["result"]
         return found
+
+    def find(self, expression: str, seconds: float = 30.0) -> list[Any]:
+        """The same as soon as there are any: a process that is late for a scrape has none until the next."""
+        with suppress(TimeoutError):
+            self.await_(lambda p: bool(p.query(expression)), seconds)
+        return self.query(expression)
 
     def await_(self, what: Callable[[Prometheus], bool], seconds: float = 60.0) -> None:
         """Return when this holds. Raises TimeoutError."""

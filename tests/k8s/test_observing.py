@@ -166,9 +166,9 @@ def test_prometheus_takes_every_query_that_we_publish(scraping: Prometheus, publ
 
 
 def test_what_a_scrape_brings_is_found_by_the_queries(scraping: Prometheus) -> None:
-    (load,) = scraping.query('sum(hart_load{namespace="pictures",stage="gateway",pod=~"hart-decoder-.+"})')
+    (load,) = scraping.find('sum(hart_load{namespace="pictures",stage="gateway",pod=~"hart-decoder-.+"})')
     assert load["value"][1] == "1"
-    (filled,) = scraping.query("max by (stage) (hart_queue_depth / hart_queue_limit)")
+    (filled,) = scraping.find("max by (stage) (hart_queue_depth / hart_queue_limit)")
     assert filled["metric"] == {"stage": "gateway"}
 
 
