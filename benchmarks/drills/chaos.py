@@ -86,11 +86,11 @@ async def slow(process: Process) -> None:
 
 async def haunt(victims: Sequence[T], act: Callable[[T], Awaitable[None]], seconds: float, pause: float) -> int:
     """Do `act` to one random victim after another for about `seconds`, with a random pause between (`pause` seconds on
-    average). Returns how often."""
+    average), once at least. Returns how often."""
     end, times = time.monotonic() + seconds, 0
     while True:
         await asyncio.sleep(random.uniform(0.5, 1.5) * pause)
-        if time.monotonic() > end:
+        if times and time.monotonic() > end:
             return times
         await act(random.choice(victims))
         times += 1

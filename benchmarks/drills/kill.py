@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from benchmarks.drills import chaos, metrics
-from benchmarks.drills.load import any_of, capacity, judge, open_loop
+from benchmarks.drills.load import any_of, capacity, judge, open_loop, patient
 from benchmarks.drills.proxy import cut, proxies
 from benchmarks.drills.report import Report
 from benchmarks.drills.site import Site, opened
@@ -29,7 +29,7 @@ async def _disturbed(
     report.figure("capacity in peace, pictures/s", peace)
     report.figure("requests/s sent", rate)
     disturbing = asyncio.ensure_future(disturb())
-    ask = any_of(site.client, site.asks, site.truth, DEADLINE)
+    ask = patient(any_of(site.client, site.asks, site.truth, DEADLINE))
     outcomes = await open_loop(rate, seconds, ask, beside=disturbing)
     times = await disturbing
     report.figure("disturbances", times)

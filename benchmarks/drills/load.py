@@ -20,8 +20,12 @@ from hart.pictures import Accepted, Finished, Image, Progress
 from benchmarks.drills.asks import Ask, Truth
 from benchmarks.drills.report import Report, percentile
 
-HANG_SECONDS = 3.0
-"""Past its deadline a request that has not ended hangs; the slack is for a busy machine."""
+STALL_SECONDS = 10.0
+"""For so long a busy machine may keep any process waiting."""
+HANG_SECONDS = 3.0 + STALL_SECONDS
+"""Past its deadline a request that has not ended hangs."""
+PATIENCE = 60.0
+"""Seconds after which a patient caller gives up."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,19 @@ def any_of(
 ) -> Callable[[], Awaitable[Outcome]]:
     """Sends one of the asks, another each time it is called."""
     return lambda: draw(client, random.choice(asks), truth, timeout)
+
+
+def patient(one: Callable[[], Awaitable[Outcome]]) -> Callable[[], Awaitable[Outcome]]:
+    """`one`, sent again for a while where there was no room for it, as it was told: room is no matter of the drill."""
+
+    async def sent() -> Outcome:
+        end = time.monotonic() + PATIENCE
+        while (outcome := await one()).code == "RESOURCE_EXHAUSTED" and not outcome.fault and time.monotonic() < end:
+            assert isinstance(outcome.error, errors.Overloaded)
+            await asyncio.sleep(outcome.error.retry_after or 0.1)
+        return outcome
+
+    return sent
 
 
 async def _stream(client: AsyncClient, ask: Ask, truth: Truth, timeout: float) -> str:

@@ -22,13 +22,14 @@ AT_ONCE = 1.0
 LATENTS = 4
 
 
-async def overload(site: Site, seconds: float, report: Report) -> None:
-    """An open loop at three times the capacity, and then none."""
+async def overload(site: Site, seconds: float, report: Report, stall: float = 0.0, told: float = 0.99) -> None:
+    """An open loop at three times the capacity, and then none. `stall`: seconds for which a busy machine may keep a
+    process waiting meanwhile; `told`: the share of the refused that must hear of it at once."""
     single = [ask for ask in site.asks if ask.images == 1 and not ask.streams]
     room = len(site.replicas("ar_generator")) * (QUEUE + SLOTS)
     peace = await capacity(site.client, single, site.truth, room // 2, min(8.0, seconds / 3))
     calm = percentile([(await draw(site.client, single[0], site.truth)).seconds for _ in range(5)], 0.5)
-    deadline = 2 * room / peace + 2 * calm + 1
+    deadline = 2 * room / peace + 2 * calm + 1 + stall
     seconds = max(seconds, 1.2 * room / peace)  # else the queues would not even fill
     report.figure("capacity, pictures/s", peace)
     report.figure("one request alone, seconds", calm)
@@ -38,14 +39,16 @@ async def overload(site: Site, seconds: float, report: Report) -> None:
         outcomes = await open_loop(FACTOR * peace, seconds, any_of(site.client, single, site.truth, deadline))
         arrivals_ended = max(o.began for o in outcomes)
         drained = time.monotonic() - arrivals_ended
-        await _normal(site, 1.5 * calm + 0.1)
+        await _normal(site, 3 * calm + 0.1)
         recovery = time.monotonic() - arrivals_ended
-    _judge(report, outcomes)
+    _judge(report, outcomes, told)
     report.figure("deepest queues", deepest)
     bounds = {"ar_generator": QUEUE, "decoder": QUEUE, "safety": 64, "text_encoder": 64}
     report.law("no queue passes its bound", all(deepest[stage] <= bound for stage, bound in bounds.items()), bounds)
     report.figure("seconds from the load's end to the last answer", drained)
-    report.law("latency is back to normal as soon as the queue is empty", recovery < drained + 5, f"{recovery:.2f} s")
+    report.law(
+        "latency is back to normal as soon as the queue is empty", recovery < drained + 5 + stall, f"{recovery:.2f} s"
+    )
 
 
 async def _watch(site: Site, deepest: Counter[str]) -> None:
@@ -65,11 +68,11 @@ async def _normal(site: Site, normal: float) -> None:
             return
 
 
-def _judge(report: Report, outcomes: list[Outcome]) -> None:
+def _judge(report: Report, outcomes: list[Outcome], told: float) -> None:
     refused = [o for o in outcomes if isinstance(o.error, errors.Overloaded)]
     accepted = [o for o in outcomes if not isinstance(o.error, errors.Overloaded)]
     done = [o.seconds for o in accepted if o.ok]
-    late = percentile([o.seconds for o in refused], 0.99)
+    late = percentile([o.seconds for o in refused], told)
     report.figure("requests", len(outcomes))
     report.figure("ended with", Counter(o.code for o in outcomes))
     lasted = max(o.began + o.seconds for o in outcomes) - min(o.began for o in outcomes)
@@ -84,7 +87,7 @@ def _judge(report: Report, outcomes: list[Outcome]) -> None:
     report.law(sentence, not faults, faults)
     kept = len(done) / max(1, len(accepted))
     report.law("99% of the accepted keep their deadline", kept >= 0.99, f"{kept:.2%} of {len(accepted)}")
-    report.law("the rest are told at once (p99)", late <= AT_ONCE, f"{late:.3f} s")
+    report.law(f"the rest are told at once (p{100 * told:g})", late <= AT_ONCE, f"{late:.3f} s")
 
 
 async def slow_decoder(site: Site, seconds: float, report: Report) -> None:
