@@ -59,8 +59,12 @@ async def test_time_that_runs_out_in_line_for_a_place_names_the_decoder():
         running.stage("decoder").before = holding(gate)
         first = running.stub.Generate(request())
         await until(lambda: running.stage("decoder").received)
-        code, info, _ = await refused(running.stub.Generate(request(seed=8), timeout=31))
-        assert (code, info.metadata["stage"]) == (grpc.StatusCode.DEADLINE_EXCEEDED, "decoder")
+        for seconds in (1, 15):  # a busy machine may not come as far as the line in one
+            code, info, _ = await refused(running.stub.Generate(request(seed=8), timeout=30 + seconds))
+            assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+            if info.metadata["stage"] == "decoder":
+                break
+        assert info.metadata["stage"] == "decoder"
         assert len(running.stage("ar_generator").received) == 1
         gate.set()
         await first

@@ -13,9 +13,13 @@ from tests.gateway.support import front, until
 async def test_the_status_names_the_stage_where_time_ran_out(stage):
     async with front(margin_seconds=30) as running:  # the answer comes long before the caller gives up
         running.stage(stage).before = holding(asyncio.Event())
-        code, info, _ = await refused(running.stub.Generate(request(), timeout=31))
-        assert (code, info.metadata["stage"]) == (grpc.StatusCode.DEADLINE_EXCEEDED, stage)
-        await until(lambda: running.stage(stage).cancelled == 1)
+        for seconds in (1, 15):  # a busy machine may not come as far in one
+            code, info, _ = await refused(running.stub.Generate(request(), timeout=30 + seconds))
+            assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+            if info.metadata["stage"] == stage:
+                break
+        assert info.metadata["stage"] == stage
+        await until(lambda: running.stage(stage).cancelled == len(running.stage(stage).received))
 
 
 async def test_stages_get_what_is_left_less_the_gateways_margin():
