@@ -22,14 +22,14 @@ def test_every_kind_of_error_has_its_exit_code_and_leaves_no_file(
     assert {name: told[name] for name in facts} == json.loads(json.dumps(facts))
     assert not list(tmp_path.iterdir())
     for command in ("describe", "status"):
-        assert hart(command).exit_code == code
+        assert hart(command, "--timeout", 60).exit_code == code
     for fact in facts.values():
         parts = fact.values() if isinstance(fact, dict) else fact if isinstance(fact, tuple) else [fact]
         assert all(str(part) in outcome.stderr for part in parts)
 
 
 def test_a_server_that_is_not_there_is_exit_code_4(hart: Any) -> None:
-    outcome = hart("status", "--endpoint", "127.0.0.1:9")
+    outcome = hart("status", "--endpoint", "127.0.0.1:9", "--timeout", 60)
     assert outcome.exit_code == 4
     assert "does a gateway run there? `make up` starts one" in outcome.stderr
 

@@ -51,20 +51,19 @@ async def test_a_repeat_goes_on_when_the_first_caller_goes_away():
 
 
 async def test_a_repeat_with_more_time_gets_its_picture_when_the_first_callers_time_is_over():
-    # At the same time, since each takes seconds: a busy machine is given some to begin, and some to answer.
+    # At the same time, since each takes the seconds in which a busy machine has let both of them come.
     await asyncio.gather(*map(goes_on_for_the_repeat, ("safety", "ar_generator", "decoder")))
 
 
 async def goes_on_for_the_repeat(stage: str) -> None:
-    async with front(margin_seconds=6) as running:  # half of it is for the way of the gateway's own answer
+    async with front() as running:
         gate = asyncio.Event()
         running.stage(stage).before = holding(gate)
-        first = running.stub.Generate(request(request_id="one"), timeout=10)
+        first = running.stub.Generate(request(request_id="one"), timeout=4)
         await until(lambda: running.stage(stage).received)
         second = running.stub.GenerateStream(request(request_id="one"), timeout=120)
         events = asyncio.ensure_future(anext_all(second))
-        code, info, _ = await refused(first)
-        assert (code, info.metadata["stage"]) == (grpc.StatusCode.DEADLINE_EXCEEDED, stage)
+        assert (await refused(first))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
         gate.set()
         found = await events
         assert [e.progress.scale for e in found if e.HasField("progress")] == [0, 1, 2]
