@@ -35,9 +35,8 @@ def training(fresh: Transformer, tokenizer: HybridTokenizer) -> TransformerTrain
 
 
 def test_six_pictures_are_learned_by_heart(training: TransformerTraining) -> None:
-    first = training.step(Moment())
-    for step in range(1, 250):
-        last = training.step(Moment(step=step))
+    first, *later = (training.step(Moment(step=step)) for step in range(250))
+    last = {name: sum(figures[name] for figures in later[-25:]) / 25 for name in first}  # a batch alone may be unlucky
     assert last["loss"] < first["loss"] / 4
     assert last["residual"] < first["residual"]
     assert training.measure(torch.arange(6))["token_accuracy"] > 0.9
