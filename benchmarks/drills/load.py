@@ -10,7 +10,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hart import errors
@@ -41,6 +41,8 @@ class Outcome:
     error: errors.HartError | None = None
     fault: str = ""
     """How the request itself broke a law; "" where it did not."""
+    refused: int = 0
+    """How often it was sent before and refused for want of room."""
 
     @property
     def ok(self) -> bool:
@@ -77,8 +79,10 @@ def patient(one: Callable[[], Awaitable[Outcome]]) -> Callable[[], Awaitable[Out
 
     async def sent() -> Outcome:
         end = time.monotonic() + PATIENCE
-        while (outcome := await one()).code == "RESOURCE_EXHAUSTED" and not outcome.fault and time.monotonic() < end:
-            assert isinstance(outcome.error, errors.Overloaded)
+        for refused in itertools.count():
+            outcome = replace(await one(), refused=refused)
+            if not isinstance(outcome.error, errors.Overloaded) or outcome.fault or time.monotonic() > end:
+                break
             await asyncio.sleep(outcome.error.retry_after or 0.1)
         return outcome
 
@@ -155,6 +159,7 @@ def judge(report: Report, outcomes: Sequence[Outcome], truth: Truth, *, share: f
     report.figure("requests", len(outcomes))
     report.figure("the load lasted, seconds", _lasted(outcomes))
     report.figure("ended with", Counter(o.code for o in outcomes))
+    report.figure("refused for want of room and sent again", sum(o.refused > 0 for o in outcomes))
     report.figure("seconds of the successful, p50 / p99 / most", " / ".join(
         f"{x:.3f}" for x in (percentile(done, 0.5), percentile(done, 0.99), max(done, default=float("nan")))
     ))  # fmt: skip
