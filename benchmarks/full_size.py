@@ -10,6 +10,7 @@ takes the better part of an hour and 20 GB.
 """
 
 import argparse
+import gc
 import json
 import resource
 import statistics
@@ -137,6 +138,7 @@ def measure(device: torch.device, batches: list[int], rounds: int) -> dict[str, 
     def note(name: str, found: dict[str, float]) -> None:
         figures[name] = {**found, "gigabytes at most so far": round(most_memory(device), 2)}
         print(name, json.dumps(figures[name]), file=sys.stderr, flush=True)
+        gc.collect()  # modules that recompute hold themselves
         if device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -11,7 +11,10 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recompute(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> int:
-    """Has every module of these kinds computed again in the backward pass; returns how many. Names stay as they are."""
+    """Has every module of these kinds computed again in the backward pass; returns how many. Names stay as they are.
+
+    Such a module holds itself, so that a network's memory comes back with the garbage collector's next round only.
+    """
     chosen = [module for module in network.modules() if isinstance(module, kinds)]
     for module in chosen:
         # Nothing in our networks draws random numbers, so none need to be the same the second time.

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.autoencoder import ResidualBlock
+from model.autoencoder import Downsample, ResidualBlock, Upsample
 from model.config import TokenizerConfig
 from model.tokenizer import HybridTokenizer
 from training.beginning import pixelate
@@ -107,7 +107,7 @@ class TokenizerTraining:
         self.network.quantize.embedding.weight.requires_grad_(False)
         self.average = Average(self.network)
         if recomputed:
-            recompute(self.network, (ResidualBlock,))
+            recompute(self.network, (ResidualBlock, Downsample, Upsample))
         self.means = CodebookMeans(self.network.quantize).to(device)
         self.optimizers = Optimizers(self.network, rate, ENDS)
         self.device, self.weights, self.free = device, Weights(), FREE
