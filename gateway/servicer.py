@@ -95,12 +95,16 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
             work, repeated = self._work(request, message.HasField("request_id"), deadline, sheet)
             try:
                 # Stages are given less time than this, so that it is theirs to say where time ran out.
-                async with asyncio.timeout(deadline.earlier(settings.margin_seconds / 2).timeout()):
+                async with asyncio.timeout(deadline.earlier(settings.margin_seconds / 2).timeout()) as clock:
                     async with aclosing(work.watch()) as events:
                         async for event in events:
                             yield _as_repeated(event) if repeated else event
             except TimeoutError:
                 raise DeadlineExceeded(work.where() or "gateway", "no time is left") from None
+            except GeneratorExit:
+                if clock.expired():  # it cancelled the sending of an event, outside of this generator
+                    raise DeadlineExceeded("gateway", "the caller did not read its answer in time") from None
+                raise
 
     async def _checked(self, message: images_pb2.GenerateRequest, streams: bool) -> PictureRequest:
         served = self._catalog.served()

@@ -15,6 +15,13 @@ from model.pretrained import load_pretrained
 
 POLICIES_FILE = "policies.json"
 DEFAULT_POLICIES = Path(__file__).with_name(POLICIES_FILE)
+PIECE_TOKENS = 512
+"""A longer prompt is judged in pieces: attention's memory grows with the square of what is read at once, and 2,000
+characters can be 66,000 tokens."""
+OVERLAP_TOKENS = 64
+"""Neighbouring pieces share so many, that what a cut parts is whole in one of them."""
+PASS_TOKENS = 32 * PIECE_TOKENS
+"""One pass through the network holds so many at most, padding included."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +97,28 @@ class SafetyClassifier:
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[str]) -> Tensor:
-        """Prompts to the share of Yes, (n, policies), float32 on the CPU; all questions go through in one batch."""
-        questions = [self._question(prompt, guide) for prompt in prompts for guide in self.policies.guidelines]
-        batch = self.tokenizer(questions, padding=True, add_special_tokens=False, return_tensors="pt")
+        """Prompts to the share of Yes, (n, policies), float32 on the CPU; of a long prompt's pieces the worst counts."""
+        pieces = [self._pieces(prompt) for prompt in prompts]
+        questions = [
+            self._question(piece, guide) for own in pieces for piece in own for guide in self.policies.guidelines
+        ]
+        tokens = self.tokenizer(questions, add_special_tokens=False)["input_ids"]
+        rows = max(1, PASS_TOKENS // max(map(len, tokens)))
+        shares = torch.cat([self._shares(tokens[start : start + rows]) for start in range(0, len(tokens), rows)])
+        by_prompt = shares.unflatten(0, (-1, len(self.policies.names))).split([len(own) for own in pieces])
+        return torch.stack([own.amax(0) for own in by_prompt])
+
+    def _pieces(self, prompt: str) -> list[str]:
+        spans = self.tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        if len(spans) <= PIECE_TOKENS:
+            return [prompt]
+        starts = range(0, len(spans) - OVERLAP_TOKENS, PIECE_TOKENS - OVERLAP_TOKENS)
+        ends = [min(start + PIECE_TOKENS, len(spans)) - 1 for start in starts]
+        return [prompt[spans[start][0] : spans[end][1]] for start, end in zip(starts, ends, strict=True)]
+
+    def _shares(self, questions: list[list[int]]) -> Tensor:
+        """The share of Yes for each question, (n,), in one pass."""
+        batch = self.tokenizer.pad({"input_ids": questions}, return_tensors="pt")
         mask = batch["attention_mask"].to(self.network.device)
         logits = self.network(
             input_ids=batch["input_ids"].to(self.network.device),
@@ -100,7 +126,7 @@ class SafetyClassifier:
             position_ids=(mask.cumsum(1) - 1).clamp(min=0),
             logits_to_keep=1,
         ).logits[:, -1, self.answers]
-        return logits.float().softmax(-1)[:, 0].unflatten(0, (len(prompts), -1)).cpu()
+        return logits.float().softmax(-1)[:, 0].cpu()
 
     def check(self, prompts: Sequence[str]) -> list[Verdict]:
         return [self.verdict(row) for row in self.score(prompts).tolist()]
