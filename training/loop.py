@@ -5,6 +5,7 @@ resumed is the same run, to the bit, when it counts steps.
 """
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -58,6 +59,11 @@ class Budget:
         return min(1.0, max(step / self.steps, by_time))
 
 
+def end_of(sitting: float | None) -> float:
+    """When a sitting of so many minutes that begins now is over (`time.monotonic()`); None never is."""
+    return math.inf if sitting is None else time.monotonic() + 60 * sitting
+
+
 @dataclass
 class Moment:
     """Where a run stands."""
@@ -109,20 +115,16 @@ class Run:
         log_every: int = 20,
         measure_every: float = 240,
         save_every: float = 120,
-        sitting: float | None = None,
+        until: float = math.inf,
     ) -> bool:
         """Runs to the budget's end: `step` trains, `measure` looks. Saves and measures by the clock (seconds).
 
-        With `sitting` it stops after so many minutes; returns whether the budget's end was reached.
+        It stops with the first step that ends after `until` (`time.monotonic()`); returns whether the budget's end was
+        reached.
         """
         saved = measured = then = time.monotonic()
         since, count = then, 0
-        began = then
         while (now := self._at(budget)).progress < 1:
-            if sitting is not None and then - began > 60 * sitting:
-                self.save()
-                self.log(event="stopped", step=self.moment.step, progress=round(now.progress, 3))
-                return False
             torch.manual_seed(self.seed * 1_000_003 + now.step)
             figures = step(now)
             tick = time.monotonic()
@@ -141,6 +143,10 @@ class Run:
                 measured = since = time.monotonic()
                 count = 0
             then = time.monotonic()
+            if then > until and (now := self._at(budget)).progress < 1:
+                self.save()
+                self.log(event="stopped", step=self.moment.step, progress=round(now.progress, 3))
+                return False
         self.save()
         self.log(event="done", step=self.moment.step, **_rounded(measure(self._at(budget))))
         return True

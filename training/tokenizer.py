@@ -27,7 +27,7 @@ from training.data import Pictures, load_pictures
 from training.emoji import STYLES
 from training.ending import run_command
 from training.images import psnr, to_bytes, to_signed
-from training.loop import STATE, Average, Budget, Moment, Run, Stateful, default_device
+from training.loop import STATE, Average, Budget, Moment, Run, Stateful, default_device, end_of
 from training.optim import Optimizers, rate_share
 from training.recompute import recompute
 from training.release import centre_residuals, write_tokenizer
@@ -200,7 +200,9 @@ def main() -> None:
     parser.add_argument("--styles", nargs="+", choices=STYLES, default=["flat"])
     parser.add_argument("--steps", type=int, default=6000, help="at most so many steps")
     parser.add_argument("--minutes", type=float, help="at most so many minutes of training")
-    parser.add_argument("--sitting", type=float, help="stop after so many minutes, to be resumed by the next call")
+    parser.add_argument(
+        "--sitting", type=float, help="stop after so many minutes in all; the next call goes on"
+    )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--width", type=int, default=32, help="ch: channels at full resolution")
@@ -211,6 +213,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.batch < 2:
         parser.error(f"--batch: {arguments.batch}: codes are learned from what differs between pictures: 2 or more")
+    until = end_of(arguments.sitting)
     torch.manual_seed(arguments.seed)
     pictures = load_pictures(arguments.side, arguments.styles)
     config = TokenizerConfig(vocab_size=arguments.vocabulary, ch=arguments.width, v_patch_nums=SCALES[arguments.side])
@@ -233,7 +236,7 @@ def main() -> None:
     def step(now: Moment) -> Mapping[str, float]:
         return training.step(batches.draw(), now)
 
-    if not run.train(Budget(arguments.steps, arguments.minutes), step, measure, sitting=arguments.sitting):
+    if not run.train(Budget(arguments.steps, arguments.minutes), step, measure, until=until):
         return
     tokenizer = cast(HybridTokenizer, training.average.network)
     sample = to_signed(pictures.pixels[spread(pictures.train, 256)])

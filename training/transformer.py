@@ -29,7 +29,7 @@ from training.diffusion_loss import DiffusionLoss
 from training.drawing import draw_sheet
 from training.emoji import STYLES
 from training.ending import run_command
-from training.loop import STATE, Average, Budget, Moment, Run, Stateful, default_device
+from training.loop import STATE, Average, Budget, Moment, Run, Stateful, default_device, end_of
 from training.network import small_transformer
 from training.optim import Optimizers, rate_share
 from training.recompute import recompute
@@ -222,7 +222,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--context-tokens", type=int, default=20)
     parser.add_argument("--steps", type=int, default=100_000, help="at most so many steps")
     parser.add_argument("--minutes", type=float, help="at most so many minutes of training")
-    parser.add_argument("--sitting", type=float, help="stop after so many minutes, to be resumed by the next call")
+    parser.add_argument(
+        "--sitting", type=float, help="stop after so many minutes in all; the next call goes on"
+    )
     parser.add_argument("--batch", type=int, default=Recipe.batch)
     parser.add_argument("--rate", type=float, default=Recipe.rate)
     parser.add_argument("--seed", type=int, default=0)
@@ -233,6 +235,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
+    until = end_of(options.sitting)
     torch.manual_seed(options.seed)
     device = default_device()
     pictures = chosen_pictures(load_pictures(options.side, options.styles), options.things)
@@ -271,7 +274,7 @@ def main() -> None:
         scenes = {"scenes": training.measure(composed_gate)["token_accuracy"]} if options.scenes else {}
         return training.measure(gate) | scenes
 
-    if not run.train(Budget(options.steps, options.minutes), training.step, measure, sitting=options.sitting):
+    if not run.train(Budget(options.steps, options.minutes), training.step, measure, until=until):
         return
     run.log(event="written", to=str(write_transformer(cast(Transformer, training.average.network), folder / "llm")))
 

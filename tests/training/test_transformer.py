@@ -10,7 +10,7 @@ from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer
 from training.codes import Codes
 from training.contexts import Contexts
-from training.loop import Budget, Moment, Run
+from training.loop import Budget, Moment, Run, end_of
 from training.release import write_tokenizer, write_transformer
 from training.transformer import Recipe, TransformerTraining, warm_start
 
@@ -138,9 +138,9 @@ def test_a_warm_start_takes_what_fits_and_says_what_does_not(training: Transform
 
 def test_a_sitting_ends_before_the_run_and_the_next_goes_on(training: TransformerTraining, tmp_path: Path) -> None:
     run = Run(tmp_path, training.parts())
-    assert not run.train(Budget(50), training.step, lambda _: {}, sitting=0.002)
+    assert not run.train(Budget(50), training.step, lambda _: {}, until=end_of(0))
     stopped = run.moment.step
-    assert 0 < stopped < 50
+    assert stopped == 1, "however long the preparations took, a sitting goes on by a step"
     again = Run(tmp_path, training.parts())
     assert again.resume()
     assert again.moment.step == stopped
