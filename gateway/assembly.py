@@ -20,6 +20,7 @@ from runtime.channel import Dialer
 from runtime.discovery.sources import source
 from runtime.pool import Pool
 from runtime.server import App
+from runtime.settings import refusing
 from runtime.tls import Files
 
 SERVICES = dict(zip(STAGES, ("Safety", "TextEncoder", "ArGenerator", "Decoder"), strict=True))
@@ -32,7 +33,8 @@ def build(app: App, settings: GatewaySettings) -> None:
     descriptions = Descriptions(pools, settings.describe_seconds)
     catalog = Catalog(pools, descriptions, settings)
     images = ImagesServicer(settings, Stages(pools, descriptions, settings, app.telemetry), catalog)
-    app.guard(Authentication(settings))
+    with refusing(ValueError):
+        app.guard(Authentication(settings))
     app.guard(CallerLimits(settings.caller_requests_per_second, settings.caller_burst, settings.caller_concurrency))
     app.add(images_pb2_grpc.add_ImagesServicer_to_server, images)
     scaler = ExternalScaler(catalog, images, settings)

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 import urllib.request
+from http.client import HTTPException
 
 import jwt
 
@@ -27,7 +28,7 @@ class KeySet:
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._fetched_at = -LIFETIME
         self._tried_at = -QUIET
-        self._fetching = asyncio.Lock()
+        self._fetching: asyncio.Task[None] | None = None
 
     async def key_of(self, token: str) -> jwt.PyJWK:
         """The key that the token says it was signed with. Raises jwt.PyJWTError where there is no such key, and
@@ -50,15 +51,20 @@ class KeySet:
         return self._keys.get(kid)
 
     async def _refresh(self) -> None:
-        async with self._fetching:
+        """Fetch once for all who wait: one of them who goes away does not end it for the others."""
+        if self._fetching is None or self._fetching.done():
             if time.monotonic() - self._tried_at < QUIET:
                 return
             self._tried_at = time.monotonic()
-            try:
-                self._keys = await asyncio.to_thread(_fetch, self._url)
-                self._fetched_at = time.monotonic()
-            except (OSError, ValueError) as error:
-                log.warning("the issuer's keys cannot be fetched: %s", error)
+            self._fetching = asyncio.create_task(self._fetch())
+        await asyncio.shield(self._fetching)
+
+    async def _fetch(self) -> None:
+        try:
+            self._keys = await asyncio.to_thread(_fetch, self._url)
+            self._fetched_at = time.monotonic()
+        except (OSError, ValueError, HTTPException) as error:
+            log.warning("the issuer's keys cannot be fetched: %r", error)
 
 
 def _fetch(url: str) -> dict[str | None, jwt.PyJWK]:

@@ -49,5 +49,7 @@ class Tokens:
 
 
 def _scopes(claims: dict[str, Any]) -> list[str]:
-    found = claims.get("scope", claims.get("scp", ""))
-    return found.split() if isinstance(found, str) else [str(scope) for scope in found]
+    found = claims.get("scope", claims.get("scp"))
+    if isinstance(found, str):
+        return found.split()
+    return [str(scope) for scope in found] if isinstance(found, list) else []

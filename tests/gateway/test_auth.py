@@ -13,7 +13,12 @@ import jwt
 import pytest
 from hart.v1 import images_pb2
 
-from gateway.auth import ApiKeys
+from gateway.assembly import build
+from gateway.config import GatewaySettings
+from gateway.jwks import KeySet
+from runtime.server import App
+from runtime.settings import SettingsError
+from runtime.telemetry import Telemetry
 from tests.gateway.support import Front, front, until
 
 ISSUER = "https://issuer.example"
@@ -30,13 +35,15 @@ async def status_code(running: Front, token: str | None, method: str = "Describe
 
 
 @contextmanager
-def issuer(keys: list[Any]):
-    """A server of JWKS; `keys` may change while it runs. Yields its URL and the list of requests' times."""
+def issuer(keys: list[Any], gate: threading.Event | None = None):
+    """A server of JWKS, which answers when the gate is open. Yields its URL and the list of requests' times."""
     asked: list[float] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(time.monotonic())
+            if gate:
+                gate.wait()
             body = json.dumps({"keys": [jwk(name, key) for name, key in keys]}).encode()
             self.send_response(200)
             self.end_headers()
@@ -92,9 +99,10 @@ async def test_keys_of_a_file_count_as_soon_as_it_changes(tmp_path):
         assert await status_code(running, "secret-22") is grpc.StatusCode.OK
 
 
-def test_a_broken_list_of_keys_is_refused_without_telling_the_key():
-    with pytest.raises(ValueError, match="HART_API_KEYS: entry 1 is not name=key") as caught:
-        ApiKeys("secret", "")
+async def test_a_broken_list_of_keys_is_refused_without_telling_the_key():
+    settings = GatewaySettings.load(api_keys="secret")
+    with pytest.raises(SettingsError, match="HART_API_KEYS: entry 1 is not name=key") as caught:
+        build(App(settings, "gateway", Telemetry("gateway")), settings)
     assert "secret" not in str(caught.value)
 
 
@@ -117,7 +125,9 @@ async def test_a_valid_jwt_may_call_and_others_may_not(signing_keys, monkeypatch
                 "a.b.c",
             ):
                 assert await status_code(running, bad) is grpc.StatusCode.UNAUTHENTICATED
-            assert await status_code(running, token(key, aud="hart", scope="look")) is grpc.StatusCode.PERMISSION_DENIED
+            for scope in ("look", ["look"], 7):
+                sent = token(key, aud="hart", scope=scope)
+                assert await status_code(running, sent) is grpc.StatusCode.PERMISSION_DENIED
         assert len(asked) == 1, "unknown keys must not make the gateway ask the issuer again and again"
 
 
@@ -125,6 +135,33 @@ async def test_an_issuer_that_was_never_reached_is_unavailable_and_lets_nobody_i
     settings = {"jwt_jwks_url": "http://127.0.0.1:9/jwks", "jwt_issuer": ISSUER}
     async with front(**settings) as running:
         assert await status_code(running, token(signing_keys[0])) is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_an_issuer_that_does_not_speak_http_is_unavailable(signing_keys):
+    async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"nonsense\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(nonsense, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with front(jwt_jwks_url=f"http://127.0.0.1:{port}/jwks", jwt_issuer=ISSUER) as running:
+            assert await status_code(running, token(signing_keys[0])) is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_caller_who_goes_away_does_not_cost_the_others_the_issuers_keys(signing_keys, monkeypatch):
+    monkeypatch.setattr("gateway.jwks.QUIET", 600.0)  # longer than the test, however slow
+    monkeypatch.setattr("gateway.jwks.TIMEOUT", 60.0)
+    gate = threading.Event()
+    with issuer([("k1", signing_keys[0])], gate) as (url, asked):
+        keys = KeySet(url)
+        first = asyncio.create_task(keys.key_of(token(signing_keys[0])))
+        await until(lambda: asked)
+        first.cancel()
+        await asyncio.wait([first])
+        gate.set()
+        assert (await keys.key_of(token(signing_keys[0]))).key_id == "k1"
+    assert len(asked) == 1
 
 
 async def test_one_callers_limits_do_not_touch_another():

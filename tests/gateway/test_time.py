@@ -5,6 +5,7 @@ import asyncio
 import grpc
 import pytest
 
+from tests.gateway import support
 from tests.gateway.calls import holding, refused, request
 from tests.gateway.support import front, until
 
@@ -56,3 +57,16 @@ async def test_a_cancel_reaches_the_stage_that_works(stage):
         call.cancel()
         await until(lambda: running.stage(stage).cancelled == 1)
         await until(lambda: all(replica.outstanding == 0 for replica in running.replicas))
+
+
+async def test_a_caller_who_does_not_read_until_time_is_over_is_told_so(monkeypatch):
+    monkeypatch.setattr(support, "PNG", support.PNG + bytes(3 * 2**20))  # more than connection and call take unread
+    async with front(default_deadline_seconds=5) as running:
+        call = running.stub.GenerateStream(request(images=8))  # it sets no deadline that would end it
+        assert (await call.read()).HasField("accepted")
+        await until(lambda: not running.inflight)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async with asyncio.timeout(60):
+                while await call.read() is not grpc.aio.EOF:
+                    pass
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
