@@ -20,7 +20,7 @@ PIECE_TOKENS = 512
 characters can be 66,000 tokens."""
 OVERLAP_TOKENS = 64
 """Neighbouring pieces share so many, that what a cut parts is whole in one of them."""
-PASS_TOKENS = 32 * PIECE_TOKENS
+PASS_TOKENS = 8 * PIECE_TOKENS
 """One pass through the network holds so many at most, padding included."""
 
 
@@ -97,7 +97,7 @@ class SafetyClassifier:
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[str]) -> Tensor:
-        """Prompts to the share of Yes, (n, policies), float32 on the CPU; of a long prompt's pieces the worst counts."""
+        """Prompts to the share of Yes, (n, policies), float32 on the CPU; a long prompt is what its worst piece is."""
         pieces = [self._pieces(prompt) for prompt in prompts]
         questions = [
             self._question(piece, guide) for own in pieces for piece in own for guide in self.policies.guidelines
