@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from runtime.discovery.sources import source
-from runtime.settings import ProcessSettings, SecretStr, is_loopback
+from runtime.settings import LARGEST, ProcessSettings, SecretStr, is_loopback
 
 STAGES = ("safety", "text_encoder", "ar_generator", "decoder")
 """In the order of a request's way."""
@@ -56,7 +56,7 @@ class GatewaySettings(ProcessSettings):
     stage_tls_key: str = ""
     """The key (PEM file) of that certificate. Empty: `tls_key`."""
 
-    max_message_bytes: int = Field(default=64 * 2**10, ge=16 * 2**10)
+    max_message_bytes: int = Field(default=64 * 2**10, ge=16 * 2**10, le=LARGEST)
     """The largest request taken. A prompt of 2,000 code points takes 8 KB at most."""
     default_deadline_seconds: float = Field(default=60.0, gt=0)
     """The time of a request whose caller gives none."""

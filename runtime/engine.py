@@ -40,8 +40,8 @@ class EngineThread:
         """The function's result. Cancelling the wait does not stop a function that has begun; one that has not, never
         begins."""
         with self._lock:
+            future = self._executor.submit(function, *args, **kwargs)
             self._outstanding += 1
-        future = self._executor.submit(function, *args, **kwargs)
         future.add_done_callback(self._done)
         return await asyncio.wrap_future(future)
 

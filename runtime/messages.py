@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -10,6 +11,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from runtime.errors import InvalidRequest, Violation
+from runtime.status import MAX_VIOLATIONS
 
 M = TypeVar("M")
 
@@ -23,8 +25,9 @@ def parse(deserialize: Callable[[bytes], M], data: bytes) -> M:
 
 
 def refuse_unknown(message: Message) -> None:
-    """Raise InvalidRequest naming every unknown field number and enum value in the message, however deep."""
-    found = list(violations(message))
+    """Raise InvalidRequest naming unknown field numbers and enum values in the message, however deep; as many as an
+    answer holds."""
+    found = list(islice(violations(message), MAX_VIOLATIONS))
     if found:
         raise InvalidRequest(found)
 

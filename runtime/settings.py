@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ PREFIX = "HART_"
 # What Kubernetes adds to every container for a Service whose name begins with "hart".
 _SERVICE_LINK = re.compile(r"(_SERVICE_(HOST|PORT)(_.*)?|_PORT_\d+_(TCP|UDP)(_.*)?)$")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+LARGEST = 2**31 - 1  # gRPC holds its numbers in 32 bits
+_LONGEST = LARGEST // 1000  # seconds: it counts milliseconds
 
 
 class SettingsError(Exception):
@@ -26,7 +29,12 @@ class Settings(BaseSettings):
     """Base of all settings: read from `HART_<FIELD>`, frozen, each field explained by the sentence under it."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="ignore", use_attribute_docstrings=True, hide_input_in_errors=True
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
     @classmethod
@@ -98,19 +106,19 @@ class ProcessSettings(Settings):
     """The share of requests whose traces are kept. Failed requests are always kept."""
     drain_seconds: float = Field(default=310.0, ge=0)
     """After SIGTERM: how long running work may take to finish. At least the longest deadline."""
-    max_message_bytes: int = Field(default=64 * 2**20, ge=1024)
+    max_message_bytes: int = Field(default=64 * 2**20, ge=1024, le=LARGEST)
     """The largest message taken from a caller."""
     receive_seconds: float = Field(default=30.0, gt=0)
     """How long a request's message may take to arrive after its call has begun."""
-    max_metadata_bytes: int = Field(default=16 * 2**10, ge=1024)
+    max_metadata_bytes: int = Field(default=16 * 2**10, ge=1024, le=LARGEST)
     """The most header bytes of a call."""
-    max_concurrent_calls: int = Field(default=2000, ge=1)
+    max_concurrent_calls: int = Field(default=2000, ge=1, le=1_000_000)
     """The most calls at the same time over all connections, health checks not counted; one more is refused."""
-    max_concurrent_streams: int = Field(default=256, ge=1)
+    max_concurrent_streams: int = Field(default=256, ge=1, le=LARGEST)
     """The most calls at the same time on one connection."""
-    connection_age_seconds: float = Field(default=300.0, gt=0)
+    connection_age_seconds: float = Field(default=300.0, gt=0, le=_LONGEST)
     """A connection is asked to go after this time, so that callers come to know new replicas."""
-    connection_age_grace_seconds: float = Field(default=310.0, gt=0)
+    connection_age_grace_seconds: float = Field(default=310.0, gt=0, le=_LONGEST)
     """How long a connection that was asked to go may still finish its calls. At least the longest deadline."""
 
     @model_validator(mode="after")
@@ -160,7 +168,12 @@ def refusing(*kinds: type[Exception]) -> Iterator[None]:
 
 def is_loopback(host: str) -> bool:
     """True for names and addresses which only this machine reaches."""
-    return host in ("localhost", "::1", "[::1]") or host.startswith(("127.", "unix:"))
+    if host == "localhost" or host.startswith("unix:"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:  # a name, whoever it may belong to
+        return False
 
 
 def _variable(field: str) -> str:

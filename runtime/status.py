@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import re
 import uuid
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf import duration_pb2
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -92,17 +93,18 @@ class _Unpacked(NamedTuple):
 
 def _unpack(proto: status_pb2.Status | None) -> _Unpacked:
     info, bad, retry_after = None, None, 1.0
-    for detail in proto.details if proto else ():
-        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            info = error_details_pb2.ErrorInfo()
-            detail.Unpack(info)
-        elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
-            bad = error_details_pb2.BadRequest()
-            detail.Unpack(bad)
-        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
-            retry = error_details_pb2.RetryInfo()
-            detail.Unpack(retry)
-            retry_after = retry.retry_delay.ToNanoseconds() / 1e9
+    with suppress(DecodeError):
+        for detail in proto.details if proto else ():
+            if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+                info = error_details_pb2.ErrorInfo()
+                detail.Unpack(info)
+            elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
+                bad = error_details_pb2.BadRequest()
+                detail.Unpack(bad)
+            elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+                retry = error_details_pb2.RetryInfo()
+                detail.Unpack(retry)
+                retry_after = retry.retry_delay.ToNanoseconds() / 1e9
     return _Unpacked(info, bad, retry_after)
 
 
@@ -113,7 +115,8 @@ def from_rpc_error(error: grpc.RpcError, stage: str) -> errors.HartError:
     proto = None
     for key, value in call.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
-            proto = status_pb2.Status.FromString(value)
+            with suppress(DecodeError):  # a peer that is not ours may mean something else by it
+                proto = status_pb2.Status.FromString(value)
     return from_parts(code, message, proto, stage)
 
 

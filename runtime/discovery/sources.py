@@ -102,15 +102,19 @@ def source(text: str) -> Source:
     the Open Inference Protocol.
     """
     scheme = text.partition(":")[0]
-    if scheme == "file":
-        return FileSource(Path(urlsplit(text).path))
-    if scheme not in ("dns", "kubernetes"):
+    if scheme not in ("file", "dns", "kubernetes"):
         return StaticSource(parse_all(text))
     parts = urlsplit(text)
+    if scheme == "file":
+        if parts.netloc or not parts.path.startswith("/"):
+            raise ValueError(f"{text!r} is no source: file:///path is wanted")
+        return FileSource(Path(parts.path))
     model = parse_qs(parts.query).get("oip", [""])[0]
     host, _, port = parts.path.strip("/").rpartition(":")
     if not host or not port or (scheme == "kubernetes" and not parts.netloc):
         raise ValueError(f"{text!r} is no source: dns:///host:port or kubernetes://namespace/service:port is wanted")
+    if port.isdigit() and not 0 < int(port) < 65536:
+        raise ValueError(f"{text!r}: there is no port {port}")
     if scheme == "kubernetes":
         from runtime.discovery.kubernetes import KubernetesSource
 

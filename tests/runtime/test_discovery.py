@@ -247,7 +247,20 @@ def test_a_source_is_described_by_one_line(text: str, kind: type[Source]) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["nowhere", "host:0", "host:70000", "oip://host:1", "dns:///host", "dns:///host:http", "kubernetes:///a:1"]
+    "text",
+    [
+        "nowhere",
+        "host:0",
+        "host:70000",
+        "oip://host:1",
+        "dns:///host",
+        "dns:///host:http",
+        "dns:///host:70000",
+        "kubernetes:///a:1",
+        "kubernetes://hart/a:0",
+        "file://etc/hart/decoder",
+        "file:decoder",
+    ],
 )
 def test_what_is_no_source_is_refused_with_its_text(text: str) -> None:
     with pytest.raises(ValueError, match=text.replace("?", ".")):

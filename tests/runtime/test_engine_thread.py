@@ -21,3 +21,11 @@ async def test_only_an_error_that_the_device_cannot_recover_from_ends_the_proces
     assert await engine.run(lambda: 1) == 1  # by now the callback of the one before has run
     assert ended == [True]
     engine.close()
+
+
+async def test_work_that_came_too_late_does_not_hold_up_the_end() -> None:
+    engine = EngineThread()
+    assert engine.close()
+    with pytest.raises(RuntimeError):
+        await engine.run(lambda: 1)
+    assert not engine.busy

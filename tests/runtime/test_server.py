@@ -11,12 +11,13 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hart.v1 import decoder_pb2
 
-from runtime import errors, status
+from runtime import errors, messages, status
 from runtime.interceptor import Call
 from runtime.settings import ProcessSettings
 from runtime.tensors import from_numpy
@@ -68,6 +69,13 @@ async def test_unknown_fields_and_enum_values_are_refused_by_name(served: Any) -
     assert fields == {"latent.100", "encoding.format"}
 
 
+def test_of_many_unknown_fields_as_many_are_named_as_an_answer_holds() -> None:
+    message = decoder_pb2.DecodeRequest.FromString(b"\xf8\x07\x01" * 10_000)  # field 127
+    with pytest.raises(errors.InvalidRequest) as caught:
+        messages.refuse_unknown(message)
+    assert len(caught.value.violations) == status.MAX_VIOLATIONS
+
+
 async def test_an_internal_error_tells_the_caller_an_id_alone(served: Any, caplog: pytest.LogCaptureFixture) -> None:
     served.engine.fail[3.0] = RuntimeError("the secret of the house")
     code, proto, text = await refusal(served.stub.Decode(request(3.0)))
@@ -91,6 +99,20 @@ EVERY_ERROR = [
     errors.PermissionDenied("not yours"),
     errors.Internal("abc"),
 ]
+
+
+DAMAGED = status_pb2.Status(
+    code=14, details=[any_pb2.Any(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff\xff")]
+).SerializeToString()
+
+
+@pytest.mark.parametrize("details", [b"\xff\xff", DAMAGED])
+def test_details_that_are_none_leave_the_code(details: bytes) -> None:
+    metadata = grpc.aio.Metadata(("grpc-status-details-bin", details))
+    error = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), metadata, "away")
+    back = status.from_rpc_error(error, "decoder")
+    assert isinstance(back, errors.StageUnavailable)
+    assert back.stage == "decoder"
 
 
 @pytest.mark.parametrize("error", EVERY_ERROR, ids=lambda e: type(e).__name__)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import Field, SecretStr, ValidationError, field_validator
 
-from runtime.settings import ProcessSettings, Settings, SettingsError
+from runtime.server import App
+from runtime.settings import ProcessSettings, Settings, SettingsError, is_loopback
+from runtime.telemetry import Telemetry
 
 
 class Example(Settings):
@@ -72,3 +74,29 @@ def test_every_setting_is_explained() -> None:
 def test_half_a_certificate_is_refused() -> None:
     with pytest.raises(SettingsError, match="HART_TLS_CERT and HART_TLS_KEY"):
         ProcessSettings.load(tls_cert="x")
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "2147484"])
+def test_what_the_server_cannot_hold_is_refused_by_name(value: str) -> None:
+    with pytest.raises(SettingsError, match="HART_CONNECTION_AGE_SECONDS"):
+        ProcessSettings.load(connection_age_seconds=value)
+
+
+async def test_a_server_takes_the_largest_settings() -> None:
+    fields = ProcessSettings.model_json_schema()["properties"]
+    names = ("max_message_bytes", "max_metadata_bytes", "max_concurrent_calls", "max_concurrent_streams")
+    ages = ("connection_age_seconds", "connection_age_grace_seconds")
+    settings = ProcessSettings.load(**{name: fields[name]["maximum"] for name in (*names, *ages)})
+    app = App(settings, "any", Telemetry("any"))
+    await app.start()
+    await app.stop()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.1", "::1", "[::1]", "unix:/run/hart.sock"])
+def test_loopback_is_this_machine(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["127.example.org", "127.0.0.1.example.org", "localhost.example.org", "0.0.0.0", ""])
+def test_a_name_that_looks_like_loopback_is_not(host: str) -> None:
+    assert not is_loopback(host)
