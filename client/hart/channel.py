@@ -35,7 +35,7 @@ class TLS:
 
     def credentials(self) -> grpc.ChannelCredentials:
         """Read the files."""
-        ca, key, cert = (Path(path).read_bytes() if path else None for path in (self.ca, self.key, self.cert))
+        ca, key, cert = (_pem(path) if path else None for path in (self.ca, self.key, self.cert))
         return grpc.ssl_channel_credentials(ca, key, cert)
 
 
@@ -55,6 +55,8 @@ class Connection:
     def __post_init__(self) -> None:
         _require_target(self.endpoint, encrypted=self.tls is not None)
         _require_key(self.api_key)
+        if not isinstance(self.tls, TLS | None):
+            raise ValueError(f"tls: {self.tls!r} is no hart.TLS; hart.TLS() takes the public roots")
         if self.api_key and self.tls is None and not self.insecure and not is_loopback(self.endpoint):
             raise ValueError(
                 f"api_key: would travel unencrypted to {self.endpoint!r}; give tls, or insecure=True if that is wanted"
@@ -93,6 +95,14 @@ def service_config() -> str:
     """The published gRPC service config as JSON: retries for UNAVAILABLE, throttled."""
     text = resources.files("hart").joinpath("service_config.json").read_text("utf-8")
     return json.dumps(json.loads(text), separators=(",", ":"))
+
+
+def _pem(path: str | Path) -> bytes:
+    """The file's bytes. Raises ValueError where it is no PEM file: gRPC would call the server unavailable."""
+    data = Path(path).read_bytes()
+    if b"-----BEGIN " not in data:
+        raise ValueError(f"tls: {path} is no PEM file")
+    return data
 
 
 def _require_key(api_key: str | None) -> None:

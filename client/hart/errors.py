@@ -27,7 +27,7 @@ class HartError(Exception):
 
 
 class InvalidRequest(HartError):
-    """Bad fields: `fields` maps each field's name to what is wrong with it."""
+    """Bad fields: `fields` maps each field's name to what is wrong with it; none: all of it is too large."""
 
     def __init__(
         self,
@@ -107,6 +107,8 @@ def from_rpc(error: Any, request_id: str = "") -> HartError:
     if reason is not None and reason.reason == "PROMPT_UNSAFE":
         kind = PromptUnsafe
     message = error.details() or code.name
+    if reason is None and message.startswith("SERVER: Received message larger than max"):
+        kind = InvalidRequest  # gRPC's own refusal: no waiting makes the request smaller
     if reason is None and "Deadline Exceeded" in message:  # Our own clock's; gRPC may say "Stream removed (…)".
         message = "time ran out before the server answered"
     typed = kind(message, code, request_id)

@@ -63,6 +63,19 @@ def test_tls_wants_certificate_and_key_together() -> None:
         hart.TLS(cert="a.pem")
 
 
+def test_tls_that_is_none_is_told_before_a_server_is_blamed(tmp_path):
+    with pytest.raises(ValueError, match=r"tls: True is no hart\.TLS"):
+        hart.Client("127.0.0.1:9", tls=True)
+    (tmp_path / "ca.der").write_bytes(b"\x30\x82")
+    with pytest.raises(ValueError, match=r"tls: .*ca\.der is no PEM file"):
+        hart.Client("127.0.0.1:9", tls=hart.TLS(ca=tmp_path / "ca.der"))
+
+
+def test_a_request_that_is_too_large_is_no_overload_to_wait_for(gateway: Any) -> None:
+    with pytest.raises(hart.InvalidRequest, match="larger than max"):
+        hart.Client(gateway.endpoint).generate("x" * (5 << 20))
+
+
 @pytest.mark.parametrize(
     "endpoint",
     ["", "nonsense", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "host:port", "h:70000", "http://h:1", ":1", "[::1]"],

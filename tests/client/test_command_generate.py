@@ -52,6 +52,13 @@ def test_several_pictures_are_numbered_and_previews_lie_beside_them(hart: Any, t
     assert PillowImage.open("a-0.preview.jpg").format == "JPEG"
 
 
+def test_a_files_name_is_told_as_it_is(hart: Any, tmp_path: Path) -> None:
+    outcome = hart("generate", "x", "-o", "[red]a.png")
+    assert outcome.exit_code == 0, outcome.output
+    assert "[red]a.png" in outcome.stderr
+    assert (tmp_path / "[red]a.png").exists()
+
+
 def test_json_is_alone_on_standard_output_with_whole_numbers(hart: Any) -> None:
     outcome = hart("generate", "x", "--seed", 2**53 - 1, "--json")
     answer = json.loads(outcome.stdout)

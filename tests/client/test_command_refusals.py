@@ -6,7 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from google.rpc import error_details_pb2
+
+from tests.client.conftest import Failure
 
 
 def test_every_kind_of_error_has_its_exit_code_and_leaves_no_file(
@@ -106,3 +110,12 @@ def test_a_key_that_no_header_can_carry_is_wrong_usage_and_not_repeated(hart: An
         assert outcome.exit_code == 2, outcome.exception
         assert "api_key" in outcome.output
         assert "s3cret" not in outcome.output
+
+
+def test_an_empty_request_id_is_refused_in_a_sentence(hart: Any, gateway: Any) -> None:
+    bad = error_details_pb2.BadRequest()
+    bad.field_violations.add(field="request_id", description="must be 1 to 128 visible ASCII characters, not ''")
+    gateway.failure = Failure(grpc.StatusCode.INVALID_ARGUMENT, "no", (bad,))
+    outcome = hart("generate", "x", "--request-id", "")
+    assert outcome.exit_code == 2, outcome.output
+    assert "request_id: must be 1 to 128" in outcome.stderr

@@ -139,7 +139,7 @@ def tell(error: Any, as_json: bool = False) -> None:
     """Print an error of the client with everything it knows, the request's id for a harmless repeat included."""
     facts = {name: value for name, value in vars(error).items() if name != "code" and value not in (None, "", {}, ())}
     if "request_id" in facts.get("fields", ()):
-        del facts["request_id"]  # it is what was refused
+        facts.pop("request_id", None)  # it is what was refused; empty, it has gone already
     if as_json:
         print(json.dumps({"error": {"kind": type(error).__name__, "code": error.code.name, **facts}}))
     screen = console()
@@ -149,7 +149,10 @@ def tell(error: Any, as_json: bool = False) -> None:
     if error.code.name == "UNIMPLEMENTED":
         screen.print("  is the endpoint a gateway of HART cluster?")
     if error.code.name == "UNAVAILABLE" and error.message.startswith("failed to connect"):
-        screen.print("  does a gateway run there? `make up` starts one; HART_ENDPOINT names another")
+        if "handshake failed" in error.message.lower():
+            screen.print("  something runs there that wants no TLS, or other certificates")
+        else:
+            screen.print("  does a gateway run there? `make up` starts one; HART_ENDPOINT names another")
     for field, why in fields.items():
         screen.print(f"  [bold]{escape(field)}[/]: {escape(why)}", soft_wrap=True)
     for name, value in facts.items():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from hart.cli import connection as shared
 from hart.cli.bar import bar
@@ -129,7 +130,9 @@ def _draw_one(
     if as_json:
         print(json.dumps(answer_json(prompt, answer, paths), indent=2))
     for path, image in zip(paths, answer, strict=True):
-        screen.print(f"[green]{path}[/]  {image.width}x{image.height}  seed {image.seed}", markup=True, soft_wrap=True)
+        screen.print(
+            f"[green]{escape(path)}[/]  {image.width}x{image.height}  seed {image.seed}", markup=True, soft_wrap=True
+        )
     print_hints(screen, answer.report)
     print_times(screen, answer.report.timings)
 

@@ -54,7 +54,8 @@ def describe(
             screen.print(f"[bold]{title}[/]")
             for name, value in plain(message).items():
                 screen.print(f"  {name.replace('_', ' ')}: {value}")
-        screen.print(f"[bold]policies[/] {escape(', '.join(answer.policies))} ({escape(answer.policy_version)})")
+        policies = f"{', '.join(answer.policies)} ({answer.policy_version})"
+        screen.print(f"[bold]policies[/] {escape(policies)}", soft_wrap=True)
         screen.print(f"[bold]version[/] {escape(answer.version)}")
 
 
