@@ -74,17 +74,19 @@ class Descriptions:
                 log.exception("while asking stages to describe themselves")
 
     async def refresh(self, max_age: float = 0.0) -> None:
-        """Ask every replica now, unless that was done within `max_age` seconds."""
+        """Ask every replica now, unless that was begun within `max_age` seconds, or by another who waits as well."""
+        wanted_at = time.monotonic()
         async with self._refreshing:
-            if time.monotonic() - self._refreshed_at < max_age:
+            if self._refreshed_at > wanted_at - max_age:
                 return
+            begun = time.monotonic()
             await asyncio.gather(*(self._hear(r) for r in self._replicas() if r.state is not State.FAILED))
             present = {_key(replica) for replica in self._replicas()}
             self._said = {key: said for key, said in self._said.items() if key in present}
             for stage in self._pools:
                 if ready := [d for d in self.all(stage) if d.ready]:
                     self._last[stage] = ready[0]
-            self._refreshed_at = time.monotonic()
+            self._refreshed_at = begun
 
     async def _hear(self, replica: Replica) -> None:
         """Ask one replica. One that is too busy to answer has not changed."""

@@ -50,6 +50,7 @@ class Pool:
         self._source = source
         self._dialer = dialer or Dialer()
         self._choose = choose
+        self._wanted: frozenset[Endpoint] = frozenset()
         self._replicas: dict[Endpoint, Replica] = {}
         self._successors: dict[Endpoint, Replica] = {}
         self._leaving: set[asyncio.Task[None]] = set()
@@ -131,13 +132,17 @@ class Pool:
         for gone in set(self._replicas) - endpoints:
             self._retire(self._replicas.pop(gone))
             self._retire(self._successors.pop(gone, None))
-        for new in endpoints - set(self._replicas):
+        self._wanted = endpoints
+        self._connect_missing()
+        log.info("endpoints of %s", self.stage, extra={"endpoints": sorted(map(str, endpoints))})
+        self._on_change()
+
+    def _connect_missing(self) -> None:
+        for new in self._wanted - set(self._replicas):
             try:
                 self._replicas[new] = self._connect(new)
             except (OSError, ValueError) as error:
                 log.error("replica %s of %s cannot be used: %s", new, self.stage, error)
-        log.info("endpoints of %s", self.stage, extra={"endpoints": sorted(map(str, endpoints))})
-        self._on_change()
 
     def _connect(self, endpoint: Endpoint) -> Replica:
         return Replica(self.stage, self._service, endpoint, self._dialer, self._on_change)
@@ -163,6 +168,7 @@ class Pool:
                     self._successors[endpoint] = self._connect(endpoint)
                 except (OSError, ValueError) as error:
                     log.warning("rotated certificates cannot be used yet: %s", error)
+            self._connect_missing()  # such as came while a file was away
 
     async def close(self) -> None:
         """Close every channel, whatever runs."""

@@ -43,7 +43,7 @@ def _parameters(model: Model, message: Any) -> dict[str, Parameter]:
     given = codec.parameters(message.parameters)
     result: dict[str, Parameter] = {}
     for name, value in given.items():
-        if name in _CLIENTS_OWN or (name == "priority" and value == 0):
+        if name in _CLIENTS_OWN or (name in ("priority", "timeout") and value == 0):  # 0 is Triton's word for none
             continue
         kind: type | None = int if name == "timeout" else model.parameters.get(name)
         if kind is None:

@@ -95,13 +95,18 @@ class OipClient:
     def _error(self, error: grpc.RpcError) -> errors.HartError:
         call: Any = error
         if _MODEL_GONE.search(call.details() or ""):
-            return errors.StageUnavailable(self._stage, "its server has lost the model")
+            return self._gone()
         return status.from_rpc_error(error, self._stage)
+
+    def _gone(self) -> errors.HartError:
+        return errors.StageUnavailable(self._stage, "its server has lost the model")
 
     def _stream_error(self, answer: Any) -> errors.HartError:
         encoded = answer.infer_response.parameters[STATUS].string_param
         if encoded:
             return status.from_proto(status_pb2.Status.FromString(base64.b64decode(encoded)), self._stage)
+        if _MODEL_GONE.search(answer.error_message):
+            return self._gone()
         return errors.Internal(status.new_error_id(), stage=self._stage)
 
     def _result(self, answer: Any) -> InferResult:

@@ -107,6 +107,8 @@ class OipServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignor
         finally:
             reader.cancel()
             stream.cancel()
+            while not answers.empty():  # else the reader would wait for room to say that it has ended
+                answers.get_nowait()
 
 
 class _Stream:

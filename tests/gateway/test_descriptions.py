@@ -113,6 +113,17 @@ async def test_many_that_want_the_lines_at_once_ask_a_stranger_once(cluster: Clu
     assert all(lines.decoders("digest of decoder") for lines in found)
 
 
+async def test_all_who_wait_for_a_refresh_share_the_next_one(cluster: Cluster) -> None:
+    cluster.decoder.answer = asyncio.Event()
+    first = asyncio.create_task(cluster.descriptions.refresh())
+    await until(lambda: cluster.decoder.asked == 1)
+    others = [asyncio.create_task(cluster.descriptions.refresh()) for _ in range(20)]
+    await asyncio.sleep(0)  # they have asked by now
+    cluster.decoder.answer.set()
+    await asyncio.gather(first, *others)
+    assert cluster.decoder.asked == 2
+
+
 async def test_a_replica_that_goes_while_it_is_asked_is_forgotten(cluster: Cluster) -> None:
     await cluster.descriptions.refresh()
     cluster.decoder.answer = asyncio.Event()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -21,6 +22,8 @@ from runtime import errors
 from runtime.deadline import Deadline
 from runtime.oip import codec
 from runtime.oip.client import OipClient
+from runtime.oip.model import InferRequest, InferResult, Model
+from runtime.oip.servicer import MAX_PER_STREAM, OipServicer
 from tests.runtime.support import Running, until
 
 
@@ -143,6 +146,14 @@ async def test_truncated_contents_and_unknown_parameters_are_refused(served: Run
         assert message in caught.value.details()
 
 
+async def test_a_timeout_of_zero_is_none_and_a_short_one_counts(served: Running) -> None:
+    fields = {"inputs": [{"name": "latent", "datatype": "FP32", "shape": [1, 4]}], "raw_input_contents": [b"\0" * 16]}
+    assert (await infer_raw(served, **fields, parameters={"timeout": {"int64_param": 0}})).outputs
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await infer_raw(served, **fields, parameters={"timeout": {"int64_param": 1}})
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
 async def test_our_client_streams_infers_and_raises_domain_errors(served: Running) -> None:
     count = OipClient(served.channel, "count", "ar_generator")
     deadline = Deadline.after(60)
@@ -172,20 +183,26 @@ async def test_our_client_streams_infers_and_raises_domain_errors(served: Runnin
         (grpc.StatusCode.INTERNAL, "internal error", errors.Internal),
     ],
 )  # fmt: skip
-async def test_a_triton_that_has_lost_its_model_is_a_replica_that_is_away(code, said, kind) -> None:
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_triton_that_has_lost_its_model_is_a_replica_that_is_away(code, said, kind, streams) -> None:
     class Broken(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
         async def ModelInfer(self, request: Any, context: Any) -> None:
             await context.abort(code, said)
+
+        async def ModelStreamInfer(self, requests: Any, context: Any) -> AsyncIterator[Any]:
+            async for _ in requests:
+                yield service_pb2.ModelStreamInferResponse(error_message=said)
 
     server = grpc.aio.server()
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Broken(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        client, inputs = OipClient(channel, "safety", "safety"), {"prompt": np.array([b"a"], object)}
+        call = client.stream if streams else client.infer
+        asked = call(inputs, deadline=Deadline.after(60))
         with pytest.raises(kind):
-            await OipClient(channel, "safety", "safety").infer(
-                {"prompt": np.array([b"a"], object)}, deadline=Deadline.after(60)
-            )
+            await (anext(asked) if streams else asked)
     await server.stop(0)
 
 
@@ -196,6 +213,29 @@ async def test_an_abandoned_stream_stops_its_model(served: Running) -> None:
         break
     await stream.aclose()
     await until(lambda: served.app._interceptor.working == 0)
+
+
+async def test_a_stream_that_is_left_with_answers_unread_leaves_no_task_behind() -> None:
+    async def stream(_: InferRequest) -> AsyncIterator[InferResult]:
+        for _ in range(2 * MAX_PER_STREAM):
+            yield InferResult({})
+
+    async def requests() -> AsyncIterator[Any]:
+        yield service_pb2.ModelInferRequest(model_name="many")
+        await asyncio.Event().wait()
+
+    class Context:
+        def time_remaining(self) -> None: ...
+
+    before = asyncio.all_tasks()
+    models = {"many": Model("many", (), (), stream=stream)}
+    host = SimpleNamespace(models=models, ready=True, draining=asyncio.Event(), stage="many")
+    answers = OipServicer(host).ModelStreamInfer(requests(), Context())
+    await anext(answers)
+    queue = answers.ag_frame.f_locals["answers"]
+    await until(queue.full)
+    await answers.aclose()
+    await until(lambda: asyncio.all_tasks() == before)
 
 
 async def test_an_open_stream_does_not_hold_up_draining(served: Running) -> None:

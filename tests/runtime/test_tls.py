@@ -113,6 +113,22 @@ async def test_a_pool_changes_its_channels_on_rotation_without_losing_a_request(
     await pool.close()
 
 
+async def test_a_replica_that_came_while_a_certificate_was_away_is_used_when_it_is_back(
+    launch: Any, tmp_path: Path
+) -> None:
+    authority = Authority()
+    running = await launch(secured(authority.write(tmp_path / "server")))
+    client = authority.write(tmp_path / "client")
+    source = StaticSource(frozenset({Endpoint(f"localhost:{running.app.port}")}))
+    pool = Pool("decoder", "hart.v1.Decoder", source, dialer=Dialer(tls.Files(*client)))
+    Path(client[0]).unlink()
+    await pool.start(patience=0.2)
+    assert not pool.replicas
+    authority.write(tmp_path / "client")
+    await until(lambda: pool.ready)
+    await pool.close()
+
+
 async def test_plaintext_beyond_loopback_wants_an_explicit_choice() -> None:
     with pytest.raises(ValueError, match="HART_ALLOW_PLAINTEXT"):
         Dialer().dial("10.0.0.1:50055")
