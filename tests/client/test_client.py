@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from typing import Any
@@ -82,6 +83,16 @@ def test_save_writes_the_bytes_and_leaves_nothing_half(gateway: Any, tmp_path: A
     with pytest.raises(OSError, match="folder"):
         answer[0].save(tmp_path / "folder.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "folder.png"]
+
+
+def test_save_leaves_the_process_its_umask(gateway: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = hart.Client(gateway.endpoint).generate("x", seed=1)[0]
+    touched: list[int] = []  # it is the whole process's: what other threads make meanwhile would be open to all
+    monkeypatch.setattr(os, "umask", lambda mask: touched.append(mask) or 0o022)
+    picture.save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"")
+    assert not touched
+    assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "b.png").stat().st_mode
 
 
 def test_answers_over_four_mebibytes_arrive_and_describe_raises_the_limit(gateway: Any) -> None:
