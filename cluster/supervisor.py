@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -27,6 +28,8 @@ NOT_OF_PROCESSES = ("HART_ENDPOINT", "HART_API_KEY", "HART_PORT")
 """What the command `hart` reads, and what the plan holds by itself."""
 MARK = "CLUSTER_FOLDER"
 """The variable by which a plan's processes are known when the manager that started them has been killed."""
+_UNKNOWN = re.compile(r'"unknown setting (\w+)(?:: did you mean (\w+)\?)?"')
+"""What a process logs at its start."""
 MOST_STARTS = 3
 """A process that was started more often before it was ready will not get better."""
 
@@ -55,12 +58,13 @@ def serve(plan: Plan) -> None:
 
 def _watcher(process: Process, plan: Plan, logs: Path) -> dict[str, Any]:
     log = {"class": "FileStream", "filename": str(logs / f"{process.name}.log"), "max_bytes": 50 << 20}
+    inherited = {name: value for name, value in plan.environment.items() if name not in NOT_OF_PROCESSES}
     return {
         "name": process.name,
         "cmd": process.command[0],
         "args": process.command[1:],
         "working_dir": str(plan.root),
-        "env": {**plan.environment, **process.settings, MARK: str(plan.folder)},
+        "env": {**inherited, **process.settings, MARK: str(plan.folder)},
         "stdout_stream": {**log, "backup_count": 1},
         "stderr_stream": {**log, "backup_count": 1},
         "graceful_timeout": GRACE_SECONDS,
@@ -104,6 +108,7 @@ def _up(plan: Plan) -> None:
         print("the settings have changed: starting again", flush=True)
         down(plan)
         running = None
+    fresh = running is None
     if running is None:
         if _orphans(plan):
             print("stopping what a killed process manager left behind", flush=True)
@@ -120,6 +125,8 @@ def _up(plan: Plan) -> None:
     except BaseException:
         down(plan)
         raise
+    for name, nearest in _strangers(plan).items() if fresh else ():
+        print(f"{name} is no setting of any process{f': did you mean {nearest}?' if nearest else ''}", flush=True)
     print(f"ready at {plan.endpoint}", flush=True)
 
 
@@ -171,6 +178,13 @@ def _await_ready(plan: Plan, manager: psutil.Process) -> None:
             time.sleep(0.2)
 
 
+def _strangers(plan: Plan) -> dict[str, str]:
+    """What every process calls unknown, with the nearest right name or "": a setting of one is no stranger."""
+    told = [dict(_UNKNOWN.findall(_log(plan, process.name))) for process in plan.processes]
+    nearest = {name: right for one in told for name, right in one.items() if right}
+    return {name: nearest.get(name, "") for name in sorted(set.intersection(*map(set, told)))}
+
+
 def _children(manager: psutil.Process) -> list[tuple[int, int]]:
     """Process id and HART_PORT of what the manager has started."""
     found = []
@@ -185,16 +199,24 @@ def _children(manager: psutil.Process) -> list[tuple[int, int]]:
 def down(plan: Plan) -> bool:
     """Stop everything; False where nothing ran."""
     manager = _manager(plan)
-    family = _orphans(plan) if manager is None else [manager, *manager.children(recursive=True)]
-    for process in family if manager is None else [manager]:
+    family = [] if manager is None else [manager, *manager.children(recursive=True)]
+    if manager is not None:
+        _end([manager], family)
+    orphans = _orphans(plan)  # one that its manager was just starting again may be left of those too
+    _end(orphans, orphans)
+    (plan.folder / "cluster.json").unlink(missing_ok=True)
+    return bool(family or orphans)
+
+
+def _end(told: list[psutil.Process], awaited: list[psutil.Process]) -> None:
+    """Tell some to end, and kill those that have not within the grace."""
+    for process in told:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
-    _, left = psutil.wait_procs(family, timeout=GRACE_SECONDS + 10)
+    _, left = psutil.wait_procs(awaited, timeout=GRACE_SECONDS + 10)
     for process in left:
         process.kill()
     psutil.wait_procs(left, timeout=5)
-    (plan.folder / "cluster.json").unlink(missing_ok=True)
-    return bool(family)
 
 
 def _orphans(plan: Plan) -> list[psutil.Process]:
@@ -266,12 +288,15 @@ def _folder(plan: Plan) -> Path:
     return plan.folder
 
 
-def _tail(plan: Plan, name: str, lines: int = 20) -> str:
+def _log(plan: Plan, name: str) -> str:
     try:
-        text = (plan.folder / "logs" / f"{name}.log").read_text("utf-8", "replace")
+        return (plan.folder / "logs" / f"{name}.log").read_text("utf-8", "replace")
     except OSError:
-        return "(no log)\n"
-    told = text.splitlines()
+        return "(no log)"
+
+
+def _tail(plan: Plan, name: str, lines: int = 20) -> str:
+    told = _log(plan, name).splitlines()
     # What is as usual says nothing about a failure, and the list of all settings would hide the one that is wrong.
     unusual = [line for line in told if '"level": "info"' not in line]
     return "\n".join((list(dict.fromkeys(unusual)) or told)[-lines:]) + "\n"

@@ -26,6 +26,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 if os.environ.get("HART_BROKEN") == __spec__.name:
     print('{"level": "info", "message": "settings"}', file=sys.stderr)
     sys.exit("this stage cannot start")
+known = {"HART_SLOTS"} if __spec__.name == "services.ar_generator" else set()
+for name in sorted({"HART_SLOTS", "HART_SLOTSS", "HART_ENDPOINT"} & set(os.environ) - known):
+    hint = ": did you mean HART_SLOTS?" if known else ""
+    print('{"level": "warning", "message": "unknown setting %s%s"}' % (name, hint), file=sys.stderr, flush=True)
 servicer = health.HealthServicer()
 for name in ("Safety", "TextEncoder", "ArGenerator", "Decoder", "Images"):
     servicer.set("hart.v1." + name, health_pb2.HealthCheckResponse.SERVING)
@@ -121,6 +125,13 @@ def test_up_with_other_settings_starts_again(plan: Plan, root: Path) -> None:
     assert not plan.processes[3].port_taken()  # The second generator is gone.
 
 
+def test_a_setting_that_no_process_knows_is_told(plan: Plan, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    environment = {**plan.environment, "HART_SLOTS": "3", "HART_SLOTSS": "3", "HART_ENDPOINT": "127.0.0.1:1"}
+    supervisor.up(Plan.from_environment(plan.port, plan.folder, root, environment))
+    told = [line for line in capsys.readouterr().out.splitlines() if "no setting" in line]
+    assert told == ["HART_SLOTSS is no setting of any process: did you mean HART_SLOTS?"]
+
+
 def test_a_process_that_cannot_start_is_named_with_its_log_and_nothing_stays(plan: Plan, root: Path) -> None:
     environment = {**plan.environment, "HART_BROKEN": "services.decoder"}
     broken = Plan.from_environment(plan.port, plan.folder, root, environment)
@@ -144,6 +155,17 @@ def test_what_a_killed_manager_leaves_behind_is_stopped(plan: Plan, again: Calla
         wait(plan.answers)
     else:
         assert not plan.answers()
+
+
+def test_down_ends_also_what_its_manager_was_starting_meanwhile(plan: Plan) -> None:
+    supervisor.up(plan)
+    late = subprocess.Popen(["sleep", "600"], env={**os.environ, supervisor.MARK: str(plan.folder)})
+    try:
+        supervisor.down(plan)
+        assert not psutil.pid_exists(late.pid)
+    finally:
+        late.kill()
+        late.wait()
 
 
 def test_a_taken_port_is_named_before_anything_starts(plan: Plan) -> None:
