@@ -1,6 +1,7 @@
 """The chart's manifests, rendered by the real helm: what holds of all of them."""
 
 from pathlib import Path
+from typing import Any
 
 import kubernetes_validate
 import pytest
@@ -38,6 +39,46 @@ def test_everything_belongs_to_its_release_alone() -> None:
         if document:
             assert document["metadata"]["name"].startswith(("other-hart", "a-other-hart")), document["kind"]
             assert document["metadata"].get("namespace", "a") == "a"
+
+
+@pytest.mark.parametrize("name", ["a" * 46, "1st", "a.b"])
+def test_a_release_whose_services_could_not_be_named_is_refused(name: str) -> None:
+    with pytest.raises(render.Refused, match=f'release name "{name}"'):
+        render.helm("template", name, render.CHART)
+    longest = "a" * 45
+    services = render.of_kind(yaml.safe_load_all(render.helm("template", longest, render.CHART)), "Service")
+    assert max(map(len, services)) == 63
+
+
+def test_a_users_label_or_annotation_takes_the_place_of_the_charts() -> None:
+    nginx, container = "nginx.ingress.kubernetes.io/proxy-read-timeout", "kubectl.kubernetes.io/default-container"
+    part = "app.kubernetes.io/part-of"
+    labelled = f"{{enabled: true, labels: {{{part}: shop}}}}"
+    values = f"""
+        gateway:
+          ingress: {{enabled: true, host: a.example, annotations: {{{nginx}: "9"}}}}
+          podAnnotations: {{{container}: other}}
+        monitoring: {{podMonitor: {labelled}, alerts: {labelled}, dashboards: {labelled}}}
+    """
+    for document in yaml.compose_all(render.text(values), Loader=render.LOADER):
+        assert_no_key_twice(document)
+    found = render.manifests(values)
+    assert render.of_kind(found, "Ingress")["hart-gateway"]["metadata"]["annotations"][nginx] == "9"
+    template = render.of_kind(found, "Deployment")["hart-gateway"]["spec"]["template"]
+    assert template["metadata"]["annotations"][container] == "other"
+    for kind in ("PodMonitor", "PrometheusRule"):
+        assert render.of_kind(found, kind)["hart"]["metadata"]["labels"][part] == "shop"
+
+
+def assert_no_key_twice(node: Any) -> None:
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value]
+        assert len(keys) == len(set(keys)), keys
+        for _, value in node.value:
+            assert_no_key_twice(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            assert_no_key_twice(value)
 
 
 @pytest.mark.parametrize("process", PROCESSES)

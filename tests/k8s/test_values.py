@@ -136,6 +136,7 @@ def test_a_misspelt_value_is_refused_by_its_name(values: str, name: str) -> None
         ("telemetry: {otlpMetrics: true}", "telemetry.otlpEndpoint is empty"),
         ("priorityClass: {create: true, name: system-hart}", "system-hart: names that begin with system-"),
         ("defaults: {model: {claim: {name: c}}}", "no stage's model.source is claim"),
+        ("stages: {decoder: {autoscaling: {kind: hpa, targetLoad: 0.0004}}}", "/stages/decoder/autoscaling/targetLoad"),
     ],
 )
 def test_values_that_cannot_be_are_refused_with_the_place(values: str, complaint: str) -> None:

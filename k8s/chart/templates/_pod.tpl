@@ -21,13 +21,12 @@ grpc:
 metadata:
   labels: {{- include "hart.labels" . | nindent 4 }}
     {{- with .values.podLabels }}{{ toYaml . | nindent 4 }}{{ end }}
-  annotations:
-    kubectl.kubernetes.io/default-container: {{ .name | replace "_" "-" }}
-    {{- if and .stage (ne .values.model.source "bundled") }}
-    checksum/model: {{ include "hart.modelSource" . | sha256sum }}
-    {{- end }}
-    {{- include "hart.exceptions" . | nindent 4 }}
-    {{- with .values.podAnnotations }}{{ toYaml . | nindent 4 }}{{ end }}
+  {{- $chosen := include "hart.exceptions" . | fromYaml }}
+  {{- $_ := set $chosen "kubectl.kubernetes.io/default-container" (.name | replace "_" "-") }}
+  {{- if and .stage (ne .values.model.source "bundled") }}
+  {{- $_ := set $chosen "checksum/model" (include "hart.modelSource" . | sha256sum) }}
+  {{- end }}
+  annotations: {{- merge (dict) (.values.podAnnotations | default dict) $chosen | toYaml | nindent 4 }}
 spec:
   serviceAccountName: {{ include "hart.serviceAccount" . }}
   automountServiceAccountToken: {{ and (not .stage) (eq .root.Values.gateway.discovery "kubernetes") }}

@@ -114,6 +114,10 @@
 
 {{/* Of the release as a whole. */}}
 {{- define "hart.refuseRelease" -}}
+{{- $name := include "hart.fullname" . }}
+{{- if not (regexMatch "^[a-z][-a-z0-9]{0,49}$" $name) }}
+{{- fail (printf "release name %q: Services would be called %s-text-encoder and the like: 50 of a-z, 0-9 and - may stand before that, a letter first" .Release.Name $name) }}
+{{- end }}
 {{- $tls := .Values.tls }}
 {{- range list "gateway" "stages" }}
 {{- if and (index $tls.secrets .) (ne $tls.mode "secrets") }}
