@@ -111,7 +111,9 @@ class Generator:
                 raise ModelError(f"{name}: shape {shape}: expected {wanted[:1]}")
         if not self.free:
             raise ModelError(f"all {self.slab.slots} slots are taken")
-        return self._begin(self.free.pop(0), conditioning.to(self.device), noise, settings)
+        state = self._begin(self.free[0], conditioning.to(self.device), noise, settings)
+        self.free.pop(0)  # now that nothing can fail any more: a slot that nobody holds would be lost
+        return state
 
     @torch.inference_mode()
     def _begin(self, slot: int, conditioning: Conditioning, noise: Noise, settings: Settings) -> State:

@@ -66,7 +66,7 @@ class TextEncoder:
     @torch.inference_mode()
     def encode(self, prompts: Sequence[str]) -> EncodedPrompts:
         """Encodes prompts; one longer than the context is cut at its end (or where the tokenizer cuts), and said so."""
-        lengths = [len(ids) for ids in self.tokenizer(list(prompts))["input_ids"]]
+        lengths = [len(ids) for ids in self.tokenizer(list(prompts), split_special_tokens=True)["input_ids"]]
         ids = self._padded(prompts)
         mask = ids != self.tokenizer.pad_token_id
         hidden = self.network(
@@ -84,7 +84,12 @@ class TextEncoder:
 
     def _padded(self, prompts: Sequence[str]) -> Tensor:
         batch = self.tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=self.context_tokens, return_tensors="pt"
+            list(prompts),
+            padding="max_length",
+            truncation=True,
+            max_length=self.context_tokens,
+            split_special_tokens=True,  # who writes "<pad>" means these letters, and not that nothing was written
+            return_tensors="pt",
         )
         return batch["input_ids"].to(self.device)
 

@@ -143,6 +143,7 @@ class GeneratorEngine:
     def advance(self, pictures: Sequence[tuple[State, Wish]]) -> Step:
         """Draws the next scale of pictures that stand at the same one; an error is that picture's alone."""
         started_ns, started = time.time_ns(), time.perf_counter()
+        scale = pictures[0][0].scale
         try:
             self._generator.advance([state for state, _ in pictures])
             latents = [self._shown(state, wish) for state, wish in pictures]
@@ -150,7 +151,7 @@ class GeneratorEngine:
         except Exception as error:
             if self.compute.is_lost(error):
                 raise
-            latents = [error] if len(pictures) == 1 else self._each_alone(pictures)
+            latents = [error] if len(pictures) == 1 else self._each_alone(pictures, scale)
         return Step(latents, started_ns, time.perf_counter() - started)
 
     def advance_on(
@@ -172,10 +173,9 @@ class GeneratorEngine:
             if scale + 1 == self.scales or not further(scale + 1):
                 return
 
-    def _each_alone(self, pictures: Sequence[tuple[State, Wish]]) -> list[Array | BaseException | None]:
-        """After a batch failed. Nothing was lost: a state changes only when its scale is drawn, and its slot's keys are
-        written again."""
-        scale = min(state.scale for state, _ in pictures)
+    def _each_alone(self, pictures: Sequence[tuple[State, Wish]], scale: int) -> list[Array | BaseException | None]:
+        """After a batch failed at this scale. Nothing was lost: a state changes only when its scale is drawn, and its
+        slot's keys are written again."""
         return [
             self._shown(state, wish) if state.scale > scale else self.advance([(state, wish)]).latents[0]
             for state, wish in pictures

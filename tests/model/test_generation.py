@@ -162,6 +162,19 @@ def test_runs_cover_rows_in_order(rows: list[int]) -> None:
     assert spelled == list(enumerate(rows))
 
 
+def test_a_picture_that_cannot_begin_takes_no_slot(generator, plain, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generator.transformer, "embed_context", fail)
+        with pytest.raises(torch.OutOfMemoryError):
+            begin(generator, plain, 0)
+    states = [begin(generator, plain, 0) for _ in range(SLOTS)]
+    for state in states:
+        generator.release(state)
+
+
 def test_misuse_is_named(generator, plain) -> None:
     states = [begin(generator, plain, i) for i in range(SLOTS)]
     with pytest.raises(ModelError, match="all 4 slots are taken"):

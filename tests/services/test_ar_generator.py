@@ -257,3 +257,26 @@ async def test_a_batch_that_fails_is_tried_picture_by_picture(folder: str) -> No
     assert isinstance(latents[1], OSError)
     np.testing.assert_allclose(latents[0], latents[2], atol=1e-5)  # type: ignore[arg-type]
     assert [state.scale for state in states] == [1, 0, 1]
+
+
+async def test_a_batch_that_is_drawn_and_cannot_be_shown_draws_no_scale_twice(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = GeneratorEngine(ArGeneratorSettings(checkpoint=folder, slots=2))
+    engine.load()
+    from services.ar_generator.engine import Wish
+
+    mask = np.ones(8, bool)
+    wish = Wish(np.ones((8, 24), np.float32), mask, mask.cumsum() - 1, 1, Settings(), preview_every=1)
+    states = [engine.begin(wish) for _ in range(2)]
+    shown, failures = engine._shown, [MemoryError()]
+
+    def once(*given: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return shown(*given)
+
+    monkeypatch.setattr(engine, "_shown", once)
+    latents = engine.advance([(state, wish) for state in states]).latents
+    assert [state.scale for state in states] == [1, 1]
+    np.testing.assert_array_equal(latents[0], states[0].latent.numpy())  # type: ignore[arg-type]

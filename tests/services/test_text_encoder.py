@@ -62,6 +62,12 @@ async def test_a_prompt_that_is_too_long_is_cut_and_said_so(stages: SimpleNamesp
     assert answer.prompt_tokens == 8
 
 
+async def test_a_tokenizers_own_words_are_letters_like_any_other(stages: SimpleNamespace, pipeline: Any) -> None:
+    for word in pipeline.text_encoder.tokenizer.all_special_tokens:
+        answer = await encode(stages.text_encoder, word)
+        assert tensors.to_numpy(answer.mask, "mask").sum() == answer.prompt_tokens > 1
+
+
 async def test_words_that_the_checkpoint_was_not_trained_on_are_named_once_each(stages: SimpleNamespace) -> None:
     answer = await encode(stages.text_encoder, "A RED zebra, a blue-tree and a zebra's red-zebra")
     assert list(answer.unfamiliar_words) == ["zebra", "and", "zebra's", "red-zebra"]
