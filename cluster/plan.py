@@ -23,6 +23,7 @@ MOST_REPLICAS = 16
 PORT = 50051
 HIGHEST_PORT = 65535 - HEALTH_STEP - REPLICA_STEP * MOST_REPLICAS
 THREADS = "HART_TORCH_THREADS"
+TLS = "HART_TLS_CERT"
 
 
 class PlanError(Exception):
@@ -136,7 +137,7 @@ class Plan:
         return {THREADS: self.environment.get(THREADS, str(max(1, (os.cpu_count() or 1) // 2)))}
 
     def _process(self, name: str, module: str, service: str, port: int, **settings: str) -> Process:
-        secured = bool(self.environment.get("HART_TLS_CERT"))
+        secured = bool(self.environment.get(TLS))
         health_port = port + HEALTH_STEP if secured else 0
         return Process(name, module, f"hart.v1.{service}", port, {"HART_PORT": str(port), **settings}, health_port)
 

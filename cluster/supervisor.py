@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from cluster.plan import ROOT, Plan, Process
+from cluster.plan import ROOT, TLS, Plan, Process
 
 START_SECONDS = 240.0
 """Four imports of torch side by side on two busy cores."""
@@ -149,6 +149,7 @@ def _start(plan: Plan) -> psutil.Process:
         "plan": _fingerprint(plan),
         "port": plan.port,
         "replicas": dict(plan.replicas),
+        "tls": plan.environment.get(TLS, ""),
     }
     _record(plan, facts)
     return process
@@ -238,7 +239,8 @@ def show(plan: Plan) -> None:
         return
     record = _recorded(plan)
     replicas = {**plan.replicas, **record.get("replicas", {})}
-    running = replace(plan, port=record.get("port", plan.port), replicas=replicas)
+    environment = {**plan.environment, TLS: record.get("tls", plan.environment.get(TLS, ""))}
+    running = replace(plan, port=record.get("port", plan.port), replicas=replicas, environment=environment)
     for process in running.processes:
         state = "ready" if process.ready() else "not ready"
         print(f"{process.name:<16} 127.0.0.1:{process.port}  {state}")

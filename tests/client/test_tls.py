@@ -100,3 +100,14 @@ def test_a_wrong_authority_a_missing_certificate_and_plaintext_are_unavailable(
     for tls in wrong:
         with hart.Client(endpoint, tls=tls) as client, pytest.raises(hart.Unavailable):
             client.describe(timeout=60)
+
+
+def test_the_command_tells_what_is_wrong_with_the_encryption(secured: tuple[str, Path, bool]) -> None:
+    endpoint, folder, _ = secured
+    for words, hint in (
+        ([], "does it want TLS"),
+        (["--tls-ca", str(folder / "other.pem")], "wants other certificates"),
+    ):
+        told = CliRunner().invoke(app, ["describe", "--endpoint", endpoint, "--timeout", "60", *words])
+        assert told.exit_code == 4, told.output
+        assert hint in told.stderr

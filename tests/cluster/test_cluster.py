@@ -35,7 +35,8 @@ for name in ("Safety", "TextEncoder", "ArGenerator", "Decoder", "Images"):
     servicer.set("hart.v1." + name, health_pb2.HealthCheckResponse.SERVING)
 server = grpc.server(futures.ThreadPoolExecutor(1), options=[("grpc.so_reuseport", 0)])
 health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-server.add_insecure_port("127.0.0.1:" + os.environ["HART_PORT"])
+port = int(os.environ["HART_PORT"]) + (2000 if os.environ.get("HART_TLS_CERT") else 0)
+server.add_insecure_port(f"127.0.0.1:{port}")
 server.start()
 print("stages", os.environ.get("HART_AR_GENERATOR"), flush=True)
 done = threading.Event()
@@ -123,6 +124,18 @@ def test_up_with_other_settings_starts_again(plan: Plan, root: Path) -> None:
     supervisor.up(other)
     assert pid_of(other, "gateway") != gateway
     assert not plan.processes[3].port_taken()  # The second generator is gone.
+
+
+def test_status_asks_where_the_running_cluster_answers_whatever_the_asker_has_set(
+    plan: Plan, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = {**plan.environment, "HART_TLS_CERT": "a.pem", "REPLICAS_AR_GENERATOR": "1"}
+    supervisor.up(Plan.from_environment(plan.port, plan.folder, root, environment))
+    capsys.readouterr()
+    supervisor.show(plan)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert all(line.endswith("  ready") for line in lines)
 
 
 def test_a_setting_that_no_process_knows_is_told(plan: Plan, root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,6 +135,14 @@ def exit_code(error: Exception) -> int:
     return EXIT_FAILURE
 
 
+def _why_no_connection(message: str) -> str:
+    if "handshake failed" in message.lower():
+        return "something runs there that speaks no TLS, or wants other certificates"
+    if "Socket closed" in message:
+        return "something there hangs up: does it want TLS (--tls, --tls-ca) or a client's certificate (--tls-cert)?"
+    return "does a gateway run there? `make up` starts one; HART_ENDPOINT names another"
+
+
 def tell(error: Any, as_json: bool = False) -> None:
     """Print an error of the client with everything it knows, the request's id for a harmless repeat included."""
     facts = {name: value for name, value in vars(error).items() if name != "code" and value not in (None, "", {}, ())}
@@ -149,10 +157,7 @@ def tell(error: Any, as_json: bool = False) -> None:
     if error.code.name == "UNIMPLEMENTED":
         screen.print("  is the endpoint a gateway of HART cluster?")
     if error.code.name == "UNAVAILABLE" and error.message.startswith("failed to connect"):
-        if "handshake failed" in error.message.lower():
-            screen.print("  something runs there that wants no TLS, or other certificates")
-        else:
-            screen.print("  does a gateway run there? `make up` starts one; HART_ENDPOINT names another")
+        screen.print(f"  {_why_no_connection(error.message)}", soft_wrap=True)
     for field, why in fields.items():
         screen.print(f"  [bold]{escape(field)}[/]: {escape(why)}", soft_wrap=True)
     for name, value in facts.items():
