@@ -156,10 +156,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             raise
 
     async def _guarded(self, call: Call, work: Callable[[], Awaitable[Any]]) -> Any:
-        async with AsyncExitStack() as stack:
-            for guard in self.guards:
-                await stack.enter_async_context(guard(call))
-            return await work()
+        try:
+            async with AsyncExitStack() as stack:
+                for guard in self.guards:
+                    await stack.enter_async_context(guard(call))
+                return await work()
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody has cancelled this call, but something that it waited for: gRPC would leave its caller unanswered.
+            raise RuntimeError("what the call waited for was cancelled") from error
 
     def _judge(self, error: BaseException) -> errors.HartError | None:
         """The domain error to answer with; None where the handler has aborted the call by itself."""

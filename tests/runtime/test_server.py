@@ -286,6 +286,25 @@ async def test_drain_finishes_what_runs_refuses_what_is_new_and_says_not_serving
     assert (await running).image == b"1.0"
 
 
+@pytest.mark.parametrize("method", ["Decode", "Describe"])
+async def test_a_cancel_that_nobody_asked_for_is_an_error_and_not_silence(launch: Any, method: str) -> None:
+    async def cancelled(request: Any, context: Any) -> Any:
+        waited = asyncio.get_running_loop().create_future()
+        waited.cancel()
+        await waited
+
+    def break_it(app: Any) -> None:
+        names = {method: grpc.unary_unary_rpc_method_handler(cancelled)}
+        app.add(lambda _, server: server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("x.X", names)]),
+                None)  # fmt: skip
+
+    running = await launch(before_start=break_it)
+    async with asyncio.timeout(60):  # the call has no deadline that would end it
+        code, proto, _ = await refusal(send_raw(running.channel, b"", f"/x.X/{method}"))
+    assert code is grpc.StatusCode.INTERNAL
+    assert detail(proto, error_details_pb2.ErrorInfo).metadata["error_id"]
+
+
 async def test_an_unknown_method_is_unimplemented(served: Any) -> None:
     code, _, _ = await refusal(send_raw(served.channel, b"", "/hart.v1.Decoder/Paint"))
     assert code is grpc.StatusCode.UNIMPLEMENTED
