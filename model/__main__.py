@@ -19,6 +19,7 @@ USAGE, REFUSED, INTERRUPTED = 2, 3, 130
 
 
 def parser() -> argparse.ArgumentParser:
+    """The command line."""
     default = Settings()
     made = argparse.ArgumentParser(prog="python -m model", description="Draws a picture of PROMPT in this process.")
     made.add_argument("prompt", help="what to draw, 1 to 2,000 characters")
@@ -61,6 +62,7 @@ def output_of(arguments: argparse.Namespace) -> tuple[Path, str]:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Draw and write the picture. Raises ModelError, OSError."""
     path, chosen = output_of(arguments)
     check_encoding(chosen, arguments.quality)
     settings = Settings(arguments.guidance, arguments.smooth, arguments.top_p)
@@ -81,6 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def main() -> int:
+    """The command; its exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     arguments = parser().parse_args()
     try:

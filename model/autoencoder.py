@@ -13,6 +13,8 @@ def _norm(width: int) -> nn.GroupNorm:
 
 
 class ResidualBlock(nn.Module):
+    """Two normalised 3x3 convolutions and their input added: (B, width_in, H, W) to (B, width_out, H, W)."""
+
     def __init__(self, width_in: int, width_out: int) -> None:
         super().__init__()
         self.norm1 = _norm(width_in)
@@ -46,6 +48,8 @@ class AttentionBlock(nn.Module):
 
 
 class Downsample(nn.Module):
+    """(B, width, H, W) to half the sides."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, stride=2)
@@ -55,6 +59,8 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
+    """(B, width, H, W) to twice the sides."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, padding=1)
@@ -83,6 +89,8 @@ class Level(nn.Module):
 
 
 class Middle(nn.Module):
+    """Two residual blocks with attention over all positions between them, (B, width, H, W)."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.block_1 = ResidualBlock(width, width)

@@ -67,14 +67,17 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
+        """The folder's name: what a request chooses the model by."""
         return self.llm.resolve().parent.name
 
     @cached_property
     def transformer_config(self) -> TransformerConfig:
+        """Of `llm`. Raises ConfigError."""
         return TransformerConfig.read(self.llm / "config.json")
 
     @cached_property
     def tokenizer_config(self) -> TokenizerConfig:
+        """Of `tokenizer`. Raises ConfigError."""
         return TokenizerConfig.read(self.tokenizer / "config.json")
 
     def load_transformer(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Transformer:
@@ -153,6 +156,7 @@ class Checkpoint:
         return encoder
 
     def load_safety(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> "SafetyClassifier":
+        """The safety model with its policies. Raises CheckpointError."""
         from model.safety import SafetyClassifier  # here for the same reason
 
         return SafetyClassifier.load(self.safety, device, dtype)

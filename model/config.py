@@ -141,6 +141,7 @@ class TransformerConfig(_Config):
 
     @property
     def head_dim(self) -> int:
+        """d, the width of one attention head."""
         return self.embed_dim // self.num_heads
 
     @property
@@ -160,6 +161,7 @@ class TransformerConfig(_Config):
 
     @property
     def diffusion_steps(self) -> int:
+        """Steps of the residual diffusion."""
         return int(self.num_sampling_steps)
 
     @property
@@ -205,10 +207,12 @@ class TokenizerConfig(_Config):
 
     @property
     def scales(self) -> int:
+        """S, the number of scales."""
         return len(self.v_patch_nums)
 
     @property
     def side(self) -> int:
+        """N, the latent's side."""
         return self.v_patch_nums[-1]
 
     @property

@@ -111,6 +111,8 @@ def respaced(steps: int) -> list[Step]:
 
 
 class ResidualDiffusion(nn.Module):
+    """The head that draws the last scale's residual tokens (spec, section 4)."""
+
     def __init__(self, channels: int, condition: int, width: int, depth: int, steps: int) -> None:
         super().__init__()
         self.net = DiffusionNet(channels, condition, width, depth)

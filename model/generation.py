@@ -57,6 +57,7 @@ class Conditioning:
         return Conditioning(self.context[i], self.mask[i], self.positions[i])
 
     def to(self, device: torch.device) -> "Conditioning":
+        """The same on a device."""
         return Conditioning(self.context.to(device), self.mask.to(device), self.positions.to(device))
 
 
@@ -98,6 +99,7 @@ class Generator:
 
     @property
     def scales(self) -> int:
+        """S, the number of scales."""
         return self.config.scales
 
     def begin(self, conditioning: Conditioning, noise: Noise, settings: Settings) -> State:

@@ -23,6 +23,8 @@ class RMSNorm(nn.Module):
 
 
 class LlamaMLP(nn.Module):
+    """The gated MLP of the released model, (..., width) to the same; hidden widths are multiples of 256."""
+
     def __init__(self, width: int, ratio: float) -> None:
         super().__init__()
         hidden = 256 * int((2 * width * ratio / 3 + 255) // 256)
@@ -35,6 +37,8 @@ class LlamaMLP(nn.Module):
 
 
 class Gpt2MLP(nn.Module):
+    """The plain MLP, (..., width) to the same."""
+
     def __init__(self, width: int, ratio: float) -> None:
         super().__init__()
         hidden = round(width * ratio)

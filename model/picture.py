@@ -51,6 +51,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
+        """From what `to_json` wrote."""
         return cls(**json.loads(text))
 
 

@@ -62,6 +62,7 @@ class Quantizer(nn.Module):
 
     @property
     def side(self) -> int:
+        """N, the latent's side."""
         return self.sides[-1]
 
     def phi(self, k: int, maps: Tensor) -> Tensor:

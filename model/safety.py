@@ -71,6 +71,7 @@ class Verdict:
 
     @property
     def unsafe(self) -> bool:
+        """True when a policy is violated."""
         return self.violated is not None
 
 
@@ -129,6 +130,7 @@ class SafetyClassifier:
         return logits.float().softmax(-1)[:, 0].cpu()
 
     def check(self, prompts: Sequence[str]) -> list[Verdict]:
+        """One verdict per prompt."""
         return [self.verdict(row) for row in self.score(prompts).tolist()]
 
     def verdict(self, scores: Sequence[float]) -> Verdict:

@@ -27,6 +27,8 @@ class Pooled:
 
 
 class Attention(nn.Module):
+    """Self-attention, (rows, L, C) to the same. Where keys and values are kept is the caller's `attend`."""
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         width, self.heads = config.embed_dim, config.num_heads
@@ -52,6 +54,8 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
+    """Attention and MLP with what is added to them, (rows, L, C) to the same."""
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         width = config.embed_dim
@@ -77,6 +81,8 @@ class Block(nn.Module):
 
 
 class HeadNorm(nn.Module):
+    """The norm before the logits, modulated by the pooled context."""
+
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.ln_wo_grad = RMSNorm(width, eps)
@@ -114,6 +120,7 @@ class Transformer(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of weights and activations."""
         return self.word_embed.weight.dtype
 
     def embed_context(self, context: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 @dataclass(frozen=True)
 class Vocabulary:
+    """A checkpoint's words."""
+
     known: frozenset[str]
     """In lower case; empty where the checkpoint does not say."""
 

@@ -34,6 +34,8 @@ class Weights(Protocol):
 
 
 class SafetensorsFile:
+    """One safetensors file."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
 

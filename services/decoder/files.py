@@ -11,7 +11,8 @@ from runtime.errors import Overloaded
 
 
 class FileMaker:
-    """Encodes off the event loop and off the engine's thread. At most `limit` pictures wait or are in work."""
+    """Encodes off the event loop and off the engine's thread. While `limit` pictures wait or are in work, none is let
+    to the decoder; those that it has already may still come."""
 
     def __init__(self, stage: str, threads: int, limit: int) -> None:
         self._stage, self._limit = stage, limit
