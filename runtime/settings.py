@@ -98,7 +98,7 @@ class ProcessSettings(Settings):
     """What is logged: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
     record_prompts: bool = False
     """Lets traces hold prompts. They are personal data: off by default."""
-    otlp_endpoint: str = ""
+    otlp_endpoint: str = Field(default="", pattern="^(https?://[^/]+/?)?$")
     """Where spans are sent (OTLP over gRPC), as http://host:4317 or https://host:4317. Empty: nowhere."""
     otlp_metrics: bool = False
     """Sends metrics to `otlp_endpoint` too, beside the scrape endpoint."""

@@ -1,7 +1,8 @@
 """Replicas from Kubernetes: the ready endpoints of a Service's EndpointSlices, watched. Knows no replica's protocol.
 
 Uses the `kubernetes` client, whose calls block: they run on a thread of this source's own. After any failure (watch
-broken, 410 Gone, API away) it lists again, after a pause that grows; meanwhile the last known set stands.
+broken, 410 Gone, API away) it lists again, after a pause that grows while watches last no second; meanwhile the last
+known set stands.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -19,7 +21,8 @@ Endpoints = frozenset[Endpoint]
 SERVICE_LABEL = "kubernetes.io/service-name"
 WATCH_SECONDS = 60  # the server ends a watch after this; a half-open connection is noticed a little later
 CONNECT_SECONDS = 5
-LONGEST_PAUSE = 2.0
+SHORT_SECONDS = 1.0  # a watch that ends sooner has failed, however it ends
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 
 
 class KubernetesSource:
@@ -56,16 +59,18 @@ class KubernetesSource:
             stopped.set()
 
     def _follow(self, tell: Callable[[Endpoints], None], stopped: threading.Event) -> None:
-        pause = 0.1
+        pause = FIRST_PAUSE
         while not stopped.is_set():
+            begun = time.monotonic()
             try:
                 self._list_and_watch(tell, stopped)
-                pause = 0.1
             except Exception as error:  # whatever breaks here, the last known endpoints are worth more than an end
                 level = logging.INFO if getattr(error, "status", None) == 410 else logging.WARNING
                 log.log(level, "EndpointSlices of %s: %s; listing again", self._service, _brief(error))
-                stopped.wait(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
+            if time.monotonic() - begun >= SHORT_SECONDS:
+                pause = FIRST_PAUSE
+            stopped.wait(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
 
     def _list_and_watch(self, tell: Callable[[Endpoints], None], stopped: threading.Event) -> None:
         from kubernetes import watch as kubernetes_watch  # on this thread, since it takes seconds to import

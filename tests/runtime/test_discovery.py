@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import kubernetes
@@ -177,6 +178,15 @@ async def test_410_gone_makes_it_list_again(api: FakeApi) -> None:
         assert api.lists >= 2
         api.put("MODIFIED", endpoint_slice("a", "10.0.0.5"))
         assert await following(changes) == at("10.0.0.5:50055")
+
+
+def test_watches_that_end_at_once_do_not_make_it_list_without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.discovery.kubernetes.SHORT_SECONDS", 60.0)
+    source, pauses = KubernetesSource("hart", "decoder", "grpc"), []
+    monkeypatch.setattr(source, "_list_and_watch", lambda tell, stopped: None)
+    stopped = SimpleNamespace(is_set=lambda: len(pauses) == 6, wait=pauses.append)
+    source._follow(lambda endpoints: None, stopped)
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0]
 
 
 @pytest.mark.parametrize("how", ["away", "403", "500"])

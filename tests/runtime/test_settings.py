@@ -82,6 +82,11 @@ def test_what_the_server_cannot_hold_is_refused_by_name(value: str) -> None:
         ProcessSettings.load(connection_age_seconds=value)
 
 
+def test_a_collector_without_a_scheme_is_refused_by_name() -> None:
+    with pytest.raises(SettingsError, match="HART_OTLP_ENDPOINT='collector:4317'"):
+        ProcessSettings.load(otlp_endpoint="collector:4317")  # it would be spoken to in TLS, in vain
+
+
 async def test_a_server_takes_the_largest_settings() -> None:
     fields = ProcessSettings.model_json_schema()["properties"]
     names = ("max_message_bytes", "max_metadata_bytes", "max_concurrent_calls", "max_concurrent_streams")
