@@ -254,12 +254,13 @@ class _Telling:
     def __init__(self, drawing: Drawing, index: int) -> None:
         self._drawing = drawing
         self._index = index
-        self._last: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._context = copy_context()  # the request's: a preview is no child of the generator's span
 
     def tell(self, progress: LatentProgress, decoder: str) -> None:
         """Emit when everything before it has been told."""
-        self._last = asyncio.create_task(self._tell(progress, decoder, self._last), context=self._context)
+        before = self._tasks[-1] if self._tasks else None
+        self._tasks.append(asyncio.create_task(self._tell(progress, decoder, before), context=self._context))
 
     async def _tell(self, progress: LatentProgress, decoder: str, before: asyncio.Task[None] | None) -> None:
         if before is not None:
@@ -273,13 +274,12 @@ class _Telling:
 
     async def told(self) -> None:
         """Return when everything was told."""
-        if self._last is not None:
-            await self._last
+        if self._tasks:
+            await self._tasks[-1]
 
     async def stop(self) -> None:
         """Tell no more."""
-        if self._last is not None:
-            await cancel(self._last)
+        await cancel(*self._tasks)  # each: one that has not begun would not pass it on to those before it
 
 
 def _allowed(verdict: safety_pb2.Verdict) -> bool:

@@ -1,7 +1,11 @@
 """What callers and operators are told of the stages: fake stages on real sockets."""
 
-from hart.v1 import images_pb2
+import asyncio
+from types import SimpleNamespace
 
+from hart.v1 import ar_generator_pb2, images_pb2
+
+from gateway.pipeline import _Telling
 from tests.gateway.calls import request
 from tests.gateway.support import SCALES, front
 
@@ -31,3 +35,24 @@ async def test_one_trace_holds_the_request_and_its_calls():
         assert root.attributes["gen_ai.request.model"] == "tiny"
         assert root.attributes["gen_ai.output.type"] == "image"
         assert not any("red heart" in str(span.attributes) for span in spans.values())
+
+
+async def test_a_picture_that_ends_takes_its_previews_with_it_whatever_has_begun():
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def preview(*_: object) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    telling = _Telling(SimpleNamespace(preview=preview), 0)
+    progress = ar_generator_pb2.LatentProgress(scale=1)
+    progress.latent.SetInParent()
+    telling.tell(progress, "")
+    await begun.wait()
+    telling.tell(ar_generator_pb2.LatentProgress(scale=2), "")
+    await telling.stop()
+    assert cancelled.is_set()
