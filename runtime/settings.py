@@ -114,8 +114,9 @@ class ProcessSettings(Settings):
     """The most header bytes of a call."""
     max_concurrent_calls: int = Field(default=2000, ge=1, le=1_000_000)
     """The most calls at the same time over all connections, health checks not counted; one more is refused."""
-    max_concurrent_streams: int = Field(default=256, ge=1, le=LARGEST)
-    """The most calls at the same time on one connection."""
+    max_concurrent_streams: int = Field(default=1000, ge=1, le=LARGEST)
+    """The most calls at the same time on one connection. gRPC may reset what exceeds it, so that callers hear
+    UNAVAILABLE: a gateway's should be several times its `max_requests`, which tells them more."""
     connection_age_seconds: float = Field(default=300.0, gt=0, le=_LONGEST)
     """A connection is asked to go after this time, so that callers come to know new replicas."""
     connection_age_grace_seconds: float = Field(default=310.0, gt=0, le=_LONGEST)

@@ -110,3 +110,17 @@ async def test_more_requests_than_the_gateway_takes_are_refused():
         assert (code, info.metadata["knob"]) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "HART_MAX_REQUESTS")
         gate.set()
         await held
+
+
+async def test_callers_who_share_a_connection_hear_of_the_gateways_limit_before_the_connections_own():
+    async with front(prepare=room(1000)) as running:
+        gate = asyncio.Event()
+        running.stage("safety").before = holding(gate)
+        calls = [running.stub.Generate(request(seed=seed)) for seed in range(400)]
+        await until(lambda: sum(call.done() for call in calls) == 400 - 256)
+        for call in calls:
+            if call.done():
+                code, info, _ = await refused(call)
+                assert (code, info.metadata["knob"]) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "HART_MAX_REQUESTS")
+        gate.set()
+        await asyncio.gather(*calls, return_exceptions=True)
