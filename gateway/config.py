@@ -117,6 +117,11 @@ class GatewaySettings(ProcessSettings):
     def _gateway_consistent(self) -> Self:
         if self.default_deadline_seconds > self.max_deadline_seconds:
             raise ValueError("HART_DEFAULT_DEADLINE_SECONDS must not be over HART_MAX_DEADLINE_SECONDS")
+        if self.margin_seconds >= self.default_deadline_seconds:
+            raise ValueError("HART_MARGIN_SECONDS must be under HART_DEFAULT_DEADLINE_SECONDS")
+        for name in ("jwt_issuer", "jwt_audience", "jwt_scope"):
+            if getattr(self, name) and not self.jwt_jwks_url:
+                raise ValueError(f"HART_{name.upper()} is given without HART_JWT_JWKS_URL: no token would be looked at")
         if self.jwt_jwks_url:
             url = urlsplit(self.jwt_jwks_url)
             if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.hostname or "")):

@@ -103,7 +103,10 @@ def source(text: str) -> Source:
     """
     scheme = text.partition(":")[0]
     if scheme not in ("file", "dns", "kubernetes"):
-        return StaticSource(parse_all(text))
+        endpoints = parse_all(text)
+        if not endpoints:
+            raise ValueError(f"{text!r} names no endpoint")
+        return StaticSource(endpoints)
     parts = urlsplit(text)
     if scheme == "file":
         if parts.netloc or not parts.path.startswith("/"):

@@ -99,6 +99,12 @@ async def test_keys_of_a_file_count_as_soon_as_it_changes(tmp_path):
         assert await status_code(running, "secret-22") is grpc.StatusCode.OK
 
 
+@pytest.mark.parametrize("name", ["jwt_issuer", "jwt_audience", "jwt_scope"])
+def test_half_an_issuer_is_refused_lest_everybody_be_let_in(name):
+    with pytest.raises(SettingsError, match=f"HART_{name.upper()} is given without HART_JWT_JWKS_URL"):
+        GatewaySettings.load(**{name: "something"})
+
+
 async def test_a_broken_list_of_keys_is_refused_without_telling_the_key():
     settings = GatewaySettings.load(api_keys="secret")
     with pytest.raises(SettingsError, match="HART_API_KEYS: entry 1 is not name=key") as caught:

@@ -5,6 +5,8 @@ import asyncio
 import grpc
 import pytest
 
+from gateway.config import GatewaySettings
+from runtime.settings import SettingsError
 from tests.gateway import support
 from tests.gateway.calls import holding, refused, request
 from tests.gateway.support import front, until
@@ -21,6 +23,11 @@ async def test_the_status_names_the_stage_where_time_ran_out(stage):
                 break
         assert info.metadata["stage"] == stage
         await until(lambda: running.stage(stage).cancelled == len(running.stage(stage).received))
+
+
+def test_a_margin_that_leaves_no_time_is_refused():
+    with pytest.raises(SettingsError, match="HART_MARGIN_SECONDS must be under HART_DEFAULT_DEADLINE_SECONDS"):
+        GatewaySettings.load(margin_seconds=60)
 
 
 async def test_stages_get_what_is_left_less_the_gateways_margin():

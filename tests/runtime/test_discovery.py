@@ -259,6 +259,7 @@ def test_a_source_is_described_by_one_line(text: str, kind: type[Source]) -> Non
 @pytest.mark.parametrize(
     "text",
     [
+        " , ",
         "nowhere",
         "host:0",
         "host:70000",
