@@ -63,8 +63,10 @@ class KeySet:
         try:
             self._keys = await asyncio.to_thread(_fetch, self._url)
             self._fetched_at = time.monotonic()
-        except (OSError, ValueError, HTTPException) as error:
-            log.warning("the issuer's keys cannot be fetched: %r", error)
+        except (OSError, ValueError) as error:
+            log.warning("the issuer's keys cannot be fetched: %s", error)
+        except HTTPException as error:  # its words may be the URL's, credentials and all
+            log.warning("the issuer's keys cannot be fetched: %s", type(error).__name__)
 
 
 def _fetch(url: str) -> dict[str | None, jwt.PyJWK]:

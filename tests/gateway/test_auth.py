@@ -16,6 +16,7 @@ from hart.v1 import images_pb2
 from gateway.assembly import build
 from gateway.config import GatewaySettings
 from gateway.jwks import KeySet
+from runtime.errors import StageUnavailable
 from runtime.server import App
 from runtime.settings import SettingsError
 from runtime.telemetry import Telemetry
@@ -153,6 +154,13 @@ async def test_an_issuer_that_does_not_speak_http_is_unavailable(signing_keys):
         port = server.sockets[0].getsockname()[1]
         async with front(jwt_jwks_url=f"http://127.0.0.1:{port}/jwks", jwt_issuer=ISSUER) as running:
             assert await status_code(running, token(signing_keys[0])) is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_credentials_in_the_issuers_url_are_not_logged(signing_keys, caplog):
+    with pytest.raises(StageUnavailable):
+        await KeySet("http://reader:hunter2@127.0.0.1/jwks").key_of(token(signing_keys[0]))
+    assert "cannot be fetched" in caplog.text
+    assert "hunter2" not in caplog.text
 
 
 async def test_a_caller_who_goes_away_does_not_cost_the_others_the_issuers_keys(signing_keys, monkeypatch):
