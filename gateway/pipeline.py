@@ -24,8 +24,14 @@ from runtime.tracing import current_trace_id
 from runtime.version import VERSION
 
 Call = images_pb2.StageCall
-PREVIEW_DIVISOR = 4  # a preview has about a quarter of the picture's side
+PREVIEW_DIVISOR = 4  # a preview has about a quarter of the picture's side,
+PREVIEW_LEAST = 128  # but so many pixels where there are: a decoder makes nothing of a latent of two by two
 PREVIEW_ENCODING = decoder_pb2.ImageEncoding(format=decoder_pb2.IMAGE_FORMAT_JPEG)
+
+
+def preview_side(width: int) -> int:
+    """Pixels along a side of the preview of a picture that is so wide."""
+    return min(width, max(PREVIEW_LEAST, width // PREVIEW_DIVISOR))
 
 
 @dataclass(frozen=True)
@@ -202,7 +208,7 @@ class Drawing:
             request_id=self.request.request_id,
             latent=latent,
             encoding=PREVIEW_ENCODING,
-            side=max(1, self.catalog.shape().width // PREVIEW_DIVISOR),
+            side=preview_side(self.catalog.shape().width),
         )
         try:
             with self.sheet.call("decoder", index, preview=True) as call:

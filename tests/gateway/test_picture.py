@@ -6,6 +6,7 @@ import pytest
 from hart.v1 import decoder_pb2, images_pb2
 
 from gateway.digests import combine
+from gateway.pipeline import preview_side
 from gateway.seeds import seed_of_image
 from runtime.errors import Overloaded, StageUnavailable
 from tests.gateway.calls import request
@@ -90,7 +91,12 @@ async def test_events_come_in_order_with_previews_on_the_way():
         assert [e.progress.HasField("preview") for e in mine[:-1]] == [False, True, False]
         assert mine[-1].HasField("image")
     preview = next(e.progress.preview for e in events if e.progress.HasField("preview"))
-    assert (preview.format, preview.width) == (decoder_pb2.IMAGE_FORMAT_JPEG, 16)
+    assert (preview.format, preview.width) == (decoder_pb2.IMAGE_FORMAT_JPEG, 64)
+
+
+@pytest.mark.parametrize(("width", "side"), [(8, 8), (64, 64), (128, 128), (256, 128), (512, 128), (1024, 256)])
+def test_a_preview_is_a_quarter_but_large_enough_to_show_something(width, side):
+    assert preview_side(width) == side
 
 
 def _of(event: images_pb2.GenerateEvent) -> int | None:
