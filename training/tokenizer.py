@@ -200,9 +200,7 @@ def main() -> None:
     parser.add_argument("--styles", nargs="+", choices=STYLES, default=["flat"])
     parser.add_argument("--steps", type=int, default=6000, help="at most so many steps")
     parser.add_argument("--minutes", type=float, help="at most so many minutes of training")
-    parser.add_argument(
-        "--sitting", type=float, help="stop after so many minutes in all; the next call goes on"
-    )
+    parser.add_argument("--sitting", type=float, help="stop after so many minutes in all; the next call goes on")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--width", type=int, default=32, help="ch: channels at full resolution")

@@ -222,9 +222,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--context-tokens", type=int, default=20)
     parser.add_argument("--steps", type=int, default=100_000, help="at most so many steps")
     parser.add_argument("--minutes", type=float, help="at most so many minutes of training")
-    parser.add_argument(
-        "--sitting", type=float, help="stop after so many minutes in all; the next call goes on"
-    )
+    parser.add_argument("--sitting", type=float, help="stop after so many minutes in all; the next call goes on")
     parser.add_argument("--batch", type=int, default=Recipe.batch)
     parser.add_argument("--rate", type=float, default=Recipe.rate)
     parser.add_argument("--seed", type=int, default=0)
