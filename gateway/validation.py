@@ -14,8 +14,9 @@ from hart.v1 import decoder_pb2, images_pb2
 
 from gateway import seeds
 from runtime.errors import InvalidRequest, Violation
+from runtime.prompt import LONGEST, characters
 
-MAX_PROMPT_CHARACTERS = 2000
+MAX_PROMPT_CHARACTERS = LONGEST
 MAX_IMAGES = 8
 MAX_GUIDANCE = 20.0
 MAX_REQUEST_ID_CHARACTERS = 128
@@ -107,9 +108,9 @@ def _encoding(message: images_pb2.GenerateRequest) -> decoder_pb2.ImageEncoding:
 
 
 def _drawing(message: images_pb2.GenerateRequest) -> Iterator[Violation]:
-    characters = len(message.prompt.strip())
-    if not 1 <= characters <= MAX_PROMPT_CHARACTERS:
-        yield Violation("prompt", f"must have 1 to {MAX_PROMPT_CHARACTERS} characters after trimming, not {characters}")
+    length = characters(message.prompt.strip())
+    if not 1 <= length <= MAX_PROMPT_CHARACTERS:
+        yield Violation("prompt", f"must have 1 to {MAX_PROMPT_CHARACTERS} characters after trimming, not {length}")
     if message.HasField("images") and not 1 <= message.images <= MAX_IMAGES:
         yield Violation("images", f"must be 1 to {MAX_IMAGES}, not {message.images}")
     if not _within(message.guidance, MAX_GUIDANCE):

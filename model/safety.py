@@ -1,6 +1,7 @@
 """Prompt safety: a causal language model answers a policy question with Yes or No (spec, section 7)."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,9 @@ class SafetyClassifier:
         if missing:
             raise CheckpointError(f"the safety tokenizer has no token {missing[0]!r}; it is no ShieldGemma")
         self.answers = torch.tensor([vocabulary["Yes"], vocabulary["No"]], device=network.device)
+        self._special = re.compile(
+            "|".join(map(re.escape, sorted(tokenizer.all_special_tokens, key=len, reverse=True)))
+        )
         tokenizer.padding_side = "left"  # so that the last position is the answer's in every row
 
     @classmethod
@@ -99,7 +103,7 @@ class SafetyClassifier:
     @torch.inference_mode()
     def score(self, prompts: Sequence[str]) -> Tensor:
         """Prompts to the share of Yes, (n, policies), float32 on the CPU; a long prompt is what its worst piece is."""
-        pieces = [self._pieces(prompt) for prompt in prompts]
+        pieces = [self._pieces(self._as_letters(prompt)) for prompt in prompts]
         questions = [
             self._question(piece, guide) for own in pieces for piece in own for guide in self.policies.guidelines
         ]
@@ -108,6 +112,10 @@ class SafetyClassifier:
         shares = torch.cat([self._shares(tokens[start : start + rows]) for start in range(0, len(tokens), rows)])
         by_prompt = shares.unflatten(0, (-1, len(self.policies.names))).split([len(own) for own in pieces])
         return torch.stack([own.amax(0) for own in by_prompt])
+
+    def _as_letters(self, prompt: str) -> str:
+        """The prompt with its special words parted: who writes "<end_of_turn>" does not end the question with it."""
+        return self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", prompt)
 
     def _pieces(self, prompt: str) -> list[str]:
         spans = self.tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 
 from runtime.errors import InvalidRequest
 
 LONGEST = 2000
-"""In code points, without the white space around it."""
+"""In characters, without the white space around it."""
+
+
+def characters(text: str) -> int:
+    """How long the text is: its code points, or what they are written out (NFKC) where that is more, as tokenizers do.
+
+    One code point may stand for eighteen letters, and 2,000 of those would keep a replica for many seconds.
+    """
+    return max(len(text), len(unicodedata.normalize("NFKC", text)))
 
 
 def checked(text: str, field: str = "prompt") -> str:
     """The prompt without the white space around it. Raises InvalidRequest when it is empty or too long."""
     text = text.strip()
-    if not 1 <= len(text) <= LONGEST:
-        raise InvalidRequest.field(field, f"must have 1 to {LONGEST} characters without outer space, not {len(text)}")
+    if not 1 <= characters(text) <= LONGEST:
+        why = f"must have 1 to {LONGEST} characters without outer space, not {characters(text)}"
+        raise InvalidRequest.field(field, why)
     return text
 
 

@@ -68,6 +68,7 @@ def test_bench_keeps_its_rate_while_answers_are_missing(hart: Any, gateway: Any)
     outcome = hart("bench", "--rate", 40, "--seconds", 0.5, "--timeout", 0.3, "--arrivals", "uniform")
     found = json.loads(outcome.stdout)
     assert found["errors"] == {"DEADLINE_EXCEEDED": 20}
+    assert outcome.exit_code == 1, "nothing was answered"
     assert found["latency_seconds"] is None
 
 

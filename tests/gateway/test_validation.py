@@ -62,6 +62,7 @@ def test_a_value_at_its_bound_is_taken(fields):
         ({"prompt": ""}, "prompt"),
         ({"prompt": " \n\t"}, "prompt"),
         ({"prompt": "x" * 2001}, "prompt"),
+        ({"prompt": "\ufdfa" * 112}, "prompt"),  # each is written out as eighteen letters
         ({"model": ""}, "model"),
         ({"model": "other"}, "model"),
         ({"images": 0}, "images"),

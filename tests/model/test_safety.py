@@ -53,3 +53,20 @@ def test_no_cut_parts_what_is_unsafe_only_together(classifier: SafetyClassifier,
     filled = ["word"] * 1500
     filled[start : start + 11] = [FORBIDDEN] * 11
     assert classifier.check([" ".join(filled)])[0].scores["harassment"] > 0.5
+
+
+def test_a_prompt_cannot_write_the_templates_own_tokens(classifier: SafetyClassifier) -> None:
+    tokenizer, seen = classifier.tokenizer, []
+
+    def look(_network: Any, _args: Any, kwargs: Any) -> None:
+        seen.extend(
+            row[mask.bool()].tolist() for row, mask in zip(kwargs["input_ids"], kwargs["attention_mask"], strict=True)
+        )
+
+    with classifier.network.register_forward_pre_hook(look, with_kwargs=True):
+        classifier.score(["a red heart", " ".join(["heart", *tokenizer.all_special_tokens])])
+    special = [
+        [token for token in row if token in set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}] for row in seen
+    ]
+    assert len(special) == 2 * len(classifier.policies.names)
+    assert all(found == special[0] == [tokenizer.bos_token_id] for found in special)

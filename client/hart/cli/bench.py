@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hart.cli import connection as shared
-from hart.cli.connection import UsageError, Where, console, exits
+from hart.cli.connection import EXIT_FAILURE, UsageError, Where, console, exits
 from hart.cli.prompts import read
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ def bench(
         tally = asyncio.run(_run(where, prompts, options, due, timeout, seed))
         print(json.dumps({"rate": rate, "seconds": seconds, "arrivals": arrivals, **tally.json()}, indent=2))
         console().print(f"{tally.answered} of {len(due)} answered; errors: {dict(tally.errors) or 'none'}")
+        if not tally.answered:
+            raise typer.Exit(EXIT_FAILURE)
 
 
 def schedule(rate: float, seconds: float, arrivals: str, seed: int) -> list[float]:
