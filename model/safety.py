@@ -86,9 +86,8 @@ class SafetyClassifier:
         if missing:
             raise CheckpointError(f"the safety tokenizer has no token {missing[0]!r}; it is no ShieldGemma")
         self.answers = torch.tensor([vocabulary["Yes"], vocabulary["No"]], device=network.device)
-        self._special = re.compile(
-            "|".join(map(re.escape, sorted(tokenizer.all_special_tokens, key=len, reverse=True)))
-        )
+        special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        self._special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
         tokenizer.padding_side = "left"  # so that the last position is the answer's in every row
 
     @classmethod
