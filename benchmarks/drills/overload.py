@@ -22,9 +22,12 @@ AT_ONCE = 1.0
 LATENTS = 4
 
 
-async def overload(site: Site, seconds: float, report: Report, stall: float = 0.0, told: float = 0.99) -> None:
+async def overload(
+    site: Site, seconds: float, report: Report, stall: float = 0.0, told: float = 0.99, normal: float = 1.5
+) -> None:
     """An open loop at three times the capacity, and then none. `stall`: seconds for which a busy machine may keep a
-    process waiting meanwhile; `told`: the share of the refused that must hear of it at once."""
+    process waiting meanwhile; `told`: the share of the refused that must hear of it at once; `normal`: up to so many
+    times a request's latency alone is normal."""
     single = [ask for ask in site.asks if ask.images == 1 and not ask.streams]
     room = len(site.replicas("ar_generator")) * (QUEUE + SLOTS)
     peace = await capacity(site.client, single, site.truth, room // 2, min(8.0, seconds / 3))
@@ -39,7 +42,7 @@ async def overload(site: Site, seconds: float, report: Report, stall: float = 0.
         outcomes = await open_loop(FACTOR * peace, seconds, any_of(site.client, single, site.truth, deadline))
         arrivals_ended = max(o.began for o in outcomes)
         drained = time.monotonic() - arrivals_ended
-        await _normal(site, 3 * calm + 0.1)
+        await _normal(site, normal * calm + 0.1)
         recovery = time.monotonic() - arrivals_ended
     _judge(report, outcomes, told)
     report.figure("deepest queues", deepest)

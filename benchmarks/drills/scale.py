@@ -12,7 +12,7 @@ from hart.aio import AsyncClient
 
 from benchmarks.drills import chaos
 from benchmarks.drills.endpoints import FileListing, KubernetesListing, Listing
-from benchmarks.drills.load import STALL_SECONDS, Outcome, any_of, closed_loop, judge
+from benchmarks.drills.load import Outcome, any_of, closed_loop, judge
 from benchmarks.drills.metrics import total
 from benchmarks.drills.report import Report
 from benchmarks.drills.site import Site
@@ -53,14 +53,15 @@ async def scale(site: Site, seconds: float, report: Report) -> None:
     judge(report, outcomes, site.truth, share=1.0)
 
 
-async def scale_briefly(site: Site, seconds: float, report: Report) -> None:
-    """A second generator, which runs already, is listed and taken from the list again, under load."""
+async def scale_briefly(site: Site, seconds: float, report: Report, stall: float = 0.0) -> None:
+    """A second generator, which runs already, is listed and taken from the list again, under load. `stall`: seconds for
+    which a busy machine may keep a process waiting meanwhile."""
     second = site.replicas("ar_generator")[1]
     async with _scalable(site) as (client, listings):
         listing = listings["ar_generator"]
 
         async def turn() -> None:
-            await _welcome(site, "ar_generator", listing, second, report, WINDOW + STALL_SECONDS)
+            await _welcome(site, "ar_generator", listing, second, report, WINDOW + stall)
             await chaos.busy(second)
             listing.leave(second.address)
             await _unlisted(client, "ar_generator")

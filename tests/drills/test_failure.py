@@ -1,7 +1,7 @@
 """The laws of "Time, load and failure" on real processes, briefly; `python -m benchmarks.drills` is the long form."""
 
 from benchmarks.drills import cancel, chaos, deadlines, kill, orderly, overload, repeats, scale
-from benchmarks.drills.load import STALL_SECONDS
+from tests.drills.conftest import STALL_SECONDS
 
 
 def test_a_repeated_request_id_is_one_pictures_work(holds):
@@ -17,7 +17,7 @@ def test_a_cancel_frees_its_place_at_every_phase(holds):
 
 
 def test_overload_is_refused_at_once_and_the_accepted_keep_their_deadline(holds):
-    holds(overload.overload, 5.0, stall=STALL_SECONDS, told=0.5)
+    holds(overload.overload, 5.0, stall=STALL_SECONDS, told=0.5, normal=3)
 
 
 def test_a_slow_decoder_holds_the_generators_back(holds):
@@ -37,7 +37,7 @@ def test_a_generator_replaced_under_load_loses_nothing(holds):
 
 
 def test_a_generator_that_is_listed_works_at_once_and_one_that_is_not_begins_nothing(holds):
-    holds(scale.scale_briefly, 2.0)
+    holds(scale.scale_briefly, 2.0, stall=STALL_SECONDS)
 
 
 def test_a_gateway_that_is_asked_to_end_finishes_what_it_accepted(holds):
