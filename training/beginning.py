@@ -55,7 +55,8 @@ def _same(conv: nn.Conv2d) -> Tensor:
 
 
 def _turned(conv: nn.Conv2d) -> Tensor:
-    return nn.init.orthogonal_(torch.empty(conv.out_channels, conv.in_channels, device=conv.weight.device))
+    # Made on the CPU, so that a seed begins with the same weights on every device.
+    return nn.init.orthogonal_(torch.empty(conv.out_channels, conv.in_channels)).to(conv.weight.device)
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:
