@@ -1,7 +1,6 @@
 """The residual diffusion: continuous residual tokens, each token on its own (spec, section 4)."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,9 +21,10 @@ class _ResBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 3 * width))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        shift, scale, gate = self.adaLN_modulation(y).chunk(3, dim=-1)
-        return x + gate * self.mlp(self.in_ln(x) * (1 + scale) + shift)
+    def forward(self, x: Tensor, active: Tensor) -> Tensor:
+        """x (..., W) and what modulates it after its SiLU, (..., W), which all blocks share."""
+        shift, scale, gate = self.adaLN_modulation[1](active).chunk(3, dim=-1)
+        return torch.addcmul(x, gate, self.mlp(torch.addcmul(shift, self.in_ln(x), 1 + scale)))
 
 
 class _FinalLayer(nn.Module):
@@ -33,9 +33,10 @@ class _FinalLayer(nn.Module):
         self.linear = nn.Linear(width, channels)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        shift, scale = self.adaLN_modulation(y).chunk(2, dim=-1)
-        return self.linear(F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift)
+    def forward(self, x: Tensor, active: Tensor) -> Tensor:
+        """As the blocks', to the net's answer (..., 2Z)."""
+        shift, scale = self.adaLN_modulation[1](active).chunk(2, dim=-1)
+        return self.linear(torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale))
 
 
 class DiffusionNet(nn.Module):
@@ -55,10 +56,10 @@ class DiffusionNet(nn.Module):
 
     def denoise(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The same with time and condition embedded and added already, y (..., W)."""
-        h = self.input_proj(x.to(y.dtype))
+        h, active = self.input_proj(x.to(y.dtype)), F.silu(y)
         for block in self.res_blocks:
-            h = block(h, y)
-        noise, width = self.final_layer(h, y).float().chunk(2, dim=-1)
+            h = block(h, active)
+        noise, width = self.final_layer(h, active).float().chunk(2, dim=-1)
         return noise, width
 
 
@@ -118,11 +119,12 @@ class ResidualDiffusion(nn.Module):
         self.net = DiffusionNet(channels, condition, width, depth)
         self.schedule = respaced(steps)
 
-    def sample(self, condition: Tensor, guidance: Tensor, start: Tensor, step_noise: Callable[[int], Tensor]) -> Tensor:
+    def sample(self, condition: Tensor, guidance: Tensor, start: Tensor, fresh: Tensor) -> Tensor:
         """Draws one residual per token.
 
         condition (n, 2, L, C): conditional and unconditional rows; guidance (n,): t; start (n, L, Z): standard normal;
-        step_noise(j): (n, L, Z), standard normal, for executed step j. Returns (n, L, Z), float32.
+        fresh (steps - 1, n, L, Z): standard normal, added after each executed step but the last. Returns (n, L, Z),
+        float32.
         """
         t = guidance.float()[:, None, None]
         embedded = self.net.cond_embed(condition)
@@ -134,7 +136,7 @@ class ResidualDiffusion(nn.Module):
         for j, step in enumerate(reversed(self.schedule)):
             noise, width = self.net.denoise(x[:, None], embedded + times[len(self.schedule) - 1 - j])
             guided = (1 + t) * noise[:, 0] - t * noise[:, 1]
-            x = _posterior(x, guided, width[:, 0], step, None if j == len(self.schedule) - 1 else step_noise(j))
+            x = _posterior(x, guided, width[:, 0], step, fresh[j] if j < len(fresh) else None)
         return x * RESIDUAL_SCALE
 
 

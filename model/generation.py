@@ -259,7 +259,7 @@ class Generator:
             condition,
             t,
             randomness.draw(sources, randomness.DIFFUSION_START, k, 0, shape),
-            lambda step: randomness.draw(sources, randomness.DIFFUSION_STEP, k, step, shape),
+            randomness.draw_steps(sources, randomness.DIFFUSION_STEP, k, self.config.diffusion_steps - 1, shape),
         )
 
     def _vector(self, values: list[float]) -> Tensor:

@@ -56,7 +56,17 @@ def draw(sources: Sequence[Noise], purpose: int, scale: int, step: int, shape: t
     return torch.stack([source.draw(purpose, scale, step, shape) for source in sources])
 
 
-def _seeded(keys: Tensor, purpose: int, scale: int, step: int, shape: tuple[int, int]) -> Tensor:
+def draw_steps(sources: Sequence[Noise], purpose: int, scale: int, steps: int, shape: tuple[int, int]) -> Tensor:
+    """The noise of steps 0 to `steps` - 1 at once, (steps, n, rows, columns)."""
+    seeded = [source for source in sources if isinstance(source, SeededNoise)]
+    if len(seeded) < len(sources):
+        return torch.stack([draw(sources, purpose, scale, step, shape) for step in range(steps)])
+    keys = torch.stack([source.key for source in seeded])
+    numbers = torch.arange(steps, device=keys.device).repeat_interleave(len(keys))
+    return _seeded(keys.repeat(steps, 1), purpose, scale, numbers, shape).unflatten(0, (steps, -1))
+
+
+def _seeded(keys: Tensor, purpose: int, scale: int, step: int | Tensor, shape: tuple[int, int]) -> Tensor:
     count = shape[0] * shape[1]
     drawn = words(keys, count + count % 2, scale, purpose, step)
     values = exponentials(drawn) if purpose in (TOKEN_DRAW, GUMBEL) else normals(drawn)

@@ -5,7 +5,6 @@ to the bit on every device; exponentials and normals to 1e-6.
 """
 
 import math
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,27 +15,49 @@ ROUNDS = 10
 MASK32 = 0xFFFFFFFF
 LARGEST_UNIFORM = 1 - 2.0**-24
 
-Word = TypeVar("Word", int, Tensor)
+Words = tuple[int, int, int, int]
 
 
-def philox(counter: tuple[Word, Word, Word, Word], key: tuple[Word, Word]) -> tuple[Word, Word, Word, Word]:
-    """Ten rounds over 32-bit words, held in Python integers or in int64 tensors that broadcast against each other.
-
-    An int64 product of two words wraps around, yet its 64 bits are those of the unsigned one: the mask after the
-    arithmetic shift leaves the right high word.
-    """
+def philox(counter: Words, key: tuple[int, int]) -> Words:
+    """Ten rounds over one block of four 32-bit words."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(ROUNDS):
         product0, product1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
-        c0, c1, c2, c3 = (
-            ((product1 >> 32) & MASK32) ^ c1 ^ k0,
-            product1 & MASK32,
-            ((product0 >> 32) & MASK32) ^ c3 ^ k1,
-            product0 & MASK32,
-        )
+        c0, c1 = (product1 >> 32) ^ c1 ^ k0, product1 & MASK32
+        c2, c3 = (product0 >> 32) ^ c3 ^ k1, product0 & MASK32
         k0, k1 = (k0 + WEYL[0]) & MASK32, (k1 + WEYL[1]) & MASK32
     return c0, c1, c2, c3
+
+
+def philox_blocks(counters: Tensor, keys: Tensor) -> Tensor:
+    """The same for m blocks under each of n keys: (4, n, m) and (n, 2) to (4, n, m), int64 in [0, 2^32).
+
+    A round is five operations, because on a GPU it is their number that costs: both halves of a block go through it
+    together, and the halves of a product are looked at where they lie. An int64 product of two words wraps around,
+    yet its 64 bits are those of the unsigned one.
+    """
+    rounds = torch.arange(ROUNDS, device=keys.device)
+    round_keys = _low(torch.stack([keys[:, half, None] + WEYL[half] * rounds for half in (0, 1)]))  # (2, n, rounds)
+    multipliers = torch.stack([torch.full_like(keys[:1, :1], multiplier) for multiplier in MULTIPLIERS])
+    counters = counters.contiguous()
+    multiplied, added = counters[0::2], _low(counters[1::2])
+    for i in range(ROUNDS):
+        # Each half goes on with the other's product.
+        product = (multiplied * multipliers).view(torch.int32).unflatten(-1, (-1, 2)).flip(0)
+        mixed = (product[..., 1] ^ added).bitwise_xor_(round_keys[..., i : i + 1])
+        multiplied, added = _unsigned(mixed), product[..., 0]
+    return torch.stack([multiplied, _unsigned(added.contiguous())], 1).flatten(0, 1)
+
+
+def _low(words: Tensor) -> Tensor:
+    """The low 32 bits of contiguous int64, as int32: a view."""
+    return words.view(torch.int32)[..., ::2]
+
+
+def _unsigned(words: Tensor) -> Tensor:
+    """int32 to int64 in [0, 2^32) with the same bits."""
+    return words.view(torch.uint32).long()
 
 
 def key_of(seed: int) -> tuple[int, int]:
@@ -44,13 +65,16 @@ def key_of(seed: int) -> tuple[int, int]:
     return seed & MASK32, seed >> 32
 
 
-def words(keys: Tensor, count: int, scale: int, purpose: int, step: int = 0) -> Tensor:
-    """The first `count` words of a tensor for each picture: keys (n, 2) int64 to (n, count) int64 in [0, 2^32)."""
-    blocks = torch.arange((count + 3) // 4, device=keys.device, dtype=torch.int64)[None]
-    zeros = torch.zeros_like(blocks)
-    counter = (blocks, zeros + scale, zeros + purpose, zeros + step)
-    drawn = philox(counter, (keys[:, :1], keys[:, 1:]))
-    return torch.stack(torch.broadcast_tensors(*drawn), dim=2).flatten(1)[:, :count]
+def words(keys: Tensor, count: int, scale: int, purpose: int, step: int | Tensor = 0) -> Tensor:
+    """The first `count` words of a tensor for each of n keys: (n, 2) int64 to (n, count) int64 in [0, 2^32).
+
+    `step` is one number for all, or int64 (n,).
+    """
+    counters = torch.empty(4, len(keys), (count + 3) // 4, dtype=torch.int64, device=keys.device)
+    counters[0] = torch.arange(counters.shape[2], device=keys.device)
+    counters[1], counters[2] = scale, purpose
+    counters[3] = step if isinstance(step, int) else step[:, None]
+    return philox_blocks(counters, keys).permute(1, 2, 0).flatten(1)[:, :count]
 
 
 def uniforms(drawn: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.errors import SettingError
-from model.noise import DIFFUSION_STEP, TOKEN_DRAW, SeededNoise, draw, draw_seed, seed_of_image
+from model.noise import DIFFUSION_STEP, TOKEN_DRAW, SeededNoise, draw, draw_seed, draw_steps, seed_of_image
 from model.philox import key_of, philox
 
 seeds = st.integers(0, 2**64 - 1)
@@ -19,6 +19,12 @@ def test_a_batch_draws_what_each_picture_draws_alone(several: list[int], k: int)
         together = draw(sources, purpose, k, step, (3, 5))
         for row, source in enumerate(sources):
             assert torch.equal(together[row], source.draw(purpose, k, step, (3, 5)))
+
+
+def test_steps_drawn_at_once_are_those_drawn_one_by_one() -> None:
+    sources = [SeededNoise(seed) for seed in (3, 2**64 - 1)]
+    together = draw_steps(sources, DIFFUSION_STEP, 5, 7, (3, 5))
+    assert torch.equal(together, torch.stack([draw(sources, DIFFUSION_STEP, 5, step, (3, 5)) for step in range(7)]))
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64])

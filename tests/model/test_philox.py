@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.philox import exponentials, key_of, normals, philox, uniforms, words
+from model.philox import exponentials, key_of, normals, philox, philox_blocks, uniforms, words
 
 KNOWN = [
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
@@ -25,14 +25,17 @@ word = st.integers(0, 2**32 - 1)
 @pytest.mark.parametrize(("counter", "key", "output"), KNOWN)
 def test_known_answers_of_integers_and_tensors(counter, key, output) -> None:
     assert philox(counter, key) == output
-    as_tensors = philox(tuple(torch.tensor([c]) for c in counter), tuple(torch.tensor([k]) for k in key))
-    assert tuple(int(word) for word in as_tensors) == output
+    assert philox_blocks(torch.tensor(counter).view(4, 1, 1), torch.tensor([key])).flatten().tolist() == list(output)
 
 
-@given(st.tuples(word, word, word, word), st.tuples(word, word))
-def test_tensors_wrap_around_like_integers(counter, key) -> None:
-    drawn = philox(tuple(torch.tensor([c]) for c in counter), tuple(torch.tensor([k]) for k in key))
-    assert tuple(int(word) for word in drawn) == philox(counter, key)
+@given(st.lists(st.tuples(word, word), min_size=1, max_size=3), st.data())
+def test_tensors_wrap_around_like_integers(keys, data) -> None:
+    blocks = st.lists(st.tuples(word, word, word, word), min_size=2, max_size=2)
+    counters = [data.draw(blocks) for _ in keys]
+    drawn = philox_blocks(torch.tensor(counters).permute(2, 0, 1), torch.tensor(keys))
+    assert drawn.permute(1, 2, 0).tolist() == [
+        [list(philox(counter, key)) for counter in group] for group, key in zip(counters, keys, strict=True)
+    ]
 
 
 def rounded_once(w: int) -> np.float32:

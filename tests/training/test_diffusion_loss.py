@@ -24,7 +24,7 @@ def test_a_residual_learned_is_the_residual_drawn() -> None:
             conditions[:, None, None].expand(-1, 2, 16, -1),
             torch.zeros(2),
             torch.randn(2, 16, 4),
-            lambda _: torch.randn(2, 16, 4),
+            torch.randn(7, 2, 16, 4),
         )
     assert float((drawn.mean(1) - wanted).abs().max()) < 0.1
 
