@@ -224,6 +224,7 @@ class Generator:
         rotary: Rotary,
         attend: Callable[[int, Tensor, Tensor, Tensor], Tensor],
     ) -> Tensor:
+        rotary = rotary.to(x.dtype)
         for layer, block in enumerate(self.transformer.blocks):
             x = block(x, pooled, rotary, lambda q, k, v, layer=layer: attend(layer, q, k, v))
         return x

@@ -19,7 +19,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), x.shape[-1:], eps=self.eps).to(x.dtype) * self.weight
+        # It computes in float32 by itself and rounds once.
+        return F.rms_norm(x, x.shape[-1:], eps=self.eps) * self.weight
 
 
 class LlamaMLP(nn.Module):
@@ -66,18 +67,22 @@ class SinusoidEmbedding(nn.Module):
 
 
 class Rotary:
-    """Cosines and sines (rows, 1, L, d) of rotary embeddings, float32, and their use."""
+    """Cosines and signed sines (rows, 1, L, d) of rotary embeddings, and their use."""
 
-    def __init__(self, angles: Tensor) -> None:
-        """angles: (rows, L, d)."""
-        self.cos = angles.cos().unsqueeze(1)
-        self.sin = angles.sin().unsqueeze(1)
+    def __init__(self, cos: Tensor, sin: Tensor) -> None:
+        self.cos, self.sin = cos, sin
+
+    @classmethod
+    def of_angles(cls, angles: Tensor) -> "Rotary":
+        """angles: (rows, L, d). The first half of an element's partners is subtracted, so that half's sines are."""
+        first, second = angles.sin().unsqueeze(1).chunk(2, dim=-1)
+        return cls(angles.cos().unsqueeze(1), torch.cat([-first, second], dim=-1))
 
     @classmethod
     def of_positions(cls, positions: Tensor, head_dim: int) -> "Rotary":
         """Context tokens: positions (rows, T), one frequency per pair of elements."""
         angles = positions.float()[:, :, None] * _frequencies(head_dim // 2, positions.device)
-        return cls(torch.cat([angles, angles], dim=2))
+        return cls.of_angles(torch.cat([angles, angles], dim=2))
 
     @classmethod
     def of_map(cls, side: int, latent_side: int, offsets: Tensor, head_dim: int) -> "Rotary":
@@ -91,13 +96,17 @@ class Rotary:
         along = (line[None, :] + offsets.float()[:, None])[:, :, None] * frequencies  # (rows, side, d/4)
         r = along[:, :, None, :].expand(-1, side, side, -1).flatten(1, 2)
         c = along[:, None, :, :].expand(-1, side, side, -1).flatten(1, 2)
-        return cls(torch.cat([r, r, c, c], dim=2))
+        return cls.of_angles(torch.cat([r, r, c, c], dim=2))
+
+    def to(self, dtype: torch.dtype) -> "Rotary":
+        """The same in the precision that it is used in, once for all blocks."""
+        return Rotary(self.cos.to(dtype), self.sin.to(dtype))
 
     def apply(self, x: Tensor) -> Tensor:
-        """x: (rows, H, L, d)."""
-        half = x.shape[-1] // 2
-        turned = torch.cat([-x[..., half:], x[..., :half]], dim=-1)
-        return x * self.cos.to(x.dtype) + turned * self.sin.to(x.dtype)
+        """x: (..., rows, H, L, d)."""
+        cos, sin = self.cos.to(x.dtype), self.sin.to(x.dtype)
+        first, second = x.chunk(2, dim=-1)
+        return torch.addcmul(x * cos, torch.cat([second, first], dim=-1), sin)
 
 
 def _frequencies(count: int, device: torch.device) -> Tensor:

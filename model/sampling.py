@@ -17,7 +17,7 @@ def keep_top_k(logits: Tensor, scale: int) -> Tensor:
     k = TOP_K_SMALL_SCALES if scale < FIRST_LARGE_SCALE else TOP_K_LARGE_SCALES
     if k >= logits.shape[-1]:
         return logits
-    least = logits.topk(k, dim=-1).values[..., -1:]
+    least = logits.topk(k, dim=-1, sorted=False).values.amin(-1, keepdim=True)
     return logits.masked_fill(logits < least, MINUS_INFINITY)
 
 

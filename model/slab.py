@@ -45,18 +45,18 @@ class Slab:
     def attend_kept(self, layer: int, rows: Sequence[int], start: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Keeps k and v (rows, H, L, d) from token `start` on, and attends to all that the rows hold then."""
         end = start + k.shape[2]
-        gathered = torch.empty_like(q)
+        gathered = []
         for at, first, count in runs(rows):
             here, there = slice(at, at + count), slice(first, first + count)
             keys, values = self.keys[layer, there], self.values[layer, there]
             keys[:, :, start:end], values[:, :, start:end] = k[here], v[here]
-            gathered[here] = self._softmax(q[here], keys[:, :, :end], values[:, :, :end])
-        return gathered
+            gathered.append(self._softmax(q[here], keys[:, :, :end], values[:, :, :end]))
+        return _join(gathered)
 
     def attend_last(self, layer: int, rows: Sequence[int], start: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The same for the last scale, whose keys and values are forgotten at once."""
         end = start + k.shape[2]
-        gathered = torch.empty_like(q)
+        gathered = []
         keys, values = self.last_keys[:, :, :end], self.last_values[:, :, :end]
         for at in range(0, len(rows), BRANCHES):
             here, there = slice(at, at + BRANCHES), slice(rows[at], rows[at] + BRANCHES)
@@ -65,11 +65,18 @@ class Slab:
                 self.values[layer, there, :, :start],
             )
             keys[:, :, start:], values[:, :, start:] = k[here], v[here]
-            gathered[here] = self._softmax(q[here], keys, values)
-        return gathered
+            gathered.append(self._softmax(q[here], keys, values))
+        return _join(gathered)
 
     def _softmax(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+
+
+def _join(gathered: list[Tensor]) -> Tensor:
+    """What groups of rows gathered, (rows, H, L, d) each, as one; in memory heads stay beside their token."""
+    if len(gathered) == 1:
+        return gathered[0]
+    return torch.cat([part.transpose(1, 2) for part in gathered]).transpose(1, 2)
 
 
 def runs(rows: Sequence[int]) -> list[tuple[int, int, int]]:

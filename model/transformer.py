@@ -45,11 +45,12 @@ class Attention(nn.Module):
         rows, length, width = x.shape
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = F.linear(x, self.qkv_proj.weight, bias).view(rows, length, 3, self.heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (rows, H, L, d)
+        qk, v = qkv.permute(2, 0, 3, 1, 4).split([2, 1])  # (2, rows, H, L, d) and (1, ...)
         if self.l2_norm:
-            q = F.normalize(q, dim=-1) * self.scale_mul_1H11.clamp(max=math.log(100)).exp()
-            k = F.normalize(k, dim=-1)
-        gathered = attend(rotary.apply(q), rotary.apply(k), v)
+            q, k = F.normalize(qk, dim=-1)
+            qk = torch.stack([q * self.scale_mul_1H11.clamp(max=math.log(100)).exp(), k])
+        q, k = rotary.apply(qk)
+        gathered = attend(q, k, v[0])
         return self.proj(gathered.transpose(1, 2).reshape(rows, length, width))
 
 
