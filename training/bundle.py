@@ -11,18 +11,18 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 from training.corpus import write_prompts, write_vocabulary
 from training.data import Thing, load_pictures
 from training.ending import run_command
+from training.options import CACHE
 from training.packages import PACKAGES
+from training.parts import copy_parts, size_of
+from training.record import chain, command, last_figures, options_of
 from training.things import choose
 
-CACHE = Path(".cache/training")
 ATTRIBUTIONS = Path(__file__).with_name("ATTRIBUTIONS.md")
 LARGEST_BYTES = 36_000_000
-PARTS = {"llm": "transformer", "tokenizer": "tokenizer", "text_encoder": "text encoder", "safety": "safety model"}
 CARD = """# {name}: HART, small
 
 A checkpoint of the HART architecture in the released layout, {side} x {side} pixels, that knows {things} things in the
@@ -63,36 +63,6 @@ def safety_table(path: Path) -> str:
     return "\n".join(["| figure | value |", "|---|---|", *(row for row in rows if "{" not in row)]) + "\n"
 
 
-def last_figures(run: Path) -> dict[str, Any]:
-    """What a run's log says at its end; empty if it never ended."""
-    path = run / "log.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    done = [line for line in lines if line.get("event") in ("done", "measured")]
-    return done[-1] if done else {}
-
-
-def options_of(run: Path) -> list[dict[str, Any]]:
-    """The options of each start of a run, without repeats."""
-    path = run / "log.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    starts = [line["options"] for line in lines if line.get("event") == "started"]
-    return [options for i, options in enumerate(starts) if options not in starts[:i]]
-
-
-def command(module: str, options: dict[str, Any]) -> str:
-    """The command line of options that a log holds."""
-    words = [f"python -m training.{module}"]
-    for key, value in options.items():
-        flag = "--" + key.replace("_", "-")
-        if key == "sitting":
-            continue
-        if isinstance(value, bool):
-            words.append(flag if value else "--no-" + key.replace("_", "-"))
-        elif value is not None:
-            words.append(f"{flag} {' '.join(map(str, value)) if isinstance(value, list) else value}")
-    return " ".join(words)
-
-
 def commands(tokenizer: Path, transformer: Path, folder: Path, side: int) -> str:
     """All command lines, in order; the text encoder reads the names of every style."""
     lines = [f"python -m training.data --side {side}", "python -m training.text"]
@@ -101,28 +71,6 @@ def commands(tokenizer: Path, transformer: Path, folder: Path, side: int) -> str
     made = f"python -m training.bundle {folder} --transformer {transformer.name} --tokenizer {tokenizer.name}"
     lines += ["python -m training.safety", made, f"python -m training.evaluate {folder}", f"{made}  # with its figures"]
     return "\n".join(lines) + "\n"
-
-
-def chain(run: Path) -> list[Path]:
-    """A run and those whose weights it began with, the first one first."""
-    options = options_of(run)
-    start = options[-1].get("start") if options else None
-    return [*(chain(CACHE / start) if start else []), run]
-
-
-def size_of(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def copy_parts(folder: Path, sources: dict[str, Path]) -> None:
-    for part, source in sources.items():
-        if not (source / "config.json").exists():
-            raise SystemExit(f"{source}: no {PARTS[part]} here (config.json is missing); train it first")
-    for part, source in sources.items():
-        shutil.rmtree(folder / part, ignore_errors=True)
-        shutil.copytree(source, folder / part)
-        for path in (folder / part).iterdir():
-            path.chmod(0o644)
 
 
 def write_card(folder: Path, run: Path, tokenizer: Path, things: list[Thing], side: int, note: str = "") -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model.tokenizer import HybridTokenizer
-from training.images import to_signed
+from training.images import at_once, to_signed
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ class Codes:
 
 
 @torch.no_grad()
-def encode(tokenizer: HybridTokenizer, pixels: NDArray[np.uint8], batch: int = 32) -> Codes:
-    """uint8 pictures (n, S, S, 3) to codes."""
+def encode(tokenizer: HybridTokenizer, pixels: NDArray[np.uint8], most: int = 32) -> Codes:
+    """uint8 pictures (n, S, S, 3) to codes, `most` at once."""
+    batch = at_once(most, pixels.shape[1])
     device = tokenizer.quant_conv.weight.device
     indices, rest = [], []
     for start in tqdm(range(0, len(pixels), batch), desc="codes", mininterval=10):

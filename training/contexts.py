@@ -1,8 +1,10 @@
 """Captions of the things to learn as conditioning, several of each, made once. Knows no pictures' pixels."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from model.generation import Conditioning
 from model.text import TextEncoder
 from training.captions import Telling, captions, plainest
 from training.data import Thing
+from training.options import OptionError
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,20 @@ class Contexts:
     def _at(self, rows: Tensor) -> Conditioning:
         mask = self.mask[rows]
         return Conditioning(self.context[rows].float(), mask, mask.long().cumsum(1) - 1)
+
+
+def load_encoder(folder: Path, context_tokens: int, device: torch.device) -> TextEncoder:
+    """The text encoder in `folder`. Raises OptionError for what cannot stand in its place, CheckpointError."""
+    try:
+        kind = json.loads((folder / "config.json").read_text("utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise OptionError(f"--text {folder}: no text model here: config.json cannot be read: {error}") from None
+    if kind != "qwen2":
+        raise OptionError(f"--text {folder}: is a {kind}; expected a qwen2")
+    encoder = TextEncoder.load(folder, context_tokens, device)
+    if encoder.tokenizer.pad_token_id is None:
+        raise OptionError(f"--text {folder}: its tokenizer has no pad_token, which fills the slots that are left")
+    return encoder
 
 
 def phrase(things: Sequence[Thing], variants: int, seed: int) -> list[list[str]]:

@@ -12,7 +12,7 @@ from model.noise import SeededNoise
 from model.text import TextEncoder
 from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer
-from training.images import to_bytes
+from training.images import at_once, to_bytes
 from training.sheet import save_sheet
 
 
@@ -23,9 +23,10 @@ def draw(
     encoder: TextEncoder,
     prompts: Sequence[str],
     settings: Settings | None = None,
-    batch: int = 16,
+    most: int = 16,
 ) -> NDArray[np.uint8]:
-    """One picture a prompt, uint8 (n, S, S, 3); prompt i takes seed i."""
+    """One picture a prompt, uint8 (n, S, S, 3), `most` at once; prompt i takes seed i."""
+    batch = at_once(most, tokenizer.config.picture_side)
     generator = Generator(transformer, tokenizer.quantize, slots=min(batch, len(prompts)))
     drawn = []
     for start in range(0, len(prompts), batch):

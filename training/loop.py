@@ -12,17 +12,30 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
 
+from model.errors import ModelError
+
 STATE = "state.pt"
+
+
+class RunError(ModelError):
+    """A run's saved state cannot be gone on from; the message names the file."""
 
 
 class Stateful(Protocol):
     def state_dict(self) -> Mapping[str, Any]: ...
     def load_state_dict(self, state: Any, /) -> Any: ...
+
+
+def parts_of(run: Path, device: torch.device | str = "cpu") -> Mapping[str, Any]:
+    """What another run saved, by part. Raises RunError if it saved nothing."""
+    if not (run / STATE).exists():
+        raise RunError(f"{run / STATE}: missing; nothing of this run was saved to start from")
+    return cast(Mapping[str, Any], torch.load(run / STATE, map_location=device, weights_only=True)["parts"])
 
 
 class Average:
@@ -82,13 +95,19 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
 
     def resume(self) -> bool:
-        """Loads the state if there is one."""
+        """Loads the state if there is one. Raises RunError if it is another network's."""
         path = self.folder / STATE
         if not path.exists():
             return False
         state = torch.load(path, map_location="cpu", weights_only=True)
         for name, part in self.parts.items():
-            part.load_state_dict(state["parts"][name])
+            try:
+                part.load_state_dict(state["parts"][name])
+            except (RuntimeError, ValueError, KeyError) as error:
+                raise RunError(
+                    f"{path}: holds a run of another {name} than these options make: give them as they were, "
+                    f"or another --name ({' '.join(str(error).split())[:200]})"
+                ) from None
         self.moment = Moment(**state["moment"])
         self.log(event="resumed", step=self.moment.step)
         return True

@@ -2,17 +2,26 @@
 
 import torch
 
-from model.config import TransformerConfig
-from model.text import TextEncoder
-from model.tokenizer import HybridTokenizer
+from model.config import TokenizerConfig, TransformerConfig
 from model.transformer import Transformer
 
 
-def small_transformer(tokenizer: HybridTokenizer, encoder: TextEncoder, width: int, depth: int) -> Transformer:
-    """The released architecture's switches at another size."""
-    config = TransformerConfig(
-        context_token=encoder.context_tokens,
-        context_dim=encoder.width,
+def transformer_config(
+    pictures: TokenizerConfig,
+    context_tokens: int,
+    context_dim: int,
+    width: int,
+    depth: int,
+    diff_width: int | None = None,
+    diff_depth: int | None = None,
+) -> TransformerConfig:
+    """The released architecture's switches at another size; heads are 64 wide.
+
+    The residual diffusion is 3/4 of `width` wide and 2 blocks deep where nothing else is said: released are 1024 and 6.
+    """
+    return TransformerConfig(
+        context_token=context_tokens,
+        context_dim=context_dim,
         depth=depth,
         embed_dim=width,
         num_heads=width // 64,
@@ -21,11 +30,15 @@ def small_transformer(tokenizer: HybridTokenizer, encoder: TextEncoder, width: i
         disable_aln=True,
         use_timestep_embed=True,
         use_context_norm=True,
-        patch_nums=tokenizer.config.v_patch_nums,
-        diff_width=width * 3 // 4,
-        diff_depth=2,
+        patch_nums=pictures.v_patch_nums,
+        diff_width=diff_width or width * 3 // 4,
+        diff_depth=diff_depth or 2,
     )
-    return initialise(Transformer(config, tokenizer.config.vocab_size, tokenizer.config.z_channels))
+
+
+def fresh_transformer(config: TransformerConfig, pictures: TokenizerConfig) -> Transformer:
+    """A network of this config as training begins with it."""
+    return initialise(Transformer(config, pictures.vocab_size, pictures.z_channels))
 
 
 ZERO_AT_FIRST = (".attn.proj.", ".down_proj.", ".fc2.", ".final_layer.", ".adaLN_modulation.")

@@ -10,20 +10,21 @@ from torch import Tensor, nn
 from model.diffusion import RESIDUAL_SCALE
 from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer
+from training.images import at_once
 
 WIDEST = 0.999
 """The share of residual values that must lie within what diffusion can draw, ±RESIDUAL_SCALE."""
 
 
 @torch.no_grad()
-def centre_residuals(tokenizer: HybridTokenizer, pictures: Tensor, batch: int = 16) -> float:
+def centre_residuals(tokenizer: HybridTokenizer, pictures: Tensor, most: int = 16) -> float:
     """Scales the latent so that residuals fill, but do not leave, what the diffusion can draw; returns the factor.
 
     Pictures (B, 3, S, S) in [-1, 1]. Sampling clamps residuals to ±0.6, so the latent's size matters. A factor on the
     last convolution before it, on the codebook and on φ's biases, taken back in the first convolution after it,
     changes no picture and no token.
     """
-    device = tokenizer.quant_conv.weight.device
+    device, batch = tokenizer.quant_conv.weight.device, at_once(most, pictures.shape[-1])
     rests = []
     for start in range(0, len(pictures), batch):
         code = tokenizer.encode(pictures[start : start + batch].to(device))

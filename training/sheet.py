@@ -8,10 +8,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 LABEL = 22
+LARGEST = 256
+"""Pictures of more pixels a side are shrunk to so many."""
 
 
 def save_sheet(path: Path, pictures: NDArray[np.uint8], columns: int, labels: Sequence[str] | None = None) -> None:
     """uint8 pictures (n, S, S, 3), row by row, each with its label below, to one PNG."""
+    pictures = np.stack([_shrunk(picture) for picture in pictures]) if pictures.shape[1] > LARGEST else pictures
     count, side = pictures.shape[:2]
     gap = LABEL if labels else 2
     rows = -(-count // columns)
@@ -27,3 +30,7 @@ def save_sheet(path: Path, pictures: NDArray[np.uint8], columns: int, labels: Se
             pen.text((x, y + side + 2), words, fill="black", font=font)
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
+
+
+def _shrunk(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(picture).resize((LARGEST, LARGEST), Image.Resampling.LANCZOS))

@@ -2,7 +2,8 @@
 
 `python -m training.tokenizer --side 128 --styles flat` resumes by itself where it stopped; everything lies in
 `.cache/training/NAME`: state.pt, log.jsonl, sheet-*.png, and at the end `tokenizer/` in the released layout. `--start`
-begins with the averaged weights and the codebook of another run, to go on with more styles.
+begins with the averaged weights and the codebook of another run, to go on with more styles or at another side.
+`--pictures FOLDER` learns a folder's pictures instead of emoji art.
 Half of each batch is decoded from the continuous latent and half from the discrete one (spec, section 9).
 """
 
@@ -21,20 +22,30 @@ from torch import Tensor
 from model.autoencoder import Downsample, ResidualBlock, Upsample
 from model.config import TokenizerConfig
 from model.tokenizer import HybridTokenizer
+from training.album import read_pictures, shared_album
+from training.batches import Batches
 from training.beginning import pixelate
 from training.codebook import CodebookMeans, quantise
 from training.data import Pictures, load_pictures
 from training.emoji import STYLES
 from training.ending import run_command
-from training.images import psnr, to_bytes, to_signed
-from training.loop import STATE, Average, Budget, Moment, Run, Stateful, default_device, end_of
+from training.images import at_once, looked_at, psnr, to_bytes, to_signed
+from training.loop import Average, Budget, Moment, Run, RunError, Stateful, default_device, end_of, parts_of
 from training.optim import Optimizers, rate_share
+from training.options import CACHE, count, found, positive, refuse_beside_pictures, refuse_own_start, seed
 from training.recompute import recompute
 from training.release import centre_residuals, write_tokenizer
 from training.sheet import save_sheet
 
-CACHE = Path(".cache/training")
-SCALES = {128: (1, 2, 3, 4, 6, 8), 256: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)}
+# By picture side. 256 and 1024 as HART was released; 512 as VAR, where those come from, has it (arXiv 2404.02905).
+SCALES = {
+    128: (1, 2, 3, 4, 6, 8),
+    256: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
+    512: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32),
+    1024: (1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64),
+}
+GROUPS = 32
+MOST_ROWS = 32_768  # codes are kept as int16
 ENDS = ("conv_in", "conv_out", "quant_conv", "quant_resi", "embedding")
 REVIVE_EVERY = 20
 # So many steps the encoder is free of codes; over as many more their pull grows to its weight. Drawn to codes that
@@ -67,29 +78,6 @@ def picture_loss(drawn: Tensor, truth: Tensor, weights: Weights) -> Tensor:
     chroma = red_green.abs().mean() + blue_yellow.abs().mean()
     edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
     return error.abs().mean() + weights.square * error.square().mean() + weights.chroma * chroma + weights.edges * edges
-
-
-class Batches:
-    """Draws training batches: mirrored half of the time, on a coloured ground or in exchanged colours now and then."""
-
-    def __init__(self, pictures: Pictures, size: int, ground: float = 0.12, recolour: float = 0.06) -> None:
-        self.pictures, self.size, self.ground, self.recolour = pictures, size, ground, recolour
-
-    def draw(self) -> Tensor:
-        """(B, 3, S, S) in [-1, 1]; random numbers from torch's own generator."""
-        chosen = self.pictures.train[torch.randint(len(self.pictures.train), (self.size,)).numpy()]
-        batch = to_signed(self.pictures.pixels[chosen])
-        alpha = torch.from_numpy(np.ascontiguousarray(self.pictures.alpha[chosen])).float() / 255
-        chance = torch.rand(4, self.size)
-        ground = torch.rand(self.size, 3) * 2 - 1
-        for i in range(self.size):
-            if chance[0, i] < self.ground:
-                batch[i] += (ground[i, :, None, None] - 1) * (1 - alpha[i])
-            if chance[1, i] < self.recolour:
-                batch[i] = batch[i, torch.randperm(3)]
-            if chance[2, i] < 0.5:
-                batch[i] = batch[i].flip(2)
-        return batch
 
 
 class TokenizerTraining:
@@ -125,10 +113,16 @@ class TokenizerTraining:
 
     def begin_with(self, run: Path) -> None:
         """Begins with another run's averaged weights and codebook, whose codes stand for something already."""
-        state = torch.load(run / STATE, map_location=self.device, weights_only=True)["parts"]
-        self.network.load_state_dict(state["average"])
-        self.average.load_state_dict(state["average"])
-        self.means.load_state_dict(state["means"])
+        state = parts_of(run, self.device)
+        try:
+            self.network.load_state_dict(state["average"])
+            self.average.load_state_dict(state["average"])
+            self.means.load_state_dict(state["means"])
+        except (RuntimeError, KeyError) as error:
+            raise RunError(
+                f"{run}: holds no tokenizer of this --width and --vocabulary to start from "
+                f"({' '.join(str(error).split())[:200]})"
+            ) from None
         self.free = 0
 
     def parts(self) -> dict[str, Stateful]:
@@ -167,9 +161,9 @@ class TokenizerTraining:
         }
 
     @torch.no_grad()
-    def measure(self, pixels: NDArray[np.uint8], sheet: Path | None, batch: int = 16) -> dict[str, float]:
+    def measure(self, pixels: NDArray[np.uint8], sheet: Path | None, most: int = 16) -> dict[str, float]:
         """PSNR of the averaged weights on pictures (n, S, S, 3), continuous and discrete; the first 12 to a sheet."""
-        tokenizer = self.average.network
+        tokenizer, batch = self.average.network, at_once(most, pixels.shape[1])
         rows: list[Tensor] = []
         figures: dict[str, list[Tensor]] = {"continuous": [], "discrete": [], "residual": []}
         for start in range(0, len(pixels), batch):
@@ -181,7 +175,8 @@ class TokenizerTraining:
             figures["continuous"].append(psnr(drawn[0], truth))
             figures["discrete"].append(psnr(drawn[1], truth))
             figures["residual"].append((code.features - latent).std().view(1))
-            rows.append(torch.stack([truth, *drawn]))
+            if start < 12:
+                rows.append(torch.stack([truth, *drawn]))
         if sheet is not None:
             save_sheet(sheet, to_bytes(torch.cat(rows, 1)[:, :12].flatten(0, 1)), columns=min(12, len(pixels)))
         return {name: float(torch.cat(values).mean()) for name, values in figures.items()}
@@ -192,41 +187,68 @@ def spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(np.int64)]
 
 
-def main() -> None:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command's options, those that depend on others filled in; what stays None was not given."""
     parser = argparse.ArgumentParser(prog="python -m training.tokenizer", description="Train the hybrid tokenizer.")
     parser.add_argument("--name", default="tokenizer", help="folder below .cache/training")
     parser.add_argument("--start", help="begin with the averaged weights of this folder below .cache/training")
     parser.add_argument("--side", type=int, default=128, choices=sorted(SCALES), help="side of a picture in pixels")
-    parser.add_argument("--styles", nargs="+", choices=STYLES, default=["flat"])
-    parser.add_argument("--steps", type=int, default=6000, help="at most so many steps")
-    parser.add_argument("--minutes", type=float, help="at most so many minutes of training")
-    parser.add_argument("--sitting", type=float, help="stop after so many minutes in all; the next call goes on")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--width", type=int, default=32, help="ch: channels at full resolution")
-    parser.add_argument("--vocabulary", type=int, default=2048, help="rows of the codebook")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pictures", help="a folder of pictures of your own; captions are not read")
+    parser.add_argument("--styles", nargs="+", choices=STYLES, help="of emoji art (default: flat)")
+    parser.add_argument("--steps", type=count, default=6000, help="at most so many steps")
+    parser.add_argument("--minutes", type=positive, help="at most so many minutes of training")
+    parser.add_argument("--sitting", type=positive, help="stop after so many minutes in all; the next call goes on")
+    parser.add_argument("--batch", type=count, default=8)
+    parser.add_argument("--rate", type=positive, default=2e-3)
+    parser.add_argument("--width", type=count, default=32, help="ch: channels at full resolution, a multiple of 32")
+    parser.add_argument("--vocabulary", type=count, default=2048, help="rows of the codebook")
+    parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=False)
     parser.add_argument("--recompute", action="store_true", help="less memory, a third more time")
-    arguments = parser.parse_args()
-    if arguments.batch < 2:
-        parser.error(f"--batch: {arguments.batch}: codes are learned from what differs between pictures: 2 or more")
-    until = end_of(arguments.sitting)
-    torch.manual_seed(arguments.seed)
-    pictures = load_pictures(arguments.side, arguments.styles)
-    config = TokenizerConfig(vocab_size=arguments.vocabulary, ch=arguments.width, v_patch_nums=SCALES[arguments.side])
-    training = TokenizerTraining(config, arguments.rate, default_device(), arguments.compile, arguments.recompute)
-    run = Run(CACHE / arguments.name, training.parts(), arguments.seed)
-    run.log(event="started", options=vars(arguments), pictures=len(pictures.train), threads=torch.get_num_threads())
-    batches = Batches(pictures, arguments.batch)
+    options = parser.parse_args(arguments)
+    refuse_beside_pictures(parser, options, ["styles"])
+    refuse_own_start(parser, options)
+    if options.batch < 2:
+        parser.error(f"--batch: {options.batch}: codes are learned from what differs between pictures: 2 or more")
+    if options.width % GROUPS:
+        parser.error(f"--width: {options.width}: must be a multiple of {GROUPS}, the number of groups normalised")
+    if options.vocabulary > MOST_ROWS:
+        parser.error(f"--vocabulary: {options.vocabulary}: at most {MOST_ROWS}")
+    if options.pictures is None:
+        options.styles = options.styles or ["flat"]
+    return options
+
+
+def config_of(options: argparse.Namespace) -> TokenizerConfig:
+    """The tokenizer that the options ask for."""
+    return TokenizerConfig(vocab_size=options.vocabulary, ch=options.width, v_patch_nums=SCALES[options.side])
+
+
+def pictures_of(options: argparse.Namespace) -> Pictures:
+    """The pictures that the options ask for. Raises FolderError."""
+    if options.pictures is None:
+        return load_pictures(options.side, options.styles)
+    folder = Path(options.pictures)
+    return read_pictures(folder, options.side, shared_album(folder, options.side), least=options.batch)
+
+
+def main() -> None:
+    options = parse()
+    until = end_of(options.sitting)
+    torch.manual_seed(options.seed)
+    pictures = pictures_of(options)
+    training = TokenizerTraining(config_of(options), options.rate, default_device(), options.compile, options.recompute)
+    run = Run(CACHE / options.name, training.parts(), options.seed)
+    run.log(event="started", options=vars(options), pictures=len(pictures.train), threads=torch.get_num_threads())
+    batches = Batches(pictures, options.batch, distinct=options.pictures is not None)
     resumed = run.resume()
-    if arguments.start:
+    if options.start:
         training.free = 0
-    if not resumed and arguments.start:
-        training.begin_with(CACHE / arguments.start)
+    if not resumed and options.start:
+        training.begin_with(found("start", options.start))
     elif not resumed:
         training.begin(batches.draw())
-    held_out = pictures.pixels[spread(pictures.held_out, 96)]
+    held_out = pictures.pixels[spread(pictures.held_out, looked_at(96, options.side))]
 
     def measure(now: Moment) -> Mapping[str, float]:
         return training.measure(held_out, run.folder / f"sheet-{now.step:06d}.png")
@@ -234,10 +256,10 @@ def main() -> None:
     def step(now: Moment) -> Mapping[str, float]:
         return training.step(batches.draw(), now)
 
-    if not run.train(Budget(arguments.steps, arguments.minutes), step, measure, until=until):
+    if not run.train(Budget(options.steps, options.minutes), step, measure, until=until):
         return
     tokenizer = cast(HybridTokenizer, training.average.network)
-    sample = to_signed(pictures.pixels[spread(pictures.train, 256)])
+    sample = to_signed(pictures.pixels[spread(pictures.train, looked_at(256, options.side))])
     run.log(event="residuals centred", factor=centre_residuals(tokenizer, sample))
     run.log(event="written", to=str(write_tokenizer(tokenizer, run.folder / "tokenizer")))
 

@@ -2,7 +2,8 @@
 
 `python -m training.transformer --things 160 --minutes 8` resumes by itself; it wants a trained tokenizer and a text
 encoder (`training.tokenizer`, `training.text`). Everything lies in `.cache/training/NAME`: state.pt, log.jsonl,
-sheet-*.png, and at the end `llm/` in the released layout.
+sheet-*.png, and at the end `llm/` in the released layout. `--pictures FOLDER` learns a folder's captioned pictures
+instead of emoji art.
 """
 
 import argparse
@@ -12,33 +13,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from model.checkpoint import Checkpoint, digest_of_folder
+from model.config import TokenizerConfig, TransformerConfig
 from model.generation import Conditioning
 from model.quantizer import Quantizer
-from model.text import TextEncoder
 from model.transformer import Block, Transformer
 from training.codes import Codes, cached_codes
-from training.contexts import Contexts, encode_words, phrase
-from training.data import Pictures, load_pictures, subset
+from training.contexts import Contexts, encode_words, load_encoder
 from training.diffusion_loss import DiffusionLoss
 from training.drawing import draw_sheet
 from training.emoji import STYLES
 from training.ending import run_command
-from training.loop import STATE, Average, Budget, Moment, Run, Stateful, default_device, end_of
-from training.network import small_transformer
+from training.images import at_once, looked_at
+from training.loop import Average, Budget, Moment, Run, RunError, Stateful, default_device, end_of, parts_of
+from training.material import Material, emoji_material, own_material, spread
+from training.network import fresh_transformer, transformer_config
 from training.optim import Optimizers, rate_share
+from training.options import (
+    CACHE,
+    OptionError,
+    count,
+    found,
+    found_tokenizer,
+    positive,
+    refuse_beside_pictures,
+    refuse_own_start,
+    seed,
+)
+from training.parts import write_words
 from training.recompute import recompute
 from training.release import write_transformer
-from training.scenes import scenery
 from training.teacher_forcing import Predicted, TeacherForcing, drop_conditions, maps_of
-from training.things import choose
 
-CACHE = Path(".cache/training")
+PIXELS = 16  # along one side of a latent position, as released
 ENDS = ("word_embed", "context_embed", "lvl_embed", "head", "input_proj", "cond_embed", "final_layer", "time_embed")
 
 
@@ -151,11 +162,11 @@ class TransformerTraining:
         return cast(Tensor, self.diffusion(net, residual.repeat(draws, 1), condition.repeat(draws, 1), t, noise))
 
     @torch.no_grad()
-    def measure(self, rows: Tensor, batch: int = 64) -> dict[str, float]:
+    def measure(self, rows: Tensor, most: int = 64) -> dict[str, float]:
         """Token accuracy of the averaged weights, shown uncorrupted tokens and the plainest caption: the gate."""
         teacher = TeacherForcing(cast(Transformer, self.average.network)).to(self.device)
         right = []
-        for part in rows.split(batch):
+        for part in rows.split(at_once(most, PIXELS * self.quantizer.side)):
             indices = self.codes.indices[part].long().to(self.device)
             conditioning = self.contexts.first(part).to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16):
@@ -184,51 +195,81 @@ def warm_start(training: TransformerTraining, weights: Mapping[str, Tensor]) -> 
     mine = training.network.state_dict()
     fitting = {name: tensor for name, tensor in weights.items() if name in mine and mine[name].shape == tensor.shape}
     if not fitting:
-        raise ValueError("none of the weights to start from fits this network")
+        raise RunError("none of the weights to start from fits this network")
     training.network.load_state_dict(mine | fitting)
     training.average.load_state_dict(mine | fitting)
     return sorted(mine.keys() - fitting.keys())
 
 
-def averaged_weights(run: Path) -> dict[str, Tensor]:
-    """The averaged weights of another run."""
-    state = torch.load(run / STATE, map_location="cpu", weights_only=True)
-    return cast(dict[str, Tensor], state["parts"]["average"])
-
-
-def spread(count: int, most: int) -> list[int]:
-    """At most `most` of `count` numbers, evenly spread."""
-    return [i * count // min(count, most) for i in range(min(count, most))]
-
-
-def chosen_pictures(pictures: Pictures, things: int | None) -> Pictures:
-    """The pictures of the best-known things alone."""
-    return subset(pictures, [pictures.things[i] for i in choose(pictures.things, things)])
-
-
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command's options, those that depend on others filled in; what stays None was not given."""
     parser = argparse.ArgumentParser(prog="python -m training.transformer", description="Train the transformer.")
     parser.add_argument("--name", default="transformer", help="folder below .cache/training")
     parser.add_argument("--tokenizer", default="tokenizer", help="folder below .cache/training with tokenizer/ in it")
-    parser.add_argument("--text", default="text_encoder", help="folder below .cache/training")
+    parser.add_argument("--text", default="text_encoder", help="folder below .cache/training, or a path: any Qwen2")
     parser.add_argument("--start", help="begin with the averaged weights of this folder below .cache/training")
-    parser.add_argument("--side", type=int, default=128)
-    parser.add_argument("--styles", nargs="+", choices=STYLES, default=["flat"])
-    parser.add_argument("--things", type=int, help="only so many, well-known ones first")
-    parser.add_argument("--variants", type=int, default=12, help="captions of each picture")
-    parser.add_argument("--scenes", type=int, default=0, help="so many composed scenes besides")
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--depth", type=int, default=8)
-    parser.add_argument("--context-tokens", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=100_000, help="at most so many steps")
-    parser.add_argument("--minutes", type=float, help="at most so many minutes of training")
-    parser.add_argument("--sitting", type=float, help="stop after so many minutes in all; the next call goes on")
-    parser.add_argument("--batch", type=int, default=Recipe.batch)
-    parser.add_argument("--rate", type=float, default=Recipe.rate)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--side", type=count, help="side of a picture in pixels: the tokenizer's, also by default")
+    parser.add_argument("--pictures", help="a folder of pictures of your own with captions")
+    parser.add_argument("--styles", nargs="+", choices=STYLES, help="of emoji art (default: flat)")
+    parser.add_argument("--things", type=count, help="only so many, well-known ones first")
+    parser.add_argument("--variants", type=count, help="captions of each picture (default: 12)")
+    parser.add_argument("--scenes", type=int, help="so many composed scenes besides (default: 0)")
+    parser.add_argument("--width", type=count, default=256, help="a multiple of 64")
+    parser.add_argument("--depth", type=count, default=8)
+    parser.add_argument("--diffusion-width", type=count, help="of the residual diffusion (default: 3/4 of --width)")
+    parser.add_argument("--diffusion-depth", type=count, help="of the residual diffusion (default: 2)")
+    parser.add_argument("--context-tokens", type=count, default=20)
+    parser.add_argument("--steps", type=count, default=100_000, help="at most so many steps")
+    parser.add_argument("--minutes", type=positive, help="at most so many minutes of training")
+    parser.add_argument("--sitting", type=positive, help="stop after so many minutes in all; the next call goes on")
+    parser.add_argument("--batch", type=count, default=Recipe.batch)
+    parser.add_argument("--rate", type=positive, default=Recipe.rate)
+    parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=False)
     parser.add_argument("--recompute", action="store_true", help="less memory, a third more time")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    refuse_beside_pictures(parser, options, ["styles", "things", "variants", "scenes"])
+    refuse_own_start(parser, options)
+    if options.width < 64 or options.width % (4 * (options.width // 64)):
+        parser.error(f"--width: {options.width}: must be a multiple of 64, the width of a head")
+    if options.scenes is not None and options.scenes < 0:
+        parser.error(f"--scenes: {options.scenes}: must be at least 0")
+    if options.pictures is None:
+        options.styles = options.styles or ["flat"]
+        options.variants = 12 if options.variants is None else options.variants
+        options.scenes = options.scenes or 0
+    return options
+
+
+def config_of(options: argparse.Namespace, pictures: TokenizerConfig, context_dim: int) -> TransformerConfig:
+    """The transformer that the options ask for, with the scales of the tokenizer."""
+    return transformer_config(
+        pictures,
+        options.context_tokens,
+        context_dim,
+        options.width,
+        options.depth,
+        options.diffusion_width,
+        options.diffusion_depth,
+    )
+
+
+def agreed_side(options: argparse.Namespace, pictures: TokenizerConfig) -> int:
+    """The tokenizer's side. Raises OptionError if another one is asked for."""
+    side = pictures.picture_side
+    if options.side not in (None, side):
+        raise OptionError(
+            f"--side {options.side}: --tokenizer {options.tokenizer} was trained at {side} pixels; leave --side out, "
+            "or name another tokenizer"
+        )
+    return side
+
+
+def material_of(options: argparse.Namespace) -> Material:
+    """What the options ask to learn. Raises FolderError."""
+    if options.pictures is not None:
+        return own_material(Path(options.pictures), options.side)
+    return emoji_material(options.side, options.styles, options.things, options.variants, options.scenes, options.seed)
 
 
 def main() -> None:
@@ -236,45 +277,47 @@ def main() -> None:
     until = end_of(options.sitting)
     torch.manual_seed(options.seed)
     device = default_device()
-    pictures = chosen_pictures(load_pictures(options.side, options.styles), options.things)
-    base = Checkpoint.open(CACHE / options.tokenizer)
+    base = Checkpoint.open(found_tokenizer(options.tokenizer))
+    options.side = agreed_side(options, base.tokenizer_config)
+    text = found("text", options.text)
+    material = material_of(options)
     tokenizer = base.load_tokenizer(device=device)
-    encoder = TextEncoder.load(CACHE / options.text, options.context_tokens, device)
+    encoder = load_encoder(text, options.context_tokens, device)
     folder = CACHE / options.name
-    composed, told = scenery(pictures, options.scenes, options.seed)
-    words = [*phrase(pictures.things, options.variants, options.seed), *([caption] for caption in told)]
-    pixels = np.concatenate([pictures.pixels, composed])
-    codes = cached_codes(tokenizer, pixels, folder / "codes.pt", digest_of_folder(base.tokenizer))
+    made_with = {"tokenizer": digest_of_folder(base.tokenizer), "text_encoder": digest_of_folder(text)}
+    codes = cached_codes(tokenizer, material.pixels, folder / "codes.pt", made_with["tokenizer"])
+    config = config_of(options, tokenizer.config, encoder.width)
     training = TransformerTraining(
-        small_transformer(tokenizer, encoder, options.width, options.depth).to(device),
+        fresh_transformer(config, tokenizer.config).to(device),
         tokenizer.quantize,
         codes,
-        encode_words(encoder, words),
+        encode_words(encoder, material.words),
         Recipe(batch=options.batch, rate=options.rate),
         options.compile,
-        options.scenes,
+        material.scenes,
         options.recompute,
     )
     run = Run(folder, training.parts(), options.seed)
-    run.log(event="started", options=vars(options), pictures=len(codes), threads=torch.get_num_threads())
+    threads = torch.get_num_threads()
+    run.log(event="started", options=vars(options), pictures=len(codes), threads=threads, made_with=made_with)
     if not run.resume() and options.start:
-        fresh = warm_start(training, averaged_weights(CACHE / options.start))
+        fresh = warm_start(training, parts_of(found("start", options.start))["average"])
         run.log(event="warm start", begun_with=options.start, fresh=fresh)
-    single = len(codes) - options.scenes
-    gate = torch.tensor(spread(single, 256))
-    composed_gate = single + torch.tensor(spread(options.scenes, 128), dtype=torch.long)
-    shown = [words[i][-1] for i in spread(single, 24 if options.scenes else 32)] + told[:8]
+    single = len(codes) - material.scenes
+    gate = torch.tensor(spread(single, looked_at(256, options.side)))
+    composed_gate = single + torch.tensor(spread(material.scenes, looked_at(128, options.side)), dtype=torch.long)
+    average = cast(Transformer, training.average.network)
 
     def measure(now: Moment) -> Mapping[str, float]:
-        draw_sheet(
-            cast(Transformer, training.average.network), tokenizer, encoder, shown, folder / f"sheet-{now.step:06d}.png"
-        )
-        scenes = {"scenes": training.measure(composed_gate)["token_accuracy"]} if options.scenes else {}
+        draw_sheet(average, tokenizer, encoder, material.shown, folder / f"sheet-{now.step:06d}.png")
+        scenes = {"scenes": training.measure(composed_gate)["token_accuracy"]} if material.scenes else {}
         return training.measure(gate) | scenes
 
     if not run.train(Budget(options.steps, options.minutes), training.step, measure, until=until):
         return
-    run.log(event="written", to=str(write_transformer(cast(Transformer, training.average.network), folder / "llm")))
+    if options.pictures is not None:
+        write_words(folder, material.words)
+    run.log(event="written", to=str(write_transformer(average, folder / "llm")))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from model.errors import CheckpointError
 from training import bundle
 
 
@@ -31,7 +32,7 @@ def test_a_part_that_is_not_there_is_named_and_nothing_is_touched(tmp_path: Path
     out = tmp_path / "out"
     (out / "llm").mkdir(parents=True)
     (out / "llm" / "kept").touch()
-    with pytest.raises(SystemExit, match="gone: no safety model here"):
+    with pytest.raises(CheckpointError, match="gone: no safety model here"):
         bundle.copy_parts(out, {"llm": tmp_path / "here", "safety": tmp_path / "gone"})
     assert (out / "llm" / "kept").exists()
 

@@ -39,7 +39,7 @@ def test_an_interrupt_is_code_130_and_a_fault_of_ours_keeps_its_traceback() -> N
     ("words", "told"),
     [
         (["tokenizer", "--name", "new"], "python -m training.data"),
-        (["transformer", "--name", "new"], "python -m training.data"),
+        (["transformer", "--name", "new"], "--tokenizer tokenizer: no such folder"),
         (["evaluate", "nowhere"], "nowhere: no such folder"),
     ],
     ids=lambda words: words[0],

@@ -11,7 +11,8 @@ from model.checkpoint import Checkpoint
 from model.text import TextEncoder
 from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer
-from training.finetune import FolderError, finetune, main, read_folder
+from training.finetune import finetune, main
+from training.folder import FolderError
 from training.loop import Budget
 from training.release import write_tokenizer, write_transformer
 from training.transformer import Recipe
@@ -21,50 +22,6 @@ TEXT = Path(__file__).parents[1] / "golden" / "text_right" / "checkpoint"
 
 def picture(path: Path, colour: tuple[int, ...], size: tuple[int, int] = (8, 8)) -> None:
     Image.new("RGBA" if len(colour) == 4 else "RGB", size, colour).save(path)
-
-
-def test_pictures_with_captions_beside_them(tmp_path: Path) -> None:
-    picture(tmp_path / "b.png", (0, 0, 255))
-    picture(tmp_path / "a.png", (255, 0, 0, 0), (16, 8))
-    (tmp_path / "a.txt").write_text("nothing\n\nreally nothing\n")
-    (tmp_path / "b.txt").write_text("a blue square")
-    found = read_folder(tmp_path, 4)
-    assert found.pixels.shape == (2, 4, 4, 3)
-    assert (found.pixels[0] == 255).all()  # transparent is white
-    assert (found.pixels[1] == [0, 0, 255]).all()
-    assert found.words == [["nothing", "really nothing"], ["a blue square"]]
-
-
-def test_a_table_of_captions(tmp_path: Path) -> None:
-    picture(tmp_path / "x.png", (0, 255, 0))
-    (tmp_path / "captions.tsv").write_text("x.png\ta green square\nx.png\tgreen\n")
-    assert read_folder(tmp_path, 8).words == [["a green square", "green"]]
-
-
-@pytest.mark.parametrize(
-    ("files", "told"),
-    [
-        ({}, "no pictures"),
-        ({"a.png": None}, "a.png: no caption; expected a.txt"),
-        ({"a.png": None, "a.txt": "  \n"}, "a.txt: empty"),
-        ({"a.png": b"no picture", "a.txt": "words"}, "a.png: not a picture"),
-        ({"captions.tsv": "gone.png\twords\n"}, "line 1: gone.png: no such picture"),
-        ({"a.png": None, "captions.tsv": "a.png words\n"}, "line 1: expected a file name, a tab"),
-        ({"a.png": None, "captions.tsv": b"a.png\tk\xe4tzchen\n"}, "captions.tsv: not text in UTF-8"),
-        ({"a.png": None, "captions.tsv": 'a.png\t"never closed\n'}, "captions.tsv: not a table with tabs"),
-        ({"a.png": None, "a.txt": b"k\xe4tzchen"}, "a.txt: not text in UTF-8"),
-    ],
-)
-def test_a_folder_that_cannot_be_used_says_which_file(tmp_path: Path, files: dict[str, object], told: str) -> None:
-    for name, content in files.items():
-        if content is None:
-            picture(tmp_path / name, (0, 0, 0))
-        elif isinstance(content, bytes):
-            (tmp_path / name).write_bytes(content)
-        else:
-            (tmp_path / name).write_text(str(content))
-    with pytest.raises(FolderError, match=told):
-        read_folder(tmp_path, 8)
 
 
 def test_the_new_checkpoint_is_whole_and_its_transformer_moved(
