@@ -75,8 +75,9 @@ def trainings(styles: list[str], sizes: Sizes, prefix: str) -> list[Stage]:
     ]
 
 
-def timing() -> Stage:
-    file = CACHE / "full_size.json"
+def timing(prefix: str) -> Stage:
+    """The full-size model's, with random weights."""
+    file = CACHE / f"{prefix}-full-size.json"
     return Stage("timing", file, lambda _: ["-m", "benchmarks.full_size", "--json", str(file)])
 
 
@@ -105,7 +106,7 @@ def what_is_lacking(on_gpu: bool) -> str | None:
     import torch
 
     if on_gpu and not torch.cuda.is_available():
-        return "No CUDA device: this work wants one GPU with 24 GB or more and torch built for it."
+        return "No CUDA device: this work wants one GPU with 80 GB and torch built for it."
     return None
 
 
@@ -113,6 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.gpu", description="The project's work for a GPU.")
     parser.add_argument("--minutes", type=float, default=9.5, help="what this call may take")
     parser.add_argument("--styles", nargs="+", choices=STYLES, default=list(STYLES))
+    parser.add_argument("--prefix", default="gpu", help="what the names of the runs below .cache/training begin with")
     parser.add_argument("--rehearse", action="store_true", help="both trainings at a toy size, on any machine")
     arguments = parser.parse_args()
     if lacking := what_is_lacking(on_gpu=not arguments.rehearse):
@@ -122,7 +124,7 @@ def main() -> None:
     def run(command: list[str]) -> int:
         return subprocess.run([sys.executable, *command], check=False).returncode
 
-    todo = [*trainings(arguments.styles, REAL, "gpu"), timing()]
+    todo = [*trainings(arguments.styles, REAL, arguments.prefix), timing(arguments.prefix)]
     if arguments.rehearse:
         todo = trainings(arguments.styles, TOY, "rehearsal")
     left = work(todo, arguments.minutes, run)

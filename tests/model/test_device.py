@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks.load_checkpoint import TOKENIZER, TRANSFORMER
+from benchmarks.operations import counted, picture
 from model.generation import Conditioning, Generator, Settings
 from model.noise import SeededNoise
 from model.tokenizer import HybridTokenizer
@@ -52,3 +53,22 @@ def test_such_a_device_gives_no_value_and_bears_no_stranger() -> None:
         tensor.sum().item()
     with pytest.raises(RuntimeError):
         tensor + torch.ones(3)
+
+
+def test_a_scale_asks_its_device_for_few_operations() -> None:
+    """On a GPU each costs microseconds whatever its size: up to scale 27 a picture is as slow as they are many."""
+    parts = {name: found.total() for name, found in picture().items()}
+    last = f"scale {TRANSFORMER.patch_nums[-1]}"
+    scales = {name: count for name, count in parts.items() if name.startswith("scale") and name != last}
+    assert max(scales.values()) <= 33 * TRANSFORMER.depth, scales
+    assert parts[last] <= 1700
+    assert parts["decoder"] <= 170
+
+
+def test_operations_are_counted_and_views_are_not() -> None:
+    tensor = torch.empty(4, 6, device=ANYWHERE)
+    with torch.inference_mode():
+        found = counted(
+            lambda: (tensor.view(24), tensor.t().reshape(24), tensor.to(torch.float32), tensor.double() + 1)
+        )
+    assert found == {"reshape": 1, "to": 1, "add": 1}

@@ -51,7 +51,7 @@ def test_the_commands_are_understood_by_the_trainings() -> None:
         options = parse(transformer.command(7.0)[2:])
         assert (options.side, options.styles, options.sitting) == (256, ["flat", "noto"], 7.0)
         assert options.tokenizer in str(tokenizer.leaves)
-    assert timing().command(1.0)[1] == "benchmarks.full_size"
+    assert timing("gpu").command(1.0)[1] == "benchmarks.full_size"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

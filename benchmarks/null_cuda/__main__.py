@@ -1,0 +1,118 @@
+"""Runs a command with a CUDA device that does nothing, on a machine that has none.
+
+    python3 -m venv null
+    null/bin/pip install torch==2.11.0 "nvidia-cuda-crt==13.0.*" transformers safetensors tqdm pillow   # 5 GB
+    python -m benchmarks.null_cuda --python null/bin/python -m training.gpu --prefix null
+
+The command runs in a CUDA build of torch whose calls of the CUDA runtime, of cuBLAS and of the driver are answered by
+`device.cpp`: kernels are not run, so that every value is nonsense, but everything around them is real: which device and
+precision each tensor has, which kernels there are for it, what torch's allocator reserves of 80 GiB, how often the host
+waits, and how long the host takes to ask for it all. At the end each process tells its figures. Wants g++ and nm, and a
+torch built for CUDA 13.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SOURCE = HERE / "device.cpp"
+BUILD = Path(".cache/tools/null_cuda")
+PRODUCTS = re.compile(r"gemm|gemv|Matmul$", re.IGNORECASE)
+"""cuBLAS functions that count as operations."""
+PRIMARY_CONTEXT = (
+    "int cuDevicePrimaryCtxGetState(int device, unsigned* flags, int* active) { *flags = 0; *active = 1; return 0; }"
+)
+
+
+def packages_of(python: str) -> Path:
+    """The folder where that interpreter's torch lies."""
+    found = subprocess.run(
+        [python, "-c", "import torch; print(torch.__path__[0], torch.version.cuda)"], capture_output=True, text=True
+    )
+    if found.returncode:
+        raise SystemExit(f"--python {python}: {found.stderr.strip().splitlines()[-1]}")
+    folder, version = found.stdout.split()
+    if not version.startswith("13."):
+        raise SystemExit(f"--python {python}: its torch is built for CUDA {version}: expected 13")
+    return Path(folder).parent
+
+
+def tool(name: str) -> str:
+    """Where a program of the compiler's lies."""
+    found = shutil.which(name)
+    if found is None:
+        raise SystemExit(f"{name}: not installed here; the device is built with gcc, g++ and nm")
+    return found
+
+
+def wanted_symbols(packages: Path) -> list[str]:
+    """What torch's libraries expect of others, sorted."""
+    names: set[str] = set()
+    for library in sorted((packages / "torch" / "lib").glob("*.so")):
+        listing = subprocess.run([tool("nm"), "-D", "--undefined-only", library], capture_output=True, check=True)
+        names.update(line.split()[-1].split("@")[0] for line in listing.stdout.decode().splitlines())
+    return sorted(names)
+
+
+def stand_ins(symbols: list[str], written: str) -> tuple[str, str]:
+    """C sources that answer "success": the runtime's and cuBLAS's functions not `written` by hand, and the driver's."""
+    by_hand = set(re.findall(r"\b(?:__cuda|cuda|cublas)\w+(?=\()", written))
+    runtime = [name for name in symbols if re.match(r"__cuda|cuda[A-Z]|cublas", name) and name not in by_hand]
+    driver = [name for name in symbols if re.match(r"cu[A-Z](?!File)", name) and name not in PRIMARY_CONTEXT]
+    counted = [name for name in runtime if PRODUCTS.search(name) and "Create" not in name]
+    lines = ["int null_cuda_launched(void);"]
+    lines += [f"int {name}(void) {{ return {'null_cuda_launched()' if name in counted else 0}; }}" for name in runtime]
+    return "\n".join(lines), "\n".join([PRIMARY_CONTEXT, *(f"int {name}(void) {{ return 0; }}" for name in driver)])
+
+
+def build(packages: Path) -> tuple[Path, Path]:
+    """The library that is loaded before torch's, and the folder of the driver's stand-in."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    library, driver = BUILD / "libnull_cuda.so", BUILD / "driver" / "libcuda.so.1"
+    driver.parent.mkdir(exist_ok=True)
+    runtime, rest = stand_ins(wanted_symbols(packages), SOURCE.read_text())
+    (BUILD / "runtime.c").write_text(runtime)
+    (BUILD / "driver.c").write_text(rest)
+    headers, quiet = packages / "nvidia" / "cu13" / "include", ["-fPIC", "-O1", "-w"]
+    commands: list[list[str | Path]] = [
+        [tool("gcc"), *quiet, "-fno-builtin", "-c", BUILD / "runtime.c", "-o", BUILD / "runtime.o"],
+        [tool("g++"), *quiet, "-shared", f"-I{headers}", SOURCE, BUILD / "runtime.o", "-o", library],
+        [tool("gcc"), *quiet, "-shared", "-Wl,-soname,libcuda.so.1", BUILD / "driver.c", "-o", driver],
+    ]
+    for command in commands:
+        subprocess.run(command, check=True)
+    return library.resolve(), driver.parent.resolve()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.null_cuda", description=__doc__.splitlines()[0])
+    parser.add_argument("--python", required=True, help="an interpreter with torch built for CUDA 13")
+    parser.add_argument("--gib", type=float, default=80.0, help="memory of the device (default: %(default)g)")
+    parser.epilog = "Everything else is what that interpreter runs: -m MODULE ..."
+    arguments, command = parser.parse_known_args()
+    if not command:
+        parser.error("nothing to run; for example -m training.gpu")
+    if shutil.which(arguments.python) is None:
+        parser.error(f"--python {arguments.python}: no such program")
+    library, driver = build(packages_of(arguments.python))
+    report = (BUILD / "report.txt").resolve()
+    report.unlink(missing_ok=True)
+    surroundings = {
+        "LD_PRELOAD": str(library),
+        "LD_LIBRARY_PATH": str(driver),
+        "PYTHONPATH": f"{HERE / 'site'}:{Path.cwd()}",
+        "NULL_CUDA_GIB": str(arguments.gib),
+        "NULL_CUDA_REPORT": str(report),
+    }
+    code = subprocess.run([arguments.python, *command], env=os.environ | surroundings).returncode
+    print(report.read_text() if report.exists() else "the device was not used", file=sys.stderr)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

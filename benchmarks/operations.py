@@ -1,0 +1,84 @@
+"""How many operations a picture of the released size asks of its device, part by part.
+
+    python -m benchmarks.operations [--batch 1]
+
+Counted on `meta`, whose tensors have no data: it needs no GPU and takes seconds. On a GPU each operation is one kernel
+or a few, and up to scale 27 their number costs more than their work; views and allocations are not counted.
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.full_size import decode, networks
+from benchmarks.load_checkpoint import TRANSFORMER
+from model.generation import Conditioning, Generator, Settings, State
+from model.noise import SeededNoise
+
+NOWHERE = torch.device("meta")
+ALLOCATIONS = ("empty", "empty_like", "empty_strided", "new_empty")
+
+
+class Operations(TorchDispatchMode):
+    """Counts operations by name while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        name = function.overloadpacket.__name__
+        if name not in ALLOCATIONS and not (function.is_view and shares_memory(result, args[0])):
+            self.found[name] += 1
+        return result
+
+
+def shares_memory(result: Any, source: Any) -> bool:
+    """Whether what may be a view is one: a conversion or a reshape can also be a copy."""
+    first = result if isinstance(result, torch.Tensor) else result[0]
+    return bool(first.untyped_storage()._cdata == source.untyped_storage()._cdata)
+
+
+def counted(work: Callable[[], object]) -> Counter[str]:
+    with Operations() as operations:
+        work()
+    return operations.found
+
+
+@torch.inference_mode()
+def picture(batch: int = 1) -> dict[str, Counter[str]]:
+    """The operations of a batch of pictures: begin, each scale, decoder."""
+    net, tokenizer = networks(NOWHERE)
+    generator = Generator(net, tokenizer.quantize, slots=batch)
+    mask = torch.empty(TRANSFORMER.context_token, dtype=torch.bool, device=NOWHERE)
+    context = torch.empty(TRANSFORMER.context_token, TRANSFORMER.context_dim, device=NOWHERE)
+    given = Conditioning(context, mask, mask.long().cumsum(0) - 1)
+    states: list[State] = []
+
+    def begin() -> None:
+        states.extend(generator.begin(given, SeededNoise(i, NOWHERE), Settings()) for i in range(batch))
+
+    parts = {"begin": counted(begin)}
+    for side in TRANSFORMER.patch_nums:
+        parts[f"scale {side}"] = counted(lambda: generator.advance(states))
+    parts["decoder"] = counted(lambda: decode(tokenizer, states))
+    return parts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.operations", description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=1, help="pictures drawn at once")
+    parts = picture(parser.parse_args().batch)
+    for name, found in parts.items():
+        most = ", ".join(f"{count} {kind}" for kind, count in found.most_common(6))
+        print(f"{name:>9} {found.total():6,}  {most}")
+    print(f"{'in all':>9} {sum(found.total() for found in parts.values()):6,}")
+
+
+if __name__ == "__main__":
+    main()
