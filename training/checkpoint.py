@@ -16,6 +16,7 @@ import torch
 
 from model.checkpoint import Checkpoint, digest_of_folder
 from model.config import check_pair
+from model.errors import ModelError
 from training.ending import run_command
 from training.options import OptionError, found, found_tokenizer
 from training.parts import copy_parts, size_of
@@ -37,7 +38,8 @@ A checkpoint of the HART architecture in the released layout: {transformer:.1f} 
 {safety}
 
 ## What it was trained on
-{material} Whose they are and under which licence is for its maker to say here.
+{material}
+Whose they are and under which licence is for the maker of this checkpoint to say here.
 
 ## How it was made
 ```
@@ -67,8 +69,8 @@ def sources_of(options: argparse.Namespace) -> Sources:
     """What the options name, and what the transformer was trained with where they do not. Raises OptionError."""
     run = found("transformer", options.transformer)
     known: dict[str, Any] = last_start(run).get("options", {})
-    if not known:
-        raise OptionError(f"--transformer {options.transformer}: {run} holds no log of a training")
+    if "tokenizer" not in known:
+        raise OptionError(f"--transformer {options.transformer}: {run} holds no log of a transformer's training")
     if not (run / "llm" / "config.json").exists():
         raise OptionError(
             f"--transformer {options.transformer}: {run / 'llm'} is missing: its training has not ended; "
@@ -97,7 +99,10 @@ def require_whole(sources: Sources) -> None:
             )
     parts.load_text_encoder(torch.bfloat16)
     if sources.guarded:
-        parts.load_safety(torch.bfloat16)
+        try:
+            parts.load_safety(torch.bfloat16)
+        except ModelError as error:
+            raise OptionError(f"--safety {parts.safety}: {error}") from None
 
 
 def require_free(folder: Path) -> None:

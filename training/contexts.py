@@ -17,6 +17,8 @@ from training.captions import Telling, captions, plainest
 from training.data import Thing
 from training.options import OptionError
 
+RELEASED_SLOTS = 300
+
 
 @dataclass(frozen=True)
 class Contexts:
@@ -59,6 +61,9 @@ def load_encoder(folder: Path, context_tokens: int, device: torch.device) -> Tex
     if kind != "qwen2":
         raise OptionError(f"--text {folder}: is a {kind}; expected a qwen2")
     encoder = TextEncoder.load(folder, context_tokens, device)
+    most = encoder.network.config.max_position_embeddings - len(encoder.system_ids)
+    if context_tokens > most:
+        raise OptionError(f"--context-tokens {context_tokens}: --text {folder} reads at most {most}")
     if encoder.tokenizer.pad_token_id is None:
         raise OptionError(f"--text {folder}: its tokenizer has no pad_token, which fills the slots that are left")
     return encoder
@@ -74,9 +79,10 @@ def phrase(things: Sequence[Thing], variants: int, seed: int) -> list[list[str]]
 
 @torch.no_grad()
 def encode_words(
-    encoder: TextEncoder, words: list[list[str]], batch: int = 256, progress: Callable[..., object] = tqdm
+    encoder: TextEncoder, words: list[list[str]], most: int = 256, progress: Callable[..., object] = tqdm
 ) -> Contexts:
-    """Captions (n lists) to conditioning."""
+    """Captions (n lists) to conditioning, `most` at once up to the released 300 slots; attention grows by squares."""
+    batch = max(1, most * RELEASED_SLOTS**2 // max(encoder.context_tokens, RELEASED_SLOTS) ** 2)
     flat = [caption for group in words for caption in group]
     contexts, masks = [], []
     for start in progress(range(0, len(flat), batch), desc="captions", mininterval=10):  # type: ignore[attr-defined]

@@ -204,7 +204,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--vocabulary", type=count, default=2048, help="rows of the codebook")
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=False)
-    parser.add_argument("--recompute", action="store_true", help="less memory, a third more time")
+    parser.add_argument(
+        "--recompute", action=argparse.BooleanOptionalAction, default=False, help="less memory, a third more time"
+    )
     options = parser.parse_args(arguments)
     refuse_beside_pictures(parser, options, ["styles"])
     refuse_own_start(parser, options)
@@ -239,9 +241,9 @@ def main() -> None:
     pictures = pictures_of(options)
     training = TokenizerTraining(config_of(options), options.rate, default_device(), options.compile, options.recompute)
     run = Run(CACHE / options.name, training.parts(), options.seed)
+    resumed = run.resume()  # first: a start that is refused is none, and cards quote the last one
     run.log(event="started", options=vars(options), pictures=len(pictures.train), threads=torch.get_num_threads())
     batches = Batches(pictures, options.batch, distinct=options.pictures is not None)
-    resumed = run.resume()
     if options.start:
         training.free = 0
     if not resumed and options.start:

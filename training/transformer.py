@@ -226,7 +226,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rate", type=positive, default=Recipe.rate)
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=False)
-    parser.add_argument("--recompute", action="store_true", help="less memory, a third more time")
+    parser.add_argument(
+        "--recompute", action=argparse.BooleanOptionalAction, default=False, help="less memory, a third more time"
+    )
     options = parser.parse_args(arguments)
     refuse_beside_pictures(parser, options, ["styles", "things", "variants", "scenes"])
     refuse_own_start(parser, options)
@@ -298,9 +300,9 @@ def main() -> None:
         options.recompute,
     )
     run = Run(folder, training.parts(), options.seed)
-    threads = torch.get_num_threads()
+    resumed, threads = run.resume(), torch.get_num_threads()  # first: a start that is refused is none
     run.log(event="started", options=vars(options), pictures=len(codes), threads=threads, made_with=made_with)
-    if not run.resume() and options.start:
+    if not resumed and options.start:
         fresh = warm_start(training, parts_of(found("start", options.start))["average"])
         run.log(event="warm start", begun_with=options.start, fresh=fresh)
     single = len(codes) - material.scenes

@@ -1,6 +1,7 @@
 """From a folder of captioned pictures to a checkpoint that draws, by the commands alone; and what they refuse."""
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -86,7 +87,9 @@ def test_three_commands_make_a_checkpoint_that_draws(command: Command, capfd: py
     assert picture.verdict is not None
     card = Path("checkpoints/MINE/README.md").read_text()
     assert "12 pictures with captions, from a folder named `mine`" in card
-    assert "python -m training.transformer --name mine --tokenizer mine-tokenizer" in card
+    lines = [shlex.split(line) for line in card.splitlines() if line.startswith("python -m training.t")]
+    for module, words in zip((tokenizer, transformer), lines, strict=True):  # what the card says can be typed
+        assert vars(module.parse(words[3:])) == events(words[4], "started")[-1]["options"]
     assert f"python -m training.checkpoint checkpoints/MINE --transformer mine --safety {SAFETY}" in card
     figures = events("mine-tokenizer", "done")[-1]
     assert f"| tokenizer: continuous, dB | {figures['continuous']} |" in card
@@ -151,6 +154,7 @@ def test_another_network_does_not_go_on_from_a_runs_state(command: Command, capf
     assert command(tokenizer, *TOKENIZER_OPTIONS, "--steps", "1") == 0
     assert command(tokenizer, *TOKENIZER_OPTIONS, "--width", "64") == 2
     assert "holds a run of another network than these options make" in capfd.readouterr().err
+    assert len(events("mine-tokenizer", "started")) == 1, "a card quotes the last start"
     wider = [word.replace("mine-tokenizer", "wider") for word in TOKENIZER_OPTIONS]
     assert command(tokenizer, *wider, "--width", "64", "--start", "mine-tokenizer") == 2
     assert "no tokenizer of this --width and --vocabulary" in capfd.readouterr().err
@@ -172,11 +176,17 @@ def test_parts_that_do_not_belong_together_are_refused(command: Command, capfd: 
     assert "config.json cannot be read" in refused(transformer, *TRANSFORMER_OPTIONS, "--text", "mine")
     assert "--text gone: no such folder" in refused(transformer, *TRANSFORMER_OPTIONS, "--text", "gone")
     assert "is a gemma2; expected a qwen2" in refused(transformer, *TRANSFORMER_OPTIONS, "--text", str(SAFETY))
+    told = refused(transformer, *TRANSFORMER_OPTIONS, "--context-tokens", "513")
+    assert f"--context-tokens 513: --text {TEXT} reads at most 512" in told
     Path(".cache/training/begun").mkdir()
     told = refused(transformer, *TRANSFORMER_OPTIONS, "--tokenizer", "begun")
     assert "--tokenizer begun: .cache/training/begun/tokenizer is missing: its training has not ended" in told
 
     assert "--transformer begun: " in refused(checkpoint, "checkpoints/MINE", "--transformer", "begun")
+    told = refused(checkpoint, "checkpoints/MINE", "--transformer", "mine-tokenizer")
+    assert "mine-tokenizer holds no log of a transformer's training" in told
+    told = refused(checkpoint, *CHECKPOINT_OPTIONS, "--safety", str(TEXT))
+    assert f"--safety {TEXT}: " in told
     assert "--safety gone: no such folder" in refused(checkpoint, *CHECKPOINT_OPTIONS, "--safety", "gone")
     other = [word.replace("mine-tokenizer", "other") for word in TOKENIZER_OPTIONS]
     assert command(tokenizer, *other, "--steps", "1", "--seed", "5") == 0
