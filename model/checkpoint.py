@@ -135,6 +135,9 @@ class Checkpoint:
             device=torch.device(device),
             float32=wide,
         )
+        if "decoder" in parts and torch.device(device).type == "cpu":
+            # A quarter faster there; on a GPU, whose group norm wants channels first, it was never measured.
+            tokenizer.decoder.to(memory_format=torch.channels_last)
         return tokenizer.eval()
 
     def load_quantizer(self, device: torch.device | str = "cpu") -> Quantizer:
