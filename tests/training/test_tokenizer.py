@@ -8,9 +8,11 @@ import torch
 
 from model.config import TokenizerConfig
 from model.tokenizer import HybridTokenizer
+from training.batches import Batches
 from training.codebook import CodebookMeans, quantise
 from training.codes import cached_codes, encode
-from training.images import psnr, to_signed
+from training.data import Pictures
+from training.images import at_once, psnr, to_signed
 from training.loop import Moment, Run
 from training.release import centre_residuals
 from training.tokenizer import TokenizerTraining, Weights, picture_loss
@@ -140,3 +142,18 @@ def test_cached_codes_are_what_the_tokenizer_says_and_go_stale_with_it(
 def test_psnr_of_a_tenth_off_is_twenty_decibels() -> None:
     truth = torch.full((2, 3, 4, 4), 0.5)
     torch.testing.assert_close(psnr(truth + 0.1, truth), torch.full((2,), 20.0))
+
+
+def test_large_pictures_pass_fewer_at_once_by_their_area() -> None:
+    assert [at_once(32, side) for side in (8, 128, 256, 512, 1024)] == [32, 32, 32, 8, 2]
+    assert at_once(4, 1024) == 1
+
+
+def test_a_batch_of_few_pictures_holds_none_twice() -> None:
+    pixels = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+    opaque = np.broadcast_to(np.uint8(255), (4, 8, 8))
+    held, rows = np.arange(1), np.arange(1, 4)
+    batches = Batches(Pictures(pixels, opaque, [], rows, held), 3, recolour=0, distinct=True)
+    for _ in range(20):
+        drawn = (batches.draw()[:, 0, 0, 0] + 1) * 127.5
+        assert sorted(drawn.round().int().tolist()) == [1, 2, 3]
