@@ -105,7 +105,7 @@ def main() -> None:
     surroundings = {
         "LD_PRELOAD": str(library),
         "LD_LIBRARY_PATH": str(driver),
-        "PYTHONPATH": f"{HERE / 'site'}:{Path.cwd()}",
+        "PYTHONPATH": ":".join([str(HERE / "site"), str(Path.cwd()), os.environ.get("PYTHONPATH", "")]).rstrip(":"),
         "NULL_CUDA_GIB": str(arguments.gib),
         "NULL_CUDA_REPORT": str(report),
     }
