@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.load_checkpoint import TOKENIZER, TRANSFORMER
 from model.generation import Conditioning, Generator, Settings, State
@@ -123,10 +124,13 @@ def train_tokenizer(device: torch.device, rounds: int, recomputed: bool) -> dict
     return steps(device, lambda now: training.step(pictures, now), rounds)
 
 
-def steps(device: torch.device, step: Callable[[Moment], dict[str, float]], rounds: int) -> dict[str, float]:
-    learned: list[dict[str, float]] = []
+def steps(device: torch.device, step: Callable[[Moment], dict[str, Tensor]], rounds: int) -> dict[str, float]:
+    learned: list[dict[str, Tensor]] = []
     times = [seconds(device, lambda n=n: learned.append(step(Moment(step=100 + n)))) for n in range(rounds)]  # type: ignore[misc]
-    losses = {"loss at first": round(learned[0]["loss"], 4), "loss at last": round(learned[-1]["loss"], 4)}
+    losses = {
+        "loss at first": round(float(learned[0]["loss"]), 4),
+        "loss at last": round(float(learned[-1]["loss"]), 4),
+    }
     return {"seconds": round(statistics.median(times), 3), **losses}
 
 

@@ -137,7 +137,7 @@ class Checkpoint:
         )
         if "decoder" in parts and torch.device(device).type == "cpu":
             # A quarter faster there; on a GPU, whose group norm wants channels first, it was never measured.
-            tokenizer.decoder.to(memory_format=torch.channels_last)
+            tokenizer.decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return tokenizer.eval()
 
     def load_quantizer(self, device: torch.device | str = "cpu") -> Quantizer:

@@ -5,30 +5,37 @@ import torch
 from torch import Tensor
 
 from training.data import Pictures
-from training.images import to_signed
+from training.device import sent
+from training.images import CPU, to_signed
 
 
 class Batches:
     """Draws training batches: mirrored half of the time, on a coloured ground or in exchanged colours now and then."""
 
     def __init__(
-        self, pictures: Pictures, size: int, ground: float = 0.12, recolour: float = 0.06, distinct: bool = False
+        self,
+        pictures: Pictures,
+        size: int,
+        device: torch.device = CPU,
+        ground: float = 0.12,
+        recolour: float = 0.06,
+        distinct: bool = False,
     ) -> None:
-        self.pictures, self.size, self.ground, self.recolour = pictures, size, ground, recolour
-        self.distinct = distinct
+        self.pictures, self.size, self.device = pictures, size, device
+        self.ground, self.recolour, self.distinct = ground, recolour, distinct
 
     def draw(self) -> Tensor:
-        """(B, 3, S, S) in [-1, 1]; random numbers from torch's own generator."""
+        """(B, 3, S, S) in [-1, 1] on the device; random numbers from torch's own generator, drawn on the CPU."""
         chosen = self.pictures.train[self._rows().numpy()]
-        batch = to_signed(self.pictures.pixels[chosen])
-        alpha = torch.from_numpy(np.ascontiguousarray(self.pictures.alpha[chosen])).float() / 255
+        batch = to_signed(self.pictures.pixels[chosen], self.device)
         chance = torch.rand(4, self.size)
-        ground = torch.rand(self.size, 3) * 2 - 1
+        ground = sent(torch.rand(self.size, 3) * 2 - 1, self.device)
         for i in range(self.size):
             if chance[0, i] < self.ground:
-                batch[i] += (ground[i, :, None, None] - 1) * (1 - alpha[i])
+                alpha = sent(torch.from_numpy(np.array(self.pictures.alpha[chosen[i]])), self.device).float() / 255
+                batch[i] += (ground[i, :, None, None] - 1) * (1 - alpha)
             if chance[1, i] < self.recolour:
-                batch[i] = batch[i, torch.randperm(3)]
+                batch[i] = torch.stack([batch[i, channel] for channel in torch.randperm(3).tolist()])
             if chance[2, i] < 0.5:
                 batch[i] = batch[i].flip(2)
         return batch

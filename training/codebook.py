@@ -89,6 +89,6 @@ class CodebookMeans(nn.Module):
         self.sums[dead] = 2 * DEAD * picked
         return len(dead)
 
-    def alive(self) -> int:
-        """How many rows are in use."""
-        return int((self.counts >= DEAD).sum())
+    def alive(self) -> Tensor:
+        """How many rows are in use, a number."""
+        return (self.counts >= DEAD).sum()

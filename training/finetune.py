@@ -23,10 +23,11 @@ from model.transformer import Transformer
 from training.album import Captioned, read_captioned
 from training.codes import cached_codes
 from training.contexts import encode_words
+from training.device import default_device
 from training.drawing import draw_sheet
 from training.folder import FolderError
 from training.images import looked_at
-from training.loop import STATE, Budget, Moment, Run, default_device
+from training.loop import STATE, Budget, Moment, Run
 from training.material import spread
 from training.options import count, positive
 from training.parts import write_words

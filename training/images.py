@@ -5,13 +5,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.device import sent
+
+CPU = torch.device("cpu")
+
 WHOLE = 256
 """Up to this side everything is done as on small pictures; beyond, memory and time grow with the area."""
 
 
-def to_signed(pixels: NDArray[np.uint8]) -> Tensor:
-    """uint8 (B, S, S, 3) to float (B, 3, S, S) in [-1, 1]."""
-    return torch.from_numpy(np.array(pixels, order="C")).permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1
+def to_signed(pixels: NDArray[np.uint8], device: torch.device = CPU) -> Tensor:
+    """uint8 (B, S, S, 3) to float (B, 3, S, S) in [-1, 1], on `device`: what travels there are the bytes."""
+    given = sent(torch.from_numpy(np.array(pixels, order="C")), device)
+    return given.permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1
 
 
 def to_bytes(pictures: Tensor) -> NDArray[np.uint8]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from model.errors import ModelError
 
@@ -129,7 +129,7 @@ class Run:
     def train(
         self,
         budget: Budget,
-        step: Callable[[Moment], Mapping[str, float]],
+        step: Callable[[Moment], Mapping[str, float | Tensor]],
         measure: Callable[[Moment], Mapping[str, float]],
         log_every: int = 20,
         measure_every: float = 240,
@@ -137,6 +137,8 @@ class Run:
         until: float = math.inf,
     ) -> bool:
         """Runs to the budget's end: `step` trains, `measure` looks. Saves and measures by the clock (seconds).
+
+        A step's figures are read when they are logged, so that a GPU is not waited for in between.
 
         It stops with the first step that ends after `until` (`time.monotonic()`); returns whether the budget's end was
         reached.
@@ -175,10 +177,5 @@ class Run:
         return self.moment
 
 
-def default_device() -> torch.device:
-    """The GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
+def _rounded(figures: Mapping[str, float | Tensor]) -> dict[str, float]:
     return {name: round(float(value), 4) for name, value in figures.items()}

@@ -76,7 +76,7 @@ class Optimizers:
         self._peaks = [[group["lr"] for group in member.param_groups] for member in self.members]
         self._params = [p for _, p in named]
 
-    def step(self, share: float, clip: float = 1.0) -> float:
+    def step(self, share: float, clip: float = 1.0) -> Tensor:
         """One update at `share` of the peak rates, gradients clipped to norm `clip`; returns the norm before."""
         norm = nn.utils.clip_grad_norm_(self._params, clip)
         for member, peaks in zip(self.members, self._peaks, strict=True):
@@ -84,7 +84,7 @@ class Optimizers:
                 group["lr"] = peak * share
             member.step()
             member.zero_grad(set_to_none=True)
-        return float(norm)
+        return norm
 
     def state_dict(self) -> dict[str, object]:
         return {str(i): member.state_dict() for i, member in enumerate(self.members)}

@@ -27,10 +27,11 @@ from training.batches import Batches
 from training.beginning import pixelate
 from training.codebook import CodebookMeans, quantise
 from training.data import Pictures, load_pictures
+from training.device import default_device
 from training.emoji import STYLES
 from training.ending import run_command
 from training.images import at_once, looked_at, psnr, to_bytes, to_signed
-from training.loop import Average, Budget, Moment, Run, RunError, Stateful, default_device, end_of, parts_of
+from training.loop import Average, Budget, Moment, Run, RunError, Stateful, end_of, parts_of
 from training.optim import Optimizers, rate_share
 from training.options import CACHE, count, found, positive, refuse_beside_pictures, refuse_own_start, seed
 from training.recompute import recompute
@@ -133,7 +134,7 @@ class TokenizerTraining:
             "optimizers": self.optimizers,
         }
 
-    def step(self, batch: Tensor, now: Moment) -> dict[str, float]:
+    def step(self, batch: Tensor, now: Moment) -> dict[str, Tensor]:
         """One update on pictures (B, 3, S, S) in [-1, 1]."""
         batch = batch.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16):
@@ -153,10 +154,10 @@ class TokenizerTraining:
             self.means.revive(self.network.quantize, coded)
         self.average.update(self.network, now.step)
         return {
-            "loss": float(seen.detach()),
-            "code": float(coded.loss.detach()),
+            "loss": seen.detach(),
+            "code": coded.loss.detach(),
             "alive": self.means.alive(),
-            "size": float(features.detach().std()),
+            "size": features.detach().std(),
             "gradient": norm,
         }
 
@@ -243,7 +244,7 @@ def main() -> None:
     run = Run(CACHE / options.name, training.parts(), options.seed)
     resumed = run.resume()  # first: a start that is refused is none, and cards quote the last one
     run.log(event="started", options=vars(options), pictures=len(pictures.train), threads=torch.get_num_threads())
-    batches = Batches(pictures, options.batch, distinct=options.pictures is not None)
+    batches = Batches(pictures, options.batch, training.device, distinct=options.pictures is not None)
     if options.start:
         training.free = 0
     if not resumed and options.start:
@@ -255,7 +256,7 @@ def main() -> None:
     def measure(now: Moment) -> Mapping[str, float]:
         return training.measure(held_out, run.folder / f"sheet-{now.step:06d}.png")
 
-    def step(now: Moment) -> Mapping[str, float]:
+    def step(now: Moment) -> Mapping[str, Tensor]:
         return training.step(batches.draw(), now)
 
     if not run.train(Budget(options.steps, options.minutes), step, measure, until=until):

@@ -24,12 +24,13 @@ from model.quantizer import Quantizer
 from model.transformer import Block, Transformer
 from training.codes import Codes, cached_codes
 from training.contexts import Contexts, encode_words, load_encoder
+from training.device import default_device, sent, sent_conditioning
 from training.diffusion_loss import DiffusionLoss
 from training.drawing import draw_sheet
 from training.emoji import STYLES
 from training.ending import run_command
 from training.images import at_once, looked_at
-from training.loop import Average, Budget, Moment, Run, RunError, Stateful, default_device, end_of, parts_of
+from training.loop import Average, Budget, Moment, Run, RunError, Stateful, end_of, parts_of
 from training.material import Material, emoji_material, own_material, spread
 from training.network import fresh_transformer, transformer_config
 from training.optim import Optimizers, rate_share
@@ -107,11 +108,11 @@ class TransformerTraining:
     def parts(self) -> dict[str, Stateful]:
         return {"network": self.network, "average": self.average, "optimizers": self.optimizers}
 
-    def step(self, now: Moment) -> dict[str, float]:
+    def step(self, now: Moment) -> dict[str, Tensor]:
         """One update; random numbers from torch's own generator."""
         recipe, rows = self.recipe, self._rows()
-        indices = self.codes.indices[rows].long().to(self.device)
-        rest = self.codes.rest[rows].float().to(self.device)
+        indices = sent(self.codes.indices[rows], self.device).long()
+        rest = sent(self.codes.rest[rows], self.device).float()
         conditioning = self._conditioning(rows)
         maps = maps_of(self.quantizer, self._corrupt(indices))
         with torch.autocast(self.device.type, torch.bfloat16):
@@ -123,7 +124,7 @@ class TransformerTraining:
         norm = self.optimizers.step(rate_share(now.step, now.progress))
         self.average.update(self.network, now.step)
         right = (predicted.logits.detach().argmax(-1) == indices).float().mean()
-        return {"loss": tokens.item(), "residual": residual.item(), "accuracy": right.item(), "gradient": norm}
+        return {"loss": tokens.detach(), "residual": residual.detach(), "accuracy": right, "gradient": norm}
 
     def _rows(self) -> Tensor:
         """(B,): which pictures a step learns from."""
@@ -135,7 +136,7 @@ class TransformerTraining:
         return torch.where(torch.rand(size) < self.recipe.scenes, composed, rows)
 
     def _conditioning(self, rows: Tensor) -> Conditioning:
-        drawn = self.contexts.any(rows).to(self.device)
+        drawn = sent_conditioning(self.contexts.any(rows), self.device)
         noise = torch.randn_like(drawn.context) * (self._context_size * self.recipe.context_noise)
         noisy = Conditioning(drawn.context + noise, drawn.mask, drawn.positions)
         return drop_conditions(noisy, torch.rand(len(rows), device=self.device) < self.recipe.dropped)
