@@ -38,8 +38,14 @@ class _File:
     """Pixels."""
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the file whole or not at all, and return its path."""
+        """Write the file whole or not at all, and return its path.
+
+        Raises ValueError for a name that says another format than the file has, OSError where it cannot be written.
+        """
         target = Path(path)
+        said = SUFFIXES.get(target.suffix.lower(), self.format)
+        if self.format in FORMATS and said != self.format:
+            raise ValueError(f"{target}: is named as {said}, but the file is {self.format}")
         try:
             self._write(target)
         except OSError as error:  # which may name a file that the caller has never heard of

@@ -85,6 +85,14 @@ def test_save_writes_the_bytes_and_leaves_nothing_half(gateway: Any, tmp_path: A
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "folder.png"]
 
 
+def test_save_refuses_a_name_that_says_another_format(gateway: Any, tmp_path: Any) -> None:
+    picture = hart.Client(gateway.endpoint).generate("x", seed=1, format="webp")[0]
+    with pytest.raises(ValueError, match=r"a\.JPG: is named as jpeg, but the file is webp"):
+        picture.save(tmp_path / "a.JPG")
+    assert not list(tmp_path.iterdir())
+    assert picture.save(tmp_path / "a.webp").read_bytes() == picture.save(tmp_path / "a").read_bytes() == picture.data
+
+
 def test_save_leaves_the_process_its_umask(gateway: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = hart.Client(gateway.endpoint).generate("x", seed=1)[0]
     touched: list[int] = []  # it is the whole process's: what other threads make meanwhile would be open to all
