@@ -63,7 +63,7 @@ def stand_ins(symbols: list[str], written: str) -> tuple[str, str]:
     """C sources that answer "success": the runtime's and cuBLAS's functions not `written` by hand, and the driver's."""
     by_hand = set(re.findall(r"\b(?:__cuda|cuda|cublas)\w+(?=\()", written))
     runtime = [name for name in symbols if re.match(r"__cuda|cuda[A-Z]|cublas", name) and name not in by_hand]
-    driver = [name for name in symbols if re.match(r"cu[A-Z](?!File)", name) and name not in PRIMARY_CONTEXT]
+    driver = [name for name in symbols if re.match(r"cu(?!File)[A-Z]", name) and name not in PRIMARY_CONTEXT]
     counted = [name for name in runtime if PRODUCTS.search(name) and "Create" not in name]
     lines = ["int null_cuda_launched(void);"]
     lines += [f"int {name}(void) {{ return {'null_cuda_launched()' if name in counted else 0}; }}" for name in runtime]
