@@ -4,11 +4,13 @@
 again when a picture was added or changed.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from training.packages import CACHE
 
 ALBUMS = CACHE / "folders"
 NAMED = 5
-"""So many of the pictures that are smaller than asked for are named, the others counted."""
+"""So many of the pictures that cannot be read, or are smaller than asked for, are named, the others counted."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +75,30 @@ def _map(folder: Path, names: Sequence[str], side: int, album: Path) -> NDArray[
     """The pictures of these names, read-only. An album that begins with them and holds more will do."""
     raw, index = (album.with_name(f"{album.name}{suffix}") for suffix in (".u8", ".json"))
     wanted = [_stamp(folder / name, name) for name in names]
-    kept = _kept(raw, index, side)
-    if kept[: len(wanted)] != wanted:
-        album.parent.mkdir(parents=True, exist_ok=True)
-        index.unlink(missing_ok=True)  # until it is there again, nothing is
-        _write(folder, names, side, raw)
-        partial = index.with_name(f"{index.name}.{os.getpid()}")
-        partial.write_text(json.dumps({"side": side, "pictures": wanted}))
-        partial.replace(index)
-        kept = wanted
-    return np.memmap(raw, np.uint8, "r", shape=(len(kept), side, side, 3))[: len(wanted)]
+    album.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(album.with_name(f"{album.name}.lock")):
+        kept = _kept(raw, index, side)
+        if kept[: len(wanted)] != wanted:
+            partial = raw.with_name(f"{raw.name}.partial")
+            try:
+                _write(folder, names, side, partial)
+                index.unlink(missing_ok=True)  # until it is there again, nothing is
+                partial.replace(raw)
+            finally:
+                partial.unlink(missing_ok=True)
+            written = index.with_name(f"{index.name}.partial")
+            written.write_text(json.dumps({"side": side, "pictures": wanted}))
+            written.replace(index)
+            kept = wanted
+        return np.memmap(raw, np.uint8, "r", shape=(len(kept), side, side, 3))[: len(wanted)]
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Waits until no other training makes this album; one that is killed lets go."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _stamp(path: Path, name: str) -> list[str | int]:
@@ -106,20 +122,26 @@ def _kept(raw: Path, index: Path, side: int) -> list[list[str | int]]:
 
 
 def _write(folder: Path, names: Sequence[str], side: int, raw: Path) -> None:
-    """Reads every picture into the raw file, which appears under its name only when it is whole."""
-    partial = raw.with_name(f"{raw.name}.{os.getpid()}")  # two trainings may be at it at the same time
+    """Reads every picture into the raw file. Raises FolderError with all that cannot be read, once all were tried."""
     small: list[str] = []
-    try:
-        with partial.open("wb") as file:
-            for name in tqdm(names, desc=f"{folder.name} {side} px", mininterval=10):
+    broken: list[str] = []
+    with raw.open("wb") as file:
+        for name in tqdm(names, desc=f"{folder.name} {side} px", mininterval=10):
+            try:
                 square = read_square(folder / name)
-                if square.width < side:
-                    small.append(f"{folder / name}: {square.width} pixels, enlarged to {side}x{side}")
+            except FolderError as error:
+                broken.append(str(error))
+                continue
+            if square.width < side:
+                small.append(f"{folder / name}: {square.width} pixels, enlarged to {side}x{side}")
+            if not broken:
                 file.write(square.resize((side, side), Image.Resampling.LANCZOS).tobytes())
-        partial.replace(raw)
-    finally:
-        partial.unlink(missing_ok=True)
-    for line in small[:NAMED]:
+    if broken:
+        raise FolderError("\n".join(_some(broken, f"{folder}: {{}} more cannot be read")))
+    for line in _some(small, f"{folder}: {{}} more are smaller than {side} pixels and enlarged"):
         print(line, file=sys.stderr)
-    if small[NAMED:]:
-        print(f"{folder}: {len(small) - NAMED} more are smaller than {side} pixels and enlarged", file=sys.stderr)
+
+
+def _some(lines: list[str], others: str) -> list[str]:
+    """The first lines, and how many others there are."""
+    return lines[:NAMED] + ([others.format(len(lines) - NAMED)] if lines[NAMED:] else [])

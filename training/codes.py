@@ -52,5 +52,7 @@ def cached_codes(tokenizer: HybridTokenizer, pixels: NDArray[np.uint8], path: Pa
             return Codes(kept["indices"], kept["rest"])
     codes = encode(tokenizer, pixels)
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"digest": digest, "indices": codes.indices, "rest": codes.rest}, path)
+    partial = path.with_name(f"{path.name}.partial")
+    torch.save({"digest": digest, "indices": codes.indices, "rest": codes.rest}, partial)
+    partial.replace(path)
     return codes

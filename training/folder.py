@@ -43,7 +43,7 @@ def read_square(path: Path) -> Image.Image:
     """A picture's middle square, upright, on white. Raises FolderError."""
     try:
         with Image.open(path) as image:
-            picture = ImageOps.exif_transpose(image).convert("RGBA")
+            picture = ImageOps.exif_transpose(_in_bytes(image)).convert("RGBA")
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise FolderError(f"{path}: not a picture that can be read: {error}") from None
     white = Image.new("RGBA", picture.size, "white")
@@ -52,6 +52,13 @@ def read_square(path: Path) -> Image.Image:
     square = min(width, height)
     left, top = (width - square) // 2, (height - square) // 2
     return white.convert("RGB").crop((left, top, left + square, top + square))
+
+
+def _in_bytes(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits brought to 8; converting alone would make all of it white."""
+    if not image.mode.startswith("I"):
+        return image
+    return image.convert("I").point(lambda grey: grey / 257).convert("L")
 
 
 def _require(folder: Path) -> None:

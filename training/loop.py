@@ -148,13 +148,15 @@ class Run:
         while (now := self._at(budget)).progress < 1:
             torch.manual_seed(self.seed * 1_000_003 + now.step)
             figures = step(now)
-            tick = time.monotonic()
             self.moment.step += 1
+            due = self.moment.step % log_every == 0
+            read = _rounded(figures) if due else {}  # before the clock: a GPU is waited for here
+            tick = time.monotonic()
             self.moment.seconds += tick - then
             count += 1
-            if self.moment.step % log_every == 0:
+            if due:
                 pace = (tick - since) / count
-                self.log(step=self.moment.step, seconds_a_step=round(pace, 3), **_rounded(figures))
+                self.log(step=self.moment.step, seconds_a_step=round(pace, 3), **read)
                 since, count = tick, 0
             if tick - saved > save_every:
                 self.save()

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 from model.errors import ModelError
+from training.loop import STATE
 
 CACHE = Path(".cache/training")
 LARGEST_SEED = 2**32 - 1
@@ -57,6 +58,19 @@ def found(option: str, name: str) -> Path:
         if path.is_dir():
             return path
     raise OptionError(f"--{option} {name}: no such folder, neither {CACHE / name} nor {name}")
+
+
+def found_start(options: argparse.Namespace) -> Path | None:
+    """The run whose weights to begin with; None if there is none or the run goes on by itself. Raises OptionError.
+
+    Asked before pictures are read, which can take hours.
+    """
+    if options.start is None or (CACHE / options.name / STATE).exists():
+        return None
+    folder = found("start", options.start)
+    if not (folder / STATE).exists():
+        raise OptionError(f"--start {options.start}: {folder / STATE} is missing; nothing of this run was saved")
+    return folder
 
 
 def found_tokenizer(name: str) -> Path:

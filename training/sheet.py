@@ -24,7 +24,7 @@ def save_sheet(path: Path, pictures: NDArray[np.uint8], columns: int, labels: Se
         x, y = (i % columns) * (side + 4), (i // columns) * (side + gap + 2)
         sheet.paste(Image.fromarray(picture), (x, y))
         if labels:
-            words = labels[i]
+            words = labels[i][:side]  # a letter is a pixel wide at least
             while font.getlength(words) > side and len(words) > 1:
                 words = words[:-1]
             pen.text((x, y + side + 2), words, fill="black", font=font)

@@ -33,7 +33,7 @@ from training.ending import run_command
 from training.images import at_once, looked_at, psnr, to_bytes, to_signed
 from training.loop import Average, Budget, Moment, Run, RunError, Stateful, end_of, parts_of
 from training.optim import Optimizers, rate_share
-from training.options import CACHE, count, found, positive, refuse_beside_pictures, refuse_own_start, seed
+from training.options import CACHE, count, found_start, positive, refuse_beside_pictures, refuse_own_start, seed
 from training.recompute import recompute
 from training.release import centre_residuals, write_tokenizer
 from training.sheet import save_sheet
@@ -239,6 +239,7 @@ def main() -> None:
     options = parse()
     until = end_of(options.sitting)
     torch.manual_seed(options.seed)
+    start = found_start(options)
     pictures = pictures_of(options)
     training = TokenizerTraining(config_of(options), options.rate, default_device(), options.compile, options.recompute)
     run = Run(CACHE / options.name, training.parts(), options.seed)
@@ -247,8 +248,8 @@ def main() -> None:
     batches = Batches(pictures, options.batch, training.device, distinct=options.pictures is not None)
     if options.start:
         training.free = 0
-    if not resumed and options.start:
-        training.begin_with(found("start", options.start))
+    if start is not None:
+        training.begin_with(start)
     elif not resumed:
         training.begin(batches.draw())
     held_out = pictures.pixels[spread(pictures.held_out, looked_at(96, options.side))]

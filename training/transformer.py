@@ -39,6 +39,7 @@ from training.options import (
     OptionError,
     count,
     found,
+    found_start,
     found_tokenizer,
     positive,
     refuse_beside_pictures,
@@ -280,6 +281,7 @@ def main() -> None:
     until = end_of(options.sitting)
     torch.manual_seed(options.seed)
     device = default_device()
+    start = found_start(options)
     base = Checkpoint.open(found_tokenizer(options.tokenizer))
     options.side = agreed_side(options, base.tokenizer_config)
     text = found("text", options.text)
@@ -301,10 +303,11 @@ def main() -> None:
         options.recompute,
     )
     run = Run(folder, training.parts(), options.seed)
-    resumed, threads = run.resume(), torch.get_num_threads()  # first: a start that is refused is none
+    threads = torch.get_num_threads()
+    run.resume()  # first: a start that is refused is none
     run.log(event="started", options=vars(options), pictures=len(codes), threads=threads, made_with=made_with)
-    if not resumed and options.start:
-        fresh = warm_start(training, parts_of(found("start", options.start))["average"])
+    if start is not None:
+        fresh = warm_start(training, parts_of(start)["average"])
         run.log(event="warm start", begun_with=options.start, fresh=fresh)
     single = len(codes) - material.scenes
     gate = torch.tensor(spread(single, looked_at(256, options.side)))

@@ -1,14 +1,17 @@
 """A folder of pictures: what is read of it, what is kept on disk, and what is said of a folder that cannot be used."""
 
+import fcntl
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
 from training.album import read_captioned, read_pictures
-from training.folder import FolderError
+from training.folder import FolderError, read_square
+from training.sheet import save_sheet
 
 
 def picture(path: Path, colour: tuple[int, ...], size: tuple[int, int] = (8, 8)) -> None:
@@ -87,7 +90,7 @@ def test_pictures_are_kept_until_one_changes(tmp_path: Path) -> None:
     assert read_pictures(folder, 8, album).pixels.shape == (3, 8, 8, 3)
     album.with_name("album.u8").write_bytes(b"cut off")
     assert read_pictures(folder, 8, album).pixels.shape == (3, 8, 8, 3)
-    assert sorted(path.name for path in album.parent.iterdir()) == ["album.json", "album.u8"]
+    assert sorted(path.name for path in album.parent.iterdir()) == ["album.json", "album.lock", "album.u8"]
 
 
 def test_pictures_without_captions_are_for_the_tokenizer_alone(tmp_path: Path) -> None:
@@ -127,3 +130,59 @@ def test_small_pictures_are_told_a_few_by_name(tmp_path: Path, capsys: pytest.Ca
     told = capsys.readouterr().err
     assert "x0.png: 6 pixels, enlarged to 8x8" in told
     assert "2 more are smaller than 8 pixels" in told
+
+
+def test_all_that_cannot_be_read_are_told_at_once_and_the_album_before_them_stays(tmp_path: Path) -> None:
+    folder, album = tmp_path / "mine", tmp_path / "kept" / "album"
+    folder.mkdir()
+    for i in range(3):
+        picture(folder / f"a{i}.png", (i, 0, 0))
+    before = read_pictures(folder, 4, album).pixels.copy()
+    for i in range(7):
+        (folder / f"b{i}.png").write_bytes(b"no picture")
+    with pytest.raises(FolderError) as told:
+        read_pictures(folder, 4, album)
+    assert [f"b{i}.png" in str(told.value) for i in range(7)] == [True] * 5 + [False] * 2
+    assert "2 more cannot be read" in str(told.value)
+    for i in range(7):
+        (folder / f"b{i}.png").unlink()
+    made = album.with_name("album.u8").stat().st_mtime_ns
+    assert (read_pictures(folder, 4, album).pixels == before).all()
+    assert album.with_name("album.u8").stat().st_mtime_ns == made
+
+
+def test_an_album_is_made_by_one_training_at_a_time(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", (255, 0, 0))
+    picture(tmp_path / "b.png", (255, 0, 0))
+    album = tmp_path / "kept" / "album"
+    album.parent.mkdir()
+    found: list[object] = []
+    with album.with_name("album.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        other = threading.Thread(target=lambda: found.append(read_pictures(tmp_path, 4, album)))
+        other.start()
+        other.join(0.2)
+        assert not found
+        assert not album.with_name("album.json").exists()
+    other.join()
+    assert len(found) == 1
+
+
+def test_grey_of_sixteen_bits_stays_grey(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 128 * 257], [64 * 257, 255 * 257]], np.uint16)).save(tmp_path / "a.png")
+    assert np.asarray(read_square(tmp_path / "a.png"))[..., 0].tolist() == [[0, 128], [64, 255]]
+
+
+def test_a_very_long_caption_is_cut_below_its_picture_without_being_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+    of_font = ImageFont.FreeTypeFont.getlength
+
+    def getlength(font: ImageFont.FreeTypeFont, text: str) -> float:
+        measured.append(len(text))
+        return of_font(font, text)
+
+    monkeypatch.setattr(ImageFont.FreeTypeFont, "getlength", getlength)
+    save_sheet(tmp_path / "sheet.png", np.zeros((1, 32, 32, 3), np.uint8), 1, ["word " * 2000])
+    assert max(measured) == 32

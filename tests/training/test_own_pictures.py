@@ -150,6 +150,17 @@ def test_the_tokenizer_names_an_option_that_does_not_fit(
     assert not Path(f".cache/training/mine-tokenizer/{STATE}").exists()
 
 
+def test_a_start_that_is_not_there_is_told_before_pictures_are_read(
+    command: Command, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine/red-bar.png").write_bytes(b"no picture")
+    assert command(tokenizer, *TOKENIZER_OPTIONS, "--start", "gone") == 2
+    assert "--start gone: no such folder" in capfd.readouterr().err
+    Path("empty").mkdir()
+    assert command(tokenizer, *TOKENIZER_OPTIONS, "--start", "empty") == 2
+    assert "--start empty: empty/state.pt is missing" in capfd.readouterr().err
+
+
 def test_another_network_does_not_go_on_from_a_runs_state(command: Command, capfd: pytest.CaptureFixture[str]) -> None:
     assert command(tokenizer, *TOKENIZER_OPTIONS, "--steps", "1") == 0
     assert command(tokenizer, *TOKENIZER_OPTIONS, "--width", "64") == 2
