@@ -40,7 +40,7 @@ class Captioned:
 def shared_album(folder: Path, side: int) -> Path:
     """Where all trainings on this folder keep its pictures."""
     digest = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:8]
-    return ALBUMS / f"{folder.resolve().name}-{digest}-{side}"
+    return ALBUMS / f"{folder.resolve().name[:40]}-{digest}-{side}"
 
 
 def read_captioned(folder: Path, side: int, album: Path) -> Captioned:
@@ -57,7 +57,7 @@ def read_pictures(folder: Path, side: int, album: Path, least: int = 1) -> Pictu
     names = names_of(folder)
     held = np.array([is_held_out(name) for name in names])
     if not held.any() or held.all():
-        digests = [hashlib.sha256(name.encode()).hexdigest() for name in names]
+        digests = [hashlib.sha256(os.fsencode(name)).hexdigest() for name in names]
         held[:] = False
         held[digests.index(min(digests))] = True
     if (left := int((~held).sum())) < least:

@@ -7,6 +7,7 @@ a short card (README.md) from the runs' logs. `training.bundle` does it for the 
 
 import argparse
 import dataclasses
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from model.errors import ModelError
 from training.ending import run_command
 from training.options import OptionError, found, found_tokenizer
 from training.parts import copy_parts, size_of
-from training.record import chain, command, last_figures, last_start, options_of
+from training.record import chain, command, last_figures, last_start
 
 WORDS = ("prompts.txt", "vocabulary.txt")
 MARK = "Made by `python -m training.checkpoint`."
@@ -127,9 +128,10 @@ def commands_of(folder: Path, sources: Sources, options: argparse.Namespace) -> 
     """The command lines of all runs, in order."""
     lines = []
     for module, run in (("tokenizer", sources.tokenizer), ("transformer", sources.transformer)):
-        lines += [command(module, known) for link in chain(run) for known in options_of(link)[-1:]]
+        lines += [command(module, start["options"]) for link in chain(run) if (start := last_start(link))]
     given = {key: value for key, value in vars(options).items() if key != "folder"}
-    lines.append(command("checkpoint", given).replace("training.checkpoint", f"training.checkpoint {folder}", 1))
+    mine = f"training.checkpoint {shlex.quote(str(folder))}"
+    lines.append(command("checkpoint", given).replace("training.checkpoint", mine, 1))
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -186,6 +188,7 @@ def main() -> None:
     wanted = ["llm", "tokenizer", "text_encoder", *(["safety"] if sources.guarded else [])]
     copy_parts(options.folder, {part: getattr(sources.parts, part) for part in wanted})
     for file in WORDS:
+        (options.folder / file).unlink(missing_ok=True)  # of another transformer
         if (sources.transformer / file).exists():
             shutil.copy(sources.transformer / file, options.folder)
     print(f"{options.folder}: {size_of(options.folder) / 1e6:.1f} MB")

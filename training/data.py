@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -61,7 +62,7 @@ class Pictures:
 
 def is_held_out(hexcode: str) -> bool:
     """The fixed split: one in twenty things by the hash of its code points."""
-    return hashlib.sha256(hexcode.encode()).digest()[0] % 20 == 0
+    return hashlib.sha256(os.fsencode(hexcode)).digest()[0] % 20 == 0
 
 
 def load_pictures(side: int = 128, styles: Sequence[str] = STYLES, cache: Path = CACHE) -> Pictures:

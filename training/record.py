@@ -47,6 +47,11 @@ def command(module: str, options: dict[str, Any]) -> str:
 
 def chain(run: Path) -> list[Path]:
     """A run and those whose weights it began with, the first one first."""
-    options = options_of(run)
-    start = options[-1].get("start") if options else None
-    return [*(chain(run.parent / start) if start else []), run]
+    links = [run]
+    while start := last_start(links[0]).get("options", {}).get("start"):
+        beside = run.parent / start
+        link = beside if beside.is_dir() else Path(start)  # as --start is read
+        if link in links:
+            break
+        links.insert(0, link)
+    return links

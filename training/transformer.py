@@ -234,7 +234,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     refuse_beside_pictures(parser, options, ["styles", "things", "variants", "scenes"])
     refuse_own_start(parser, options)
-    if options.width < 64 or options.width % (4 * (options.width // 64)):
+    if options.width % 64:
         parser.error(f"--width: {options.width}: must be a multiple of 64, the width of a head")
     if options.scenes is not None and options.scenes < 0:
         parser.error(f"--scenes: {options.scenes}: must be at least 0")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from training.album import read_captioned, read_pictures
+from training.album import read_captioned, read_pictures, shared_album
 from training.folder import FolderError, read_square
 from training.sheet import save_sheet
 
@@ -186,3 +186,13 @@ def test_a_very_long_caption_is_cut_below_its_picture_without_being_measured(
     monkeypatch.setattr(ImageFont.FreeTypeFont, "getlength", getlength)
     save_sheet(tmp_path / "sheet.png", np.zeros((1, 32, 32, 3), np.uint8), 1, ["word " * 2000])
     assert max(measured) == 32
+
+
+def test_a_name_in_no_encoding_and_a_long_name_are_names(tmp_path: Path) -> None:
+    folder = tmp_path / ("ю" * 120)
+    folder.mkdir()
+    for name in (b"k\xe4tzchen.png", b"tab\there.png"):
+        picture(folder / os.fsdecode(name), (0, 0, 0))
+    album = tmp_path / "kept" / shared_album(folder, 4).name
+    assert len(read_pictures(folder, 4, album).things) == 2
+    assert album.with_name(f"{album.name}.u8").stat().st_size == 2 * 4 * 4 * 3

@@ -101,8 +101,15 @@ def test_without_a_safety_model_it_says_what_that_means(command: Command, capfd:
     assert "There is no safety model." in capfd.readouterr().err
     assert "There is no safety model." in Path("checkpoints/MINE/README.md").read_text()
     Pipeline.load("checkpoints/MINE", safety=False).draw("a red square", seed=1)
+    Path(".cache/training/mine/prompts.txt").unlink()
     assert command(checkpoint, *CHECKPOINT_OPTIONS, "--safety", str(SAFETY)) == 0
     assert command(checkpoint, *CHECKPOINT_OPTIONS) == 0  # what is there stays
+    assert not Path("checkpoints/MINE/prompts.txt").exists()  # another transformer's would stay
+    assert command(transformer, *TRANSFORMER_OPTIONS, "--steps", "2") == 0
+    assert command(transformer, *TRANSFORMER_OPTIONS, "--steps", "3") == 0
+    assert command(checkpoint, *CHECKPOINT_OPTIONS) == 0
+    card = Path("checkpoints/MINE/README.md").read_text()
+    assert "--steps 2" not in card, "the last start is quoted, also where one before it was the same"
     assert "safety model in `safety/`" in Path("checkpoints/MINE/README.md").read_text()
     assert Pipeline.load("checkpoints/MINE").safety is not None
 
@@ -184,6 +191,7 @@ def test_parts_that_do_not_belong_together_are_refused(command: Command, capfd: 
         transformer, *TRANSFORMER_OPTIONS, "--side", "128"
     )
     assert "--width: 32: must be a multiple of 64" in refused(transformer, *TRANSFORMER_OPTIONS, "--width", "32")
+    assert "--width: 100: must be a multiple of 64" in refused(transformer, *TRANSFORMER_OPTIONS, "--width", "100")
     assert "config.json cannot be read" in refused(transformer, *TRANSFORMER_OPTIONS, "--text", "mine")
     assert "--text gone: no such folder" in refused(transformer, *TRANSFORMER_OPTIONS, "--text", "gone")
     assert "is a gemma2; expected a qwen2" in refused(transformer, *TRANSFORMER_OPTIONS, "--text", str(SAFETY))
