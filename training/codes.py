@@ -35,12 +35,15 @@ def encode(tokenizer: HybridTokenizer, pixels: NDArray[np.uint8], most: int = 32
     """uint8 pictures (n, S, S, 3) to codes, `most` at once."""
     batch = at_once(most, pixels.shape[1])
     device = tokenizer.quant_conv.weight.device
-    indices, rest = [], []
+    sides, width = tokenizer.quantize.sides, tokenizer.quantize.embedding.embedding_dim
+    # Made whole at first: put together at the end they would be held twice.
+    indices = torch.empty(len(pixels), sum(n * n for n in sides), dtype=torch.int16)
+    rest = torch.empty(len(pixels), sides[-1] ** 2, width, dtype=torch.float16)
     for start in tqdm(range(0, len(pixels), batch), desc="codes", mininterval=10):
         code = tokenizer.encode(to_signed(pixels[start : start + batch]).to(device))
-        indices.append(torch.cat(code.indices, 1).short().cpu())
-        rest.append(code.last_scale_features.flatten(2).transpose(1, 2).half().cpu())
-    return Codes(torch.cat(indices), torch.cat(rest))
+        indices[start : start + batch] = torch.cat(code.indices, 1)
+        rest[start : start + batch] = code.last_scale_features.flatten(2).transpose(1, 2)
+    return Codes(indices, rest)
 
 
 def cached_codes(tokenizer: HybridTokenizer, pixels: NDArray[np.uint8], path: Path, digest: str) -> Codes:
