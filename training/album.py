@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -79,6 +80,7 @@ def _map(folder: Path, names: Sequence[str], side: int, album: Path) -> NDArray[
     with _alone(album.with_name(f"{album.name}.lock")):
         kept = _kept(raw, index, side)
         if kept[: len(wanted)] != wanted:
+            _require_room(album.parent, len(wanted) * side * side * 3)
             partial = raw.with_name(f"{raw.name}.partial")
             try:
                 _write(folder, names, side, partial)
@@ -99,6 +101,12 @@ def _alone(lock: Path) -> Iterator[None]:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _require_room(folder: Path, wanted: int) -> None:
+    """Raises FolderError for a disk that would be full hours later."""
+    if (free := shutil.disk_usage(folder).free) < wanted:
+        raise FolderError(f"{folder}: {free / 1e9:.1f} GB are free, and the pictures take {wanted / 1e9:.1f} GB")
 
 
 def _stamp(path: Path, name: str) -> list[str | int]:

@@ -4,6 +4,7 @@ import fcntl
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -196,3 +197,14 @@ def test_a_name_in_no_encoding_and_a_long_name_are_names(tmp_path: Path) -> None
     album = tmp_path / "kept" / shared_album(folder, 4).name
     assert len(read_pictures(folder, 4, album).things) == 2
     assert album.with_name(f"{album.name}.u8").stat().st_size == 2 * 4 * 4 * 3
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture(tmp_path / "a.png", (0, 0, 0))
+    picture(tmp_path / "b.png", (0, 0, 0))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=2 * 4 * 4 * 3 - 1))
+    with pytest.raises(FolderError, match=r"0\.0 GB are free, and the pictures take 0\.0 GB"):
+        read_pictures(tmp_path, 4, tmp_path / "kept" / "album")
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["album.lock"]
