@@ -40,7 +40,7 @@ def encode(tokenizer: HybridTokenizer, pixels: NDArray[np.uint8], most: int = 32
     indices = torch.empty(len(pixels), sum(n * n for n in sides), dtype=torch.int16)
     rest = torch.empty(len(pixels), sides[-1] ** 2, width, dtype=torch.float16)
     for start in tqdm(range(0, len(pixels), batch), desc="codes", mininterval=10):
-        code = tokenizer.encode(to_signed(pixels[start : start + batch]).to(device))
+        code = tokenizer.encode(to_signed(pixels[start : start + batch], device))
         indices[start : start + batch] = torch.cat(code.indices, 1)
         rest[start : start + batch] = code.last_scale_features.flatten(2).transpose(1, 2)
     return Codes(indices, rest)

@@ -168,7 +168,7 @@ class TokenizerTraining:
         rows: list[Tensor] = []
         figures: dict[str, list[Tensor]] = {"continuous": [], "discrete": [], "residual": []}
         for start in range(0, len(pixels), batch):
-            signed = to_signed(pixels[start : start + batch]).to(self.device)
+            signed = to_signed(pixels[start : start + batch], self.device)
             code = tokenizer.encode(signed)  # type: ignore[operator]
             latent = tokenizer.latent_of(code.indices)  # type: ignore[operator]
             drawn = [tokenizer.decode(code.features), tokenizer.decode(latent)]  # type: ignore[operator]

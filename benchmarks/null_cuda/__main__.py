@@ -90,10 +90,14 @@ def build(packages: Path) -> tuple[Path, Path]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.null_cuda", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.null_cuda",
+        description=__doc__.splitlines()[0],
+        epilog="Everything else is what that interpreter runs: -m MODULE ...",
+        allow_abbrev=False,  # an option of the command may begin like one of these
+    )
     parser.add_argument("--python", required=True, help="an interpreter with torch built for CUDA 13")
     parser.add_argument("--gib", type=float, default=80.0, help="memory of the device (default: %(default)g)")
-    parser.epilog = "Everything else is what that interpreter runs: -m MODULE ..."
     arguments, command = parser.parse_known_args()
     if not command:
         parser.error("nothing to run; for example -m training.gpu")
