@@ -1,26 +1,19 @@
-"""The command's first breath: an interrupt is quiet from here on, also while the rest is still being imported."""
+"""The command's first breath: Ctrl-C is quiet from here on, also while the rest is still being imported."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 
 EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line. While there is nothing to undo, Ctrl-C ends the process at once."""
+    """Run the command line. But for the work that `hart.cli.interrupt` runs, Ctrl-C ends the process at once."""
     signal.signal(signal.SIGINT, _leave)
     from hart.cli.app import app
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
-    finally:
-        signal.signal(signal.SIGINT, _leave)
+    app()
 
 
 def _leave(*_: object) -> None:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar, Unpack
 
 import grpc
@@ -55,13 +55,13 @@ class AsyncClient:
 
     def stream(
         self, prompt: str, *, timeout: float | None = None, **options: Unpack[request.Options]
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Draw, and yield events as they come. Closing the iterator cancels the request on the server."""
         message = request.build(prompt, options)
         request.require_timeout(timeout)
         return self._events(message, timeout)
 
-    async def _events(self, message: images_pb2.GenerateRequest, timeout: float | None) -> AsyncIterator[Event]:
+    async def _events(self, message: images_pb2.GenerateRequest, timeout: float | None) -> AsyncGenerator[Event, None]:
         call: Any = self._stub.GenerateStream(message, timeout=timeout, metadata=self._connection.metadata())
         self._streams.add(call)
         try:

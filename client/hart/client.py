@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, TypeVar, Unpack
 
 import grpc
@@ -47,13 +47,13 @@ class Client:
 
     def stream(
         self, prompt: str, *, timeout: float | None = None, **options: Unpack[request.Options]
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """Draw, and yield events as they come. Closing the iterator cancels the request on the server."""
         message = request.build(prompt, options)
         request.require_timeout(timeout)
         return self._events(message, timeout)
 
-    def _events(self, message: images_pb2.GenerateRequest, timeout: float | None) -> Iterator[Event]:
+    def _events(self, message: images_pb2.GenerateRequest, timeout: float | None) -> Generator[Event, None, None]:
         call: Any = self._stub.GenerateStream(message, timeout=timeout, metadata=self._connection.metadata())
         try:
             for event in map(event_of, call):

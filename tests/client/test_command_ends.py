@@ -54,6 +54,42 @@ main()
     assert (found.returncode, found.stdout, found.stderr) == (130, "", "")
 
 
+@pytest.mark.parametrize("line", [20, 160, 190, 280, 340, 440, 1500, 4200])
+@pytest.mark.parametrize("words", [["generate", "x"], ["describe"]], ids=" ".join)
+def test_ctrl_c_at_any_line_is_quiet_and_exit_code_130(
+    gateway: Any, tmp_path: Path, words: list[str], line: int
+) -> None:
+    # Once the subcommand has begun, the n-th line of Python that runs anywhere presses Ctrl-C: while the event loop
+    # is made, while gRPC makes the call, while all of it is closed. Where there are fewer lines, the last wait is left.
+    gateway.hang = True
+    code = f"""
+import os, signal, sys
+import hart.aio, hart.client, hart.cli.report
+left = {line}
+def began(frame, event, arg):
+    if frame.f_code.co_name == {words[0]!r} and frame.f_code.co_filename.endswith(("generate.py", "inspect.py")):
+        sys.settrace(lambda *_: passed)
+        return passed
+def passed(frame, event, arg):
+    global left
+    left -= event == "line"
+    if left == 0:
+        sys.settrace(None)
+        os.kill(os.getpid(), signal.SIGINT)
+    return passed
+sys.settrace(began)
+sys.argv = ["hart", *{words!r}]
+from hart.__main__ import main
+main()
+"""
+    environment = {**os.environ, "HART_ENDPOINT": gateway.endpoint}
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert (found.returncode, found.stdout, found.stderr) in [(130, "", ""), (130, "", "interrupted\n")]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_runs_before_an_interrupt_is_caught_imports_next_to_nothing() -> None:
     code = (
         "import sys; before = set(sys.modules); import hart; print(set(sys.modules) - before - {'__future__', 'hart'})"

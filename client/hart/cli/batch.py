@@ -83,31 +83,27 @@ class Outcome:
             screen.print(f"[red]{name}:[/] {prompt!r}: {escape(failure.error.message)}", soft_wrap=True)
 
 
-def run(
-    where: Where, prompts: Sequence[str], options: Options, timeout: float | None, concurrency: int, target: Target
+async def draw_all(
+    where: Where, prompts: Sequence[str], options: Options, seconds: float | None, concurrency: int, target: Target
 ) -> Outcome:
     """Draw all prompts; one that fails leaves the others alone."""
     outcome = Outcome()
+    gate = asyncio.Semaphore(concurrency)
 
-    async def everything() -> None:
-        gate = asyncio.Semaphore(concurrency)
-
-        async def one(row: int, prompt: str) -> None:
-            async with gate:
-                try:
-                    answer = await _patiently(client, prompt, options, timeout)
-                    outcome.answers[row] = (prompt, answer, target.take(row, answer))
-                except HartError as error:
-                    outcome.failures[row] = Failure(prompt, error)
-                progress.advance(task)
-
-        async with AsyncClient(**where.arguments()) as client, asyncio.TaskGroup() as group:
-            for row, prompt in enumerate(prompts):
-                group.create_task(one(row, prompt))
+    async def one(row: int, prompt: str) -> None:
+        async with gate:
+            try:
+                answer = await _patiently(client, prompt, options, seconds)
+                outcome.answers[row] = (prompt, answer, target.take(row, answer))
+            except HartError as error:
+                outcome.failures[row] = Failure(prompt, error)
+            progress.advance(task)
 
     with bar() as progress:
         task = progress.add_task("prompts", total=len(prompts))
-        asyncio.run(everything())
+        async with AsyncClient(**where.arguments()) as client, asyncio.TaskGroup() as group:
+            for row, prompt in enumerate(prompts):
+                group.create_task(one(row, prompt))
     if outcome.answers:
         target.finish()
     return outcome

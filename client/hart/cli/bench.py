@@ -15,6 +15,7 @@ import typer
 
 from hart.cli import connection as shared
 from hart.cli.connection import EXIT_FAILURE, UsageError, Where, console, exits
+from hart.cli.interrupt import run
 from hart.cli.prompts import read
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def bench(
         due = schedule(rate, seconds, arrivals, seed)
         build("", {**options, "seed": seed})  # raises for what would fail every request
         build("", {"seed": seed + len(due)})
-        tally = asyncio.run(_run(where, prompts, options, due, timeout, seed))
+        tally = run(_send(where, prompts, options, due, timeout, seed))
         print(json.dumps({"rate": rate, "seconds": seconds, "arrivals": arrivals, **tally.json()}, indent=2))
         console().print(f"{tally.answered} of {len(due)} answered; errors: {dict(tally.errors) or 'none'}")
         if not tally.answered:
@@ -132,7 +133,7 @@ def percentiles(values: list[float]) -> dict[str, float] | None:
     return {"mean": sum(ranked) / len(ranked), "min": ranked[0], **ranks, "max": ranked[-1]}
 
 
-async def _run(
+async def _send(
     where: Where, prompts: list[str], options: Options, due: list[float], limit: float | None, seed: int
 ) -> Tally:
     from hart.aio import AsyncClient

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,11 +14,12 @@ from rich.markup import escape
 from hart.cli import connection as shared
 from hart.cli.bar import bar
 from hart.cli.connection import UsageError, Where, console, exits
+from hart.cli.interrupt import run
 from hart.cli.places import Places
 from hart.cli.prompts import read
 
 if TYPE_CHECKING:
-    from hart import Answer, Client
+    from hart import Answer
     from hart.request import Options
 
 _REQUEST = "Request"
@@ -111,7 +113,6 @@ def _draw_one(
     where: Where, prompt: str, output: Path | None, options: Options, timeout: float | None, as_json: bool
 ) -> None:
     from hart.cli.report import answer_json, print_hints, print_times
-    from hart.client import Client
 
     places = Places.plan(output, options.get("format"))
     if places.stdout and as_json:
@@ -120,13 +121,9 @@ def _draw_one(
         raise UsageError("-o - holds one picture; ask for one, or name a file")
     options["format"] = places.format
     screen = console()
-    with Client(**where.arguments()) as client:
-        answer = draw(client, prompt, options, timeout, places)
+    answer, paths = run(_draw_and_save(where, prompt, options, timeout, places))
     if places.stdout:
         sys.stdout.buffer.write(answer[0].data)
-        paths = ["-"]
-    else:
-        paths = [str(image.save(places.path(image.index, len(answer)))) for image in answer]
     if as_json:
         print(json.dumps(answer_json(prompt, answer, paths), indent=2))
     for path, image in zip(paths, answer, strict=True):
@@ -137,27 +134,41 @@ def _draw_one(
     print_times(screen, answer.report.timings)
 
 
-def draw(client: Client, prompt: str, options: Options, timeout: float | None, places: Places) -> Answer:
+async def _draw_and_save(
+    where: Where, prompt: str, options: Options, seconds: float | None, places: Places
+) -> tuple[Answer, list[str]]:
+    answer = await _draw(where, prompt, options, seconds, places)
+    if places.stdout:
+        return answer, ["-"]
+    return answer, [str(image.save(places.path(image.index, len(answer)))) for image in answer]
+
+
+async def _draw(where: Where, prompt: str, options: Options, seconds: float | None, places: Places) -> Answer:
     """Draw one request with a live bar of the scales, and its previews beside the output."""
     from hart import pictures
+    from hart.aio import AsyncClient
     from hart.errors import HartError
 
     done: list[pictures.Image] = []
     with bar() as progress:
         task = progress.add_task("waiting", total=None)
-        for event in client.stream(prompt, timeout=timeout, **options):
-            match event:
-                case pictures.Accepted(seeds=seeds, scales=scales):
-                    progress.update(task, description="accepted", total=scales * len(seeds))
-                case pictures.Progress(scale=scale, scales=scales, side=side):
-                    progress.update(task, description=f"scale {scale + 1}/{scales} ({side}x{side})", advance=1)
-                    if event.preview is not None and not places.stdout:
-                        event.preview.save(places.preview(event.image, options.get("images") or 1))
-                case pictures.Image():
-                    done.append(event)
-                    progress.update(task, description=f"{len(done)} done")
-                case pictures.Finished(report=report):
-                    return pictures.Answer(tuple(sorted(done, key=lambda image: image.index)), report)
+        async with (
+            AsyncClient(**where.arguments()) as client,
+            aclosing(client.stream(prompt, timeout=seconds, **options)) as events,
+        ):
+            async for event in events:
+                match event:
+                    case pictures.Accepted(seeds=seeds, scales=scales):
+                        progress.update(task, description="accepted", total=scales * len(seeds))
+                    case pictures.Progress(scale=scale, scales=scales, side=side):
+                        progress.update(task, description=f"scale {scale + 1}/{scales} ({side}x{side})", advance=1)
+                        if event.preview is not None and not places.stdout:
+                            event.preview.save(places.preview(event.image, options.get("images") or 1))
+                    case pictures.Image():
+                        done.append(event)
+                        progress.update(task, description=f"{len(done)} done")
+                    case pictures.Finished(report=report):
+                        return pictures.Answer(tuple(sorted(done, key=lambda image: image.index)), report)
     raise HartError("the stream ended before the answer was complete")
 
 
@@ -182,7 +193,7 @@ def _draw_file(
         target = batch.Folder.plan(output or Path("pictures"), prompts, options, source=file)
     else:
         target = batch.Grid.plan(output, prompts, options)
-    outcome = batch.run(where, prompts, options, timeout, concurrency, target)
+    outcome = run(batch.draw_all(where, prompts, options, timeout, concurrency, target))
     if as_json:
         print(json.dumps(outcome.json(), indent=2))
     outcome.tell(console())

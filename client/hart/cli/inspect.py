@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,7 +12,12 @@ from rich.table import Table
 
 from hart.cli import connection as shared
 from hart.cli.connection import Where, exits
+from hart.cli.interrupt import run
 
+if TYPE_CHECKING:
+    from hart import AsyncClient
+
+T = TypeVar("T")
 _EXAMPLES = 12  # that fit on a screen with the rest
 
 
@@ -28,11 +34,10 @@ def describe(
 ) -> None:
     """Show models, picture sizes, limits, defaults, and prompts to try."""
     from hart.cli.report import plain
-    from hart.client import Client
 
+    where = Where(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
     with exits(as_json):
-        with Client(**Where(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure).arguments()) as client:
-            answer = client.describe(timeout=timeout)
+        answer = run(_ask(where, lambda client: client.describe(timeout=timeout)))
         if as_json:
             print(json.dumps(plain(answer), indent=2))
             return
@@ -80,11 +85,10 @@ def status(
     import typer
 
     from hart.cli.report import plain
-    from hart.client import Client
 
+    where = Where(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
     with exits(as_json):
-        with Client(**Where(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure).arguments()) as client:
-            answer = client.status(timeout=timeout)
+        answer = run(_ask(where, lambda client: client.status(timeout=timeout)))
         if as_json:
             print(json.dumps(plain(answer), indent=2))
         else:
@@ -106,3 +110,10 @@ def status(
             screen.print(f"{answer.inflight} in flight, up {answer.uptime_seconds:.0f} s, version {answer.version}")
         if not all(stage.ready for stage in answer.stages):
             raise typer.Exit(shared.EXIT_UNAVAILABLE)
+
+
+async def _ask(where: Where, question: Callable[[AsyncClient], Awaitable[T]]) -> T:
+    from hart.aio import AsyncClient
+
+    async with AsyncClient(**where.arguments()) as client:
+        return await question(client)
