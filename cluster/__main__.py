@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,9 +32,15 @@ def main() -> int:
     chosen = parser.parse_args()
     try:
         plan = Plan.from_environment(chosen.port, ROOT / chosen.folder, chosen.root)
-        return follow(chosen.command, plan, getattr(chosen, "words", []))
+        code = follow(chosen.command, plan, getattr(chosen, "words", []))
+        sys.stdout.flush()
+        return code
     except (PlanError, supervisor.ClusterError) as error:
         print(f"cluster: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Whoever reads has enough; what is left must not be tried again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         return 130

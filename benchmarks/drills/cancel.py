@@ -49,7 +49,7 @@ async def at_each_scale(site: Site, report: Report) -> None:
                 if isinstance(event, Progress) and event.scale == scale:
                     break
             began = time.monotonic()
-            await events.aclose()  # type: ignore[attr-defined]
+            await events.aclose()
             freed.append(await _until_free(site.replicas("ar_generator"), began))
             after = await _drawn(site, len(scales))
             late = [k for k in range(scale + 3, len(scales)) if after[k] > before[k]]
@@ -119,7 +119,7 @@ async def within(site: Site, stage: str, report: Report) -> None:
                     break
             await asyncio.sleep(0.2)
             began = time.monotonic()
-            await events.aclose()  # type: ignore[attr-defined]
+            await events.aclose()
             gateway = await _until_free([site.gateway], began)
         free = await _until_free(site.replicas(), time.monotonic())
         if gateway < 2:

@@ -138,6 +138,15 @@ def test_status_asks_where_the_running_cluster_answers_whatever_the_asker_has_se
     assert all(line.endswith("  ready") for line in lines)
 
 
+def test_a_reader_who_has_enough_is_no_traceback(tmp_path: Path) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = [sys.executable, "-m", "cluster", "--folder", str(tmp_path), "--port", str(free_range(9)), "status"]
+    with os.fdopen(theirs, "w") as closed:
+        found = subprocess.run(command, cwd=ROOT, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert (found.returncode, found.stderr) == (1, "")
+
+
 def test_a_setting_that_no_process_knows_is_told(plan: Plan, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     environment = {**plan.environment, "HART_SLOTS": "3", "HART_SLOTSS": "3", "HART_ENDPOINT": "127.0.0.1:1"}
     supervisor.up(Plan.from_environment(plan.port, plan.folder, root, environment))
