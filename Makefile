@@ -13,6 +13,7 @@ PROMPT ?= a red heart
 # As it was typed: make would take the dollar of "a $5 note" for a variable of its own.
 override PROMPT := $(value PROMPT)
 export PROMPT
+DEMO_PORT ?= 7860
 PYTEST_ARGS ?=
 
 .PHONY: help
@@ -39,6 +40,10 @@ $(VENV)/.stamp-packages: pyproject.toml constraints.txt client/pyproject.toml | 
 	$(BIN)/pip install --quiet -c constraints.txt --group dev -e client
 	@touch $@
 
+$(VENV)/.stamp-demo: $(VENV)/.stamp-packages $(STUBS)
+	$(BIN)/pip install --quiet -c constraints.txt --group demo
+	@touch $@
+
 protos: $(STUBS)            ## build the typed stubs of protos/
 
 $(STUBS): $(PROTOS) client/build_stubs.py | $(VENV)/.stamp-packages
@@ -55,10 +60,13 @@ protos-baseline: setup      ## publish the contract as it stands as the new base
 # --- Running -------------------------------------------------------------------------------------------------------
 # Replicas: REPLICAS_SAFETY, REPLICAS_TEXT_ENCODER, REPLICAS_AR_GENERATOR, REPLICAS_DECODER. Settings: HART_<FIELD>;
 # HART_PORT is the gateway's, the stages' ports follow it.
-.PHONY: picture up down status triton
+.PHONY: picture demo up down status triton
 picture: setup              ## PROMPT="a red heart": draw it into picture.png through the cluster
 	@case "$$PROMPT" in *[![:space:]]*) ;; *) echo 'PROMPT is empty: make picture PROMPT="a red heart"' >&2; exit 2;; esac
 	@$(BIN)/python -m cluster with $(BIN)/hart generate -o picture.png -- "$$PROMPT"
+
+demo: $(VENV)/.stamp-demo   ## the web page, http://127.0.0.1:7860 (DEMO_PORT), with a cluster for it where none runs
+	@$(BIN)/python -m cluster with $(BIN)/python -m demo --port $(DEMO_PORT)
 
 up: setup                   ## start the whole cluster on loopback and return when it is ready
 	@$(BIN)/python -m cluster up
@@ -107,6 +115,11 @@ test: setup                 ## the tests; PYTEST_ARGS="tests/client -k retry"
 k8s-check: setup            ## the chart, its rules and the images: helm, kubectl, schemas, checkov, promtool, hadolint
 	$(BIN)/pytest tests/k8s
 	$(BIN)/python -m k8s.check
+
+.PHONY: demo-check
+demo-check: $(VENV)/.stamp-demo   ## the page in a real browser: Debian's chromium, or CHROMIUM=/path/to/one
+	$(BIN)/pip install --quiet -c constraints.txt --group demo-check
+	$(BIN)/pytest tests/demo tests/e2e/test_page.py
 
 k8s-files: setup            ## write the chart's schema and dashboards anew from settings and metrics
 	$(BIN)/python -m k8s.build_schema

@@ -38,6 +38,12 @@ def test_a_server_that_is_not_there_is_exit_code_4(hart: Any) -> None:
     assert "does a gateway run there? `make up` starts one" in outcome.stderr
 
 
+def test_what_was_typed_is_told_as_it_was_typed(hart: Any, gateway: Any) -> None:
+    assert "'a:b:c'" in hart("status", "--endpoint", "a:b:c").stderr
+    gateway.failure = Failure(grpc.StatusCode.INVALID_ARGUMENT, "prompt: no :heart: and no [bold]")
+    assert "no :heart: and no [bold]" in hart("generate", ":heart:").stderr
+
+
 def test_a_prompt_without_quotes_is_told_to_have_them(hart: Any, gateway: Any) -> None:
     outcome = hart("generate", "a", "red", "heart")
     assert outcome.exit_code == 2

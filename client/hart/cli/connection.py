@@ -69,9 +69,11 @@ class Where:
         return {"endpoint": self.endpoint, "api_key": self.api_key or None, "tls": tls, "insecure": self.insecure}
 
 
-def console() -> Console:
-    """Where people read: standard error, so that standard output holds answers alone."""
-    return Console(stderr=True, highlight=False)
+def console(stderr: bool = True) -> Console:
+    """Where people read: standard error, so that standard output holds answers alone. What is theirs is printed as it
+    was typed: a ":b:" in it is no emoji.
+    """
+    return Console(stderr=stderr, highlight=False, emoji=False)
 
 
 class UsageError(Exception):

@@ -6,12 +6,11 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from hart.cli import connection as shared
-from hart.cli.connection import Where, exits
+from hart.cli.connection import Where, console, exits
 from hart.cli.interrupt import run
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def describe(
         if as_json:
             print(json.dumps(plain(answer), indent=2))
             return
-        screen = Console(highlight=False)
+        screen = console(stderr=False)
         for model in answer.models:
             screen.print(f"[bold]{escape(model.model.name)}[/]  {model.shape.width}x{model.shape.height} pixels")
             screen.print(f"  digest   {model.model.digest}")
@@ -105,7 +104,7 @@ def status(
                     str(stage.running),
                     escape(f"{stage.model.name} {stage.model.digest[:12]}"),
                 )
-            screen = Console(highlight=False)
+            screen = console(stderr=False)
             screen.print(table)
             screen.print(f"{answer.inflight} in flight, up {answer.uptime_seconds:.0f} s, version {answer.version}")
         if not all(stage.ready for stage in answer.stages):

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from hart.cli.connection import UsageError, exits
+from hart.cli.connection import UsageError, console, exits
 
 _QUEUE, _COMPUTE, _WIRE = "░", "█", "·"
 
@@ -27,7 +27,7 @@ def trace(
     with exits():
         for answer in _answers(file):
             try:
-                print_waterfall(Console(highlight=False), answer, scales)
+                print_waterfall(console(stderr=False), answer, scales)
             except (KeyError, TypeError, AttributeError) as error:
                 raise UsageError(f"{file}: not an answer of `hart generate --json`: {error!r}") from None
 

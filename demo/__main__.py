@@ -1,0 +1,54 @@
+"""`python -m demo`: serve the page. The options name the gateway as those of `hart` do."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+from hart.cli import connection as shared
+
+# Gradio tells nobody about us, and asks nobody for anything.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def main(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The page's port.")] = 7860,
+    endpoint: shared.Endpoint = shared.DEFAULT_ENDPOINT,
+    api_key: shared.ApiKey = None,
+    tls: shared.Tls = False,
+    tls_ca: shared.TlsCa = None,
+    tls_cert: shared.TlsCert = None,
+    tls_key: shared.TlsKey = None,
+    insecure: shared.Insecure = False,
+) -> None:
+    """Serve a page that draws pictures on a HART cluster. Whoever reaches it draws with this API key."""
+    with shared.exits():
+        from hart import AsyncClient
+
+        from demo.page import CSS, THEME, build
+
+        where = shared.Where(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
+        page = build(AsyncClient(**where.arguments()))
+        try:
+            page.launch(
+                server_name=host,
+                server_port=port,
+                prevent_thread_lock=True,
+                quiet=True,
+                theme=THEME,
+                css=CSS,
+                footer_links=[],
+            )
+        except OSError:
+            raise shared.UsageError(
+                f"--host {host} --port {port}: is taken by another program, or no address of this machine"
+            ) from None
+        typer.echo(f"the page is at http://{host}:{port}; Ctrl-C ends it")
+        page.block_thread()
+
+
+if __name__ == "__main__":
+    typer.run(main)

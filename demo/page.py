@@ -1,0 +1,196 @@
+"""The page itself, in Gradio: what stands where, and what a button does. Knows no event of a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from html import escape
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import gradio as gr
+from hart import AsyncClient, HartError, Image, InvalidRequest, PromptUnsafe
+from hart.request import Options
+
+from demo.drawing import Frame, draw
+from demo.timeline import STYLE, timeline
+
+THEME = gr.themes.Soft(primary_hue="emerald", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+"""With the visitor's own fonts: the page asks no other machine for anything."""
+_EXAMPLES = 10
+_OLD, _OFTEN = 3600, 600  # seconds: pictures kept on disk for a page, and how often that is looked at
+
+Shown = tuple[list[str], str, str]
+"""The gallery's files, the status and the timeline as HTML."""
+
+
+def build(client: AsyncClient) -> gr.Blocks:
+    """The page over a client that it alone uses."""
+    with gr.Blocks(title="HART cluster", analytics_enabled=False, delete_cache=(_OFTEN, _OLD)) as page:
+        heading = gr.Markdown("# HART cluster")
+        with gr.Row():
+            with gr.Column():
+                prompt = gr.Textbox(
+                    label="Prompt", placeholder="a red heart", autofocus=True, max_lines=4, elem_id="prompt"
+                )
+                with gr.Row():
+                    start = gr.Button("Draw", variant="primary", elem_id="draw")
+                    stop = gr.Button("Stop", elem_id="stop")
+                examples = gr.Dataset(components=[prompt], samples=[], label="Prompts to try")
+                with gr.Accordion("Settings", open=False):
+                    images = gr.Slider(1, 8, value=1, step=1, label="Pictures")
+                    seed = gr.Textbox(label="Seed", placeholder="drawn anew each time", elem_id="seed")
+                    guidance = gr.Slider(0, 20, value=4.5, step=0.1, label="Guidance")
+                    top_p = gr.Slider(0, 1, value=0, step=0.01, label="Nucleus sampling (0: off)")
+                    smooth = gr.Checkbox(value=True, label="Smooth")
+                times = gr.HTML(elem_id="times")
+            with gr.Column():
+                gallery = gr.Gallery(
+                    label="Pictures",
+                    show_label=False,
+                    object_fit="contain",
+                    height="auto",
+                    elem_id="pictures",
+                    buttons=["download", "fullscreen"],
+                )
+                status = gr.HTML(elem_id="status")
+
+        settings = [images, seed, guidance, top_p, smooth]
+
+        visits: dict[str | None, asyncio.Task[Any] | None] = {}
+
+        async def drawn(visit: gr.Request, text: str | None, *chosen: Any) -> AsyncGenerator[Shown, None]:
+            visits[visit.session_hash] = asyncio.current_task()
+            try:
+                async with aclosing(_draw(client, text or "", *chosen)) as all_shown:
+                    async for shown in all_shown:
+                        yield shown
+            finally:
+                visits.pop(visit.session_hash, None)
+
+        async def left(visit: gr.Request) -> None:
+            # Gradio would end the drawing at its next frame, which a long queue keeps away.
+            if task := visits.get(visit.session_hash):
+                task.cancel()
+
+        async def known() -> list[Any]:
+            return await _known(client)
+
+        drawing = gr.on(
+            [start.click, prompt.submit],
+            drawn,
+            [prompt, *settings],
+            [gallery, status, times],
+            show_progress="hidden",
+            trigger_mode="once",
+            # The gateway is what says that there is too much to do.
+            concurrency_limit=None,
+            api_visibility="private",
+        )
+        quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+        stop.click(lambda: _note("stopped"), None, status, cancels=[drawing], **quiet)
+        examples.click(lambda row: row[0], examples, prompt, **quiet)
+        page.unload(left)
+        page.load(known, None, [heading, examples, images, guidance, top_p, smooth, status], **quiet)
+    return page
+
+
+async def _known(client: AsyncClient) -> list[Any]:
+    """What the cluster says of itself, in the places that the page has for it."""
+    try:
+        about = await client.describe()
+    except HartError as error:
+        return [*[gr.skip()] * 6, _failure(error)]
+    model = about.models[0]
+    heading = f"# HART cluster\n{model.model.name}, {model.shape.width}x{model.shape.height} pixels"
+    prompts = [[prompt] for prompt in _some(model.example_prompts)]
+    return [
+        heading,
+        gr.Dataset(samples=prompts),
+        gr.Slider(maximum=about.limits.max_images),
+        gr.Slider(maximum=about.limits.max_guidance or 20, value=about.defaults.guidance),
+        gr.Slider(value=about.defaults.top_p),
+        gr.Checkbox(value=about.defaults.smooth),
+        "",
+    ]
+
+
+def _some(prompts: Sequence[str]) -> list[str]:
+    """A few of them from all over the list, for neighbours are alike."""
+    count = min(_EXAMPLES, len(prompts))
+    return [prompts[k * len(prompts) // count] for k in range(count)]
+
+
+async def _draw(
+    client: AsyncClient, prompt: str, images: int, seed: str | None, guidance: float, top_p: float, smooth: bool
+) -> AsyncGenerator[Shown, None]:
+    """What the page shows, frame by frame. The files lie where it copies them from."""
+    files: list[str] = []
+    with TemporaryDirectory(prefix="hart-demo-") as folder:
+        try:
+            options: Options = {
+                "images": images,
+                "seed": _seed(seed),
+                "guidance": guidance,
+                "top_p": top_p,
+                "smooth": smooth,
+            }
+            yield [], _note("waiting"), ""
+            async for frame in draw(client, prompt, options):
+                files = _files(frame, prompt, Path(folder))
+                yield files, _status(frame), timeline(frame.report.timings) if frame.report else ""
+        except HartError as error:
+            yield files, _failure(error), ""
+
+
+def _seed(text: str | None) -> int | None:
+    """As typed; a number field of a browser would round the large ones."""
+    if not text or not text.strip():
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidRequest(f"seed: {text!r} is no whole number") from None
+
+
+def _files(frame: Frame, prompt: str, folder: Path) -> list[str]:
+    """The pictures as files with names of their own: what is downloaded is the very file that the cluster made."""
+    name = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40] or "picture"
+    files = []
+    for index, picture in enumerate(frame.pictures):
+        if picture is None:
+            continue
+        if isinstance(picture, Image):
+            path = folder / f"{name}-{picture.seed}.{picture.format}"
+        else:
+            path = folder / f"preview-{index}-{frame.drawn}.{picture.format}"
+        files.append(str(picture.save(path)))
+    return files
+
+
+def _status(frame: Frame) -> str:
+    if frame.report is None:
+        bar = f'<progress value="{frame.drawn}" max="{max(frame.scales, 1)}" style="width:100%"></progress>'
+        return bar + _note(f"{frame.drawn} of {frame.scales} scales")
+    report = frame.report
+    seeds = ", ".join(str(picture.seed) for picture in frame.pictures if isinstance(picture, Image))
+    notes = [f"drawn in {report.timings.wall_seconds:.2f} s with seed {seeds}"]
+    notes += [notice.text for notice in report.notices]
+    notes += [f"trace {report.trace_id}"] if report.trace_id else []
+    return "".join(_note(note) for note in notes)
+
+
+def _failure(error: HartError) -> str:
+    if isinstance(error, PromptUnsafe):
+        return _note(f"refused: {error.message}", "failure")
+    return _note(f"{type(error).__name__}: {error.message}", "failure")
+
+
+def _note(text: str, kind: str = "note") -> str:
+    return f'<p class="{kind}">{escape(text)}</p>'
+
+
+CSS = STYLE + ".failure { color: #c92a2a; font-weight: 600; }"

@@ -1,0 +1,75 @@
+"""What a page shows while a request is drawn."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+import grpc
+import pytest
+from hart import Accepted, AsyncClient, Finished, Image, Preview, Progress, PromptUnsafe
+from hart.v1 import images_pb2
+
+from demo.drawing import Frame, draw
+from tests.client.conftest import SCALES, Failure, Gateway
+from tests.client.conftest import gateway as gateway
+
+
+def preview() -> Preview:
+    return Preview(b"small", "jpeg", 2, 2)
+
+
+def picture(index: int) -> Image:
+    return Image(b"large", "png", 8, 8, index, seed=index)
+
+
+async def test_every_event_is_a_frame_from_nothing_to_the_finished_pictures(gateway: Gateway) -> None:
+    async with AsyncClient(gateway.endpoint) as client:
+        frames = [frame async for frame in draw(client, "x", {"images": 2, "seed": 5})]
+    scales = 2 * len(SCALES)
+    assert frames[0] == Frame(pictures=(None, None), scales=scales)
+    assert [frame.drawn for frame in frames] == [*range(scales + 1), *[scales] * 3]
+    assert [type(one) for one in frames[1].pictures] == [Preview, type(None)]
+    assert [type(one) for one in frames[scales].pictures] == [Preview, Preview]
+    assert [one.seed for one in frames[-1].pictures if isinstance(one, Image)] == [5, 6]
+    assert frames[-2].report is None
+    assert frames[-1].report is not None
+    assert frames[-1].report.prompt_tokens == 3
+
+
+async def test_what_the_caller_chose_goes_to_the_cluster(gateway: Gateway) -> None:
+    async with AsyncClient(gateway.endpoint) as client:
+        _ = [frame async for frame in draw(client, "x", {"guidance": 2.0, "smooth": False})]
+    (request,) = gateway.requests
+    assert (request.prompt, request.guidance, request.smooth, request.preview_every) == ("x", 2.0, False, 1)
+
+
+async def test_a_drawing_that_is_closed_is_cancelled_on_the_server(gateway: Gateway) -> None:
+    gateway.hang = True
+    async with AsyncClient(gateway.endpoint) as client:
+        async with aclosing(draw(client, "x", {})) as frames:
+            await anext(frames)
+        assert gateway.cancelled.wait(60)
+
+
+async def test_a_failure_is_the_clients_own(gateway: Gateway) -> None:
+    gateway.failure = Failure(grpc.StatusCode.PERMISSION_DENIED, "not you")
+    async with AsyncClient(gateway.endpoint) as client:
+        with pytest.raises(Exception, match="not you") as caught:
+            _ = [frame async for frame in draw(client, "x", {})]
+    assert type(caught.value).__name__ == "PermissionDenied"
+    assert not isinstance(caught.value, PromptUnsafe)
+
+
+def test_a_preview_that_comes_after_its_picture_does_not_cover_it() -> None:
+    frame = Frame()
+    for event in (
+        Accepted("id", (0, 1), 2, "", "m", "d"),
+        Progress(0, 0, 1, 2, preview()),
+        picture(0),
+        Progress(0, 1, 2, 2, preview()),
+        Progress(1, 0, 1, 2),
+    ):
+        frame = frame.after(event)
+    assert frame == Frame(pictures=(picture(0), None), drawn=3, scales=4)
+    report = images_pb2.Report(request_id="id")
+    assert frame.after(Finished(report)).report is report
