@@ -46,17 +46,17 @@ def build(client: AsyncClient) -> gr.Blocks:
                     guidance = gr.Slider(0, 20, value=4.5, step=0.1, label="Guidance")
                     top_p = gr.Slider(0, 1, value=0, step=0.01, label="Nucleus sampling (0: off)")
                     smooth = gr.Checkbox(value=True, label="Smooth")
-                times = gr.HTML(elem_id="times")
             with gr.Column():
                 gallery = gr.Gallery(
                     label="Pictures",
                     show_label=False,
                     object_fit="contain",
-                    height="auto",
+                    height=500,
                     elem_id="pictures",
                     buttons=["download", "fullscreen"],
                 )
                 status = gr.HTML(elem_id="status")
+                times = gr.HTML(elem_id="times")
 
         settings = [images, seed, guidance, top_p, smooth]
 
