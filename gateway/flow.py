@@ -17,7 +17,7 @@ class LatentGate:
     A picture holds its place from before the generator is asked until its pixels have come. There are `limit` places
     for latents that wait, and one for each picture that the generators draw at the same time (`slots()`, 0 where it is
     not known): never are more pictures begun and not finished. Who finds no place waits in line, until `margin` seconds
-    before the deadline.
+    before the deadline. `come` of the begun ones have their latents, and wait for the decoder.
     """
 
     def __init__(self, limit: int, slots: Callable[[], int] = lambda: 0, margin: float = 0.0) -> None:
@@ -26,6 +26,12 @@ class LatentGate:
         self._margin = margin
         self._line: deque[asyncio.Future[None]] = deque()
         self.begun = 0
+        self.come = 0
+
+    @property
+    def slow(self) -> str:
+        """The stage that pictures wait for: the one that most of those begun have still before them."""
+        return "decoder" if 2 * self.come > self.begun else "ar_generator"
 
     @property
     def places(self) -> int:
@@ -38,13 +44,22 @@ class LatentGate:
         return len(self._line)
 
     @asynccontextmanager
-    async def place(self, deadline: Deadline) -> AsyncIterator[None]:
-        """Around a picture, from before its first scale to its pixels. Raises DeadlineExceeded naming the decoder."""
+    async def place(self, deadline: Deadline) -> AsyncIterator[Callable[[], None]]:
+        """Around a picture, from before its first scale to its pixels. Yields what to call when its latent has come.
+        Raises DeadlineExceeded naming the slow stage."""
         await self._enter(deadline)
+        come = 0
+
+        def latent_came() -> None:
+            nonlocal come
+            come = 1
+            self.come += 1
+
         try:
-            yield
+            yield latent_came
         finally:
             self.begun -= 1
+            self.come -= come
             self._call_in()
 
     async def _enter(self, deadline: Deadline) -> None:
@@ -57,7 +72,7 @@ class LatentGate:
             while not called.done():
                 left = deadline.earlier(self._margin)  # anew each time: a repeat that joined may have brought more time
                 if left.expired:
-                    raise DeadlineExceeded("decoder", f"{self.begun} pictures are begun and it has not finished them")
+                    raise DeadlineExceeded(self.slow, f"{self.begun} pictures are begun and not finished")
                 await asyncio.wait([called], timeout=left.timeout())
         except BaseException:
             if called.done():
@@ -79,8 +94,8 @@ class Door:
     before it has cost a verdict and an encoding.
 
     `capacity()`: pictures over all ready replicas, 0 where it is not known. `wait(stage)`: seconds until it is worth
-    trying again. A picture counts from its admission until its latent has come; while the gate holds pictures back, it
-    is the decoder that fills the house.
+    trying again. A picture counts from its admission until its latent has come; while the gate holds pictures back for
+    a slow decoder, it is that one which fills the house.
     """
 
     def __init__(self, capacity: Callable[[], int], wait: Callable[[str], float], gate: LatentGate) -> None:
@@ -109,5 +124,6 @@ class Door:
             self.inside -= left
 
     def _refusal(self) -> Overloaded:
-        stage, knob = ("decoder", "HART_MAX_LATENTS") if self._gate.waiting else ("ar_generator", "HART_QUEUE_LIMIT")
+        stage = self._gate.slow if self._gate.waiting else "ar_generator"
+        knob = "HART_MAX_LATENTS" if stage == "decoder" else "HART_QUEUE_LIMIT"
         return Overloaded(stage, knob, min(30.0, max(0.5, self._wait(stage))))

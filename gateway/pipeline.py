@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ from gateway.timings import Timesheet
 from gateway.validation import PictureRequest
 from gateway.work import Emit, cancel, together
 from runtime.deadline import Deadline
-from runtime.errors import Overloaded, PromptUnsafe, StageUnavailable
+from runtime.errors import HartError, Overloaded, PromptUnsafe, StageUnavailable
 from runtime.tracing import current_trace_id
 from runtime.version import VERSION
 
+log = logging.getLogger(__name__)
 Call = images_pb2.StageCall
 PREVIEW_DIVISOR = 4  # a preview has about a quarter of the picture's side,
 PREVIEW_LEAST = 128  # but so many pixels where there are: a decoder makes nothing of a latent of two by two
@@ -114,8 +116,13 @@ class Drawing:
 
     async def picture(self, index: int, reading: Reading, latent_came: Callable[[], None]) -> Drawn:
         """Draw picture `index`: scales, then pixels. Its progress is told in order, previews and all, before it."""
-        async with self.gate.place(self.deadline):
-            return await self._draw(index, reading, latent_came)
+        async with self.gate.place(self.deadline) as now_at_the_decoder:
+
+            def came() -> None:
+                now_at_the_decoder()
+                latent_came()
+
+            return await self._draw(index, reading, came)
 
     async def _draw(self, index: int, reading: Reading, latent_came: Callable[[], None]) -> Drawn:
         telling = _Telling(self, index)
@@ -202,18 +209,18 @@ class Drawing:
                 await asyncio.sleep(error.retry_after)
 
     async def preview(self, index: int, latent: tensor_pb2.Tensor, digest: str) -> images_pb2.Preview | None:
-        """The latent so far as a small JPEG, by the decoder of this digest; None where it is too busy or away: a
-        preview never costs the picture."""
+        """The latent so far as a small JPEG, by the decoder of this digest; None where it has none to give, be it too
+        busy, away or unable: a preview never costs the picture."""
         message = decoder_pb2.DecodeRequest(
-            request_id=self.request.request_id,
-            latent=latent,
-            encoding=PREVIEW_ENCODING,
-            side=preview_side(self.catalog.shape().width),
+            request_id=self.request.request_id, latent=latent, encoding=PREVIEW_ENCODING
         )
+        if width := self.catalog.shape().width:  # another's server may not tell; then a preview is as large as it comes
+            message.side = preview_side(width)
         try:
             with self.sheet.call("decoder", index, preview=True) as call:
                 answer = await self.stages.decode(message, self.deadline, call, digest)
-        except (Overloaded, StageUnavailable):
+        except HartError as error:
+            log.info("no preview: %s", error)
             self.stages.metrics.shed.add(reason="preview")
             return None
         return images_pb2.Preview(data=answer.image, format=answer.format, width=answer.width, height=answer.height)

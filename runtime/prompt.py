@@ -14,9 +14,10 @@ LONGEST = 2000
 def characters(text: str) -> int:
     """How long the text is: its code points, or what they are written out (NFKC) where that is more, as tokenizers do.
 
-    One code point may stand for eighteen letters, and 2,000 of those would keep a replica for many seconds.
+    One code point may stand for eighteen letters, and 2,000 of those would keep a replica for many seconds. A text that
+    is too long as it stands is not written out: that takes a time that grows with the square of its marks.
     """
-    return max(len(text), len(unicodedata.normalize("NFKC", text)))
+    return len(text) if len(text) > LONGEST else max(len(text), len(unicodedata.normalize("NFKC", text)))
 
 
 def checked(text: str, field: str = "prompt") -> str:

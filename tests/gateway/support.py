@@ -60,6 +60,7 @@ class FakeStage(
     at_scale: Callable[[Any, int], Awaitable[None]] | None = None
     load: float = 0.0
     room: int = 0
+    side: int = 64
     received: list[Any] = field(default_factory=list)
     cancelled: int = 0
     left: list[float] = field(default_factory=list)
@@ -140,7 +141,7 @@ class FakeStage(
             ready=True,
             load=stage_pb2.StageLoad(load=self.load),
             limits=stage_pb2.StageLimits(queue_limit=self.room, concurrency=1 if self.room else 0),
-            shape=stage_pb2.ModelShape(scales=SCALES, width=64, height=64)
+            shape=stage_pb2.ModelShape(scales=SCALES, width=self.side, height=self.side)
             if self.stage in ("ar_generator", "decoder")
             else stage_pb2.ModelShape(context_tokens=3, context_width=2),
             policies=["harm"] if self.stage == "safety" else [],

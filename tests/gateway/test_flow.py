@@ -73,25 +73,37 @@ async def test_cancels_and_deadlines_at_any_moment_lose_no_place_and_never_excee
     assert (gate.begun, gate.waiting) == (0, 0)
 
 
-async def test_who_waits_too_long_is_told_that_the_decoder_is_slow():
-    gate = LatentGate(1)
-    async with gate.place(Deadline.none()):
-        with pytest.raises(DeadlineExceeded, match="decoder"):
+@pytest.mark.parametrize(("come", "named"), [(0, "ar_generator"), (1, "ar_generator"), (2, "decoder")])
+async def test_who_waits_too_long_is_told_the_stage_that_is_slow(come, named):
+    gate = LatentGate(2)
+    async with gate.place(Deadline.none()) as first, gate.place(Deadline.none()) as second:
+        for latent_came in (first, second)[:come]:
+            latent_came()
+        with pytest.raises(DeadlineExceeded, match=named):
             async with gate.place(Deadline.after(0.02)):
                 pass
-    assert (gate.begun, gate.waiting) == (0, 0)
+    assert (gate.begun, gate.come, gate.waiting) == (0, 0, 0)
 
 
-@pytest.mark.parametrize(("held_back", "named"), [(False, "ar_generator"), (True, "decoder")])
-async def test_a_full_house_names_the_stage_that_fills_it(held_back, named):
+@pytest.mark.parametrize(
+    ("held_back", "latent", "named", "knob"),
+    [
+        (False, True, "ar_generator", "HART_QUEUE_LIMIT"),
+        (True, False, "ar_generator", "HART_QUEUE_LIMIT"),
+        (True, True, "decoder", "HART_MAX_LATENTS"),
+    ],
+)
+async def test_a_full_house_names_the_stage_that_fills_it(held_back, latent, named, knob):
     gate = LatentGate(1)
     door = Door(lambda: 2, lambda stage: 1.0, gate)
-    async with gate.place(Deadline.none()):
+    async with gate.place(Deadline.none()) as latent_came:
+        if latent:
+            latent_came()
         waiting = asyncio.create_task(anext(aiter_of(gate))) if held_back else None
         await asyncio.sleep(0)
         with door.admitted(2), pytest.raises(Overloaded) as caught, door.admitted(1):
             pass
-        assert caught.value.stage == named
+        assert (caught.value.stage, caught.value.knob) == (named, knob)
         if waiting:
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)

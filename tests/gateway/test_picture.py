@@ -8,7 +8,7 @@ from hart.v1 import decoder_pb2, images_pb2
 from gateway.digests import combine
 from gateway.pipeline import preview_side
 from gateway.seeds import seed_of_image
-from runtime.errors import Overloaded, StageUnavailable
+from runtime.errors import DeadlineExceeded, InvalidRequest, Overloaded, StageUnavailable
 from tests.gateway.calls import request
 from tests.gateway.support import SCALES, front
 
@@ -99,6 +99,17 @@ def test_a_preview_is_a_quarter_but_large_enough_to_show_something(width, side):
     assert preview_side(width) == side
 
 
+async def test_a_decoder_that_does_not_tell_its_size_makes_previews_as_large_as_they_come():
+    def untold(servers: Any) -> None:
+        for fake in (*servers["ar_generator"], *servers["decoder"]):
+            fake.side = 0
+
+    async with front(prepare=untold) as running:
+        events = [event async for event in running.stub.GenerateStream(request(preview_every=1))]
+        assert not any(asked.HasField("side") for asked in running.stage("decoder").received)
+    assert sum(e.progress.HasField("preview") for e in events) == len(SCALES)
+
+
 def _of(event: images_pb2.GenerateEvent) -> int | None:
     if event.HasField("progress"):
         return event.progress.image
@@ -106,8 +117,13 @@ def _of(event: images_pb2.GenerateEvent) -> int | None:
 
 
 @pytest.mark.parametrize(
-    "error", [Overloaded("decoder", "HART_QUEUE_LIMIT", 0.01), StageUnavailable("decoder", "dying")], ids=str
-)
+    "error",
+    [
+        Overloaded("decoder", "HART_QUEUE_LIMIT", 0.01), StageUnavailable("decoder", "dying"),
+        DeadlineExceeded("decoder"), InvalidRequest.field("side", "must be something else"), RuntimeError("broken"),
+    ],
+    ids=str,
+)  # fmt: skip
 async def test_a_preview_that_cannot_be_had_never_costs_the_picture(error):
     async def before(message: Any) -> None:
         if message.HasField("side"):
