@@ -14,7 +14,7 @@ import jwt
 from runtime.errors import StageUnavailable
 
 log = logging.getLogger(__name__)
-LIFETIME = 300.0  # seconds; then the keys are fetched again
+LIFETIME = 300.0  # seconds; then the keys are fetched again, while those known are used
 QUIET = 10.0  # seconds between fetches for the sake of an unknown key: tokens are anybody's to send
 TIMEOUT = 5.0
 MAX_BYTES = 2**20
@@ -35,9 +35,12 @@ class KeySet:
         StageUnavailable where the issuer's keys were never to be had."""
         kid = jwt.get_unverified_header(token).get("kid")
         known = self._find(kid)
-        age = time.monotonic() - self._fetched_at
-        if known is None or age > LIFETIME:
-            await self._refresh()
+        if known is None or time.monotonic() - self._fetched_at > LIFETIME:
+            self._refresh()
+        if known is None and self._fetching is not None:
+            # For all who wait: one of them who goes away does not end it for the others.
+            left = self._tried_at + TIMEOUT - time.monotonic()
+            await asyncio.wait([self._fetching], timeout=max(0.0, left))
             known = self._find(kid)
         if not self._keys:
             raise StageUnavailable("gateway", "the token issuer's keys cannot be had", retry_after=QUIET)
@@ -50,14 +53,12 @@ class KeySet:
             return next(iter(self._keys.values()))
         return self._keys.get(kid)
 
-    async def _refresh(self) -> None:
-        """Fetch once for all who wait: one of them who goes away does not end it for the others."""
-        if self._fetching is None or self._fetching.done():
-            if time.monotonic() - self._tried_at < QUIET:
-                return
+    def _refresh(self) -> None:
+        """Begin to fetch, unless that is under way or was tried just now."""
+        under_way = self._fetching is not None and not self._fetching.done()
+        if not under_way and time.monotonic() - self._tried_at >= QUIET:
             self._tried_at = time.monotonic()
             self._fetching = asyncio.create_task(self._fetch())
-        await asyncio.shield(self._fetching)
 
     async def _fetch(self) -> None:
         try:
@@ -70,8 +71,13 @@ class KeySet:
 
 
 def _fetch(url: str) -> dict[str | None, jwt.PyJWK]:
+    end, body = time.monotonic() + TIMEOUT, b""  # urlopen's own timeout is for each read alone
     with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:  # noqa: S310 - the setting takes http(s) alone
-        document = json.loads(answer.read(MAX_BYTES))
+        while piece := answer.read1(MAX_BYTES):
+            body += piece
+            if len(body) > MAX_BYTES or time.monotonic() > end:
+                raise OSError(f"{len(body)} bytes came, and no end of them within {TIMEOUT:g} s and {MAX_BYTES} bytes")
+    document = json.loads(body)
     try:
         keys = jwt.PyJWKSet.from_dict(document).keys
     except (jwt.PyJWTError, AttributeError) as error:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -176,6 +176,39 @@ async def test_a_caller_who_goes_away_does_not_cost_the_others_the_issuers_keys(
         gate.set()
         assert (await keys.key_of(token(signing_keys[0]))).key_id == "k1"
     assert len(asked) == 1
+
+
+async def test_a_known_key_does_not_wait_for_the_issuer(signing_keys, monkeypatch):
+    for name, seconds in (("LIFETIME", 0.0), ("QUIET", 0.0), ("TIMEOUT", 600.0)):
+        monkeypatch.setattr(f"gateway.jwks.{name}", seconds)
+    gate = threading.Event()
+    gate.set()
+    with issuer([("k1", signing_keys[0])], gate) as (url, asked):
+        keys = KeySet(url)
+        await keys.key_of(token(signing_keys[0]))
+        gate.clear()
+        assert (await asyncio.wait_for(keys.key_of(token(signing_keys[0])), 60)).key_id == "k1"
+        await until(lambda: len(asked) == 2)
+        gate.set()
+
+
+async def test_an_issuer_that_sends_without_end_is_given_up(signing_keys, monkeypatch, caplog):
+    monkeypatch.setattr("gateway.jwks.TIMEOUT", 0.2)
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.0 200 OK\r\n\r\n")
+        with suppress(ConnectionError):
+            while True:
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+    async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
+        keys = KeySet(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/jwks")
+        with pytest.raises(StageUnavailable):
+            await keys.key_of(token(signing_keys[0]))
+        await until(lambda: "no end of them" in caplog.text)
 
 
 async def test_one_callers_limits_do_not_touch_another():
