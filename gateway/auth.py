@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from gateway import callers
 from gateway.config import GatewaySettings
-from runtime.errors import Unauthenticated
+from runtime.errors import HartError, Unauthenticated
 from runtime.interceptor import Call
 
 if TYPE_CHECKING:
@@ -87,7 +87,11 @@ class Authentication:
     async def __call__(self, call: Call) -> AsyncIterator[None]:
         """Surround a call. Raises Unauthenticated, PermissionDenied, or StageUnavailable without the issuer's keys."""
         if self.required and call.method.startswith(GUARDED):
-            callers.current.set(await self._identify(call.header("authorization")))
+            try:
+                callers.current.set(await self._identify(call.header("authorization")))
+            except HartError as error:
+                callers.turned_away(call, error)
+                raise
         yield
 
     async def _identify(self, header: str) -> str:

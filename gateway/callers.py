@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from runtime.errors import Overloaded
+from runtime import logs
+from runtime.errors import HartError, Overloaded
 from runtime.interceptor import Call
 
 MAX_CALLERS = 10_000  # remembered; the one that was quiet the longest is forgotten first
@@ -44,7 +45,12 @@ class CallerLimits:
         if call.method not in LIMITED:
             yield
             return
-        with self.admit(current.get() or host_of(call.context.peer())):
+        with ExitStack() as place:
+            try:
+                place.enter_context(self.admit(current.get() or host_of(call.context.peer())))
+            except Overloaded as error:
+                turned_away(call, error)
+                raise
             yield
 
     @contextmanager
@@ -75,6 +81,13 @@ class CallerLimits:
             if idle is not None:
                 del self._accounts[idle]
         return account
+
+
+def turned_away(call: Call, error: HartError) -> None:
+    """The audit line of a request that a guard refuses; of one that it lets in, the servicer writes it."""
+    if call.method in LIMITED:
+        host = host_of(call.context.peer())
+        logs.audit("generate", caller=current.get(), host=host, code=f"{error.code.name}/{error.reason}")
 
 
 def host_of(peer: str) -> str:

@@ -94,14 +94,21 @@ class Door:
     before it has cost a verdict and an encoding.
 
     `capacity()`: pictures over all ready replicas, 0 where it is not known. `wait(stage)`: seconds until it is worth
-    trying again. A picture counts from its admission until its latent has come; while the gate holds pictures back for
-    a slow decoder, it is that one which fills the house.
+    trying again; `shed()` counts a refusal. A picture counts from its admission until its latent has come; while the
+    gate holds pictures back for a slow decoder, it is that one which fills the house.
     """
 
-    def __init__(self, capacity: Callable[[], int], wait: Callable[[str], float], gate: LatentGate) -> None:
+    def __init__(
+        self,
+        capacity: Callable[[], int],
+        wait: Callable[[str], float],
+        gate: LatentGate,
+        shed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._capacity = capacity
         self._wait = wait
         self._gate = gate
+        self._shed = shed
         self.inside = 0
 
     @contextmanager
@@ -109,6 +116,7 @@ class Door:
         """Around a request's work. Yields what to call when one of its latents has come. Raises Overloaded."""
         capacity = self._capacity()
         if self.inside and 0 < capacity < self.inside + pictures:
+            self._shed()
             raise self._refusal()
         left = pictures
         self.inside += left

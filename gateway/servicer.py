@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
+from functools import partial
 from typing import Any
 
 from hart.v1 import images_pb2, images_pb2_grpc
@@ -39,7 +40,8 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
         self._stages = stages
         self._catalog = catalog
         self._gate = LatentGate(settings.max_latents, lambda: catalog.slots("ar_generator"), settings.margin_seconds)
-        self._door = Door(lambda: catalog.room("ar_generator"), catalog.wait, self._gate)
+        shed = partial(stages.metrics.shed.add, reason="no_room")
+        self._door = Door(lambda: catalog.room("ar_generator"), catalog.wait, self._gate, shed)
         self._repeats = Repeats(settings.repeat_seconds, settings.repeat_bytes)
         self._started = time.monotonic()
         self._busy_at = -math.inf

@@ -211,6 +211,24 @@ async def test_an_issuer_that_sends_without_end_is_given_up(signing_keys, monkey
         await until(lambda: "no end of them" in caplog.text)
 
 
+async def test_every_request_leaves_an_audit_line_also_where_a_guard_refuses_it(caplog):
+    caplog.set_level("INFO", "hart.audit")
+    limits = {"caller_requests_per_second": 0.001, "caller_burst": 1}
+    async with front(api_keys="alice=a", **limits) as running:
+        for key in ("wrong", "a", "a", None):
+            await status_code(running, key, "Generate")
+        await status_code(running, "wrong")  # Describe is no request for pictures
+    told = [record.audit for record in caplog.records if record.name == "hart.audit"]
+    assert [(line["caller"], line["code"]) for line in told] == [
+        ("", "UNAUTHENTICATED/UNAUTHENTICATED"),
+        ("alice", "OK"),
+        ("alice", "RESOURCE_EXHAUSTED/OVERLOADED"),
+        ("", "UNAUTHENTICATED/UNAUTHENTICATED"),
+    ]
+    assert told[0]["host"] == "ipv4:127.0.0.1"
+    assert "wrong" not in str(told)
+
+
 async def test_one_callers_limits_do_not_touch_another():
     async with front(api_keys="alice=a,bob=b", caller_concurrency=1) as running:
         gate = asyncio.Event()

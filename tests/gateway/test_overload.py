@@ -95,6 +95,8 @@ async def test_what_the_generators_cannot_hold_is_refused_before_it_costs_a_verd
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert (info.metadata["stage"], info.metadata["knob"]) == ("ar_generator", "HART_QUEUE_LIMIT")
         assert len(running.stage("safety").received) == 3
+        shed = {"stage": "gateway", "reason": "no_room"}
+        assert running.app.telemetry.registry.get_sample_value("hart_shed_total", shed) == 1
         gate.set()
         await asyncio.gather(*calls)
         await running.stub.Generate(request(images=8))
