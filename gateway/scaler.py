@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any, Protocol
 
+from gateway.callers import host_of
 from gateway.catalog import Catalog
 from gateway.config import STAGES, GatewaySettings
 from gateway.keda import externalscaler_pb2, externalscaler_pb2_grpc
@@ -14,6 +16,8 @@ from runtime.errors import InvalidRequest, NotFound, Overloaded
 
 PUSH_SECONDS = 1.0  # between looks at the load while nothing arrives
 MAX_WATCHERS = 64
+MAX_WATCHERS_OF_ONE = 16
+"""Of one host, so that none takes the place of KEDA, which watches each stage once."""
 METRIC = "hart_load_"
 
 
@@ -37,7 +41,7 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
         self._demand = demand
         self._target = settings.scaler_target_load
         self._active_seconds = settings.scaler_active_seconds
-        self._watchers = 0
+        self._watchers: Counter[str] = Counter()
 
     async def IsActive(self, request: externalscaler_pb2.ScaledObjectRef, context: Any) -> Any:
         """Whether the stage should have a replica."""
@@ -45,10 +49,10 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
 
     async def StreamIsActive(self, request: externalscaler_pb2.ScaledObjectRef, context: Any) -> AsyncIterator[Any]:
         """The same now and whenever it changes: the first request to an idle cluster is told at once."""
-        stage = _stage(request)
-        if self._watchers >= MAX_WATCHERS:
+        stage, host = _stage(request), host_of(context.peer())
+        if self._watchers.total() >= MAX_WATCHERS or self._watchers[host] >= MAX_WATCHERS_OF_ONE:
             raise Overloaded("gateway", "watchers of the external scaler", 10.0)
-        self._watchers += 1
+        self._watchers[host] += 1
         try:
             told: bool | None = None
             while True:
@@ -60,7 +64,8 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
                 with suppress(TimeoutError):
                     await asyncio.wait_for(arrived.wait(), PUSH_SECONDS)
         finally:
-            self._watchers -= 1
+            self._watchers[host] -= 1
+            self._watchers += Counter()  # without those who have none
 
     async def GetMetricSpec(self, request: externalscaler_pb2.ScaledObjectRef, context: Any) -> Any:
         """The load per replica that is aimed at."""

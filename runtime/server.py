@@ -11,17 +11,17 @@ from typing import Any, TypeVar
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from runtime import errors, tls
 from runtime.admission import Admission
 from runtime.batcher import Batcher
-from runtime.crowd import HEALTH_CALLS, Crowd
+from runtime.crowd import OTHER_CALLS, Crowd
 from runtime.engine import EngineThread
 from runtime.health import Health
 from runtime.interceptor import CallInterceptor, Guard
 from runtime.oip.model import Model
 from runtime.oip.servicer import add_models
+from runtime.reflection import add_reflection
 from runtime.settings import ProcessSettings
 from runtime.telemetry import MetricsServer, Telemetry
 
@@ -65,11 +65,11 @@ class App:
         self._starts: list[Callable[[], Awaitable[object]]] = []
         self._stops: list[Callable[[], Awaitable[object]]] = []
         self._interceptor = CallInterceptor(telemetry, self._gate, settings.receive_seconds)
-        self._interceptor.guards.append(Crowd(telemetry, settings.max_concurrent_calls).guard)
+        self._crowd = Crowd(telemetry, settings.max_concurrent_calls, self._interceptor.background)
         self._server = grpc.aio.server(
             interceptors=[self._interceptor],
             options=server_options(settings),
-            maximum_concurrent_rpcs=settings.max_concurrent_calls + HEALTH_CALLS,
+            maximum_concurrent_rpcs=settings.max_concurrent_calls + OTHER_CALLS,
         )
         self._health_server: grpc.aio.Server | None = None
         self._metrics_server: MetricsServer | None = None
@@ -141,12 +141,11 @@ class App:
         """Open the ports, then load and warm up, then be ready. Raises PortTaken, an OSError, naming the setting."""
         if self.models:
             self.add(*add_models(self))
+        self._interceptor.guards.append(self._crowd.guard)  # behind the others: who may not call takes nobody's place
         for name in self._names:
             self.health.set(name, False)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
-        reflection.enable_server_reflection(
-            [*self._names, "grpc.health.v1.Health", reflection.SERVICE_NAME], self._server
-        )
+        add_reflection([*self._names, "grpc.health.v1.Health"], self._server)
         self._open_port()
         await self._server.start()
         if self.settings.tls:

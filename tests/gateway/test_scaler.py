@@ -86,3 +86,29 @@ async def test_wrong_metadata_is_refused_by_name(metadata):
             await stub(running).GetMetricSpec(scaled_object(**metadata))
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert "scalerMetadata[" in caught.value.details()
+
+
+async def test_one_host_may_not_take_every_watchers_place_and_none_is_lost(monkeypatch):
+    monkeypatch.setattr("gateway.scaler.MAX_WATCHERS_OF_ONE", 2)
+    monkeypatch.setattr("gateway.scaler.PUSH_SECONDS", 0.01)
+    async with front(max_concurrent_calls=1) as running:
+        reference = scaled_object(stage="safety")
+        watches = [stub(running).StreamIsActive(reference) for _ in range(2)]
+        for watch in watches:
+            await watch.read()
+        with pytest.raises(grpc.aio.AioRpcError, match="watchers of the external scaler"):
+            await stub(running).StreamIsActive(reference).read()
+        # They hold no place of the callers' either.
+        await running.stub.Generate(images_pb2.GenerateRequest(prompt="a"))
+        for watch in watches:
+            watch.cancel()
+
+        async def watched_again() -> bool:
+            try:
+                await stub(running).StreamIsActive(reference).read()
+            except grpc.aio.AioRpcError:
+                return False
+            return True
+
+        while not await watched_again():
+            await asyncio.sleep(0.01)

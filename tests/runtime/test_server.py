@@ -172,6 +172,22 @@ async def test_reflection_lists_what_is_served(served: Any) -> None:
     assert {"hart.v1.Decoder", "inference.GRPCInferenceService", "grpc.health.v1.Health"} <= names
 
 
+async def test_reflection_has_a_bound_of_its_own_and_its_places_come_back(served: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("runtime.reflection.MAX_STREAMS", 2)
+    stub = reflection_pb2_grpc.ServerReflectionStub(served.channel)
+    question = reflection_pb2.ServerReflectionRequest(list_services="")
+    streams = [stub.ServerReflectionInfo() for _ in range(2)]
+    for stream in streams:
+        await stream.write(question)
+        await stream.read()
+    code, _, text = await refusal(anext(aiter(stub.ServerReflectionInfo(iter([question])))))
+    assert (code, text) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "too many reflection streams")
+    for stream in streams:
+        await stream.done_writing()
+        assert await stream.read() is grpc.aio.EOF
+    assert await anext(aiter(stub.ServerReflectionInfo(iter([question]))))
+
+
 async def test_busy_is_not_unready_and_a_full_queue_answers_at_once(served: Any) -> None:
     served.engine.release.clear()
     calls = [served.stub.Decode(request(), timeout=60)]
@@ -205,6 +221,27 @@ async def test_one_call_too_many_is_refused_and_health_is_answered_in_the_crowd(
         call.cancel()
     await until(lambda: running.app._interceptor.working == 0)
     assert (await running.stub.Decode(request(), timeout=60)).image == b"1.0"
+
+
+async def test_who_may_not_call_takes_no_place_in_the_crowd(launch: Any) -> None:
+    refusing = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def guard(call: Call) -> AsyncIterator[None]:
+        if not call.header("authorization"):
+            await refusing.wait()
+            raise errors.Unauthenticated("no valid API key")
+        yield
+
+    limits = ProcessSettings(port=0, max_concurrent_calls=1)
+    running = await launch(limits, before_start=lambda app: app.guard(guard))
+    strangers = [running.stub.Decode(request(), timeout=60) for _ in range(3)]
+    await until(lambda: running.app._interceptor.working == 3)
+    key = (("authorization", "Bearer right"),)
+    assert (await running.stub.Decode(request(), timeout=60, metadata=key)).image == b"1.0"
+    refusing.set()
+    for stranger in strangers:
+        assert (await refusal(stranger))[0] is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_a_message_over_the_limit_is_refused_and_the_process_lives(launch: Any) -> None:
