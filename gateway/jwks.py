@@ -18,6 +18,7 @@ LIFETIME = 300.0  # seconds; then the keys are fetched again, while those known 
 QUIET = 10.0  # seconds between fetches for the sake of an unknown key: tokens are anybody's to send
 TIMEOUT = 5.0
 MAX_BYTES = 2**20
+MAX_WAITING = 200  # calls, at the same time, with tokens that may be anybody's
 
 
 class KeySet:
@@ -29,6 +30,7 @@ class KeySet:
         self._fetched_at = -LIFETIME
         self._tried_at = -QUIET
         self._fetching: asyncio.Task[None] | None = None
+        self._waiting = 0
 
     async def key_of(self, token: str) -> jwt.PyJWK:
         """The key that the token says it was signed with. Raises jwt.PyJWTError where there is no such key, and
@@ -38,9 +40,7 @@ class KeySet:
         if known is None or time.monotonic() - self._fetched_at > LIFETIME:
             self._refresh()
         if known is None and self._fetching is not None:
-            # For all who wait: one of them who goes away does not end it for the others.
-            left = self._tried_at + TIMEOUT - time.monotonic()
-            await asyncio.wait([self._fetching], timeout=max(0.0, left))
+            await self._fetched(self._fetching)
             known = self._find(kid)
         if not self._keys:
             raise StageUnavailable("gateway", "the token issuer's keys cannot be had", retry_after=QUIET)
@@ -52,6 +52,17 @@ class KeySet:
         if kid is None and len(self._keys) == 1:
             return next(iter(self._keys.values()))
         return self._keys.get(kid)
+
+    async def _fetched(self, fetching: asyncio.Task[None]) -> None:
+        """Wait with all who do: one of them who goes away does not end it for the others."""
+        if self._waiting >= MAX_WAITING:
+            raise StageUnavailable("gateway", "too many wait for the token issuer's keys", retry_after=TIMEOUT)
+        self._waiting += 1
+        try:
+            left = self._tried_at + TIMEOUT - time.monotonic()
+            await asyncio.wait([fetching], timeout=max(0.0, left))
+        finally:
+            self._waiting -= 1
 
     def _refresh(self) -> None:
         """Begin to fetch, unless that is under way or was tried just now."""

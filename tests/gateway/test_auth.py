@@ -178,6 +178,20 @@ async def test_a_caller_who_goes_away_does_not_cost_the_others_the_issuers_keys(
     assert len(asked) == 1
 
 
+async def test_only_so_many_wait_for_the_issuer(signing_keys, monkeypatch):
+    monkeypatch.setattr("gateway.jwks.TIMEOUT", 60.0)
+    monkeypatch.setattr("gateway.jwks.MAX_WAITING", 1)
+    gate = threading.Event()
+    with issuer([("k1", signing_keys[0])], gate) as (url, asked):
+        keys = KeySet(url)
+        first = asyncio.create_task(keys.key_of(token(signing_keys[0])))
+        await until(lambda: asked)
+        with pytest.raises(StageUnavailable, match="too many"):
+            await keys.key_of(token(signing_keys[0]))
+        gate.set()
+        assert (await first).key_id == "k1"
+
+
 async def test_a_known_key_does_not_wait_for_the_issuer(signing_keys, monkeypatch):
     for name, seconds in (("LIFETIME", 0.0), ("QUIET", 0.0), ("TIMEOUT", 600.0)):
         monkeypatch.setattr(f"gateway.jwks.{name}", seconds)
