@@ -40,7 +40,7 @@ def build(app: App, settings: GatewaySettings) -> None:
     scaler = ExternalScaler(catalog, images, settings)
     app.add(externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server, scaler, background=True)
     app.telemetry.metrics.load.observe(lambda: images.inflight / settings.max_requests)
-    for reason in ("max_requests", "no_room", "preview"):
+    for reason in ("answer_bytes", "max_requests", "no_room", "preview"):
         app.telemetry.metrics.shed.add(0, reason=reason)
     for stage in STAGES:
         app.telemetry.metrics.retries.add(0, stage=stage)

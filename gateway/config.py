@@ -66,6 +66,8 @@ class GatewaySettings(ProcessSettings):
     """Kept back from what stages are given of a request's time, so that the answer can still be sent."""
     max_requests: int = Field(default=256, ge=1)
     """Requests in work at the same time; one more is refused."""
+    answer_bytes: int = Field(default=512 * 2**20, ge=2**20)
+    """What answers under way may hold in memory, callers that do not read theirs included; beyond, none is begun."""
     max_latents: int = Field(default=32, ge=1)
     """Latents that may wait for the decoder. No more pictures are begun and not finished than these and what the
     generators draw at the same time."""

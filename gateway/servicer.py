@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from functools import partial
@@ -45,6 +46,7 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
         self._repeats = Repeats(settings.repeat_seconds, settings.repeat_bytes)
         self._started = time.monotonic()
         self._busy_at = -math.inf
+        self._watched: Counter[Work] = Counter()
         self.inflight = 0
         self.arrived = asyncio.Event()
 
@@ -95,6 +97,7 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
             request = await self._checked(message, streams)
             _describe_span(request, message.model or self._catalog.name(), settings.record_prompts)
             work, repeated = self._work(request, message.HasField("request_id"), deadline, sheet)
+            self._watched[work] += 1
             try:
                 # Stages are given less time than this, so that it is theirs to say where time ran out.
                 async with asyncio.timeout(deadline.earlier(settings.margin_seconds / 2).timeout()) as clock:
@@ -107,6 +110,9 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
                 if clock.expired():  # it cancelled the sending of an event, outside of this generator
                     raise DeadlineExceeded("gateway", "the caller did not read its answer in time") from None
                 raise
+            finally:
+                self._watched[work] -= 1
+                self._watched += Counter()  # without those that nobody watches
 
     async def _checked(self, message: images_pb2.GenerateRequest, streams: bool) -> PictureRequest:
         served = self._catalog.served()
@@ -139,6 +145,9 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
         if self.inflight >= self._settings.max_requests:
             self._stages.metrics.shed.add(reason="max_requests")
             raise Overloaded("gateway", "HART_MAX_REQUESTS", 1.0)
+        if sum(work.size for work in self._watched) > self._settings.answer_bytes:
+            self._stages.metrics.shed.add(reason="answer_bytes")
+            raise Overloaded("gateway", "HART_ANSWER_BYTES", 1.0)
         self.inflight += 1
         self._busy_at = time.monotonic()
         self.arrived.set()

@@ -26,7 +26,8 @@ class LatestDeadline(Deadline):
 class Work:
     """Runs `draw(emit)` in a task of its own and keeps what it emits, so that a caller who joins late misses nothing.
 
-    `deadline` is the one that `draw` keeps; `where()` the stage it waits for. When the last watcher has gone before the
+    `deadline` is the one that `draw` keeps; `where()` the stage it waits for; `size` the bytes that the events hold in
+    memory, about. When the last watcher has gone before the
     end, the work is cancelled. To be used on the event loop's thread.
     """
 
@@ -39,6 +40,7 @@ class Work:
         self.deadline = deadline or LatestDeadline()
         self.where = where
         self.events: list[images_pb2.GenerateEvent] = []
+        self.size = 0
         self._grown = asyncio.Event()
         self._watchers = 0
         self._abandoned = False
@@ -50,6 +52,7 @@ class Work:
 
     def _emit(self, event: images_pb2.GenerateEvent) -> None:
         self.events.append(event)
+        self.size += event.ByteSize() + EVENT_BYTES
         self._wake()
 
     def _wake(self) -> None:
@@ -70,11 +73,6 @@ class Work:
     def succeeded(self) -> bool:
         """True when all was drawn."""
         return self._task.done() and not self._task.cancelled() and self._task.exception() is None
-
-    @property
-    def size(self) -> int:
-        """Bytes that the events hold in memory, about."""
-        return sum(event.ByteSize() + EVENT_BYTES for event in self.events)
 
     def on_end(self, function: Callable[[], None]) -> None:
         """Call when the work has ended, however it did."""

@@ -61,6 +61,7 @@ class FakeStage(
     load: float = 0.0
     room: int = 0
     side: int = 64
+    image: bytes = PNG
     received: list[Any] = field(default_factory=list)
     cancelled: int = 0
     left: list[float] = field(default_factory=list)
@@ -125,7 +126,7 @@ class FakeStage(
         await self._enter(request, context)
         side = request.side if request.HasField("side") else 64
         return decoder_pb2.DecodeResponse(
-            image=PNG + request.latent.data[:4],
+            image=self.image + request.latent.data[:4],
             format=request.encoding.format,
             width=side,
             height=side,

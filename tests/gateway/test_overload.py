@@ -114,6 +114,18 @@ async def test_more_requests_than_the_gateway_takes_are_refused():
         await held
 
 
+async def test_answers_that_nobody_reads_take_no_more_memory_than_they_may():
+    async with front(answer_bytes=2**20) as running:
+        running.stage("decoder").image = b"x" * (3 * 2**20)  # a connection takes some of it unread, not eight times it
+        events = aiter(running.stub.GenerateStream(request(images=8)))
+        while not (await anext(events)).HasField("image"):
+            pass
+        code, info, _ = await refused(running.stub.Generate(request()))
+        assert (code, info.metadata["knob"]) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "HART_ANSWER_BYTES")
+        assert [event.HasField("image") async for event in events].count(True) == 7
+        await running.stub.Generate(request())
+
+
 async def test_callers_who_share_a_connection_hear_of_the_gateways_limit_before_the_connections_own():
     async with front(prepare=room(1000)) as running:
         gate = asyncio.Event()

@@ -7,7 +7,6 @@ import pytest
 
 from gateway.config import GatewaySettings
 from runtime.settings import SettingsError
-from tests.gateway import support
 from tests.gateway.calls import holding, refused, request
 from tests.gateway.support import front, until
 
@@ -66,9 +65,9 @@ async def test_a_cancel_reaches_the_stage_that_works(stage):
         await until(lambda: all(replica.outstanding == 0 for replica in running.replicas))
 
 
-async def test_a_caller_who_does_not_read_until_time_is_over_is_told_so(monkeypatch):
-    monkeypatch.setattr(support, "PNG", support.PNG + bytes(3 * 2**20))  # more than connection and call take unread
+async def test_a_caller_who_does_not_read_until_time_is_over_is_told_so():
     async with front(default_deadline_seconds=5) as running:
+        running.stage("decoder").image = bytes(3 * 2**20)  # more than connection and call take unread
         call = running.stub.GenerateStream(request(images=8))  # it sets no deadline that would end it
         assert (await call.read()).HasField("accepted")
         await until(lambda: not running.inflight)
