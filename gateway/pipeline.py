@@ -198,13 +198,14 @@ class Drawing:
     async def _decode(
         self, index: int, message: decoder_pb2.DecodeRequest, digest: str
     ) -> tuple[decoder_pb2.DecodeResponse, Call]:
-        # A latent is dear: a full decoder is asked again while there is time, where other stages' refusals end it.
+        # A latent is dear: a full decoder is asked again while there is time, where other stages' refusals end it. One
+        # that names no knob is no queue: gRPC itself refuses so what is too large, and will again.
         while True:
             try:
                 with self.sheet.call("decoder", index) as call:
                     return await self.stages.decode(message, self.deadline, call, digest), call
             except Overloaded as error:
-                if self.deadline.remaining() <= error.retry_after:
+                if not error.knob or self.deadline.remaining() <= error.retry_after:
                     raise
                 await asyncio.sleep(error.retry_after)
 

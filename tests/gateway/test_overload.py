@@ -39,6 +39,14 @@ async def test_a_latent_waits_for_a_full_decoder_while_there_is_time():
         assert len(running.stage("decoder").received) == 4
 
 
+async def test_a_refusal_that_names_no_queue_is_not_tried_until_time_is_over():
+    async with front() as running:
+        running.stage("decoder").before = raising(Overloaded("decoder", "", 0.02, message="too large"), times=100)
+        code, _, text = await refused(running.stub.Generate(request()))
+        assert (code, text) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "too large")
+        assert len(running.stage("decoder").received) == 1
+
+
 async def test_while_the_decoder_stands_still_no_more_pictures_are_begun_than_there_are_places():
     async with front(prepare=room(20), max_latents=2) as running:  # and one in work: three places
         gate = asyncio.Event()
