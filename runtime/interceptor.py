@@ -50,6 +50,10 @@ Guard = Callable[[Call], AbstractAsyncContextManager[None]]
 Gate = Callable[[str], errors.HartError | None]
 
 
+class CallerLeft(asyncio.CancelledError):
+    """The caller went away while an answer was being written. gRPC cancels the call as well, but often only later."""
+
+
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler of a server.
 
@@ -163,7 +167,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 return await work()
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if task is None or task.cancelling() or isinstance(error, CallerLeft):
                 raise
             # Nobody has cancelled this call, but something that it waited for: gRPC would leave its caller unanswered.
             raise RuntimeError("what the call waited for was cancelled") from error
@@ -235,7 +239,7 @@ def _wrap(handler: Any, method: str, surround: Surround, patience: float) -> Han
                 return
             async with aclosing(answers) as stream:
                 async for answer in stream:
-                    await context.write(answer)
+                    await _write(context, answer)
 
         await surround(method, context, work)
 
@@ -252,6 +256,13 @@ async def _receive(stream: AsyncIterator[bytes], patience: float) -> bytes:
         raise errors.InvalidRequest.field("", "the call carried no message") from None
     except TimeoutError:
         raise errors.DeadlineExceeded("receiving", f"the message did not come within {patience} s") from None
+
+
+async def _write(context: Any, answer: Any) -> None:
+    try:
+        await context.write(answer)
+    except grpc.aio.InternalError as error:  # gRPC's word for a call that is over, whoever has ended it
+        raise CallerLeft from error
 
 
 async def _abort(context: Any, error: errors.HartError) -> NoReturn:

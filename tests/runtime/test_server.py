@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -18,8 +19,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hart.v1 import decoder_pb2
 
 from runtime import errors, messages, status
-from runtime.interceptor import Call
+from runtime.interceptor import Call, CallInterceptor
 from runtime.settings import ProcessSettings
+from runtime.telemetry import Telemetry
 from runtime.tensors import from_numpy
 from tests.runtime.support import request, until
 
@@ -303,6 +305,47 @@ async def test_a_caller_that_goes_away_frees_its_queue_slot(served: Any) -> None
     assert [(await c).image for c in (first, waiting[2], waiting[3])] == [b"1.0"] * 3
     assert served.batcher.admission.load == 0
     assert sum(served.engine.batches) == 3, "cancelled work is not computed"
+
+
+class LostCall:
+    """A call whose caller has gone, as gRPC shows it first: what is being written cannot be."""
+
+    def invocation_metadata(self) -> tuple[()]:
+        return ()
+
+    def time_remaining(self) -> None: ...
+
+    async def write(self, answer: bytes) -> None:
+        raise grpc.aio.InternalError("failed to send a message")
+
+    async def abort(self, *status: Any) -> None:
+        raise AssertionError(f"nobody hears {status}")
+
+
+@pytest.mark.parametrize("method", ["Draw", "Describe"])
+async def test_a_caller_who_leaves_while_an_answer_is_written_is_no_internal_error(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def draw(request: bytes, context: Any) -> AsyncIterator[bytes]:
+        yield b"answer"
+
+    async def find(details: Any) -> Any:
+        return grpc.unary_stream_rpc_method_handler(draw)
+
+    async def sent() -> AsyncIterator[bytes]:
+        yield b""
+
+    telemetry = Telemetry("decoder")
+    interceptor = CallInterceptor(telemetry, lambda method: None, patience=60)
+    handler: Any = await interceptor.intercept_service(find, SimpleNamespace(method=f"/x.X/{method}"))
+    with pytest.raises(asyncio.CancelledError):
+        await handler.stream_stream(sent(), LostCall())
+    value = telemetry.registry.get_sample_value
+    counted = int(method == "Draw")
+    assert value("hart_cancelled_total", {"stage": "decoder"}) == counted
+    assert value("hart_requests_total", {"stage": "decoder", "code": "CANCELLED"}) == counted
+    assert value("hart_requests_total", {"stage": "decoder", "code": "INTERNAL"}) == 0
+    assert not caplog.records
 
 
 async def test_drain_finishes_what_runs_refuses_what_is_new_and_says_not_serving(served: Any) -> None:
