@@ -185,8 +185,8 @@ class Batcher(Generic[T, R]):
     async def _results(self, batch: list[_Entry[T, R]]) -> Sequence[R | BaseException]:
         results = await self._attempt(batch)
         if isinstance(results, BaseException):
-            if len(batch) == 1:
-                return [results]
+            if len(batch) == 1 or self._engine.lost:
+                return [results] * len(batch)
             log.warning("a batch of %d failed (%s); each item is tried alone", len(batch), type(results).__name__)
             alone = [await self._attempt([entry]) for entry in batch]
             return [r if isinstance(r, BaseException) else r[0] for r in alone]

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from runtime.errors import StageUnavailable
+
 P = ParamSpec("P")
 R = TypeVar("R")
 log = logging.getLogger(__name__)
@@ -25,33 +27,46 @@ class EngineThread:
     """Runs callables one after another off the event loop.
 
     An error that `is_fatal` says the device will not recover from ends the process in order, so that it is started
-    anew: a stage which fails every request at once would draw them all.
+    anew: a stage which fails every request at once would draw them all. Whoever had work here or brings more is told
+    that `stage` is unavailable, and may go to another replica.
     """
 
     is_fatal: Callable[[BaseException], bool] = staticmethod(lambda error: False)
     on_fatal: Callable[[], None] = staticmethod(_end_this_process)
 
-    def __init__(self, name: str = "engine") -> None:
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+    def __init__(self, stage: str = "engine") -> None:
+        self._stage = stage
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._lock = threading.Lock()
         self._outstanding = 0
+        self.lost = False
+        """True when the device is lost: nothing runs here any more."""
 
     async def run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """The function's result. Cancelling the wait does not stop a function that has begun; one that has not, never
-        begins."""
+        begins. Raises what the function raised, StageUnavailable where the device is lost."""
         with self._lock:
-            future = self._executor.submit(function, *args, **kwargs)
+            future = self._executor.submit(self._call, function, *args, **kwargs)
             self._outstanding += 1
         future.add_done_callback(self._done)
         return await asyncio.wrap_future(future)
 
+    def _call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if self.lost:
+            raise StageUnavailable(self._stage, "its device is lost")
+        try:
+            return function(*args, **kwargs)
+        except BaseException as error:
+            if not self.is_fatal(error):
+                raise
+            log.critical("the device is lost: this process ends", exc_info=error)
+            self.lost = True
+            self.on_fatal()
+            raise StageUnavailable(self._stage, "its device is lost") from error
+
     def _done(self, future: Future[R]) -> None:
         with self._lock:
             self._outstanding -= 1
-        error = None if future.cancelled() else future.exception()
-        if error is not None and self.is_fatal(error):
-            log.critical("the device is lost: this process ends", exc_info=error)
-            self.on_fatal()
 
     @property
     def busy(self) -> bool:

@@ -51,7 +51,7 @@ class App:
         self.settings = settings
         self.stage = stage
         self.telemetry = telemetry
-        self.engine = EngineThread()
+        self.engine = EngineThread(stage)
         self.health = Health()
         self.ready = False
         self.draining = asyncio.Event()

@@ -19,6 +19,8 @@ class FakeSettings(ProcessSettings):
     """Seconds a batch takes."""
     load_seconds: float = 0.0
     """Seconds the weights take."""
+    lost_at: int = 0
+    """So many calls must be in work before the first batch finds the device lost; 0: it never does."""
 
 
 def main() -> None:
@@ -27,8 +29,13 @@ def main() -> None:
     def build(app: App) -> None:
         def run(latents: Any) -> list[float]:
             time.sleep(settings.seconds)
+            if settings.lost_at:
+                while app._interceptor.working < settings.lost_at:
+                    time.sleep(0.01)
+                raise SystemError("lost")
             return [float(x.sum()) for x in latents]
 
+        app.engine.is_fatal = lambda error: isinstance(error, SystemError)
         app.warm_up(lambda: time.sleep(settings.load_seconds))
         batcher = app.batcher(run, queue_limit=64, max_batch=2)
         app.add(decoder_pb2_grpc.add_DecoderServicer_to_server, Servicer(batcher))

@@ -16,7 +16,7 @@ from runtime.admission import Admission, State
 from runtime.batcher import Batcher
 from runtime.deadline import Deadline
 from runtime.engine import EngineThread
-from runtime.errors import DeadlineExceeded, Overloaded
+from runtime.errors import DeadlineExceeded, Overloaded, StageUnavailable
 from runtime.estimate import Estimator
 from tests.runtime.support import until
 
@@ -180,6 +180,18 @@ async def test_one_bad_item_does_not_poison_the_others(engine: Engine) -> None:
     assert [getattr(r, "value", r) for r in (results[0], results[2])] == [2, 6]
     assert isinstance(results[1], ValueError)
     await first
+
+
+async def test_a_lost_device_is_tried_no_more_and_whoever_waited_may_go_elsewhere(engine: Engine) -> None:
+    b, ended = batcher(engine), []
+    b._engine.is_fatal = lambda error: isinstance(error, SystemError)
+    b._engine.on_fatal = lambda: ended.append(True)
+    engine.broken = {1: SystemError("lost")}
+    results = await asyncio.gather(*(b.submit(i) for i in range(1, 8)), return_exceptions=True)
+    assert [type(result) for result in results] == [StageUnavailable] * 7
+    assert engine.batches == [[1, 2, 3, 4]]
+    assert ended == [True]
+    await until(lambda: b.admission.load == 0)
 
 
 async def test_a_wrong_number_of_results_is_an_error_not_a_mixup() -> None:

@@ -113,6 +113,18 @@ async def test_a_second_sigterm_ends_at_once() -> None:
             call.cancel()
 
 
+async def test_a_lost_device_ends_the_process_in_order_and_its_callers_may_go_elsewhere() -> None:
+    async with process(lost_at=5) as running:
+        port = (await running.logged("ready"))["port"]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = decoder_pb2_grpc.DecoderStub(channel)
+            calls = [stub.Decode(request(float(i)), timeout=60) for i in range(5)]  # three batches of two
+            for call in calls:
+                assert await call.code() is grpc.StatusCode.UNAVAILABLE
+                assert (await call.details()).startswith("decoder is unavailable")
+        assert await running.end() == 0
+
+
 async def test_what_outlasts_the_grace_is_ended_and_the_exit_is_clean() -> None:
     async with process(seconds=300, drain_seconds=0.3) as running:
         port = (await running.logged("ready"))["port"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runtime.deadline import Deadline
-from runtime.errors import DeadlineExceeded, Overloaded
+from runtime.errors import DeadlineExceeded, Overloaded, StageUnavailable
 from services.ar_generator.picture import Admitted, ScaleDone
 from tests.services.rig import SCALES, Quiet, until
 
@@ -124,7 +124,7 @@ async def test_a_device_that_is_lost_at_the_beginning_ends_the_process(make_rig:
     ends: list[bool] = []
     rig.thread.is_fatal = lambda error: isinstance(error, ValueError)
     rig.thread.on_fatal = lambda: ends.append(True)
-    with pytest.raises(ValueError, match="cannot begin"):
+    with pytest.raises(StageUnavailable, match="device is lost"):
         await rig.draw("a")
     assert ends == [True]
 
