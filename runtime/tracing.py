@@ -19,6 +19,12 @@ Metadata = tuple[tuple[str, str], ...]
 Attributes = dict[str, AttributeValue]
 _propagator = TraceContextTextMapPropagator()
 _CARRIED = ("traceparent", "tracestate")
+_REFUSALS = frozenset({
+    grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.RESOURCE_EXHAUSTED,
+})  # fmt: skip
+"""What a server answers when it works as it should: by OpenTelemetry's convention its span is not failed. Overload is
+among them, lest each call that is sent away is recorded just when there are too many; `hart_shed_total` counts them."""
 
 
 class Tracing:
@@ -45,6 +51,8 @@ class Tracing:
         ) as span:
             try:
                 yield span
+            except grpc.aio.AbortError:  # a call's answer, which `mark` has written on its span
+                raise
             except BaseException as error:
                 fail(span, type(error).__name__)
                 raise
@@ -106,8 +114,8 @@ def fail(span: Span, description: str) -> None:
 def mark(span: Span, error: errors.HartError) -> None:
     """Write a domain error on the span of the call that it ended."""
     span.set_attribute("error.type", error.reason)
-    if isinstance(error, errors.InvalidRequest | errors.PromptUnsafe | errors.Unauthenticated):
-        return  # the caller's error, not the server's: by OpenTelemetry's convention the server span is not failed
+    if error.code in _REFUSALS:
+        return
     fail(span, error.reason)
 
 

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client.parser import text_string_to_metric_families
 
-from runtime import logs, tracing
+from runtime import errors, logs, tracing
 from runtime.telemetry import Telemetry
 from tests.runtime.support import Running, request, until
 
@@ -125,6 +125,45 @@ async def test_errors_are_kept_at_any_ratio_and_the_rest_is_not(launch: Any) -> 
     assert root.status.status_code is StatusCode.ERROR
     assert root.context.trace_flags.sampled
     assert "broken" not in str(root.to_json()), "error texts stay out of traces"
+
+
+CALLERS_OWN = [
+    errors.InvalidRequest.field("seed", "must not be -1"),
+    errors.PromptUnsafe(["violence"]),
+    errors.NotFound("unknown model 'x'"),
+    errors.Overloaded("decoder", "HART_QUEUE_LIMIT"),
+    errors.Unauthenticated("no API key"),
+    errors.PermissionDenied("not yours"),
+]
+
+
+@pytest.mark.parametrize("error", CALLERS_OWN, ids=lambda e: type(e).__name__)
+async def test_a_refusal_is_no_failed_span_and_is_kept_by_the_ratio_alone(launch: Any, error: errors.HartError) -> None:
+    for ratio in (1.0, 0.0):
+        running = await launch(ratio=ratio)
+        running.engine.fail[3.0] = error
+        with pytest.raises(grpc.aio.AioRpcError):
+            await running.stub.Decode(request(3.0))
+        await until(lambda: running.app._interceptor.working == 0)  # noqa: B023 - it is waited for
+        kept = [span for span in running.spans.get_finished_spans() if span.kind is SpanKind.SERVER]
+        assert len(kept) == ratio
+        for span in kept:
+            assert span.status.status_code is StatusCode.UNSET
+            assert span.attributes["error.type"] == error.reason
+
+
+@pytest.mark.parametrize(
+    "error",
+    [errors.StageUnavailable("decoder"), errors.DeadlineExceeded("decoder"), errors.Internal("1")],
+    ids=lambda e: type(e).__name__,
+)
+async def test_a_failed_span_says_for_what_reason(served: Running, error: errors.HartError) -> None:
+    served.engine.fail[3.0] = error
+    with pytest.raises(grpc.aio.AioRpcError):
+        await served.stub.Decode(request(3.0))
+    await until(lambda: served.app._interceptor.working == 0)
+    status = by_name(served.spans)["hart.v1.Decoder/Decode"].status
+    assert (status.status_code, status.description) == (StatusCode.ERROR, error.reason)
 
 
 async def test_the_callers_decision_to_sample_is_followed(launch: Any) -> None:
