@@ -43,7 +43,8 @@ class Ticket:
 
 
 class Admission:
-    """Bounds what waits and measures what runs. To be used from the event loop's thread only.
+    """Bounds what waits and measures what runs. To be used from the event loop's thread only; counts and costs may be
+    read from any.
 
     `queue_limit`: requests that may wait. `capacity`: the cost that runs at the same time at full occupation.
     """
@@ -140,12 +141,12 @@ class Admission:
     @property
     def queued_cost(self) -> float:
         """The cost of what waits."""
-        return sum(t.cost for t in self._queued.values())
+        return sum(t.cost for t in list(self._queued.values()))
 
     @property
     def running_cost(self) -> float:
         """The cost of what runs."""
-        return sum(t.cost for t in self._running.values())
+        return sum(t.cost for t in list(self._running.values()))
 
     @property
     def load(self) -> float:

@@ -233,6 +233,27 @@ def test_tickets_go_from_queued_to_running_to_done_once() -> None:
     assert (admission.load, ticket.state) == (0, State.DONE)
 
 
+@pytest.mark.parametrize("running", [False, True])
+def test_load_is_read_also_while_requests_come_and_go(running: bool) -> None:
+    admission, leaving = Admission("decoder", queue_limit=10, capacity=1), []
+
+    class Cost(float):
+        """While it is added up another request ends, as one may between any two steps of the thread that reads."""
+
+        def __radd__(self, other: float) -> float:
+            if leaving:
+                admission.finish(leaving.pop())
+            return other + float(self)
+
+    tickets = [admission.admit(Cost(1.0)) for _ in range(3)]
+    if running:
+        for ticket in tickets:
+            admission.start(ticket)
+    leaving.append(tickets[-1])
+    assert admission.load in (2, 3)
+    assert admission.load == 2
+
+
 def test_the_wait_is_foreseen_from_what_is_queued_and_measured() -> None:
     admission = Admission("ar_generator", queue_limit=10, capacity=1)
     admission.observe(1.0, 2000.0)  # so that what passes during the test is nothing to it
