@@ -60,9 +60,11 @@ def _convert(name: str, value: Parameter, kind: type) -> Parameter:
         return value
     if isinstance(value, str) and kind in (int, float):  # KServe's REST bridge turns numbers into text
         try:
-            return int(value) if kind is int else float(value)
+            number = int(value) if kind is int else float(value)
         except ValueError:
-            pass
+            number = None
+        if number is not None and (kind is float or abs(number) < 2**63):  # no wider than the wire's own
+            return number
     raise InvalidRequest.field(f"parameters[{name}]", f"must be of type {kind.__name__}, not {str(value)[:40]!r}")
 
 

@@ -146,6 +146,16 @@ async def test_truncated_contents_and_unknown_parameters_are_refused(served: Run
         assert message in caught.value.details()
 
 
+@pytest.mark.parametrize("number", ["9" * 400, "-" + "9" * 400, str(2**63)])
+async def test_a_number_given_as_text_is_no_wider_than_one_of_the_wire(served: Running, number: str) -> None:
+    fields = {"inputs": [{"name": "latent", "datatype": "FP32", "shape": [1, 4]}], "raw_input_contents": [b"\0" * 16]}
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await infer_raw(served, **fields, parameters={"timeout": {"string_param": number}})
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "parameters[timeout]" in caught.value.details()
+    assert (await infer_raw(served, **fields, parameters={"timeout": {"string_param": str(2**62)}})).outputs
+
+
 async def test_a_timeout_of_zero_is_none_and_a_short_one_counts(served: Running) -> None:
     fields = {"inputs": [{"name": "latent", "datatype": "FP32", "shape": [1, 4]}], "raw_input_contents": [b"\0" * 16]}
     assert (await infer_raw(served, **fields, parameters={"timeout": {"int64_param": 0}})).outputs
