@@ -30,6 +30,9 @@ _ASKING = (
 )  # fmt: skip
 """Methods that ask how a process is, and do no work. Like watches they are gated and guarded, and neither traced nor
 counted: asked every two seconds, they would hide how the work does."""
+_CARRYING = ("ModelStreamInfer",)
+"""Methods whose one call carries many requests. Their servicer counts each of these as it ends; the call itself, which
+ends well whatever became of them, is counted where it does not."""
 _STRICT = ("hart.",)  # packages whose unknown fields are refused
 
 
@@ -144,8 +147,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     tracing.set_code(span, code)
         finally:
             metrics.inflight.add(-1)
-            metrics.requests.add(code=code.name)
-            metrics.request_seconds.record(time.monotonic() - begun)
+            if code is not grpc.StatusCode.OK or not method.endswith(_CARRYING):
+                metrics.count(code, time.monotonic() - begun)
             self._end()
 
     def _admit(self, method: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import grpc
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -75,8 +76,8 @@ class Metrics:
     def __init__(self, meter: Meter, stage: str) -> None:
         own = {"stage": stage}
         self.stage = stage
-        self.requests = Counter(meter, "hart_requests", "Calls ended, by status code.", own)
-        self.request_seconds = Histogram(meter, "hart_request_seconds", "Duration of calls.", own, SECONDS)
+        self.requests = Counter(meter, "hart_requests", "Requests ended, by status code.", own)
+        self.request_seconds = Histogram(meter, "hart_request_seconds", "Duration of requests.", own, SECONDS)
         self.inflight = Gauge(meter, "hart_inflight", "Calls being served.", own)
         self.queue_depth = ObservedGauge(meter, "hart_queue_depth", "Requests waiting.", own)
         self.queue_limit = ObservedGauge(meter, "hart_queue_limit", "Requests that may wait.", own)
@@ -97,3 +98,8 @@ class Metrics:
         for code in CODES:
             self.requests.add(0, code=code)
         self.cancelled.add(0)
+
+    def count(self, code: grpc.StatusCode, seconds: float) -> None:
+        """Note that a request has ended, after so many seconds."""
+        self.requests.add(code=code.name)
+        self.request_seconds.record(seconds)

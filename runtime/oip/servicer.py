@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, Protocol
 
+import grpc
 from opentelemetry import trace
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
@@ -15,6 +17,7 @@ from runtime import errors, status, tracing
 from runtime.deadline import Deadline
 from runtime.oip import checks, codec
 from runtime.oip.model import InferResult, Model, TensorSpec
+from runtime.telemetry import Telemetry
 from runtime.version import VERSION
 
 FINAL = "triton_final_response"
@@ -29,6 +32,7 @@ class Host(Protocol):
     ready: bool
     draining: asyncio.Event
     stage: str
+    telemetry: Telemetry
 
 
 def add_models(host: Host) -> tuple[Callable[[Any, Any], None], OipServicer]:
@@ -98,8 +102,8 @@ class OipServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignor
         """Answers of many requests, interleaved as they come. A failed request is answered on the stream and does not
         end it. When the process drains, the stream ends with the last running request."""
         answers: asyncio.Queue[Any] = asyncio.Queue(MAX_PER_STREAM)
-        stream = _Stream(answers, self._models, Deadline.of(context), self._host.stage)
-        reader = asyncio.create_task(stream.read(request_iterator, self._host.draining))
+        stream = _Stream(answers, self._host, Deadline.of(context))
+        reader = asyncio.create_task(stream.read(request_iterator))
         try:
             while (answer := await answers.get()) is not None:
                 yield answer
@@ -114,17 +118,15 @@ class OipServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignor
 class _Stream:
     """The requests of one ModelStreamInfer call."""
 
-    def __init__(
-        self, answers: asyncio.Queue[Any], models: Mapping[str, Model], deadline: Deadline, stage: str
-    ) -> None:
+    def __init__(self, answers: asyncio.Queue[Any], host: Host, deadline: Deadline) -> None:
         self._answers = answers
-        self._models = models
+        self._host = host
         self._deadline = deadline
-        self._stage = stage
         self._running: set[asyncio.Task[None]] = set()
 
-    async def read(self, requests: AsyncIterator[Any], draining: asyncio.Event) -> None:
+    async def read(self, requests: AsyncIterator[Any]) -> None:
         """Start each request as it comes; when there are no more, wait for those that run and say so (None)."""
+        draining = self._host.draining
         drained = asyncio.create_task(draining.wait())
         source = aiter(requests)
         try:
@@ -152,8 +154,9 @@ class _Stream:
         task.add_done_callback(self._running.discard)
 
     async def _answer(self, request: Any) -> None:
+        begun, code = time.monotonic(), grpc.StatusCode.OK
         try:
-            model = checks.find(self._models, request.model_name, request.model_version)
+            model = checks.find(self._host.models, request.model_name, request.model_version)
             found = checks.read(model, request, self._deadline)
             async with contextlib.aclosing(_results(model, found)) as results:
                 async for result, final in results:
@@ -161,9 +164,11 @@ class _Stream:
                     codec.set_parameter(message.parameters[FINAL], final)
                     await self._answers.put(service_pb2.ModelStreamInferResponse(infer_response=message))
         except Exception as error:
-            known = status.as_hart_error(error, self._stage)
+            known = status.as_hart_error(error, self._host.stage)
+            code = known.code
             tracing.mark(trace.get_current_span(), known)  # the call goes on, and its own end will tell nothing of it
             await self._answers.put(_failure(request, known))
+        self._host.telemetry.metrics.count(code, time.monotonic() - begun)
 
     def cancel(self) -> None:
         """Cancel what runs: the caller has gone."""

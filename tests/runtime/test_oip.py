@@ -24,6 +24,7 @@ from runtime.oip import codec
 from runtime.oip.client import OipClient
 from runtime.oip.model import InferRequest, InferResult, Model
 from runtime.oip.servicer import MAX_PER_STREAM, OipServicer
+from runtime.telemetry import Telemetry
 from tests.runtime.support import Running, until
 
 
@@ -216,6 +217,32 @@ async def test_a_triton_that_has_lost_its_model_is_a_replica_that_is_away(code, 
     await server.stop(0)
 
 
+async def test_each_request_of_a_stream_is_counted_and_timed_by_its_own_end(served: Running) -> None:
+    async def requests() -> AsyncIterator[Any]:
+        for name, datatype in (("count", "FP32"), ("nobody", "INT32"), ("count", "INT32"), ("count", "INT32")):
+            request = service_pb2.ModelInferRequest(model_name=name)
+            request.inputs.add(name="n", datatype=datatype, shape=[1]).contents.int_contents.append(1)
+            yield request
+
+    stub = service_pb2_grpc.GRPCInferenceServiceStub(served.channel)
+    assert len([answer async for answer in stub.ModelStreamInfer(requests(), timeout=60)]) == 4
+    await until(lambda: served.app._interceptor.working == 0)
+    value = served.app.telemetry.registry.get_sample_value
+    counted = {c.name: value("hart_requests_total", {"stage": "decoder", "code": c.name}) for c in grpc.StatusCode}
+    assert {code: n for code, n in counted.items() if n} == {"OK": 2, "INVALID_ARGUMENT": 1, "NOT_FOUND": 1}
+    assert value("hart_request_seconds_count", {"stage": "decoder"}) == 4
+
+
+async def test_a_stream_that_breaks_off_is_counted_once_and_not_as_served(served: Running) -> None:
+    call = served.channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")(iter([b"\xff"]), timeout=60)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await call.read()
+    await until(lambda: served.app._interceptor.working == 0)
+    value = served.app.telemetry.registry.get_sample_value
+    counted = {c.name: value("hart_requests_total", {"stage": "decoder", "code": c.name}) for c in grpc.StatusCode}
+    assert {code: n for code, n in counted.items() if n} == {"INVALID_ARGUMENT": 1}
+
+
 async def test_an_abandoned_stream_stops_its_model(served: Running) -> None:
     count = OipClient(served.channel, "count", "ar_generator")
     stream = count.stream({"n": np.array([10**6], np.int32)}, deadline=Deadline.none())
@@ -239,7 +266,8 @@ async def test_a_stream_that_is_left_with_answers_unread_leaves_no_task_behind()
 
     before = asyncio.all_tasks()
     models = {"many": Model("many", (), (), stream=stream)}
-    host = SimpleNamespace(models=models, ready=True, draining=asyncio.Event(), stage="many")
+    telemetry = Telemetry("many")
+    host = SimpleNamespace(models=models, ready=True, draining=asyncio.Event(), stage="many", telemetry=telemetry)
     answers = OipServicer(host).ModelStreamInfer(requests(), Context())
     await anext(answers)
     queue = answers.ag_frame.f_locals["answers"]
