@@ -53,7 +53,7 @@ class Pool:
         self._wanted: frozenset[Endpoint] = frozenset()
         self._replicas: dict[Endpoint, Replica] = {}
         self._successors: dict[Endpoint, Replica] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: dict[asyncio.Task[None], Replica] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self.changes = 0
         """How often the replicas, or the state of one, have changed."""
@@ -150,8 +150,8 @@ class Pool:
     def _retire(self, replica: Replica | None) -> None:
         if replica is not None:
             task = asyncio.create_task(replica.leave())
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
+            self._leaving[task] = replica
+            task.add_done_callback(self._leaving.pop)
 
     async def _follow_certificates(self) -> None:
         """New channels when the certificates were rotated. The old ones serve until the new ones are seen to work."""
@@ -172,10 +172,12 @@ class Pool:
 
     async def close(self) -> None:
         """Close every channel, whatever runs."""
-        for task in [*self._tasks, *self._leaving]:
+        tasks = [*self._tasks, *self._leaving]
+        replicas = [*self._replicas.values(), *self._successors.values(), *self._leaving.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._leaving, return_exceptions=True)
-        for replica in [*self._replicas.values(), *self._successors.values()]:
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for replica in replicas:
             await replica.close()
         self._replicas.clear()
         self._successors.clear()

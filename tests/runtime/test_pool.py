@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from hart.v1 import decoder_pb2_grpc
 
@@ -28,8 +29,6 @@ def pool_of(*running: Any, **kwargs: Any) -> Pool:
 
 
 async def decode(replica: Replica, value: float = 1.0) -> bytes:
-    import grpc
-
     try:
         return (await decoder_pb2_grpc.DecoderStub(replica.channel).Decode(request(value), timeout=60)).image
     except grpc.RpcError as error:
@@ -82,6 +81,20 @@ async def test_a_replica_that_stops_is_left_without_loss_and_used_again(launch: 
     assert answers == [b"1.0"] * 10
     await until(lambda: [r.state.value for r in pool.replicas].count("not_ready") == 1)
     await pool.close()
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["at once", "while it waits"])
+async def test_a_pool_that_closes_closes_also_the_replicas_that_were_leaving(begun: bool) -> None:
+    pool = Pool("decoder", SERVICE, StaticSource(frozenset()))
+    pool._adopt(frozenset({Endpoint("127.0.0.1:9")}))
+    replica = pool.replicas[0]
+    async with replica.attempt(1.0):
+        pool._adopt(frozenset())
+        if begun:
+            await asyncio.sleep(0)
+        await pool.close()
+        assert replica._prober.done()
+        assert replica.channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN
 
 
 async def test_without_a_ready_replica_the_stage_is_unavailable() -> None:
