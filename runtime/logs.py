@@ -40,10 +40,18 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+def _hide_header(record: logging.LogRecord) -> bool:
+    """gRPC logs a header that is not UTF-8 with its value, which may be a key: that goes, the record stays."""
+    if record.name.startswith("grpc.") and str(record.msg).startswith("Invalid encoding"):
+        record.msg, record.args, record.exc_info = "Invalid encoding of a header", (), None
+    return True
+
+
 def configure(stage: str, level: str = "INFO", stream: TextIO | None = None) -> None:
     """Send the process's logs to `stream` (standard error) as JSON. `level` is for our own loggers and others alike."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter(stage))
+    handler.addFilter(_hide_header)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for noisy in ("grpc._cython", "asyncio", "urllib3", "kubernetes"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))

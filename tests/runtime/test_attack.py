@@ -189,6 +189,20 @@ async def test_abuse_of_the_plain_health_port_is_survived_and_the_kubelet_is_ans
         assert memory(running.child.pid) - before < 200
 
 
+async def test_a_header_that_is_no_text_is_logged_without_what_it_said() -> None:
+    async with process() as running:
+        port = (await running.logged("ready"))["port"]
+        key = literal(b"authorization", b"Bearer s\xe9cret-key-1234")
+        empty = frame(0, 1, 1, b"\0\0\0\0\0")
+        writer = await connect(port, PREFACE + frame(4, 0, 0, b"") + frame(1, 4, 1, HEADERS + key) + empty)
+        logged = await running.logged("Invalid encoding")
+        writer.transport.abort()
+        assert logged["level"] == "error"
+        running.child.terminate()
+        await running.end()
+        assert "cret-key" not in str(running.lines)
+
+
 async def test_messages_of_every_length_and_kind_are_answered() -> None:
     rng = random.Random(2)
     async with process() as running:
