@@ -86,7 +86,7 @@ class Admission:
         if self.queued >= max(self.queue_limit, 0 if self.running_cost else 1):
             self._shed("queue_full")
             raise Overloaded(self.stage, self.knob, retry_after=min(30.0, max(0.1, self.estimated_wait())))
-        needed = self.estimated_wait() + self.estimator.fastest(cost)
+        needed = self.estimated_wait(cost) + self.estimator.fastest(cost)
         if deadline.remaining() <= needed:
             self._shed("deadline")
             left = max(0.0, deadline.remaining())
@@ -153,11 +153,12 @@ class Admission:
         """Queued plus running cost over capacity: the autoscaling signal."""
         return (self.queued_cost + self.running_cost) / self.capacity
 
-    def estimated_wait(self) -> float:
-        """Seconds until work that arrives now would start: all cost ahead of it beyond what fits beside it, at the best
-        rate measured. 0 where nothing was measured."""
-        throughput = self.estimator.throughput()
-        ahead = self.queued_cost / throughput
+    def estimated_wait(self, cost: float = 1.0) -> float:
+        """Seconds until work of `cost` that arrives now would start: all cost ahead of it beyond what fits beside it,
+        at the best rate measured. 0 where nothing was measured."""
+        queued = self.queued_cost
+        beyond = max(0.0, min(queued, queued + cost - self.capacity))
+        ahead = beyond / self.estimator.throughput()
         if self.running_cost >= self.capacity or self._queued:
             ahead += self.running_seconds()
         return ahead

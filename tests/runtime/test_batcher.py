@@ -266,6 +266,25 @@ def test_the_wait_is_foreseen_from_what_is_queued_and_measured() -> None:
     admission.admit(deadline=Deadline.after(11_000))
 
 
+@pytest.mark.parametrize(
+    ("waiting", "cost", "ahead"),
+    [(0, 1, 0), (1, 1, 1), (7, 1, 1), (8, 1, 2), (10, 1, 4), (3, 4, 1), (7, 4, 4), (0, 20, 0), (2, 20, 3)],
+)
+def test_what_fits_into_the_next_batch_waits_for_what_runs_and_not_for_its_company(
+    waiting: int, cost: float, ahead: int
+) -> None:
+    admission = Admission("decoder", queue_limit=100, capacity=8)
+    admission.observe(1.0, 2000.0)  # so that what passes during the test is nothing to it
+    admission.start(admission.admit())
+    for _ in range(waiting):
+        admission.admit()
+    assert admission.estimated_wait(cost) == pytest.approx(2000 * ahead, abs=100)
+    own = admission.estimator.fastest(cost)
+    with pytest.raises(DeadlineExceeded):
+        admission.admit(cost, Deadline.after(2000 * ahead + own - 200))
+    admission.admit(cost, Deadline.after(2000 * ahead + own + 200))
+
+
 @given(st.lists(st.tuples(st.floats(0.1, 100), st.floats(0, 100)), max_size=30), st.floats(0.1, 200))
 def test_an_estimate_never_claims_more_than_was_seen(samples: list[tuple[float, float]], cost: float) -> None:
     estimator = Estimator()
