@@ -18,9 +18,10 @@ from gateway.notices import notices_of
 from gateway.stages import Latent, Stages
 from gateway.timings import Timesheet
 from gateway.validation import PictureRequest
-from gateway.work import Emit, cancel, together
+from gateway.work import Emit
 from runtime.deadline import Deadline
 from runtime.errors import HartError, Overloaded, PromptUnsafe, StageUnavailable
+from runtime.tasks import cancel, together
 from runtime.tracing import current_trace_id
 from runtime.version import VERSION
 

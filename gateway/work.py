@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any, TypeVar
 
 from hart.v1 import images_pb2
 
 from runtime.deadline import Deadline
 
-T = TypeVar("T")
 EVENT_BYTES = 1024  # what a message takes in memory beside its content, by a generous estimate
 Emit = Callable[[images_pb2.GenerateEvent], None]
 
@@ -97,25 +95,3 @@ class Work:
             if not self._watchers and not self._task.done():
                 self._abandoned = True
                 self._task.cancel()
-
-
-async def together(*parts: Awaitable[T]) -> list[T]:
-    """The results of all parts, side by side. The first failure cancels the others, and is raised when they have
-    ended."""
-    tasks = [asyncio.ensure_future(part) for part in parts]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        await cancel(*tasks)
-
-
-async def cancel(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel what still runs, and wait until it has ended. Failures of what had ended are the caller's no more."""
-    running = [task for task in tasks if not task.done()]
-    for task in running:
-        task.cancel()
-    if running:
-        await asyncio.wait(running)
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()

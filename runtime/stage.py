@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 from hart.v1 import stage_pb2
 from opentelemetry import trace
@@ -15,23 +14,11 @@ from runtime.batcher import Outcome
 from runtime.server import App
 from runtime.version import VERSION
 
-T = TypeVar("T")
-
 
 def label_request(request_id: str) -> None:
     """Write the caller's request id on the current span."""
     if request_id:
         trace.get_current_span().set_attribute("hart.request.id", request_id[:128])
-
-
-async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """All results in order. The first failure is raised, and what still runs is cancelled."""
-    tasks = [asyncio.create_task(one) for one in work]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 def warming(

@@ -16,6 +16,7 @@ from runtime.errors import InvalidRequest
 from runtime.oip.codec import bytes_array
 from runtime.oip.model import FREE, InferRequest, InferResult, Model, TensorSpec
 from runtime.server import App
+from runtime.tasks import together
 from services.decoder.config import DecoderSettings
 from services.decoder.engine import Array, DecoderEngine, Job
 from services.decoder.files import FileMaker
@@ -97,11 +98,11 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
             detail = f"must hold at most {self._settings.max_batch} latents, not {len(latents)}"
             raise InvalidRequest.field("inputs[latent].shape", detail)
         tensors.require_finite(latents, "inputs[latent]")
-        outcomes = await stage.together(self._decode(latent, wish, request.deadline) for latent in latents)
+        outcomes = await together(*(self._decode(latent, wish, request.deadline) for latent in latents))
         if wish.format is None:
             return InferResult({"image": np.stack([outcome.value for outcome in outcomes])})
         format, quality = wish.format, wish.quality
-        made = await stage.together(self._files.make(outcome.value, format, quality, None) for outcome in outcomes)
+        made = await together(*(self._files.make(outcome.value, format, quality, None) for outcome in outcomes))
         return InferResult({"image": bytes_array([file for file, _ in made])})
 
     async def _decode(self, latent: Array, wish: Wish, deadline: Deadline) -> Outcome[Pixels]:

@@ -13,6 +13,7 @@ from runtime.batcher import Batcher
 from runtime.deadline import Deadline
 from runtime.oip.model import FREE, InferRequest, InferResult, Model, TensorSpec
 from runtime.server import App
+from runtime.tasks import together
 from services.safety.config import SafetySettings
 from services.safety.engine import Judgement, SafetyEngine
 
@@ -67,7 +68,7 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer, stage_pb2_grpc.StageService
 
     async def _infer(self, request: InferRequest) -> InferResult:
         texts = prompt.decoded(request.inputs["prompt"], "inputs[prompt]", self._settings.max_batch)
-        outcomes = await stage.together(self._batcher.submit(text, deadline=request.deadline) for text in texts)
+        outcomes = await together(*(self._batcher.submit(text, deadline=request.deadline) for text in texts))
         for outcome in outcomes:
             self._count(outcome.value)
         scores = np.array([outcome.value.scores for outcome in outcomes], np.float32)

@@ -13,6 +13,7 @@ from runtime.batcher import Batcher
 from runtime.deadline import Deadline
 from runtime.oip.model import FREE, InferRequest, InferResult, Model, TensorSpec
 from runtime.server import App
+from runtime.tasks import together
 from services.text_encoder.cache import Cache
 from services.text_encoder.config import TextEncoderSettings
 from services.text_encoder.engine import Encoded, TextEncoderEngine
@@ -77,7 +78,7 @@ class TextEncoderServicer(text_encoder_pb2_grpc.TextEncoderServicer, stage_pb2_g
 
     async def _infer(self, request: InferRequest) -> InferResult:
         texts = prompt.decoded(request.inputs["prompt"], "inputs[prompt]", self._settings.max_batch)
-        found = [encoded for encoded, _ in await stage.together(self._encode(t, request.deadline) for t in texts)]
+        found = [encoded for encoded, _ in await together(*(self._encode(t, request.deadline) for t in texts))]
         names = ("context", "mask", "positions")
         return InferResult({name: np.stack([getattr(encoded, name) for encoded in found]) for name in names})
 

@@ -9,8 +9,9 @@ from hart.v1 import images_pb2
 
 from gateway.idempotency import Repeats
 from gateway.validation import PictureRequest, validate
-from gateway.work import Work, cancel, together
+from gateway.work import Work
 from runtime.errors import InvalidRequest
+from runtime.tasks import cancel
 
 
 def event(scale: int, size: int = 0) -> images_pb2.GenerateEvent:
@@ -73,24 +74,6 @@ async def test_a_failure_reaches_every_watcher():
     found = await asyncio.gather(scales(work), scales(work), return_exceptions=True)
     assert [str(error) for error in found] == ["broken", "broken"]
     assert not work.succeeded
-
-
-async def test_together_cancels_the_rest_before_it_raises():
-    ended = []
-
-    async def slow() -> None:
-        try:
-            await asyncio.sleep(60)
-        finally:
-            ended.append("slow")
-
-    async def broken() -> None:
-        await asyncio.sleep(0.01)
-        raise ValueError("broken")
-
-    with pytest.raises(ValueError, match="broken"):
-        await together(slow(), broken())
-    assert ended == ["slow"]
 
 
 def asked(**fields: Any) -> PictureRequest:
