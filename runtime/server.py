@@ -61,7 +61,6 @@ class App:
         self.metrics_port: int | None = None
         self.models: dict[str, Model] = {}
         self._names: list[str] = []
-        self._warm_ups: list[Callable[[], object]] = []
         self._starts: list[Callable[[], Awaitable[object]]] = []
         self._stops: list[Callable[[], Awaitable[object]]] = []
         self._interceptor = CallInterceptor(telemetry, self._gate, settings.receive_seconds)
@@ -123,10 +122,6 @@ class App:
         self.on_stop(batcher.close)
         return batcher
 
-    def warm_up(self, function: Callable[[], object]) -> None:
-        """Run on the engine thread after the port is open and before the process is ready, in the order added."""
-        self._warm_ups.append(function)
-
     def on_start(self, function: Callable[[], Awaitable[object]]) -> None:
         """Await after the port is open and before the process is ready."""
         self._starts.append(function)
@@ -155,8 +150,6 @@ class App:
         log.info("listening", extra=ports)
         for start in self._starts:
             await start()
-        for warm_up in self._warm_ups:
-            await self.engine.run(warm_up)
         # What is loaded by now stays: the garbage collector need not go through it again, for a tenth of a second each
         # time, in the middle of somebody's request.
         gc.collect()

@@ -134,7 +134,7 @@ async def test_alive_before_ready_and_work_is_refused_until_then(launch: Any) ->
     import threading
 
     release = threading.Event()
-    running = await launch(wait=False, before_start=lambda app: app.warm_up(lambda: release.wait(120)))
+    running = await launch(wait=False, before_start=lambda app: app.on_start(lambda: app.engine.run(release.wait, 120)))
     health = health_pb2_grpc.HealthStub(running.channel)
 
     async def state(name: str) -> int:
