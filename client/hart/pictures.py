@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,7 @@ class _File:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the file whole or not at all, and return its path.
 
+        A link is followed, a file that is replaced leaves its mode, and a pipe or a device is written to as it is.
         Raises ValueError for a name that says another format than the file has, OSError where it cannot be written.
         """
         target = Path(path)
@@ -47,15 +49,22 @@ class _File:
         if self.format in FORMATS and said != self.format:
             raise ValueError(f"{target}: is named as {said}, but the file is {self.format}")
         try:
-            self._write(target)
+            self._write(Path(os.path.realpath(target)))
         except OSError as error:  # which may name a file that the caller has never heard of
             raise OSError(error.errno, error.strerror, str(target)) from None
         return target
 
     def _write(self, target: Path) -> None:
+        old = target.stat() if target.exists() else None
+        if old is not None and not stat.S_ISREG(old.st_mode):
+            with target.open("wb") as file:
+                file.write(self.data)
+            return
         part = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         try:
             with part.open("xb") as file:
+                if old is not None:
+                    part.chmod(stat.S_IMODE(old.st_mode))  # before there is anything to read
                 file.write(self.data)
             part.replace(target)
         except BaseException:

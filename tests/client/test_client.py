@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import subprocess
 import sys
 from typing import Any
@@ -101,6 +102,43 @@ def test_save_leaves_the_process_its_umask(gateway: Any, tmp_path: Any, monkeypa
     (tmp_path / "b.png").write_bytes(b"")
     assert not touched
     assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "b.png").stat().st_mode
+
+
+def test_save_follows_a_link_also_where_nothing_is_yet(gateway: Any, tmp_path: Any) -> None:
+    picture = hart.Client(gateway.endpoint).generate("x", seed=1)[0]
+    link, target = tmp_path / "link.png", tmp_path / "folder" / "a.png"
+    target.parent.mkdir()
+    link.symlink_to(target)
+    for _ in range(2):  # dangling, then not
+        assert picture.save(link) == link
+        assert link.is_symlink()
+        assert target.read_bytes() == picture.data
+        assert not target.is_symlink()
+        target.write_bytes(b"")
+    assert [path.name for path in target.parent.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o666])
+def test_save_keeps_the_mode_of_the_file_that_it_replaces(gateway: Any, tmp_path: Any, mode: int) -> None:
+    picture = hart.Client(gateway.endpoint).generate("x", seed=1)[0]
+    (tmp_path / "a.png").touch()
+    (tmp_path / "a.png").chmod(mode)
+    assert picture.save(tmp_path / "a.png").read_bytes() == picture.data
+    assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == mode
+
+
+def test_save_writes_into_a_pipe_and_leaves_it_one(gateway: Any, tmp_path: Any) -> None:
+    picture = hart.Client(gateway.endpoint).generate("x", seed=1)[0]
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        picture.save(pipe)
+        assert os.read(reader, len(picture.data) + 1) == picture.data
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe.png"]
 
 
 def test_answers_over_four_mebibytes_arrive_and_describe_raises_the_limit(gateway: Any) -> None:

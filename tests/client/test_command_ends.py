@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +122,26 @@ def test_an_answer_that_cannot_be_written_is_a_failure_and_no_wrong_usage(gatewa
         )
     assert found.returncode == 1
     assert "No space left" in found.stderr
+
+
+def test_ctrl_c_is_heard_while_a_pipe_waits_for_its_reader(gateway: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a-1.png")  # the second picture's place, which nobody reads
+    process = subprocess.Popen(
+        [*COMMAND, "generate", "x", "-n", "2", "-o", "a.png"],
+        env={**os.environ, "HART_ENDPOINT": gateway.endpoint},
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+    )
+    end = time.monotonic() + 60
+    while not (tmp_path / "a-0.png").exists():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):  # the first cancels; the second leaves the pipe too
+        process.wait(1)
+    process.send_signal(signal.SIGINT)
+    try:
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+        process.communicate()

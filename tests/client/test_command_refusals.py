@@ -109,6 +109,14 @@ def test_a_folder_in_the_pictures_place_is_told_before_anything_is_drawn(
     assert not gateway.requests
 
 
+def test_a_link_into_nowhere_is_told_before_anything_is_drawn(hart: Any, gateway: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to("missing/a.png")
+    outcome = hart("generate", "x", "-o", "a.png")
+    assert outcome.exit_code == 2
+    assert f"there is no folder {tmp_path}/missing" in outcome.stderr
+    assert not gateway.requests
+
+
 def test_a_key_that_no_header_can_carry_is_wrong_usage_and_not_repeated(hart: Any, tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("one\ntwo\n")
     for words in (["x"], ["--file", "p.txt"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from contextlib import aclosing
@@ -140,7 +141,8 @@ async def _draw_and_save(
     answer = await _draw(where, prompt, options, seconds, places)
     if places.stdout:
         return answer, ["-"]
-    return answer, [str(image.save(places.path(image.index, len(answer)))) for image in answer]
+    # In a thread: a pipe waits for its reader, and Ctrl-C is heard meanwhile.
+    return answer, [str(await asyncio.to_thread(image.save, places.path(image.index, len(answer)))) for image in answer]
 
 
 async def _draw(where: Where, prompt: str, options: Options, seconds: float | None, places: Places) -> Answer:

@@ -44,7 +44,7 @@ class Places:
             raise UsageError(f"-o {output} is named as {by_suffix}, but --format says {wanted}")
         if output.is_dir():
             raise UsageError(f"-o {output}: is a folder")
-        require_writable(output.parent)
+        _require_place(output)
         return cls(output, wanted or str(by_suffix))
 
     def path(self, index: int, count: int) -> Path:
@@ -54,6 +54,14 @@ class Places:
     def preview(self, index: int, count: int) -> Path:
         """The name of a picture's preview, overwritten as it gets better."""
         return self.path(index, count).with_suffix(".preview.jpg")
+
+
+def _require_place(output: Path) -> None:
+    """UsageError unless a picture can be saved there: in its folder, or as it is where it is a pipe or a device."""
+    if not output.exists() or output.is_file():
+        require_writable(Path(os.path.realpath(output)).parent if output.is_symlink() else output.parent)
+    elif not os.access(output, os.W_OK):
+        raise UsageError(f"-o {output}: cannot be written")
 
 
 def require_writable(folder: Path) -> None:
