@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from hart.cli.inspect import spread
 
 from tests.client.command import COMMAND
+from tests.client.conftest import FAILURES
 
 
 def test_describe_shows_what_to_try_and_status_tells_a_missing_stage(hart: Any) -> None:
@@ -70,6 +72,23 @@ def test_bench_keeps_its_rate_while_answers_are_missing(hart: Any, gateway: Any)
     assert found["errors"] == {"DEADLINE_EXCEEDED": 20}
     assert outcome.exit_code == 1, "nothing was answered"
     assert found["latency_seconds"] is None
+
+
+@pytest.mark.parametrize("reason", ["bad field", "unsafe"])
+def test_bench_tells_what_was_refused_and_has_its_exit_code_where_all_was(hart: Any, gateway: Any, reason: str) -> None:
+    failure, kind, facts, code = FAILURES[reason]
+    gateway.before = lambda _: setattr(gateway, "failure", replace(failure))  # Describe has answered by then
+    outcome = hart("bench", "--rate", 40, "--seconds", 0.1, "--arrivals", "uniform")
+    assert outcome.exit_code == code, outcome.output
+    assert json.loads(outcome.stdout)["errors"] == {"INVALID_ARGUMENT": 4}
+    assert outcome.stderr.count(kind) == 1
+    assert all(str(word) in outcome.stderr for word in next(iter(facts.values())))
+
+    gateway.failure, once = None, [replace(failure, times=1)]
+    gateway.before = lambda _: setattr(gateway, "failure", once.pop()) if once else None
+    outcome = hart("bench", "--rate", 40, "--seconds", 0.1, "--arrivals", "uniform")
+    assert outcome.exit_code == 0, outcome.output
+    assert kind in outcome.stderr
 
 
 def test_percentiles_are_nearest_rank() -> None:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hart.cli import connection as shared
-from hart.cli.connection import EXIT_FAILURE, UsageError, Where, console, exits
+from hart.cli.connection import EXIT_FAILURE, UsageError, Where, console, exit_code, exits, tell
 from hart.cli.interrupt import run
 from hart.cli.prompts import read
 
 if TYPE_CHECKING:
     from hart.aio import AsyncClient
+    from hart.errors import HartError
     from hart.request import Options
 
 _MOST_ARRIVALS = 1_000_000
@@ -75,8 +76,10 @@ def bench(
         tally = run(_send(where, prompts, options, due, timeout, seed))
         print(json.dumps({"rate": rate, "seconds": seconds, "arrivals": arrivals, **tally.json()}, indent=2))
         console().print(f"{tally.answered} of {len(due)} answered; errors: {dict(tally.errors) or 'none'}")
+        if tally.refusal:
+            tell(tally.refusal)
         if not tally.answered:
-            raise typer.Exit(EXIT_FAILURE)
+            raise typer.Exit(exit_code(tally.refusal) if tally.refusal else EXIT_FAILURE)
 
 
 def schedule(rate: float, seconds: float, arrivals: str, seed: int) -> list[float]:
@@ -99,6 +102,8 @@ class Tally:
 
     latencies: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
+    refusal: HartError | None = None
+    """The first that was the request's own fault; its like will mostly be behind the others."""
     stages: dict[str, list[float]] = field(default_factory=dict)
     pictures: int = 0
     lag: float = 0.0
@@ -158,12 +163,14 @@ async def _send(
 async def _one(
     client: AsyncClient, prompt: str, options: Options, seconds: float | None, due: float, tally: Tally
 ) -> None:
-    from hart.errors import HartError
+    from hart.errors import HartError, InvalidRequest, PromptUnsafe
 
     try:
         answer = await client.generate(prompt, timeout=seconds, **options)
     except HartError as error:
         tally.errors[error.code.name] += 1
+        if isinstance(error, InvalidRequest | PromptUnsafe):
+            tally.refusal = tally.refusal or error
         return
     tally.latencies.append(time.monotonic() - due)
     tally.pictures += len(answer)
