@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -145,3 +147,31 @@ def test_ctrl_c_is_heard_while_a_pipe_waits_for_its_reader(gateway: Any, tmp_pat
     finally:
         process.kill()
         process.communicate()
+
+
+def test_ctrl_c_ends_a_bench_with_what_it_has_measured(gateway: Any, tmp_path: Path) -> None:
+    later = threading.Event()
+
+    def hang_from_the_third_on(_: Any) -> None:
+        if len(gateway.requests) > 2:
+            gateway.hang = True
+            later.set()
+
+    gateway.before = hang_from_the_third_on
+    (tmp_path / "p.txt").write_text("one\n")
+    process = subprocess.Popen(
+        [*COMMAND, "bench", "--rate", "10", "--seconds", "600", "--arrivals", "uniform", "--file", "p.txt"],
+        env={**os.environ, "HART_ENDPOINT": gateway.endpoint},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert later.wait(60)
+    process.send_signal(signal.SIGINT)
+    answer, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert told.endswith("interrupted\n")
+    found = json.loads(answer)
+    assert found["sent"] == found["answered"] == found["pictures"] <= 2
+    assert 0 < found["wall_seconds"] < 600

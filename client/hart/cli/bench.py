@@ -73,11 +73,19 @@ def bench(
         due = schedule(rate, seconds, arrivals, seed)
         build("", {**options, "seed": seed})  # raises for what would fail every request
         build("", {"seed": seed + len(due)})
-        tally = run(_send(where, prompts, options, due, timeout, seed))
+        tally, interrupted = Tally(), False
+        try:
+            run(_send(where, prompts, options, due, timeout, seed, tally))
+        except KeyboardInterrupt:
+            if not tally.wall:  # nothing had been sent
+                raise
+            interrupted = True
         print(json.dumps({"rate": rate, "seconds": seconds, "arrivals": arrivals, **tally.json()}, indent=2))
         console().print(f"{tally.answered} of {len(due)} answered; errors: {dict(tally.errors) or 'none'}")
         if tally.refusal:
             tell(tally.refusal)
+        if interrupted:
+            raise KeyboardInterrupt
         if not tally.answered:
             raise typer.Exit(exit_code(tally.refusal) if tally.refusal else EXIT_FAILURE)
 
@@ -139,25 +147,25 @@ def percentiles(values: list[float]) -> dict[str, float] | None:
 
 
 async def _send(
-    where: Where, prompts: list[str], options: Options, due: list[float], limit: float | None, seed: int
-) -> Tally:
+    where: Where, prompts: list[str], options: Options, due: list[float], limit: float | None, seed: int, tally: Tally
+) -> None:
     from hart.aio import AsyncClient
 
     async with AsyncClient(**where.arguments()) as client:
         about = await client.describe()
         if not prompts:
             prompts = [prompt for model in about.models for prompt in model.example_prompts] or ["a red heart"]
-        tally = Tally()
         start = time.monotonic()
-        async with asyncio.TaskGroup() as group:
-            for number, moment in enumerate(due):
-                await asyncio.sleep(max(0.0, start + moment - time.monotonic()))
-                tally.lag = max(tally.lag, time.monotonic() - start - moment)
-                ask: Options = {**options, "seed": seed + number}
-                prompt = prompts[number % len(prompts)]
-                group.create_task(_one(client, prompt, ask, limit, start + moment, tally))
-        tally.wall = time.monotonic() - start
-    return tally
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number, moment in enumerate(due):
+                    await asyncio.sleep(max(0.0, start + moment - time.monotonic()))
+                    tally.lag = max(tally.lag, time.monotonic() - start - moment)
+                    ask: Options = {**options, "seed": seed + number}
+                    prompt = prompts[number % len(prompts)]
+                    group.create_task(_one(client, prompt, ask, limit, start + moment, tally))
+        finally:
+            tally.wall = time.monotonic() - start
 
 
 async def _one(
