@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 _DETAILS_KEY = "grpc-status-details-bin"
+_TOO_LARGE = re.compile(r"SERVER: Received message larger than max \((\d+) vs\. (\d+)\)")
 
 
 class HartError(Exception):
@@ -107,8 +109,10 @@ def from_rpc(error: Any, request_id: str = "") -> HartError:
     if reason is not None and reason.reason == "PROMPT_UNSAFE":
         kind = PromptUnsafe
     message = error.details() or code.name
-    if reason is None and message.startswith("SERVER: Received message larger than max"):
-        kind = InvalidRequest  # gRPC's own refusal: no waiting makes the request smaller
+    large = _TOO_LARGE.match(message) if reason is None else None
+    if large:  # gRPC's own refusal: no waiting makes the request smaller
+        kind = InvalidRequest
+        message = f"the request has {large[1]} bytes, larger than max, which is {large[2]}: shorten the prompt"
     if reason is None and "Deadline Exceeded" in message:  # Our own clock's; gRPC may say "Stream removed (…)".
         message = "time ran out before the server answered"
     typed = kind(message, code, request_id)
