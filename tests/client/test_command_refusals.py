@@ -126,6 +126,50 @@ def test_a_key_that_no_header_can_carry_is_wrong_usage_and_not_repeated(hart: An
         assert "s3cret" not in outcome.output
 
 
+def test_missing_credentials_are_told_with_the_options_that_give_them(hart: Any, gateway: Any) -> None:
+    gateway.failure = Failure(grpc.StatusCode.UNAUTHENTICATED, "credentials are wanted")
+    told = hart("generate", "x").stderr
+    assert "credentials are wanted" in told
+    assert "--api-key or HART_API_KEY" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["--endpoint", "far.example:1", "--api-key", "k"], "--insecure"),
+        (["--timeout", "inf"], "--timeout"),
+    ],
+    ids=str,
+)
+def test_a_refusal_names_the_commands_own_options(hart: Any, words: list[str], option: str) -> None:
+    for command in (["generate", "x"], ["status"]):
+        outcome = hart(*command, *words)
+        assert outcome.exit_code == 2
+        assert option in outcome.stderr
+        assert not any(python in outcome.stderr for python in ("None", "True", "=True"))
+
+
+@pytest.mark.parametrize(
+    ("words", "typed"),
+    [
+        (["generate", "x", "--seed", "abc"], "'abc'"),
+        (["generate", "x", "--seed", "7.5"], "'7.5'"),
+        (["generate", "x", "--guidance", "strong"], "'strong'"),
+        (["generate", "x", "--timeout", "abc"], "'abc'"),
+        (["generate", "x", "--timeout", "0"], "0 is not"),
+        (["generate", "x", "--timeout", "nan"], "nan is not"),
+        (["generate", "--file", "p.txt", "--concurrency", "0"], "0 is not"),
+        (["bench", "--seconds", "1", "--rate", "-2"], "-2 is not"),
+        (["bench", "--rate", "1", "--seconds", "ten"], "'ten'"),
+    ],
+    ids=str,
+)
+def test_a_number_that_is_none_is_told_as_it_was_typed(hart: Any, words: list[str], typed: str) -> None:
+    outcome = hart(*words)
+    assert outcome.exit_code == 2
+    assert typed in outcome.stderr
+
+
 def test_an_empty_request_id_is_refused_in_a_sentence(hart: Any, gateway: Any) -> None:
     bad = error_details_pb2.BadRequest()
     bad.field_violations.add(field="request_id", description="must be 1 to 128 visible ASCII characters, not ''")

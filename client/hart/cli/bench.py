@@ -16,6 +16,7 @@ import typer
 from hart.cli import connection as shared
 from hart.cli.connection import EXIT_FAILURE, UsageError, Where, console, exit_code, exits, tell
 from hart.cli.interrupt import run
+from hart.cli.numbers import number
 from hart.cli.prompts import read
 
 if TYPE_CHECKING:
@@ -28,19 +29,25 @@ _PERCENTILES = (50, 90, 95, 99)
 
 
 def bench(
-    rate: Annotated[float, typer.Option(min=0.001, help="Requests a second.")],
-    seconds: Annotated[float, typer.Option(min=0.001, help="How long requests arrive.")],
+    rate: Annotated[float, typer.Option(parser=number(float, 0.001), metavar="X", help="Requests a second.")],
+    seconds: Annotated[
+        float, typer.Option(parser=number(float, 0.001), metavar="SECONDS", help="How long requests arrive.")
+    ],
     prompt: Annotated[str | None, typer.Option(help="Default: the cluster's own examples in turn.")] = None,
     file: Annotated[Path | None, typer.Option(help="Prompts, one a line, in turn; - for standard input.")] = None,
-    images: Annotated[int | None, typer.Option("--images", "-n", help="Pictures per request.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="As in generate.")] = None,
+    images: Annotated[
+        int | None, typer.Option("--images", "-n", parser=number(int), metavar="N", help="Pictures per request.")
+    ] = None,
+    guidance: Annotated[float | None, typer.Option(parser=number(float), metavar="X", help="As in generate.")] = None,
     smooth: Annotated[bool | None, typer.Option(help="As in generate.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="As in generate.")] = None,
+    top_p: Annotated[float | None, typer.Option(parser=number(float), metavar="X", help="As in generate.")] = None,
     format: Annotated[str | None, typer.Option(help="As in generate.")] = None,
-    quality: Annotated[int | None, typer.Option(help="As in generate.")] = None,
+    quality: Annotated[int | None, typer.Option(parser=number(int), metavar="N", help="As in generate.")] = None,
     model: Annotated[str | None, typer.Option(help="As in generate.")] = None,
     arrivals: Annotated[str, typer.Option(help="poisson, or uniform.")] = "poisson",
-    seed: Annotated[int, typer.Option(help="Of the arrivals and of the pictures' seeds.")] = 0,
+    seed: Annotated[
+        int, typer.Option(parser=number(int), metavar="N", help="Of the arrivals and of the pictures' seeds.")
+    ] = 0,
     endpoint: shared.Endpoint = shared.DEFAULT_ENDPOINT,
     timeout: shared.Timeout = 60,
     api_key: shared.ApiKey = None,

@@ -18,8 +18,11 @@ from rich.markup import escape
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from hart.channel import DEFAULT_ENDPOINT as DEFAULT_ENDPOINT
+from hart.cli.numbers import number
 
 _GROUP = "Connection"
+MOST_SECONDS = 1e8
+"""As hart.request.LONGEST_TIMEOUT, which takes gRPC's messages to import."""
 Endpoint = Annotated[
     str, typer.Option("--endpoint", envvar="HART_ENDPOINT", help="The gateway, host:port.", rich_help_panel=_GROUP)
 ]
@@ -40,7 +43,11 @@ Insecure = Annotated[
 Timeout = Annotated[
     float | None,
     typer.Option(
-        "--timeout", min=0.001, help="Seconds for a call. Default: the server's (60).", rich_help_panel=_GROUP
+        "--timeout",
+        parser=number(float, 0.001, MOST_SECONDS),
+        metavar="SECONDS",
+        help="Seconds for a call. Default: the server's (60).",
+        rich_help_panel=_GROUP,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON on standard output.")]
@@ -62,9 +69,13 @@ class Where:
 
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of Client and AsyncClient."""
-        from hart.channel import TLS
+        from hart.channel import TLS, is_loopback
 
         wanted = self.tls or any((self.tls_ca, self.tls_cert, self.tls_key))
+        if self.api_key and not (wanted or self.insecure or is_loopback(self.endpoint)):
+            raise UsageError(
+                f"--api-key: would travel unencrypted to {self.endpoint!r}; give --tls, or --insecure if that is wanted"
+            )
         tls = TLS(self.tls_ca, self.tls_cert, self.tls_key) if wanted else None
         return {"endpoint": self.endpoint, "api_key": self.api_key or None, "tls": tls, "insecure": self.insecure}
 
@@ -156,6 +167,8 @@ def tell(error: Any, as_json: bool = False) -> None:
     fields = facts.pop("fields", {})
     # Where fields are named, the sentence would only say the same once more.
     screen.print(f"[red]{type(error).__name__}:[/] {'' if fields else escape(error.message)}".rstrip(), soft_wrap=True)
+    if error.code.name == "UNAUTHENTICATED":
+        screen.print("  --api-key or HART_API_KEY gives the key")
     if error.code.name == "UNIMPLEMENTED":
         screen.print("  is the endpoint a gateway of HART cluster?")
     if error.code.name == "UNAVAILABLE" and error.message.startswith("failed to connect"):

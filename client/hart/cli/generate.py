@@ -16,6 +16,7 @@ from hart.cli import connection as shared
 from hart.cli.bar import bar
 from hart.cli.connection import UsageError, Where, console, exits
 from hart.cli.interrupt import run
+from hart.cli.numbers import number
 from hart.cli.places import Places
 from hart.cli.prompts import read
 
@@ -35,23 +36,41 @@ def generate(
             "-o", "--output", help="File, or folder with --separate; - for standard output. Default: picture.png"
         ),
     ] = None,
-    images: Annotated[int | None, typer.Option("--images", "-n", help="How many.", rich_help_panel=_REQUEST)] = None,
+    images: Annotated[
+        int | None,
+        typer.Option("--images", "-n", parser=number(int), metavar="N", help="How many.", rich_help_panel=_REQUEST),
+    ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="The first picture's seed; the same draws the same.", rich_help_panel=_REQUEST)
+        int | None,
+        typer.Option(
+            parser=number(int),
+            metavar="N",
+            help="The first picture's seed; the same draws the same.",
+            rich_help_panel=_REQUEST,
+        ),
     ] = None,
     guidance: Annotated[
-        float | None, typer.Option(help="How strongly to follow the prompt.", rich_help_panel=_REQUEST)
+        float | None,
+        typer.Option(
+            parser=number(float), metavar="X", help="How strongly to follow the prompt.", rich_help_panel=_REQUEST
+        ),
     ] = None,
     smooth: Annotated[bool | None, typer.Option(help="Soft tokens.", rich_help_panel=_REQUEST)] = None,
-    top_p: Annotated[float | None, typer.Option(help="Nucleus sampling; 0 is off.", rich_help_panel=_REQUEST)] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(parser=number(float), metavar="X", help="Nucleus sampling; 0 is off.", rich_help_panel=_REQUEST),
+    ] = None,
     format: Annotated[
         str | None,
         typer.Option(help="png, jpeg or webp. Default: by the output's suffix.", rich_help_panel=_REQUEST),
     ] = None,
-    quality: Annotated[int | None, typer.Option(help="For jpeg and webp.", rich_help_panel=_REQUEST)] = None,
+    quality: Annotated[
+        int | None, typer.Option(parser=number(int), metavar="N", help="For jpeg and webp.", rich_help_panel=_REQUEST)
+    ] = None,
     preview: Annotated[
         int | None,
         typer.Option(
+            parser=number(int),
             help="Write a small preview beside the output with every N-th scale.",
             metavar="N",
             rich_help_panel=_REQUEST,
@@ -70,7 +89,10 @@ def generate(
         bool,
         typer.Option("--separate", help="Numbered files and prompts.txt instead of a grid.", rich_help_panel=_FILE),
     ] = False,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight at a time.", rich_help_panel=_FILE)] = 4,
+    concurrency: Annotated[
+        int,
+        typer.Option(parser=number(int, 1), metavar="N", help="Requests in flight at a time.", rich_help_panel=_FILE),
+    ] = 4,
     as_json: shared.AsJson = False,
     endpoint: shared.Endpoint = shared.DEFAULT_ENDPOINT,
     timeout: shared.Timeout = None,
