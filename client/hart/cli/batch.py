@@ -73,8 +73,9 @@ class Outcome:
 
     def tell(self, screen: Console) -> None:
         """For people."""
-        for _, answer, _ in self.answers.values():
-            print_hints(screen, answer.report)
+        for row in sorted(self.answers):
+            prompt, answer, _ = self.answers[row]
+            print_hints(screen, answer.report, prompt)
         for path in dict.fromkeys(path for row in sorted(self.answers) for path in self.answers[row][2]):
             screen.print(f"[green]{escape(path)}[/]", soft_wrap=True)
         for failure in self.failed:

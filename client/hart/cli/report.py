@@ -94,10 +94,11 @@ def clipped(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def print_hints(screen: Console, report: images_pb2.Report) -> None:
-    """What the person should know about the answer, and what to do about it."""
+def print_hints(screen: Console, report: images_pb2.Report, prompt: str = "") -> None:
+    """What the person should know about the answer, and what to do about it; of which prompt, where it is given."""
+    whose = f"{escape(repr(clipped(prompt, 80)))}: " if prompt else ""
     for notice in report.notices:
-        screen.print(f"[yellow]note:[/] {escape(clipped(notice.text, 500))}", soft_wrap=True)
+        screen.print(f"[yellow]note:[/] {whose}{escape(clipped(notice.text, 500))}", soft_wrap=True)
         if notice.code == images_pb2.NOTICE_CODE_PROMPT_UNFAMILIAR:
             if not all(word in notice.text for word in notice.words):
                 words = clipped(", ".join(notice.words), 500)
