@@ -77,6 +77,13 @@ def test_an_unfamiliar_prompt_is_hinted_at(hart: Any) -> None:
     assert "hart describe" in outcome.stderr
 
 
+def test_of_a_file_the_hint_says_which_prompt_in_the_order_of_the_lines(hart: Any) -> None:
+    Path("p.txt").write_text("a heart\na [zyzzyva]\nzyzzyvas\n")
+    told = hart("generate", "--file", "p.txt").stderr
+    notes = [line for line in told.splitlines() if line.startswith("note:")]
+    assert [note.split(":")[1].strip() for note in notes] == ["'a [zyzzyva]'", "'zyzzyvas'"]
+
+
 def test_a_terminal_sees_the_scales_advance(gateway: Any, tmp_path: Path) -> None:
     shown = threading.Event()
     gateway.before = lambda _: shown.wait(90)
@@ -116,3 +123,15 @@ def test_every_subcommand_has_help_and_none_loads_torch() -> None:
     assert "hart-client" in CliRunner().invoke(app, ["--version"]).output
     for command in ("generate", "describe", "status", "trace", "bench"):
         assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
+
+
+def test_the_help_gives_one_default_of_a_timeout() -> None:
+    for command, default in (
+        ("describe", "[default: 10]"),
+        ("bench", "[default: 60]"),
+        ("generate", "Default: the server's, 60"),
+    ):
+        told = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
+        line = next(line for line in told.splitlines() if "--timeout" in line)
+        assert line.lower().count("default") == 1
+        assert default in line

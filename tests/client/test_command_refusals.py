@@ -38,6 +38,21 @@ def test_a_server_that_is_not_there_is_exit_code_4(hart: Any) -> None:
     assert "does a gateway run there? `make up` starts one" in outcome.stderr
 
 
+def test_a_host_that_is_not_found_is_told_with_the_option_that_names_it(hart: Any) -> None:
+    outcome = hart("status", "--endpoint", "a..b:1", "--timeout", 60)  # no name server is asked for an empty label
+    assert outcome.exit_code == 4
+    assert "--endpoint or HART_ENDPOINT" in outcome.stderr
+
+
+def test_a_refused_preview_is_told_by_its_option(hart: Any, gateway: Any) -> None:
+    bad = error_details_pb2.BadRequest()
+    bad.field_violations.add(field="preview_every", description="must be 0 to 6, not 7")
+    gateway.failure = Failure(grpc.StatusCode.INVALID_ARGUMENT, "no", (bad,))
+    outcome = hart("generate", "x", "--preview", 7)
+    assert outcome.exit_code == 2
+    assert "--preview: must be 0 to 6" in outcome.stderr
+
+
 def test_what_was_typed_is_told_as_it_was_typed(hart: Any, gateway: Any) -> None:
     assert "'a:b:c'" in hart("status", "--endpoint", "a:b:c").stderr
     gateway.failure = Failure(grpc.StatusCode.INVALID_ARGUMENT, "prompt: no :heart: and no [bold]")
@@ -69,6 +84,7 @@ def test_time_that_runs_out_is_exit_code_5(hart: Any, gateway: Any) -> None:
         ["generate", "--file", "p.txt", "--separate", "--format", "gif"],
         ["generate", "--file", "p.txt", "-o", "g.jpg", "--quality", "0"],
         ["generate", "x", "--separate"],
+        ["generate", "x", "--concurrency", "3"],
         ["generate", "x", "--format", "gif"],
         ["generate", "x", "-o", "a.gif"],
         ["generate", "x", "-o", "a.png", "--format", "jpeg"],

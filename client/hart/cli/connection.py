@@ -40,16 +40,15 @@ Insecure = Annotated[
     bool,
     typer.Option("--insecure", help="Send the API key unencrypted to another machine.", rich_help_panel=_GROUP),
 ]
-Timeout = Annotated[
-    float | None,
-    typer.Option(
-        "--timeout",
-        parser=number(float, 0.001, MOST_SECONDS),
-        metavar="SECONDS",
-        help="Seconds for a call. Default: the server's (60).",
-        rich_help_panel=_GROUP,
-    ),
-]
+
+
+def _timeout(help: str) -> Any:
+    parser = number(float, 0.001, MOST_SECONDS)
+    return typer.Option("--timeout", parser=parser, metavar="SECONDS", help=help, rich_help_panel=_GROUP)
+
+
+Timeout = Annotated[float | None, _timeout("The longest that a call may take.")]
+ServersTimeout = Annotated[float | None, _timeout("The longest that a call may take. Default: the server's, 60")]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON on standard output.")]
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_DEADLINE, EXIT_INTERRUPTED = 1, 2, 3, 4, 5, 130
@@ -151,6 +150,8 @@ def exit_code(error: Exception) -> int:
 def _why_no_connection(message: str) -> str:
     if "handshake failed" in message.lower():
         return "something runs there that speaks no TLS, or wants other certificates"
+    if message.startswith("errors resolving"):
+        return "is the host's name right? --endpoint or HART_ENDPOINT gives it"
     if "Socket closed" in message:
         return "something there hangs up: does it want TLS (--tls, --tls-ca) or a client's certificate (--tls-cert)?"
     return "does a gateway run there? `make up` starts one; HART_ENDPOINT names another"
@@ -171,9 +172,10 @@ def tell(error: Any, as_json: bool = False) -> None:
         screen.print("  --api-key or HART_API_KEY gives the key")
     if error.code.name == "UNIMPLEMENTED":
         screen.print("  is the endpoint a gateway of HART cluster?")
-    if error.code.name == "UNAVAILABLE" and error.message.startswith("failed to connect"):
+    if error.code.name == "UNAVAILABLE" and error.message.startswith(("failed to connect", "errors resolving")):
         screen.print(f"  {_why_no_connection(error.message)}", soft_wrap=True)
     for field, why in fields.items():
+        field = "--preview" if field == "preview_every" else field  # the only one with another name here
         screen.print(f"  [bold]{escape(field)}[/]: {escape(why)}", soft_wrap=True)
     for name, value in facts.items():
         if name != "message":

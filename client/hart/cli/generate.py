@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _REQUEST = "Request"
 _FILE = "A file of prompts"
+_IN_FLIGHT = 4
 
 
 def generate(
@@ -45,7 +46,7 @@ def generate(
         typer.Option(
             parser=number(int),
             metavar="N",
-            help="The first picture's seed; the same draws the same.",
+            help="The first picture's seed, with --file the first of each prompt; the same draws the same.",
             rich_help_panel=_REQUEST,
         ),
     ] = None,
@@ -90,12 +91,17 @@ def generate(
         typer.Option("--separate", help="Numbered files and prompts.txt instead of a grid.", rich_help_panel=_FILE),
     ] = False,
     concurrency: Annotated[
-        int,
-        typer.Option(parser=number(int, 1), metavar="N", help="Requests in flight at a time.", rich_help_panel=_FILE),
-    ] = 4,
+        int | None,
+        typer.Option(
+            parser=number(int, 1),
+            metavar="N",
+            help=f"Requests in flight at a time. Default: {_IN_FLIGHT}",
+            rich_help_panel=_FILE,
+        ),
+    ] = None,
     as_json: shared.AsJson = False,
     endpoint: shared.Endpoint = shared.DEFAULT_ENDPOINT,
-    timeout: shared.Timeout = None,
+    timeout: shared.ServersTimeout = None,
     api_key: shared.ApiKey = None,
     tls: shared.Tls = False,
     tls_ca: shared.TlsCa = None,
@@ -125,9 +131,11 @@ def generate(
         if bool(words) == (file is not None):
             raise UsageError("give a prompt, or --file with one prompt a line, and not both")
         if file is not None:
-            _draw_file(where, file, output, separate, concurrency, options, timeout, as_json)
+            _draw_file(where, file, output, separate, concurrency or _IN_FLIGHT, options, timeout, as_json)
         elif separate:
             raise UsageError("--separate belongs to --file")
+        elif concurrency is not None:
+            raise UsageError("--concurrency belongs to --file")
         else:
             _draw_one(where, words[0], output, options, timeout, as_json)
 
