@@ -34,11 +34,18 @@ class Client:
         self._connection = Connection(endpoint, api_key, tls, insecure)
         self._message_bytes = DEFAULT_MESSAGE_BYTES
         self._channels: list[grpc.Channel] = []
+        self._closed = False
         self._open()
 
     def _open(self) -> None:
         self._channels.append(self._connection.open(self._message_bytes))
-        self._stub = images_pb2_grpc.ImagesStub(self._channels[-1])
+        self._newest = images_pb2_grpc.ImagesStub(self._channels[-1])
+
+    @property
+    def _stub(self) -> images_pb2_grpc.ImagesStub:
+        if self._closed:
+            raise ValueError("the client is closed")
+        return self._newest
 
     def generate(self, prompt: str, *, timeout: float | None = None, **options: Unpack[request.Options]) -> Answer:
         """Draw, wait for all pictures, and return them; options as in `hart.request.Options`."""
@@ -92,6 +99,7 @@ class Client:
 
     def close(self) -> None:
         """End every call and the connections."""
+        self._closed = True
         for channel in self._channels:
             channel.close()
 

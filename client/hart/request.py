@@ -84,7 +84,11 @@ def _set(request: images_pb2.GenerateRequest, name: str, value: object, bad: dic
 
 def _reason(request: images_pb2.GenerateRequest, name: str, value: object, error: Exception) -> str:
     field = request.DESCRIPTOR.fields_by_name[name]
-    bits = {field.CPPTYPE_UINT64: 64, field.CPPTYPE_UINT32: 32}.get(field.cpp_type)
-    if bits and isinstance(value, int):
-        return f"it must be 0 to {2**bits - 1}"
+    match field.cpp_type:
+        case field.CPPTYPE_UINT64 if isinstance(value, int):
+            return f"it must be 0 to {2**64 - 1}"
+        case field.CPPTYPE_UINT32 if isinstance(value, int):
+            return "it is negative" if value < 0 else "it is too large"  # only the server knows the range
+        case field.CPPTYPE_STRING if not isinstance(value, str):
+            return "it is no text"
     return str(error)

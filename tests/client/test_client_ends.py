@@ -128,8 +128,9 @@ def test_a_closed_client_says_so(gateway):
     one.generate("x")
     one.close()
     one.close()
-    with pytest.raises(ValueError, match="closed"):
-        one.generate("x")
+    for call in (lambda: one.generate("x"), lambda: list(one.stream("x")), one.describe, one.status):
+        with pytest.raises(ValueError, match=r"^the client is closed$"):
+            call()
 
     async def asynchronous():
         two = hart.AsyncClient(gateway.endpoint)
