@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     )
     from hart.pictures import Accepted, Answer, Event, Finished, Image, Preview, Progress
 
+    __version__: str
+
 _HOME = {
     "AsyncClient": "hart.aio",
     "TLS": "hart.channel",
@@ -77,6 +79,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _HOME:
         raise AttributeError(f"module 'hart' has no attribute {name!r}")
     import importlib
@@ -84,5 +88,14 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_HOME[name]), name)
 
 
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("hart-client")
+    except PackageNotFoundError:  # run from a checkout without an installation
+        return "0+unknown"
+
+
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, "__version__"])

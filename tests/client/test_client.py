@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+from importlib import metadata
 from typing import Any
 
 import hart
@@ -161,6 +162,16 @@ def test_importing_hart_imports_nothing_else() -> None:
         assert getattr(hart, name) is not None
     with pytest.raises(AttributeError, match="nothing"):
         _ = hart.nothing
+
+
+def test_the_package_says_its_version_also_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hart.__version__ == metadata.version("hart-client")
+
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert hart.__version__ == "0+unknown"
 
 
 def test_an_answer_shows_itself_in_a_line(gateway):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
 
+import hart
 from hart.cli.bench import bench
 from hart.cli.generate import generate
 from hart.cli.inspect import describe, status
@@ -27,10 +27,7 @@ for command in (generate, describe, status, trace, bench):
 
 def _version(wanted: bool) -> None:
     if wanted:
-        try:
-            typer.echo(f"hart-client {version('hart-client')}")
-        except PackageNotFoundError:
-            typer.echo("hart-client (not installed)")
+        typer.echo(f"hart-client {hart.__version__}")
         raise typer.Exit
 
 
