@@ -14,6 +14,7 @@ import grpc
 import pytest
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 from hart.cli.app import app
 from hart.v1 import decoder_pb2, images_pb2, images_pb2_grpc, safety_pb2, stage_pb2
@@ -190,6 +191,7 @@ def gateway() -> Iterator[Gateway]:
     async def start() -> grpc.aio.Server:
         server = grpc.aio.server(options=[("grpc.max_send_message_length", -1)])
         images_pb2_grpc.add_ImagesServicer_to_server(served, server)
+        reflection.enable_server_reflection(["hart.v1.Images", reflection.SERVICE_NAME], server)
         served.endpoint = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         await server.start()
         return server
