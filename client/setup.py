@@ -12,7 +12,9 @@ class BuildWithStubs(build_py):
     def run(self) -> None:
         """Look, then build."""
         if not self.editable_mode and not Path("hart/v1/images_pb2.py").exists():
-            raise SystemExit("hart-client: the stubs of protos/ are missing; run `make protos`, or client/build_stubs.py, first")
+            raise SystemExit(
+                "hart-client: the stubs of protos/ are missing; run `make protos`, or client/build_stubs.py, first"
+            )
         super().run()
 
 

@@ -102,12 +102,25 @@ def kept(plan: Plan) -> bool:
     return bool(_recorded(plan).get("kept", True))
 
 
+def as_planned(plan: Plan) -> bool:
+    """Whether what runs was started with the plan's settings."""
+    return _manager(plan) is not None and _recorded(plan).get("plan") == _fingerprint(plan)
+
+
 def _up(plan: Plan) -> None:
+    if _manager(plan) is None or as_planned(plan):
+        _start_and_await(plan)
+        return
+    print("the settings have changed: starting again", flush=True)
+    down(plan)
+    try:
+        _start_and_await(plan)
+    except ClusterError as error:
+        raise ClusterError(f"{error}\nthe cluster that ran was stopped for these settings; now nothing runs") from None
+
+
+def _start_and_await(plan: Plan) -> None:
     running = _manager(plan)
-    if running is not None and _recorded(plan).get("plan") != _fingerprint(plan):
-        print("the settings have changed: starting again", flush=True)
-        down(plan)
-        running = None
     fresh = running is None
     if running is None:
         if _orphans(plan):

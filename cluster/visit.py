@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,6 +21,9 @@ def visiting(plan: Plan) -> Iterator[None]:
             supervisor.await_start(plan)
             if not plan.answers():
                 supervisor.up(plan, keep=False)
+            elif not supervisor.as_planned(plan):
+                told = f"using what runs at {plan.endpoint} as it is: it was not started with these settings"
+                print(told, file=sys.stderr, flush=True)
             yield
         finally:
             try:

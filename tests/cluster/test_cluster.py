@@ -163,6 +163,19 @@ def test_a_process_that_cannot_start_is_named_with_its_log_and_nothing_stays(pla
     assert not any(process.port_taken() for process in broken.processes)
 
 
+def test_a_running_cluster_that_was_stopped_for_settings_that_fail_is_told(plan: Plan, root: Path) -> None:
+    supervisor.up(plan)
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        moved = Plan.from_environment(stranger.getsockname()[1], plan.folder, root, plan.environment)
+        with pytest.raises(supervisor.ClusterError) as told:
+            supervisor.up(moved)
+    assert "is taken by another program" in str(told.value)
+    assert str(told.value).endswith("the cluster that ran was stopped for these settings; now nothing runs")
+    assert not plan.answers()
+
+
 @pytest.mark.parametrize("again", [supervisor.down, supervisor.up])
 def test_what_a_killed_manager_leaves_behind_is_stopped(plan: Plan, again: Callable[[Plan], object]) -> None:
     supervisor.up(plan)
@@ -227,6 +240,19 @@ def test_of_several_commands_at_once_the_last_one_stops_the_cluster(plan: Plan, 
         file.touch()
         assert visits[turn].wait(60) == 0
     assert not any(process.port_taken() for process in plan.processes)
+
+
+def test_a_visitor_with_other_settings_is_told_that_the_running_cluster_keeps_its_own(
+    plan: Plan, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    supervisor.up(plan)
+    with visiting(plan):
+        pass
+    assert capsys.readouterr().err == ""
+    with visiting(Plan.from_environment(plan.port, plan.folder, root, {**plan.environment, "HART_CHECKPOINT": "/a"})):
+        pass
+    assert f"using what runs at {plan.endpoint} as it is" in capsys.readouterr().err
+    wait(plan.answers)
 
 
 def test_a_cluster_that_is_wanted_while_a_command_uses_it_stays(plan: Plan) -> None:
