@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 from collections.abc import Mapping
@@ -119,14 +120,27 @@ class Plan:
             self._process(f"{stage}-{number}", f"services.{stage}", service, port, **self._threads)
             for stage, service in STAGES.items()
             for number, port in enumerate(self.ports(stage), 1)
+            if not self._elsewhere(stage)
         ]
         where = {
-            f"HART_{stage.upper()}": ",".join(f"127.0.0.1:{port}" for port in self.ports(stage)) for stage in STAGES
+            f"HART_{stage.upper()}": self.named.get(stage, ",".join(f"127.0.0.1:{port}" for port in self.ports(stage)))
+            for stage in STAGES
         }
-        # An operator's own list wins: it may name a stage elsewhere, or an oip:// endpoint.
-        where = {name: self.environment.get(name, value) for name, value in where.items()}
         found.append(self._process("gateway", "gateway", "Images", self.port, **where))
         return found
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The operator's own lists by stage, which win: they may name a stage elsewhere, or an oip:// endpoint."""
+        lists = {stage: self.environment.get(f"HART_{stage.upper()}") for stage in STAGES}
+        return {stage: listed for stage, listed in lists.items() if listed is not None}
+
+    def _elsewhere(self, stage: str) -> bool:
+        """Whether the operator's list has none of the stage's ports here; what is in a file is not known."""
+        listed = self.named.get(stage)
+        here = "|".join(map(str, self.ports(stage)))
+        own = rf"(^|[,/\s])file:|\b(127\.0\.0\.1|localhost):({here})\b"
+        return listed is not None and re.search(own, listed) is None
 
     @property
     def _threads(self) -> dict[str, str]:

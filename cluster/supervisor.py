@@ -19,9 +19,12 @@ from typing import Any
 import psutil
 
 from cluster.plan import ROOT, TLS, Plan, Process
+from cluster.reach import reached
 
 START_SECONDS = 240.0
 """Four imports of torch side by side on two busy cores."""
+REACH_SECONDS = 15.0
+"""For the gateway to reach what runs elsewhere."""
 GRACE_SECONDS = 30
 """Running work may finish; then the process is killed."""
 NOT_OF_PROCESSES = ("HART_ENDPOINT", "HART_API_KEY", "HART_PORT")
@@ -32,6 +35,7 @@ _UNKNOWN = re.compile(r'"unknown setting (\w+)(?:: did you mean (\w+)\?)?"')
 """What a process logs at its start."""
 MOST_STARTS = 3
 """A process that was started more often before it was ready will not get better."""
+_STATES = {True: "ready", False: "not ready", None: "not known"}
 
 
 class ClusterError(Exception):
@@ -82,6 +86,8 @@ def up(plan: Plan, keep: bool = True) -> None:
         _up(plan)
         if keep or "kept" not in _recorded(plan):
             _record(plan, {"kept": keep})
+        _await_named(plan)
+        print(f"ready at {plan.endpoint}", flush=True)
 
 
 def await_start(plan: Plan) -> None:
@@ -140,7 +146,17 @@ def _start_and_await(plan: Plan) -> None:
         raise
     for name, nearest in _strangers(plan).items() if fresh else ():
         print(f"{name} is no setting of any process{f': did you mean {nearest}?' if nearest else ''}", flush=True)
-    print(f"ready at {plan.endpoint}", flush=True)
+
+
+def _await_named(plan: Plan) -> None:
+    """Return when the gateway reaches the stages that the operator has named; ClusterError names one that it cannot."""
+    deadline = time.monotonic() + REACH_SECONDS
+    for stage, listed in plan.named.items():
+        while reached(plan, stage) is False:
+            if time.monotonic() > deadline:
+                rest = "; the rest runs on" if kept(plan) else ""
+                raise ClusterError(f"not ready: the gateway reaches no {stage} at HART_{stage.upper()}={listed}{rest}")
+            time.sleep(0.2)
 
 
 def _start(plan: Plan) -> psutil.Process:
@@ -163,6 +179,7 @@ def _start(plan: Plan) -> psutil.Process:
         "port": plan.port,
         "replicas": dict(plan.replicas),
         "tls": plan.environment.get(TLS, ""),
+        "named": plan.named,
     }
     _record(plan, facts)
     return process
@@ -246,17 +263,19 @@ def _orphans(plan: Plan) -> list[psutil.Process]:
 
 
 def show(plan: Plan) -> None:
-    """Print each process, its port, and whether it is ready."""
+    """Print each process, its port, and whether it is ready; and the stages that the operator has named."""
     if _manager(plan) is None and not plan.answers():
         print("nothing runs; `make up` starts it")
         return
     record = _recorded(plan)
     replicas = {**plan.replicas, **record.get("replicas", {})}
-    environment = {**plan.environment, TLS: record.get("tls", plan.environment.get(TLS, ""))}
+    environment = {TLS: record.get("tls", plan.environment.get(TLS, ""))}
+    environment |= {f"HART_{stage.upper()}": listed for stage, listed in record.get("named", plan.named).items()}
     running = replace(plan, port=record.get("port", plan.port), replicas=replicas, environment=environment)
     for process in running.processes:
-        state = "ready" if process.ready() else "not ready"
-        print(f"{process.name:<16} 127.0.0.1:{process.port}  {state}")
+        print(f"{process.name:<16} 127.0.0.1:{process.port}  {_STATES[process.ready()]}")
+    for stage, listed in running.named.items():
+        print(f"{stage:<16} {listed}  {_STATES[reached(running, stage)]}")
 
 
 def _manager(plan: Plan) -> psutil.Process | None:

@@ -18,8 +18,9 @@ from cluster.plan import ROOT, STAGES, Plan, PlanError
 from cluster.visit import visiting
 
 PROGRAM = """
-import os, signal, sys, threading
+import http.server, os, signal, sys, threading
 from concurrent import futures
+from pathlib import Path
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
@@ -37,6 +38,14 @@ server = grpc.server(futures.ThreadPoolExecutor(1), options=[("grpc.so_reuseport
 health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
 port = int(os.environ["HART_PORT"]) + (2000 if os.environ.get("HART_TLS_CERT") else 0)
 server.add_insecure_port(f"127.0.0.1:{port}")
+class Metrics(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(Path(os.environ["HART_TOLD"]).read_bytes())
+if __spec__.name == "gateway" and "HART_TOLD" in os.environ:
+    told = http.server.HTTPServer(("127.0.0.1", int(os.environ["HART_PORT"]) + 1000), Metrics)
+    threading.Thread(target=told.serve_forever, daemon=True).start()
 server.start()
 print("stages", os.environ.get("HART_AR_GENERATOR"), flush=True)
 done = threading.Event()
@@ -203,6 +212,47 @@ def test_down_ends_also_what_its_manager_was_starting_meanwhile(plan: Plan) -> N
         late.wait()
 
 
+@pytest.fixture
+def decoder_elsewhere(plan: Plan, root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Plan]:
+    """A plan whose decoder is the operator's, of which the gateway counts so many ready replicas; nobody waits."""
+    monkeypatch.setattr(supervisor, "REACH_SECONDS", 0.0)
+    environment = {**os.environ, "HART_DECODER": "127.0.0.1:1", "HART_TOLD": str(root / "metrics")}
+
+    def build(ready: int) -> Plan:
+        (root / "metrics").write_text(f'# HELP\nhart_replicas{{stage="decoder",state="ready"}} {ready}.0\n')
+        return Plan.from_environment(plan.port, plan.folder, root, environment)
+
+    return build
+
+
+def test_up_is_not_ready_before_the_gateway_reaches_what_an_operator_has_named(
+    decoder_elsewhere: Callable[[int], Plan], plan: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(supervisor.ClusterError) as told:
+        supervisor.up(decoder_elsewhere(0))
+    missing = "not ready: the gateway reaches no decoder at HART_DECODER=127.0.0.1:1; the rest runs on"
+    assert str(told.value) == missing
+    assert "ready at" not in capsys.readouterr().out
+    assert plan.answers()
+    supervisor.show(plan)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["safety-1", "text_encoder-1", "ar_generator-1", "gateway", "decoder"]
+    assert lines[-1].split(maxsplit=2)[1:] == ["127.0.0.1:1", "not ready"]
+
+    supervisor.up(decoder_elsewhere(1))
+    assert "ready at" in capsys.readouterr().out
+    supervisor.show(plan)
+    assert all(line.endswith("  ready") for line in capsys.readouterr().out.splitlines())
+
+
+def test_a_visit_that_a_stage_elsewhere_fails_leaves_nothing_running(
+    decoder_elsewhere: Callable[[int], Plan], plan: Plan
+) -> None:
+    with pytest.raises(supervisor.ClusterError, match=r"=127\.0\.0\.1:1$"), visiting(decoder_elsewhere(0)):
+        raise AssertionError("no cluster to visit")
+    assert not plan.answers()
+
+
 def test_a_taken_port_is_named_before_anything_starts(plan: Plan) -> None:
     with socket.socket() as stranger:
         stranger.bind(("127.0.0.1", plan.port + 4))
@@ -279,11 +329,32 @@ def test_ports_are_the_published_ones_and_an_operators_list_wins(tmp_path: Path)
         "safety-2": 50062,
         "text_encoder-1": 50053,
         "ar_generator-1": 50054,
-        "decoder-1": 50055,
         "gateway": 50051,
     }
     assert plan.processes[-1].settings["HART_SAFETY"] == "127.0.0.1:50052,127.0.0.1:50062"
     assert plan.processes[-1].settings["HART_DECODER"] == "oip://far:8001/decoder"
+
+
+@pytest.mark.parametrize(
+    ("listed", "here"),
+    [
+        ("127.0.0.1:50055", True),
+        ("far:50055,oip://localhost:50065/decoder", True),
+        ("file:///etc/decoders", True),
+        ("127.0.0.1:1", False),
+        ("127.0.0.1:500550", False),
+        ("far:50055", False),
+        ("dns:///decoders:50055", False),
+    ],
+)
+def test_a_stage_is_started_unless_an_operators_list_has_none_of_its_ports(
+    listed: str, here: bool, tmp_path: Path
+) -> None:
+    environment = {"REPLICAS_DECODER": "2", "HART_DECODER": listed}
+    plan = Plan.from_environment(50051, tmp_path, environment=environment)
+    names = {process.name for process in plan.processes}
+    assert len(plan.processes) == (6 if here else 4)
+    assert ("decoder-2" in names) is here
 
 
 @pytest.mark.parametrize("value", ["x", "0", "65000", "-1", ""])

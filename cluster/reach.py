@@ -1,0 +1,24 @@
+"""Which stages the gateway of a plan finds ready, by its own metrics; starts nothing."""
+
+from __future__ import annotations
+
+import http.client
+
+from cluster.plan import Plan
+
+METRICS_STEP = 1000
+"""From a process's port to the one of its metrics."""
+
+
+def reached(plan: Plan, stage: str) -> bool | None:
+    """Whether the gateway counts a ready replica of the stage; None where it does not say."""
+    connection = http.client.HTTPConnection("127.0.0.1", plan.port + METRICS_STEP, timeout=5)
+    try:
+        connection.request("GET", "/metrics")
+        lines = connection.getresponse().read().decode("utf-8", "replace").splitlines()
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+    counted = f'hart_replicas{{stage="{stage}",state="ready"}} '
+    return next((float(line.removeprefix(counted)) > 0 for line in lines if line.startswith(counted)), None)
