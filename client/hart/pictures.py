@@ -49,7 +49,7 @@ class _File:
         if self.format in FORMATS and said != self.format:
             raise ValueError(f"{target}: is named as {said}, but the file is {self.format}")
         try:
-            self._write(Path(os.path.realpath(target)))
+            self._write(target)
         except OSError as error:  # which may name a file that the caller has never heard of
             raise OSError(error.errno, error.strerror, str(target)) from None
         return target
@@ -60,6 +60,7 @@ class _File:
             with target.open("wb") as file:
                 file.write(self.data)
             return
+        target = Path(os.path.realpath(target))  # not before: /dev/stdout is a link to what has no name
         part = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         try:
             with part.open("xb") as file:

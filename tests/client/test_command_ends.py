@@ -126,6 +126,19 @@ def test_an_answer_that_cannot_be_written_is_a_failure_and_no_wrong_usage(gatewa
     assert "No space left" in found.stderr
 
 
+def test_a_link_to_an_open_pipe_is_written_into_and_stays(gateway: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to("/proc/self/fd/1")  # as /dev/stdout is: what it leads to has no name
+    found = subprocess.run(
+        [*COMMAND, "generate", "x", "-o", "a.png"],
+        env={**os.environ, "HART_ENDPOINT": gateway.endpoint},
+        cwd=tmp_path,
+        capture_output=True,
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.startswith(b"\x89PNG")
+    assert (tmp_path / "a.png").is_symlink()
+
+
 def test_ctrl_c_is_heard_while_a_pipe_waits_for_its_reader(gateway: Any, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a-1.png")  # the second picture's place, which nobody reads
     process = subprocess.Popen(
