@@ -11,13 +11,13 @@ import json
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.ending import workplace
 from model.checkpoint import Checkpoint
 from model.config import TokenizerConfig, TransformerConfig
 from model.tokenizer import HybridTokenizer
@@ -87,9 +87,10 @@ def load(folder: str, dtype: str) -> None:
 def main() -> None:
     print(f"{'file':24}{'on disk':>18}{'in memory':>20}{'peak':>10}{'peak / on disk':>16}{'seconds':>10}")
     for file, stored, wanted in CASES:
-        with tempfile.TemporaryDirectory() as name:
-            size = write(Path(name), file, stored)
-            command = [sys.executable, "-m", "benchmarks.load_checkpoint", name, str(wanted).removeprefix("torch.")]
+        with workplace() as folder:
+            size = write(folder, file, stored)
+            words = [str(folder), str(wanted).removeprefix("torch.")]
+            command = [sys.executable, "-m", "benchmarks.load_checkpoint", *words]
             found = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
         kinds = [str(dtype).removeprefix("torch.") for dtype in (stored, wanted)]
         print(

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from benchmarks.ending import ended_by
 from cluster import supervisor
 from cluster.plan import STAGES, Plan
 
@@ -23,13 +24,16 @@ def local_cluster(checkpoint: str = "", replicas: Mapping[str, int] | None = Non
     if checkpoint:
         environment["HART_CHECKPOINT"] = str(Path(checkpoint).resolve())
     counts = {stage: (replicas or {}).get(stage, 1) for stage in STAGES}
-    with tempfile.TemporaryDirectory() as folder:
-        plan = Plan(_free_ports(), Path(folder), counts, environment)
+    folder = tempfile.TemporaryDirectory()
+    plan = Plan(_free_ports(), Path(folder.name), counts, environment)
+
+    def end() -> None:
+        supervisor.down(plan)
+        folder.cleanup()
+
+    with ended_by(end):
         supervisor.up(plan)
-        try:
-            yield plan.endpoint
-        finally:
-            supervisor.down(plan)
+        yield plan.endpoint
 
 
 def _free_ports() -> int:

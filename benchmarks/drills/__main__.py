@@ -11,9 +11,7 @@ import asyncio
 import inspect
 import random
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from benchmarks.drills import (
     balance,
@@ -31,6 +29,7 @@ from benchmarks.drills import (
 from benchmarks.drills.asks import Truth
 from benchmarks.drills.report import Report
 from benchmarks.drills.site import SETTINGS, Site, opened
+from benchmarks.ending import workplace
 from tests.e2e.processes import STAGES, Cluster, running_cluster
 
 Drill = Callable[[Site, float, Report], Awaitable[None]]
@@ -80,9 +79,9 @@ def main() -> int:
     replicas = dict.fromkeys(STAGES, given.replicas or 2)
     if "balance" in names:
         replicas["ar_generator"] = max(3, replicas["ar_generator"])
-    with tempfile.TemporaryDirectory() as folder:
-        model = checkpoint.build(Path(folder))
-        with running_cluster(Path(folder), model, replicas, SETTINGS) as cluster:
+    with workplace() as folder:
+        model = checkpoint.build(folder)
+        with running_cluster(folder, model, replicas, SETTINGS) as cluster:
             reports = asyncio.run(drilled(cluster, names, 60 * given.minutes, given.seed))
     broken = [report.name for report in reports if not report.held]
     print(f"{len(reports)} drills, broken: {', '.join(broken) or 'none'}")

@@ -1,0 +1,56 @@
+"""How a benchmark ends: what it has started ends first, also at a signal. Knows no benchmark."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def ended_by(end: Callable[[], object]) -> Iterator[None]:
+    """Calls `end` when the block is left. SIGTERM and SIGINT meanwhile call it too, and leave the process with 128 and
+    the signal's number: raised amid gRPC's blocking calls, KeyboardInterrupt may wait for ever (docs/log.md)."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        for one in SIGNALS:
+            signal.signal(one, signal.SIG_IGN)
+        end()
+        outer = before[signal.Signals(number)]
+        if callable(outer) and outer is not signal.default_int_handler:
+            outer(number, frame)  # of a block around this one
+        os._exit(128 + number)
+
+    for number in SIGNALS:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        end()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def workplace() -> Iterator[Path]:
+    """A temporary folder. It goes, and every child of this process is killed, when the block is left."""
+    folder = tempfile.TemporaryDirectory()
+
+    def end() -> None:
+        children = psutil.Process().children(recursive=True)
+        for child in children:
+            child.kill()
+        psutil.wait_procs(children, timeout=5)
+        folder.cleanup()
+
+    with ended_by(end):
+        yield Path(folder.name)
