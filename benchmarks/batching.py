@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.ending import run_command
 from model.checkpoint import bundled
 from model.device import DTYPES
 from model.generation import Conditioning, Settings, State
@@ -132,4 +133,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -25,6 +25,7 @@ import numpy as np
 from isal import isal_zlib
 from PIL import Image
 
+from benchmarks.ending import run_command
 from model.picture import DEFAULT_QUALITY, Pixels, encode, png
 
 Encoder = Callable[[Pixels], bytes]
@@ -201,4 +202,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

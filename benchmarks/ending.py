@@ -1,9 +1,11 @@
-"""How a benchmark ends: what it has started ends first, also at a signal. Knows no benchmark."""
+"""How a benchmark ends: what it has started ends first, also at a signal; what its user can mend is a sentence and code
+2. Knows no benchmark."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,8 +13,22 @@ from pathlib import Path
 from types import FrameType
 
 import psutil
+from hart.errors import HartError
+
+from cluster.supervisor import ClusterError
+from model.errors import ModelError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+USAGE = 2
+
+
+def run_command(main: Callable[[], int]) -> int:
+    """Calls `main` and returns the exit code. What is no fault of the arguments or of files keeps its traceback."""
+    try:
+        return main()
+    except (ModelError, ClusterError, HartError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
 
 
 @contextmanager

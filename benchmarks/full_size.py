@@ -17,12 +17,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.ending import run_command
 from benchmarks.load_checkpoint import TOKENIZER, TRANSFORMER
 from model.generation import Conditioning, Generator, Settings, State
 from model.noise import SeededNoise
@@ -32,6 +34,7 @@ from training.codes import Codes
 from training.contexts import Contexts
 from training.loop import Moment
 from training.network import initialise
+from training.options import count
 from training.tokenizer import TokenizerTraining
 from training.transformer import Recipe, TransformerTraining
 
@@ -155,22 +158,32 @@ def measure(device: torch.device, batches: list[int], rounds: int) -> dict[str, 
     return figures
 
 
-def main() -> None:
+def device(text: str) -> torch.device:
+    """One that this benchmark can time."""
+    with suppress(RuntimeError):  # torch's, which lists every device that it has heard of
+        if (found := torch.device(text)).type in ("cpu", "cuda"):
+            return found
+    raise argparse.ArgumentTypeError(f"{text}: not cpu, cuda or cuda:N")
+
+
+def main() -> int:
+    """Follow the command line; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.full_size", description=__doc__.splitlines()[0])
-    parser.add_argument("--device", type=torch.device, default=torch.device("cuda"))
-    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), help="pictures drawn at once")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="the median of so many")
+    parser.add_argument("--device", type=device, default="cuda", help="cpu, cuda or cuda:N")
+    parser.add_argument("--batches", type=count, nargs="+", default=list(BATCHES), help="pictures drawn at once")
+    parser.add_argument("--rounds", type=count, default=ROUNDS, help="the median of so many")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     if arguments.device.type == "cuda" and not torch.cuda.is_available():
         print("No CUDA device: the full-size timing wants one GPU with 80 GB and torch built for it.", file=sys.stderr)
-        raise SystemExit(NO_DEVICE)
+        return NO_DEVICE
     text = json.dumps(measure(arguments.device, arguments.batches, arguments.rounds), indent=1)
     print(text)
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(text + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -24,7 +24,9 @@ from dataclasses import dataclass, field
 import hart
 from hart import errors
 
+from benchmarks.ending import run_command
 from benchmarks.local_cluster import local_cluster
+from cluster.plan import MOST_REPLICAS, STAGES
 
 SHARES = (0.5, 0.9, 1.2, 3.0)
 CLOSED_LOOP = 16
@@ -138,9 +140,21 @@ def row(tally: Tally) -> str:
     return " | ".join([f"{len(tally.seconds) / tally.wall:.2f}", *times, refused, codes])
 
 
-def replica_counts(texts: list[str]) -> dict[str, int]:
-    """`["ar_generator=2"]` as numbers."""
-    return {stage: int(count) for stage, _, count in (text.partition("=") for text in texts)}
+def replicas(text: str) -> tuple[str, int]:
+    """`ar_generator=2` as a stage and a number."""
+    stage, _, number = text.partition("=")
+    if stage not in STAGES or not number.isdecimal() or not 1 <= int(number) <= MOST_REPLICAS:
+        raise argparse.ArgumentTypeError(f"{text}: not one of {', '.join(STAGES)} with =1 to ={MOST_REPLICAS}")
+    return stage, int(number)
+
+
+def address(text: str) -> str:
+    """What the client takes for an endpoint."""
+    try:
+        hart.Client(text).close()
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def main() -> int:
@@ -151,12 +165,11 @@ def main() -> int:
     parser.add_argument("--capacity", type=float, default=0.0, help="pictures per second (default: measured first)")
     parser.add_argument("--deadline", type=float, default=10.0, help="of each request, in seconds")
     parser.add_argument("--checkpoint", default="", help="default: the bundled one")
-    parser.add_argument("--replicas", nargs="*", default=[], metavar="STAGE=N")
+    parser.add_argument("--replicas", nargs="*", type=replicas, default=[], metavar="STAGE=N", help="default: one each")
     parser.add_argument("--threads", type=int, default=1, help="of torch in each process; 0: torch's choice")
-    parser.add_argument("--endpoint", default="", help="a running cluster; default: one is started")
+    parser.add_argument("--endpoint", type=address, help="a running cluster; default: one is started")
     chosen = parser.parse_args()
-    counts = replica_counts(chosen.replicas)
-    ours = local_cluster(chosen.checkpoint, counts, torch_threads=str(chosen.threads))
+    ours = local_cluster(chosen.checkpoint, dict(chosen.replicas), torch_threads=str(chosen.threads))
     where: AbstractContextManager[str] = nullcontext(chosen.endpoint) if chosen.endpoint else ours
     with where as endpoint:
         print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}; deadline {chosen.deadline:g} s")
@@ -165,4 +178,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

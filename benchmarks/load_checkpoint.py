@@ -17,9 +17,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.ending import workplace
+from benchmarks.ending import run_command, workplace
 from model.checkpoint import Checkpoint
 from model.config import TokenizerConfig, TransformerConfig
+from model.device import DTYPES
 from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer
 
@@ -77,14 +78,28 @@ def load(folder: str, dtype: str) -> None:
     """In a process of its own: loads, and prints bytes and seconds."""
     before = memory("VmRSS")
     start = time.perf_counter()
-    network = Checkpoint.open(folder).load_transformer(getattr(torch, dtype))
+    network = Checkpoint.open(folder).load_transformer(DTYPES[dtype])
     seconds = time.perf_counter() - start
     peak = memory("VmHWM") - before
     held = sum(parameter.nbytes for parameter in network.parameters())
     print(json.dumps({"peak": peak, "held": held, "seconds": seconds}))
 
 
-def main() -> None:
+def main() -> int:
+    """Follow the command line; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.load_checkpoint", description=__doc__.splitlines()[0])
+    parser.add_argument("one", nargs="*", metavar="FOLDER DTYPE", help="load this one alone, here (default: all cases)")
+    words = parser.parse_args().one
+    if len(words) not in (0, 2):
+        parser.error("expected nothing, or a folder and a dtype")
+    if words and words[1] not in DTYPES:
+        parser.error(f"{words[1]}: not one of {', '.join(DTYPES)}")
+    load(*words) if words else measure()
+    return 0
+
+
+def measure() -> None:
+    """All cases, as a table."""
     print(f"{'file':24}{'on disk':>18}{'in memory':>20}{'peak':>10}{'peak / on disk':>16}{'seconds':>10}")
     for file, stored, wanted in CASES:
         with workplace() as folder:
@@ -100,9 +115,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.load_checkpoint", description=__doc__)
-    parser.add_argument("one", nargs="*", metavar="FOLDER DTYPE", help="load this one alone, here (default: all cases)")
-    words = parser.parse_args().one
-    if len(words) not in (0, 2):
-        parser.error("expected nothing, or a folder and a dtype")
-    load(*words) if words else main()
+    sys.exit(run_command(main))

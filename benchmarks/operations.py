@@ -18,6 +18,7 @@ from benchmarks.full_size import decode, networks
 from benchmarks.load_checkpoint import TRANSFORMER
 from model.generation import Conditioning, Generator, Settings, State
 from model.noise import SeededNoise
+from training.options import count
 
 NOWHERE = torch.device("meta")
 ALLOCATIONS = ("empty", "empty_like", "empty_strided", "new_empty")
@@ -72,7 +73,7 @@ def picture(batch: int = 1) -> dict[str, Counter[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.operations", description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=1, help="pictures drawn at once")
+    parser.add_argument("--batch", type=count, default=1, help="pictures drawn at once")
     parts = picture(parser.parse_args().batch)
     for name, found in parts.items():
         most = ", ".join(f"{count} {kind}" for kind, count in found.most_common(6))

@@ -34,6 +34,7 @@ from hart.v1 import (
     text_encoder_pb2_grpc,
 )
 
+from benchmarks.ending import run_command
 from benchmarks.local_cluster import local_cluster
 from cluster.plan import STAGES
 
@@ -147,4 +148,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -29,8 +29,9 @@ from benchmarks.drills import (
 from benchmarks.drills.asks import Truth
 from benchmarks.drills.report import Report
 from benchmarks.drills.site import SETTINGS, Site, opened
-from benchmarks.ending import workplace
+from benchmarks.ending import run_command, workplace
 from tests.e2e.processes import STAGES, Cluster, running_cluster
+from training.options import count, positive
 
 Drill = Callable[[Site, float, Report], Awaitable[None]]
 DRILLS: dict[str, Drill] = {
@@ -69,10 +70,13 @@ async def drilled(cluster: Cluster, names: list[str], seconds: float, seed: int)
 
 def main() -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.drills", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.drills",
+        description="Disturb a cluster under load and judge what comes of it; exit code 1 where a law is broken.",
+    )
     parser.add_argument("names", nargs="+", choices=[*DRILLS, "all"], metavar="NAME", help=", ".join([*DRILLS, "all"]))
-    parser.add_argument("--minutes", type=float, default=1.0, help="how long each drill's load lasts (default 1)")
-    parser.add_argument("--replicas", type=int, help="of each stage (default 2; of the generator 3 for balance)")
+    parser.add_argument("--minutes", type=positive, default=1.0, help="how long each drill's load lasts (default 1)")
+    parser.add_argument("--replicas", type=count, help="of each stage (default 2; of the generator 3 for balance)")
     parser.add_argument("--seed", type=int, default=0, help="of the load and of what is done to it (default 0)")
     given = parser.parse_args()
     names = list(DRILLS) if "all" in given.names else given.names
@@ -89,4 +93,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))
