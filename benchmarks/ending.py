@@ -12,21 +12,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-import psutil
-from hart.errors import HartError
-
-from cluster.supervisor import ClusterError
 from model.errors import ModelError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 USAGE = 2
 
 
-def run_command(main: Callable[[], int]) -> int:
-    """Calls `main` and returns the exit code. What is no fault of the arguments or of files keeps its traceback."""
+def run_command(main: Callable[[], int], *kinds: type[Exception]) -> int:
+    """Calls `main` and returns the exit code. What is no fault of the arguments or of files, nor an error of one of
+    these kinds, keeps its traceback."""
+    told: tuple[type[Exception], ...] = (ModelError, OSError, *kinds)
     try:
         return main()
-    except (ModelError, ClusterError, HartError, OSError) as error:
+    except told as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
 
@@ -59,6 +57,8 @@ def ended_by(end: Callable[[], object]) -> Iterator[None]:
 @contextmanager
 def workplace() -> Iterator[Path]:
     """A temporary folder. It goes, and every child of this process is killed, when the block is left."""
+    import psutil  # the GPU's machines, which import this module too, need not have it
+
     folder = tempfile.TemporaryDirectory()
 
     def end() -> None:

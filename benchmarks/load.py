@@ -25,7 +25,7 @@ import hart
 from hart import errors
 
 from benchmarks.ending import run_command
-from benchmarks.local_cluster import local_cluster
+from benchmarks.local_cluster import FAILURES, local_cluster
 from cluster.plan import MOST_REPLICAS, STAGES
 
 SHARES = (0.5, 0.9, 1.2, 3.0)
@@ -178,4 +178,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_command(main, *FAILURES))

@@ -10,9 +10,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from hart.errors import HartError
+
 from benchmarks.ending import ended_by
 from cluster import supervisor
 from cluster.plan import STAGES, Plan
+
+FAILURES = (supervisor.ClusterError, HartError)
+"""What may come of a cluster that was asked for in vain, or of asking it."""
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks.ending import run_command
-from benchmarks.local_cluster import local_cluster
+from benchmarks.local_cluster import FAILURES, local_cluster
 from training.options import count
 
 MOST_RATIO, MOST_SECONDS = 1.10, 0.025
@@ -129,4 +129,4 @@ def judged(one: float, many: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_command(main, *FAILURES))

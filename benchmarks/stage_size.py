@@ -35,7 +35,7 @@ from hart.v1 import (
 )
 
 from benchmarks.ending import run_command
-from benchmarks.local_cluster import local_cluster
+from benchmarks.local_cluster import FAILURES, local_cluster
 from cluster.plan import STAGES
 
 PROMPT = "a red heart"
@@ -148,4 +148,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_command(main, *FAILURES))

@@ -30,7 +30,7 @@ import hart
 import psutil
 
 from benchmarks.ending import run_command
-from benchmarks.local_cluster import local_cluster
+from benchmarks.local_cluster import FAILURES, local_cluster
 
 MOST_RATIO = 1.02
 WARM_UP = 2
@@ -226,4 +226,4 @@ def judged(ratio: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_command(main, *FAILURES))
