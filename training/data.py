@@ -35,6 +35,8 @@ from training.packages import CACHE, fetch
 from training.render import Pixels, encode_webp, is_blank, on_white, render_image, render_svg, without_white
 
 PIECE_BYTES = 25_000_000
+SIDES = (128, 256, 512, 1024)
+"""Sides in pixels that a tokenizer can be trained on."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.data", description="Build the pictures to train on.")
-    parser.add_argument("--side", type=int, default=128, help="side of a picture in pixels")
+    parser.add_argument("--side", type=int, default=128, choices=SIDES, help="side of a picture in pixels")
     parser.add_argument("--styles", nargs="+", choices=STYLES, default=list(STYLES), help="styles, built in this order")
     parser.add_argument("--pack", action="store_true", help="also write webp pieces of at most 25 MB")
     parser.add_argument("--cache", type=Path, default=CACHE, help="where everything is kept")

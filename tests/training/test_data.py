@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training import packages
-from training.data import build_style, is_held_out, load_pictures, pack_style
+from training import data, packages, tokenizer
+from training.data import SIDES, build_style, is_held_out, load_pictures, pack_style
 from training.emoji import icon_svg, read_emoji, strip_selector
 from training.packages import PACKAGES, Package, PackageError, fetch
 from training.render import on_white, render_svg, without_white
@@ -114,3 +114,15 @@ def test_taking_the_white_out_and_laying_it_under_again_is_the_same_picture() ->
     white = on_white(pixels)
     again = on_white(without_white(white, pixels[..., 3]))
     assert np.abs(again.astype(int) - white).max() <= 2
+
+
+def test_a_side_that_no_tokenizer_can_learn_is_refused_before_anything_is_built(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(data, "build_style", lambda *_: pytest.fail("built"))
+    monkeypatch.setattr("sys.argv", ["data", "--side", "100"])
+    with pytest.raises(SystemExit) as ended:
+        data.main()
+    assert ended.value.code == 2
+    assert "--side: invalid choice: 100 (choose from 128, 256, 512, 1024)" in capsys.readouterr().err
+    assert set(SIDES) == set(tokenizer.SCALES)
