@@ -19,6 +19,8 @@ from pathlib import Path
 from training.emoji import STYLES
 
 CACHE = Path(".cache/training")
+SIDE = "256"
+PICTURES = Path(".cache/data") / SIDE
 SPARE_MINUTES = 1.5  # for starting, measuring and saving around a sitting
 SMALLEST_SITTING = 0.5
 NEEDED = ("torch", "transformers", "safetensors", "numpy", "PIL", "tqdm")
@@ -58,7 +60,7 @@ class Stage:
 def trainings(styles: list[str], sizes: Sizes, prefix: str) -> list[Stage]:
     """The tokenizer, then the transformer, in runs whose names begin with `prefix`."""
     names = [f"{prefix}-{part}" for part in ("tokenizer", "transformer")]
-    common = ["--side", "256", "--styles", *styles]
+    common = ["--side", SIDE, "--styles", *styles]
     tokenizer = ["-m", "training.tokenizer", "--name", names[0], *common, *sizes.tokenizer.split()]
     transformer = ["-m", "training.transformer", "--name", names[1], "--tokenizer", names[0], *common]
     transformer += sizes.transformer.split()
@@ -99,7 +101,7 @@ def work(todo: list[Stage], minutes: float, run: Callable[[list[str]], int]) -> 
     return [stage.name for stage in todo if not stage.leaves.exists()]
 
 
-def what_is_lacking(on_gpu: bool) -> str | None:
+def what_is_lacking(on_gpu: bool, styles: list[str]) -> str | None:
     """A sentence about what this machine has not, None if it has everything."""
     absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if absent:
@@ -108,6 +110,11 @@ def what_is_lacking(on_gpu: bool) -> str | None:
 
     if on_gpu and not torch.cuda.is_available():
         return "No CUDA device: this work wants one GPU with 80 GB and torch built for it."
+    if missing := [style for style in styles if not (PICTURES / f"{style}.json").exists()]:
+        return (
+            f"{PICTURES}: no pictures of {', '.join(missing)}. Run `python -m training.data --side {SIDE} --pack` and "
+            "`python -m training.text` where there is a registry, and carry what they make here (docs/training.md)."
+        )
     return None
 
 
@@ -118,7 +125,7 @@ def main() -> None:
     parser.add_argument("--prefix", default="gpu", help="what the names of the runs below .cache/training begin with")
     parser.add_argument("--rehearse", action="store_true", help="both trainings at a toy size, on any machine")
     arguments = parser.parse_args()
-    if lacking := what_is_lacking(on_gpu=not arguments.rehearse):
+    if lacking := what_is_lacking(not arguments.rehearse, arguments.styles):
         print(lacking, file=sys.stderr)
         raise SystemExit(NOT_READY)
 

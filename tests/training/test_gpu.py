@@ -63,9 +63,21 @@ def test_without_a_gpu_it_says_what_is_missing_and_ends_with_code_two() -> None:
 
 def test_packages_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "NEEDED", ("torch", "nobody_has_this", "nor_this"))
-    assert "nobody_has_this, nor_this" in (gpu.what_is_lacking(on_gpu=False) or "")
+    assert "nobody_has_this, nor_this" in (gpu.what_is_lacking(False, []) or "")
     monkeypatch.setattr(gpu, "NEEDED", ("torch",))
-    assert gpu.what_is_lacking(on_gpu=False) is None
+    assert gpu.what_is_lacking(False, []) is None
+
+
+def test_pictures_that_are_not_there_are_named_with_the_command_that_carries_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "NEEDED", ())
+    monkeypatch.setattr(gpu, "PICTURES", tmp_path)
+    (tmp_path / "flat.json").touch()
+    assert gpu.what_is_lacking(False, ["flat"]) is None
+    told = gpu.what_is_lacking(False, ["flat", "noto"]) or ""
+    assert "no pictures of noto" in told
+    assert "`python -m training.data --side 256 --pack`" in told
 
 
 ONLY = """
