@@ -33,9 +33,10 @@ Where = Annotated[str, AfterValidator(_source), Field(min_length=1)]
 class GatewaySettings(ProcessSettings):
     """The front door's settings.
 
-    Where a stage is: a list of `host:port` and `oip://host:port/model` with commas between; or `file:///path` (one of
-    those a line, followed), `dns:///host:port` (every address behind the name), `kubernetes://namespace/service:port`
-    (the Service's EndpointSlices, watched); the last two with `?oip=model` for servers of that protocol.
+    Where a stage is: a list of `host:port`, `unix:/path` and `oip://host:port/model` with commas between; or
+    `file:///path` (one of those a line, followed), `dns:///host:port` (every address behind the name),
+    `kubernetes://namespace/service:port` (the Service's EndpointSlices, watched); the last two with `?oip=model` for
+    servers of that protocol.
     """
 
     port: int = Field(default=50051, ge=0, le=65535)

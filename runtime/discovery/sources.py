@@ -94,16 +94,22 @@ class DnsSource(PolledSource):
         return frozenset(Endpoint(_join(str(info[4][0]), self._port), self._model, self._host) for info in found)
 
 
+OTHERS = "in place of a list file:///path, dns:///host:port or kubernetes://namespace/service:port"
+
+
 def source(text: str) -> Source:
     """The source that a setting describes. Raises ValueError with the text where it describes none.
 
-    "host:port,oip://host:port/model" (static) · "file:///path" · "dns:///host:port" ·
+    "host:port,unix:/path,oip://host:port/model" (static) · "file:///path" · "dns:///host:port" ·
     "kubernetes://namespace/service:port" (a number or a port's name); the last two with "?oip=model" for servers of
     the Open Inference Protocol.
     """
     scheme = text.partition(":")[0]
     if scheme not in ("file", "dns", "kubernetes"):
-        endpoints = parse_all(text)
+        try:
+            endpoints = parse_all(text)
+        except ValueError as error:
+            raise ValueError(f"{error}; or {OTHERS}") from None
         if not endpoints:
             raise ValueError(f"{text!r} names no endpoint")
         return StaticSource(endpoints)

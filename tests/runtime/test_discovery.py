@@ -278,6 +278,15 @@ def test_what_is_no_source_is_refused_with_its_text(text: str) -> None:
         source(text)
 
 
+def test_what_is_neither_list_nor_source_is_told_every_form_of_both() -> None:
+    forms = (
+        "host:port, unix:/path or oip://host:port/model is wanted; or in place of a list file:///path, "
+        "dns:///host:port or kubernetes://namespace/service:port"
+    )
+    with pytest.raises(ValueError, match=f"^'foo' is no endpoint: {forms}$"):
+        source("127.0.0.1:1,foo")
+
+
 def test_an_endpoint_reads_back_as_it_is_written() -> None:
     for text in ("host:1", "[::1]:65535", "unix:/run/hart.sock", "oip://host:8001/text_encoder"):
         assert str(parse(text)) == text
