@@ -41,8 +41,8 @@ licence asks for attribution, keep that file beside them.
 {note}
 Tokenizer: {tokenizer_note}
 Transformer: {transformer_note}
-One CPU core, no GPU. A run with `--start` begins with the averaged weights of that run, the others from nothing. The
-tokenizer's loss, the codebook's revival and the transformer's token corruption are described in `docs/training.md`.
+A run with `--start` begins with the averaged weights of that run, the others from nothing. The tokenizer's loss, the
+codebook's revival and the transformer's token corruption are described in `docs/training.md`.
 
 ## Measured
 `python -m training.evaluate {folder}` at default settings; the judge names the nearest picture of the whole data set.
@@ -51,6 +51,14 @@ tokenizer's loss, the codebook's revival and the transformer's token corruption 
 Safety, on prompts kept from training (`python -m training.safety`; recall: unsafe ones that were refused):
 
 {safety}"""
+
+
+def figures_table(path: Path) -> str:
+    """The evaluation's figures as it wrote them, but for those of safety, which have a table of their own."""
+    if not path.exists():
+        return "Not measured yet.\n"
+    rows = path.read_text().splitlines(keepends=True)
+    return "".join(row for row in rows if not row.startswith(("| safety.recall_", "| safety.false_")))
 
 
 def safety_table(path: Path) -> str:
@@ -90,7 +98,7 @@ def write_card(folder: Path, run: Path, tokenizer: Path, things: list[Thing], si
         tokenizer_note=f"{start.get('step')} steps, {start.get('continuous')} dB continuous and "
         f"{start.get('discrete')} dB discrete on held-out art.",
         transformer_note=f"{end.get('step')} steps, token accuracy {end.get('token_accuracy')}.",
-        figures=evaluation.read_text() if evaluation.exists() else "Not measured yet.\n",
+        figures=figures_table(evaluation),
         safety=safety_table(CACHE / "safety.json"),
     )
     (folder / "README.md").write_text(card)

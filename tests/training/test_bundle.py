@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from model.checkpoint import bundled
 from model.errors import CheckpointError
 from training import bundle
 
@@ -70,3 +71,32 @@ def test_a_run_that_never_was_is_named_and_nothing_is_made(
     assert ended.value.code == 2
     assert "--transformer gone: " in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_card_gives_each_figure_of_safety_once_and_no_machine_that_it_does_not_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, "CACHE", tmp_path)
+    figures = tmp_path / "evaluation" / "mine" / "figures.md"
+    figures.parent.mkdir(parents=True)
+    figures.write_text(
+        "| figure | value |\n|---|---|\n| things | 3 |\n| safety.threshold | 0.75 |\n"
+        "| safety.recall_words | 0.5 |\n| safety.false_alarms_names | 0 |\n| safety.recall_by_policy.harassment | 1 |\n"
+    )
+    (tmp_path / "safety.json").write_text(json.dumps({"recall_words": 0.5, "false_alarms_names": 0.0}))
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    bundle.write_card(folder, tmp_path / "b", tmp_path / "t", [], 128)
+    card = (folder / "README.md").read_text()
+    assert [line for line in card.splitlines() if "recall_" in line or "false_" in line] == [
+        "| recall_words | 0.5 |",
+        "| false_alarms_names | 0.0 |",
+    ]
+    assert "| safety.threshold | 0.75 |" in card
+    assert "CPU" not in card
+
+
+def test_the_bundled_card_gives_each_figure_of_safety_once() -> None:
+    card = (bundled() / "README.md").read_text()
+    assert card.count("false_alarms_emoji_names |") == card.count("recall_harassment |") == 1
+    assert "One CPU core" not in card
