@@ -53,12 +53,13 @@ Safety, on prompts kept from training (`python -m training.safety`; recall: unsa
 {safety}"""
 
 
-def figures_table(path: Path) -> str:
-    """The evaluation's figures as it wrote them, but for those of safety, which have a table of their own."""
+def figures_table(path: Path, safety: Path) -> str:
+    """The evaluation's figures as it wrote them, but for those of safety where they have a table of their own."""
     if not path.exists():
         return "Not measured yet.\n"
     rows = path.read_text().splitlines(keepends=True)
-    return "".join(row for row in rows if not row.startswith(("| safety.recall_", "| safety.false_")))
+    twice = ("| safety.recall_", "| safety.false_") if safety.exists() else ()
+    return "".join(row for row in rows if not row.startswith(twice))
 
 
 def safety_table(path: Path) -> str:
@@ -98,7 +99,7 @@ def write_card(folder: Path, run: Path, tokenizer: Path, things: list[Thing], si
         tokenizer_note=f"{start.get('step')} steps, {start.get('continuous')} dB continuous and "
         f"{start.get('discrete')} dB discrete on held-out art.",
         transformer_note=f"{end.get('step')} steps, token accuracy {end.get('token_accuracy')}.",
-        figures=figures_table(evaluation),
+        figures=figures_table(evaluation, CACHE / "safety.json"),
         safety=safety_table(CACHE / "safety.json"),
     )
     (folder / "README.md").write_text(card)
