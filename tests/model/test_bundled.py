@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import ExifTags, Image
 
 from model.checkpoint import Checkpoint, bundled
 from model.generation import Generator, Settings
@@ -75,3 +76,13 @@ def test_known_prompts_are_safe(pipeline: Pipeline) -> None:
     assert pipeline.safety
     verdicts = pipeline.safety.check(pipeline.checkpoint.known_prompts()[:100])
     assert sum(verdict.unsafe for verdict in verdicts) <= 10
+
+
+def test_the_pictures_of_the_first_page_are_of_the_prompts_and_the_seed_beside_them() -> None:
+    docs = Path(__file__).resolve().parent.parent.parent / "docs"
+    with Image.open(docs / "pictures.webp") as picture:
+        comment = picture.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
+    drawn = json.loads(comment.removeprefix(b"UNICODE\0").decode("utf-16-be"))
+    assert [recipe["prompt"] for recipe in drawn] == (docs / "pictures.txt").read_text().splitlines()
+    assert {recipe["seed"] for recipe in drawn} == {7}
+    assert "hart generate --file docs/pictures.txt --seed 7" in (docs.parent / "README.md").read_text()
