@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import logging
 import os
@@ -23,7 +24,15 @@ USAGE = 2
 
 
 def run(kind: type[S], stage: str, build: Callable[[App, S], None]) -> NoReturn:
-    """`serve` with the settings of this environment. One that cannot be used is a line on stderr and exit code 2."""
+    """`serve` with the settings of this environment. One that cannot be used is a line on stderr and exit code 2, as is
+    a word on the command line; `--help` prints the settings."""
+    package = kind.__module__.rpartition(".")[0]
+    argparse.ArgumentParser(
+        prog=f"python -m {package}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=f"{sys.modules[package].__doc__}\nAll that it can be told stands in its environment.",
+        epilog=kind.manual(),
+    ).parse_args()
     try:
         settings = kind.load()
     except SettingsError as error:

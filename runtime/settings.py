@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import ipaddress
 import os
 import re
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Self
@@ -57,6 +59,16 @@ class Settings(BaseSettings):
         secret = info is not None and "Secret" in str(info.annotation)
         value = "***" if secret else repr(given.get(variable))
         return f"{variable}={value}: {reason}"
+
+    @classmethod
+    def manual(cls) -> str:
+        """All variables, each with its default and its sentence, for people."""
+        lines = [inspect.getdoc(cls) or ""]
+        for name, field in cls.model_fields.items():
+            default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
+            lines.append(f"\n{_variable(name)}{' (absent)' if default is None else f'={default}'}")
+            lines += textwrap.wrap(field.description or "", 110, initial_indent="    ", subsequent_indent="    ")
+        return "\n".join(lines)
 
     @classmethod
     def unknown(cls) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from k8s.build_schema import PROCESSES
 from runtime.process import run
 from runtime.settings import SettingsError
 from services.ar_generator.config import ArGeneratorSettings
@@ -56,6 +58,7 @@ def test_a_bad_setting_is_named_with_its_value_and_ends_the_process_with_2(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr("sys.argv", [stage])
     monkeypatch.setenv(variable, value)
     with pytest.raises(SystemExit) as ended:
         run(settings, stage, lambda app, settings: None)
@@ -63,6 +66,34 @@ def test_a_bad_setting_is_named_with_its_value_and_ends_the_process_with_2(
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert lines[0].startswith(f"{stage}: {variable}={value!r}")
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_help_prints_what_a_process_is_and_every_setting_with_its_sentence(
+    process: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", [process, "--help"])
+    kind = PROCESSES[process]
+    with pytest.raises(SystemExit) as ended:
+        run(kind, process, lambda app, settings: pytest.fail("started"))
+    assert ended.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    package = importlib.import_module(kind.__module__.rpartition(".")[0])
+    assert f"python -m {package.__name__}" in shown
+    assert str(package.__doc__) in shown
+    for name, field in kind.model_fields.items():
+        assert f" HART_{name.upper()}{' (absent) ' if field.default is None else '='}" in shown
+        assert " ".join(str(field.description).split()) in shown
+
+
+def test_a_word_on_the_command_line_is_refused_with_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["decoder", "--port", "50056"])
+    with pytest.raises(SystemExit) as ended:
+        run(DecoderSettings, "decoder", lambda app, settings: pytest.fail("started"))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith("python -m services.decoder: error: unrecognized arguments: --port 50056\n")
 
 
 def test_a_missing_checkpoint_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
