@@ -119,9 +119,15 @@ class GatewaySettings(ProcessSettings):
     @model_validator(mode="after")
     def _gateway_consistent(self) -> Self:
         if self.default_deadline_seconds > self.max_deadline_seconds:
-            raise ValueError("HART_DEFAULT_DEADLINE_SECONDS must not be over HART_MAX_DEADLINE_SECONDS")
+            raise ValueError(
+                f"HART_DEFAULT_DEADLINE_SECONDS={self.default_deadline_seconds:g} must not be over "
+                f"HART_MAX_DEADLINE_SECONDS={self.max_deadline_seconds:g}"
+            )
         if self.margin_seconds >= self.default_deadline_seconds:
-            raise ValueError("HART_MARGIN_SECONDS must be under HART_DEFAULT_DEADLINE_SECONDS")
+            raise ValueError(
+                f"HART_MARGIN_SECONDS={self.margin_seconds:g} must be under "
+                f"HART_DEFAULT_DEADLINE_SECONDS={self.default_deadline_seconds:g}"
+            )
         for name in ("jwt_issuer", "jwt_audience", "jwt_scope"):
             if getattr(self, name) and not self.jwt_jwks_url:
                 raise ValueError(f"HART_{name.upper()} is given without HART_JWT_JWKS_URL: no token would be looked at")

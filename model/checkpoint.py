@@ -53,12 +53,14 @@ class Checkpoint:
         """A model folder, or its `llm`. Raises CheckpointError where there is none."""
         folder = Path(folder)
         if not folder.is_dir():
-            raise CheckpointError(f"{folder}: no such folder; expected a checkpoint with llm/ and tokenizer/ in it")
+            raise CheckpointError(f"{folder}: no such folder; expected one that holds a checkpoint")
         is_llm = (folder / "config.json").exists() and not (folder / "llm").is_dir()
         root = folder.resolve().parent if is_llm else folder
         llm = folder if is_llm else folder / "llm"
         if not llm.is_dir() and not any((root / part).is_dir() for part in ("tokenizer", "text_encoder", "safety")):
-            raise CheckpointError(f"{folder}: no checkpoint; expected the folders llm/ and tokenizer/ in it")
+            raise CheckpointError(
+                f"{folder}: no checkpoint; none of the folders llm/, tokenizer/, text_encoder/, safety/ is in it"
+            )
         tokenizer = root / "tokenizer"
         if (llm / "config.json").exists():
             named = TransformerConfig.read(llm / "config.json").vae_path

@@ -60,6 +60,16 @@ class Settings(BaseSettings):
         value = "***" if secret else repr(given.get(variable))
         return f"{variable}={value}: {reason}"
 
+    @contextmanager
+    def refusing(self, field: str, *kinds: type[Exception]) -> Iterator[None]:
+        """As `refusing`, for errors that come of this field's value; the line names the variable and the value."""
+        try:
+            with refusing(*kinds):
+                yield
+        except SettingsError as error:
+            reason = str(error).removeprefix(f"{field}: ")
+            raise SettingsError(f"{_variable(field)}={getattr(self, field)!r}: {reason}") from error
+
     @classmethod
     def manual(cls) -> str:
         """All variables, each with its default and its sentence, for people."""

@@ -19,7 +19,7 @@ from model.generation import Conditioning, Generator, Settings, State
 from model.noise import SeededNoise
 from model.slab import BRANCHES, Slab
 from runtime.errors import InvalidRequest
-from runtime.settings import SettingsError, refusing
+from runtime.settings import SettingsError
 from services.ar_generator.config import ArGeneratorSettings
 
 Array = np.ndarray[Any, Any]
@@ -64,9 +64,11 @@ class GeneratorEngine:
     """Loaded by `load`; everything but the attributes belongs on the same thread."""
 
     def __init__(self, settings: ArGeneratorSettings) -> None:
-        with refusing(ModelError):
-            self.checkpoint = Checkpoint.open(settings.checkpoint or bundled())
+        self._settings = settings
+        with settings.refusing("device", ModelError):
             self.compute = Compute.of(settings.device, settings.dtype, settings.torch_threads)
+        with settings.refusing("checkpoint", ModelError):
+            self.checkpoint = Checkpoint.open(settings.checkpoint or bundled())
             self.config: TransformerConfig = self.checkpoint.transformer_config
             self.channels = self.checkpoint.tokenizer_config.z_channels
         self.slot_bytes = Slab.bytes_per_slot(self.config, self.compute.dtype)
@@ -98,7 +100,7 @@ class GeneratorEngine:
     def load(self) -> list[list[tuple[int, float]]]:
         """Reads the weights, makes the slots and warms up. Returns per scale (pictures, seconds) as measured."""
         self.compute.own_this_thread()
-        with refusing(ModelError):
+        with self._settings.refusing("checkpoint", ModelError):
             transformer = self.checkpoint.load_transformer(self.compute.dtype, self.compute.device)
             self._generator = Generator(transformer, self.checkpoint.load_quantizer(self.compute.device), self.slots)
             self.digest = self.checkpoint.digest_of("llm")

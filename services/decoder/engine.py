@@ -17,7 +17,6 @@ from model.picture import Pixels, to_pixels
 from model.quantizer import downsample
 from model.tokenizer import HybridTokenizer
 from runtime.errors import InvalidRequest
-from runtime.settings import refusing
 from services.decoder.config import DecoderSettings
 
 Array = np.ndarray[Any, Any]
@@ -37,9 +36,11 @@ class DecoderEngine:
     """Loaded by `load`; `run` belongs on the same thread."""
 
     def __init__(self, settings: DecoderSettings) -> None:
-        with refusing(ModelError):
-            self.checkpoint = Checkpoint.open(settings.checkpoint or bundled())
+        self._settings = settings
+        with settings.refusing("device", ModelError):
             self.compute = Compute.of(settings.device, settings.dtype, settings.torch_threads)
+        with settings.refusing("checkpoint", ModelError):
+            self.checkpoint = Checkpoint.open(settings.checkpoint or bundled())
             config = self.checkpoint.tokenizer_config
         self.scales, self.channels = config.v_patch_nums, config.z_channels
         self.side, self.upsampling = config.side, config.downsampling
@@ -61,7 +62,7 @@ class DecoderEngine:
     def load(self) -> list[tuple[float, float]]:
         """Reads the weights and warms up. Returns (cost, seconds) as measured."""
         self.compute.own_this_thread()
-        with refusing(ModelError):
+        with self._settings.refusing("checkpoint", ModelError):
             parts = ("post_quant_conv", "decoder")
             self._tokenizer: HybridTokenizer = self.checkpoint.load_tokenizer(
                 self.compute.dtype, self.compute.device, parts

@@ -11,7 +11,6 @@ from model.checkpoint import Checkpoint, bundled
 from model.device import Compute
 from model.errors import ModelError
 from model.safety import Policies, SafetyClassifier
-from runtime.settings import refusing
 from services.safety.config import SafetySettings
 
 WARM_UP_PROMPT = "a red heart"
@@ -31,9 +30,11 @@ class SafetyEngine:
     """Loaded by `load`; `run` belongs on the same thread."""
 
     def __init__(self, settings: SafetySettings) -> None:
-        with refusing(ModelError):
-            self.checkpoint = Checkpoint.open(settings.checkpoint or bundled())
+        self._settings = settings
+        with settings.refusing("device", ModelError):
             self.compute = Compute.of(settings.device, settings.dtype, settings.torch_threads)
+        with settings.refusing("checkpoint", ModelError):
+            self.checkpoint = Checkpoint.open(settings.checkpoint or bundled())
             policies = Policies.of_folder(self.checkpoint.safety)
         if settings.threshold is not None:
             version = f"{policies.version}@{settings.threshold:g}"
@@ -45,7 +46,7 @@ class SafetyEngine:
     def load(self) -> list[tuple[float, float]]:
         """Reads the weights and warms up. Returns (prompts, seconds) as measured."""
         self.compute.own_this_thread()
-        with refusing(ModelError):
+        with self._settings.refusing("checkpoint", ModelError):
             self._classifier: SafetyClassifier = self.checkpoint.load_safety(self.compute.dtype, self.compute.device)
             self.digest = self.checkpoint.digest_of("safety")
         self.run([WARM_UP_PROMPT])

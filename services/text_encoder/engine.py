@@ -12,7 +12,6 @@ from model.checkpoint import Checkpoint, bundled
 from model.device import Compute
 from model.errors import ModelError
 from model.text import TextEncoder
-from runtime.settings import refusing
 from services.text_encoder.config import TextEncoderSettings
 
 Array = np.ndarray[Any, Any]
@@ -43,9 +42,11 @@ class TextEncoderEngine:
     """Loaded by `load`; `run` belongs on the same thread."""
 
     def __init__(self, settings: TextEncoderSettings) -> None:
-        with refusing(ModelError):
-            self.checkpoint = Checkpoint.open(settings.checkpoint or bundled())
+        self._settings = settings
+        with settings.refusing("device", ModelError):
             self.compute = Compute.of(settings.device, settings.dtype, settings.torch_threads)
+        with settings.refusing("checkpoint", ModelError):
+            self.checkpoint = Checkpoint.open(settings.checkpoint or bundled())
             config = self.checkpoint.transformer_config
             self.vocabulary = self.checkpoint.vocabulary()
         self.context_tokens, self.context_width = config.context_token, config.context_dim
@@ -54,7 +55,7 @@ class TextEncoderEngine:
     def load(self) -> list[tuple[float, float]]:
         """Reads the weights and warms up. Returns (prompts, seconds) as measured."""
         self.compute.own_this_thread()
-        with refusing(ModelError):
+        with self._settings.refusing("checkpoint", ModelError):
             self._encoder: TextEncoder = self.checkpoint.load_text_encoder(self.compute.dtype, self.compute.device)
             self.digest = self.checkpoint.digest_of("text_encoder")
         self.run([WARM_UP_PROMPT])

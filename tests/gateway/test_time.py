@@ -24,9 +24,15 @@ async def test_the_status_names_the_stage_where_time_ran_out(stage):
         await until(lambda: running.stage(stage).cancelled == len(running.stage(stage).received))
 
 
-def test_a_margin_that_leaves_no_time_is_refused():
-    with pytest.raises(SettingsError, match="HART_MARGIN_SECONDS must be under HART_DEFAULT_DEADLINE_SECONDS"):
+def test_a_margin_that_leaves_no_time_is_refused_with_both_values():
+    with pytest.raises(SettingsError, match="HART_MARGIN_SECONDS=60 must be under HART_DEFAULT_DEADLINE_SECONDS=60"):
         GatewaySettings.load(margin_seconds=60)
+
+
+def test_a_default_over_the_longest_deadline_is_refused_with_both_values():
+    both = "HART_DEFAULT_DEADLINE_SECONDS=400 must not be over HART_MAX_DEADLINE_SECONDS=300"
+    with pytest.raises(SettingsError, match=both):
+        GatewaySettings.load(default_deadline_seconds=400)
 
 
 async def test_stages_get_what_is_left_less_the_gateways_margin():

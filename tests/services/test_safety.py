@@ -82,5 +82,5 @@ async def test_describe_names_policies_and_their_version(stages: SimpleNamespace
 
 
 async def test_an_unknown_device_is_refused_by_name(folder: str) -> None:
-    with pytest.raises(SettingsError, match="device: 'cuda:9'"):
+    with pytest.raises(SettingsError, match="HART_DEVICE='cuda:9': 'cuda:9' cannot be used"):
         SafetyEngine(SafetySettings(checkpoint=folder, device="cuda:9"))

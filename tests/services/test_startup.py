@@ -18,8 +18,11 @@ from k8s.build_schema import PROCESSES
 from runtime.process import run
 from runtime.settings import SettingsError
 from services.ar_generator.config import ArGeneratorSettings
+from services.ar_generator.engine import GeneratorEngine
 from services.decoder.config import DecoderSettings
+from services.decoder.engine import DecoderEngine
 from services.safety.config import SafetySettings
+from services.safety.engine import SafetyEngine
 from services.text_encoder.config import TextEncoderSettings
 from services.text_encoder.engine import TextEncoderEngine
 from tests.e2e.processes import free_port
@@ -102,15 +105,35 @@ def test_a_missing_checkpoint_is_one_line_and_exit_code_2(tmp_path: Path) -> Non
     assert process.returncode == 2
     said = [line for line in errors.splitlines() if not line.startswith("{")]
     assert len(said) == 1, errors
-    assert said[0].startswith(f"ar_generator: {tmp_path / 'none'}: no such folder")
+    missing = tmp_path / "none"
+    assert said[0].startswith(f"ar_generator: HART_CHECKPOINT='{missing}': {missing}: no such folder")
 
 
 def test_a_checkpoint_with_a_part_missing_cannot_be_loaded_and_says_which(tmp_path: Path, folder: str) -> None:
     for part in ("llm", "tokenizer"):
         (tmp_path / part).symlink_to(Path(folder) / part)
     engine = TextEncoderEngine(TextEncoderSettings(checkpoint=str(tmp_path)))
-    with pytest.raises(SettingsError, match="text_encoder: no text model here"):
+    with pytest.raises(SettingsError, match=f"^HART_CHECKPOINT='{tmp_path}': .*text_encoder: no text model here"):
         engine.load()
+
+
+@pytest.mark.parametrize(
+    ("engine", "settings"),
+    [
+        (SafetyEngine, SafetySettings),
+        (TextEncoderEngine, TextEncoderSettings),
+        (GeneratorEngine, ArGeneratorSettings),
+        (DecoderEngine, DecoderSettings),
+    ],
+)
+def test_a_device_or_a_checkpoint_that_is_none_is_named_by_its_setting_and_value(
+    engine: type, settings: type, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match=r"^HART_DEVICE='gpu': 'gpu' cannot be used: Expected one of cpu"):
+        engine(settings(device="gpu"))
+    parts = "llm/, tokenizer/, text_encoder/, safety/"
+    with pytest.raises(SettingsError, match=f"^HART_CHECKPOINT='{tmp_path}': .*none of the folders {parts} is in it"):
+        engine(settings(checkpoint=str(tmp_path)))
 
 
 def test_a_stage_becomes_ready_and_ends_in_order_on_sigterm(folder: str) -> None:
