@@ -48,29 +48,36 @@ class _File:
         said = SUFFIXES.get(target.suffix.lower(), self.format)
         if self.format in FORMATS and said != self.format:
             raise ValueError(f"{target}: is named as {said}, but the file is {self.format}")
-        try:
-            self._write(target)
-        except OSError as error:  # which may name a file that the caller has never heard of
-            raise OSError(error.errno, error.strerror, str(target)) from None
+        write_whole(target, self.data)
         return target
 
-    def _write(self, target: Path) -> None:
-        old = target.stat() if target.exists() else None
-        if old is not None and not stat.S_ISREG(old.st_mode):
-            with target.open("wb") as file:
-                file.write(self.data)
-            return
-        target = Path(os.path.realpath(target))  # not before: /dev/stdout is a link to what has no name
-        part = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-        try:
-            with part.open("xb") as file:
-                if old is not None:
-                    part.chmod(stat.S_IMODE(old.st_mode))  # before there is anything to read
-                file.write(self.data)
-            part.replace(target)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+
+def write_whole(target: Path, data: bytes) -> None:
+    """Write the file whole or not at all, through links and with the mode of one that it replaces; into a pipe or a
+    device as it is. Raises OSError naming it."""
+    try:
+        _replace(target, data)
+    except OSError as error:  # which may name a file that the caller has never heard of
+        raise OSError(error.errno, error.strerror, str(target)) from None
+
+
+def _replace(target: Path, data: bytes) -> None:
+    old = target.stat() if target.exists() else None
+    if old is not None and not stat.S_ISREG(old.st_mode):
+        with target.open("wb") as file:
+            file.write(data)
+        return
+    target = Path(os.path.realpath(target))  # not before: /dev/stdout is a link to what has no name
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        with part.open("xb") as file:
+            if old is not None:
+                part.chmod(stat.S_IMODE(old.st_mode))  # before there is anything to read
+            file.write(data)
+        part.replace(target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 @dataclass(frozen=True)

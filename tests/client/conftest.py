@@ -99,6 +99,8 @@ class Gateway(images_pb2_grpc.ImagesServicer):
     cancelled: threading.Event = field(default_factory=threading.Event)
     before: Callable[[images_pb2.GenerateRequest], None] | None = None
     max_answer_bytes: int = 0
+    side: int = 8
+    """Pixels, as Describe has them."""
 
     async def _enter(self, request: images_pb2.GenerateRequest, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         self.requests.append(request)
@@ -164,7 +166,7 @@ class Gateway(images_pb2_grpc.ImagesServicer):
 
     async def Describe(self, request: images_pb2.DescribeRequest, context: Any) -> images_pb2.DescribeResponse:
         await self._maybe_fail(context)
-        shape = stage_pb2.ModelShape(scales=SCALES, width=8, height=8, context_tokens=16)
+        shape = stage_pb2.ModelShape(scales=SCALES, width=self.side, height=self.side, context_tokens=16)
         answer = images_pb2.DescribeResponse(
             formats=[1, 2, 3], policies=["harassment"], policy_version="p1", version="0.1.0"
         )

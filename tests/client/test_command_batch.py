@@ -134,3 +134,43 @@ def test_a_disk_that_fails_in_the_middle_of_many_is_told_without_a_traceback(
     outcome = hart("generate", "--file", "p.txt", "--separate", "-o", "out")
     assert outcome.exit_code == 2, outcome.exception
     assert "out/00000" in outcome.output
+
+
+@pytest.mark.parametrize(("name", "side"), [("g.webp", 6000), ("g.jpg", 30_000)])
+def test_a_grid_larger_than_its_format_holds_is_refused_before_anything_is_drawn(
+    hart: Any, gateway: Any, name: str, side: int
+) -> None:
+    gateway.side = side
+    Path("p.txt").write_text("one\n" * 9, "utf-8")
+    outcome = hart("generate", "--file", "p.txt", "-o", name)
+    assert outcome.exit_code == 2
+    assert f"-o {name}: the grid would be {3 * side} pixels" in outcome.stderr
+    assert not gateway.requests
+    assert hart("generate", "--file", "p.txt", "-o", "g.png").exit_code == 0
+    assert hart("generate", "--file", "p.txt", "-o", name, "--model", "another").exit_code == 0
+
+
+def test_recipes_too_long_for_a_jpeg_cost_no_picture_and_are_told(hart: Any) -> None:
+    Path("p.txt").write_text(f"{'long ' * 399}\n" * 17, "utf-8")
+    outcome = hart("generate", "--file", "p.txt", "-o", "g.jpg")
+    assert outcome.exit_code == 0, outcome.output
+    assert "without the recipes" in outcome.stderr
+    assert PillowImage.open("g.jpg").size == (40, 32)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("too much"), MemoryError()])
+def test_a_grid_that_cannot_be_written_leaves_its_pictures_and_the_old_file(
+    hart: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("hart.cli.batch.write_whole", fail)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    Path("p.txt").write_text("one\ntwo\n", "utf-8")
+    Path("g.jpg").write_bytes(b"old")
+    outcome = hart("generate", "--file", "p.txt", "-o", "g.jpg", "--seed", 9)
+    assert outcome.exit_code == 1
+    assert Path("g.jpg").read_bytes() == b"old"
+    kept = Path(outcome.stderr.strip().rpartition("the pictures are in ")[2])
+    assert [PillowImage.open(kept / f"00000{n}.png").getpixel((0, 0)) for n in (0, 1)] == [(9, 0, 0)] * 2
