@@ -17,7 +17,7 @@ from gateway.scaler import ExternalScaler
 from gateway.servicer import ImagesServicer
 from gateway.stages import Stages
 from runtime.channel import Dialer
-from runtime.discovery.sources import source
+from runtime.discovery.sources import StaticSource, source
 from runtime.pool import Pool
 from runtime.server import App
 from runtime.settings import refusing
@@ -60,7 +60,9 @@ def _pool(app: App, settings: GatewaySettings, stage: str) -> Pool:
         settings.stage_tls_key or settings.tls_key,
         settings.stage_tls_ca or settings.tls_ca,
     )
-    dialer = Dialer(files, allow_plaintext=settings.allow_plaintext)
-    return Pool(
-        stage, f"hart.v1.{SERVICES[stage]}", source(settings.where(stage)), dialer=dialer, metrics=app.telemetry.metrics
-    )
+    found = source(settings.where(stage))
+    with refusing(OSError, ValueError):
+        dialer = Dialer(files, allow_plaintext=settings.allow_plaintext)
+        for endpoint in found.endpoints if isinstance(found, StaticSource) else ():
+            dialer.require_reach(endpoint.address)
+    return Pool(stage, f"hart.v1.{SERVICES[stage]}", found, dialer=dialer, metrics=app.telemetry.metrics)

@@ -28,6 +28,8 @@ class ApiKeys:
 
     def __init__(self, listed: str, file: str) -> None:
         self._listed = _parse(listed.split(","), "HART_API_KEYS")
+        if listed and not self._listed:
+            raise ValueError("HART_API_KEYS is given and holds no key: everybody would be let in")
         self._file = file
         self._stamp: tuple[int, int, int] | None = None
         self._filed: dict[bytes, str] = {}

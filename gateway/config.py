@@ -141,6 +141,26 @@ class GatewaySettings(ProcessSettings):
             raise ValueError(f"HART_API_KEYS_FILE={self.api_keys_file!r} does not exist")
         return self
 
+    @model_validator(mode="after")
+    def _ends_after_the_longest_deadline(self) -> Self:
+        for name in ("drain_seconds", "connection_age_grace_seconds"):
+            if getattr(self, name) < self.max_deadline_seconds:
+                raise ValueError(
+                    f"HART_{name.upper()}={getattr(self, name):g} must not be under "
+                    f"HART_MAX_DEADLINE_SECONDS={self.max_deadline_seconds:g}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _stages_certificate_whole(self) -> Self:
+        if bool(self.stage_tls_cert) != bool(self.stage_tls_key):
+            raise ValueError("HART_STAGE_TLS_CERT and HART_STAGE_TLS_KEY must be given together")
+        if self.stage_tls_cert and not (self.stage_tls_ca or self.tls_ca):
+            raise ValueError(
+                "HART_STAGE_TLS_CERT is given without HART_STAGE_TLS_CA: stages would be called in plaintext"
+            )
+        return self
+
     def least(self, stage: str) -> int:
         """The fewest replicas that a stage is meant to have."""
         return 0 if stage in self.resting_stages.split(",") else 1

@@ -18,10 +18,12 @@ Stamp = tuple[tuple[int, int, int], ...]
 
 class Dialer:
     """Makes channels. Without an authority (`files.ca`) it speaks plaintext, to loopback only unless
-    `allow_plaintext`."""
+    `allow_plaintext`. Raises OSError or ValueError naming a file that cannot be used."""
 
     def __init__(self, files: tls.Files | None = None, *, allow_plaintext: bool = False) -> None:
         self._files = files if files and files.ca else None
+        if self._files:
+            self._files.require_usable()
         self._allow_plaintext = allow_plaintext
         self._stamp: Stamp = self._files.stamp() if self._files else ()
 
@@ -31,12 +33,16 @@ class Dialer:
         if self._files:
             named = [("grpc.ssl_target_name_override", name)] if name else []
             return grpc.aio.secure_channel(address, tls.channel_credentials(self._files), options=[*OPTIONS, *named])
-        if not self._allow_plaintext and not is_loopback(_host(address)):
-            raise ValueError(
-                f"{address} is not loopback: give HART_TLS_CA (and HART_TLS_CERT, HART_TLS_KEY), or choose plaintext "
-                "with HART_ALLOW_PLAINTEXT=true"
-            )
+        self.require_reach(address)
         return grpc.aio.insecure_channel(address, options=OPTIONS)
+
+    def require_reach(self, address: str) -> None:
+        """Raises ValueError where plaintext would leave the machine."""
+        if not self._files and not self._allow_plaintext and not is_loopback(_host(address)):
+            raise ValueError(
+                f"{address} is not loopback: give HART_STAGE_TLS_CA (and HART_STAGE_TLS_CERT, HART_STAGE_TLS_KEY), or "
+                "choose plaintext with HART_ALLOW_PLAINTEXT=true"
+            )
 
     def stamp(self) -> Stamp:
         """Differs after the certificate files have changed: time for new channels."""

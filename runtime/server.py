@@ -22,7 +22,7 @@ from runtime.interceptor import CallInterceptor, Guard
 from runtime.oip.model import Model
 from runtime.oip.servicer import add_models
 from runtime.reflection import add_reflection
-from runtime.settings import ProcessSettings
+from runtime.settings import ProcessSettings, refusing
 from runtime.telemetry import MetricsServer, Telemetry
 
 T = TypeVar("T")
@@ -133,7 +133,8 @@ class App:
     # -- living ------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Open the ports, then load and warm up, then be ready. Raises PortTaken, an OSError, naming the setting."""
+        """Open the ports, then load and warm up, then be ready. Raises PortTaken, an OSError, naming the setting;
+        SettingsError naming a certificate that cannot be used."""
         if self.models:
             self.add(*add_models(self))
         self._interceptor.guards.append(self._crowd.guard)  # behind the others: who may not call takes nobody's place
@@ -165,7 +166,9 @@ class App:
         try:
             if self.settings.tls:
                 files = tls.Files(self.settings.tls_cert, self.settings.tls_key, self.settings.tls_ca)
-                self.port = self._server.add_secure_port(address, tls.server_credentials(files))
+                with refusing(OSError, ValueError):
+                    credentials = tls.server_credentials(files)
+                self.port = self._server.add_secure_port(address, credentials)
             else:
                 self.port = self._server.add_insecure_port(address)
         except RuntimeError as error:

@@ -148,6 +148,10 @@ class ProcessSettings(Settings):
     def _consistent(self) -> Self:
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ValueError("HART_TLS_CERT and HART_TLS_KEY must be given together")
+        if self.tls_ca and not self.tls:
+            raise ValueError(
+                "HART_TLS_CA is given without HART_TLS_CERT and HART_TLS_KEY: nobody would be asked for a certificate"
+            )
         if not self.tls and not self.allow_plaintext and not is_loopback(self.host):
             raise ValueError(
                 f"HART_HOST={self.host!r} is not loopback: give HART_TLS_CERT and HART_TLS_KEY, or choose plaintext "
@@ -176,6 +180,11 @@ class StageSettings(ProcessSettings):
     """Requests that may wait; one more is refused at once."""
     max_batch: int = Field(default=8, ge=1)
     """The most requests that run together; also the most items of one request by the Open Inference Protocol."""
+
+
+class BatchingSettings(StageSettings):
+    """What a stage that gathers requests into batches can be told; the generator gathers scales instead."""
+
     max_wait_seconds: float = Field(default=0.0, ge=0, le=1)
     """How long a batch that is not full waits for company, while the engine is free."""
 
@@ -203,4 +212,13 @@ def _variable(field: str) -> str:
     return PREFIX + field.upper()
 
 
-__all__ = ["ProcessSettings", "SecretStr", "Settings", "SettingsError", "StageSettings", "is_loopback", "refusing"]
+__all__ = [
+    "BatchingSettings",
+    "ProcessSettings",
+    "SecretStr",
+    "Settings",
+    "SettingsError",
+    "StageSettings",
+    "is_loopback",
+    "refusing",
+]

@@ -33,6 +33,20 @@ class Files(NamedTuple):
         cert, key, ca = (Path(path).read_bytes() if path else None for path in self)
         return cert, key, ca
 
+    def require_usable(self) -> None:
+        """Raises OSError or ValueError naming a file that is missing, or is not what it should be."""
+        self.read()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            what = f"{self.cert} and {self.key} are no certificate and its key"
+            if self.cert:
+                context.load_cert_chain(self.cert, self.key)
+            what = f"{self.ca} is no authority's certificate"
+            if self.ca:
+                context.load_verify_locations(self.ca)
+        except ssl.SSLError as error:
+            raise ValueError(f"{what}: {error.reason or error}") from None
+
 
 def server_credentials(files: Files) -> grpc.ServerCredentials:
     """Credentials that are looked up at every handshake, so that rotated files count for the next connection.
@@ -68,7 +82,7 @@ class _Rotating:
 def _configuration(files: Files) -> grpc.ServerCertificateConfiguration:
     if not (files.cert and files.key):
         raise ValueError("a TLS server wants a certificate and a key")
-    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(files.cert, files.key)  # raises where they do not fit
+    files.require_usable()
     cert, key, ca = files.read()
     assert cert is not None and key is not None  # noqa: S101, PT018 - named above
     return grpc.ssl_server_certificate_configuration([(key, cert)], root_certificates=ca)

@@ -30,11 +30,11 @@ class StaticSource:
     """A list that never changes."""
 
     def __init__(self, endpoints: Endpoints) -> None:
-        self._endpoints = endpoints
+        self.endpoints = endpoints
 
     async def watch(self) -> AsyncGenerator[Endpoints, None]:
         """The list, once."""
-        yield self._endpoints
+        yield self.endpoints
 
 
 class PolledSource:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from runtime.settings import StageSettings
+from runtime.settings import BatchingSettings
 
 
-class DecoderSettings(StageSettings):
+class DecoderSettings(BatchingSettings):
     """The decoder stage's settings."""
 
     port: int = Field(default=50055, ge=0, le=65535)

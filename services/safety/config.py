@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from runtime.prompt import LONGEST
-from runtime.settings import StageSettings
+from runtime.settings import BatchingSettings
 
 
 def _trimmed(text: str) -> str:
@@ -17,7 +17,7 @@ def _trimmed(text: str) -> str:
     return text
 
 
-class SafetySettings(StageSettings):
+class SafetySettings(BatchingSettings):
     """The safety stage's settings."""
 
     port: int = Field(default=50052, ge=0, le=65535)

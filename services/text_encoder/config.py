@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from runtime.settings import StageSettings
+from runtime.settings import BatchingSettings
 
 
-class TextEncoderSettings(StageSettings):
+class TextEncoderSettings(BatchingSettings):
     """The text encoder stage's settings."""
 
     port: int = Field(default=50053, ge=0, le=65535)

@@ -113,6 +113,13 @@ async def test_a_broken_list_of_keys_is_refused_without_telling_the_key():
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("listed", [",", " ", "# alice=secret"])
+async def test_a_list_without_a_key_is_refused_lest_everybody_be_let_in(listed):
+    settings = GatewaySettings.load(api_keys=listed)
+    with pytest.raises(SettingsError, match="HART_API_KEYS is given and holds no key"):
+        build(App(settings, "gateway", Telemetry("gateway")), settings)
+
+
 async def test_a_valid_jwt_may_call_and_others_may_not(signing_keys, monkeypatch):
     monkeypatch.setattr("gateway.jwks.QUIET", 600.0)  # longer than the test, however slow
     key, stranger = signing_keys

@@ -36,7 +36,8 @@ def test_a_default_over_the_longest_deadline_is_refused_with_both_values():
 
 
 async def test_stages_get_what_is_left_less_the_gateways_margin():
-    async with front(margin_seconds=50, default_deadline_seconds=2000, max_deadline_seconds=3000) as running:
+    ends = {"drain_seconds": 3000, "connection_age_grace_seconds": 3000}
+    async with front(margin_seconds=50, default_deadline_seconds=2000, max_deadline_seconds=3000, **ends) as running:
         await running.stub.Generate(request())
         await running.stub.Generate(request(), timeout=1000)
         await running.stub.Generate(request(), timeout=10_000)

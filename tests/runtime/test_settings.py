@@ -76,6 +76,11 @@ def test_half_a_certificate_is_refused() -> None:
         ProcessSettings.load(tls_cert="x")
 
 
+def test_an_authority_that_nobody_would_be_asked_for_is_refused() -> None:
+    with pytest.raises(SettingsError, match="HART_TLS_CA is given without HART_TLS_CERT and HART_TLS_KEY"):
+        ProcessSettings.load(tls_ca="x", host="0.0.0.0", allow_plaintext=True)
+
+
 @pytest.mark.parametrize("value", ["inf", "nan", "2147484"])
 def test_what_the_server_cannot_hold_is_refused_by_name(value: str) -> None:
     with pytest.raises(SettingsError, match="HART_CONNECTION_AGE_SECONDS"):

@@ -18,7 +18,7 @@ from runtime.discovery.endpoint import Endpoint
 from runtime.discovery.sources import DnsSource, StaticSource
 from runtime.errors import StageUnavailable
 from runtime.pool import Pool
-from runtime.settings import ProcessSettings
+from runtime.settings import ProcessSettings, SettingsError
 from tests.runtime.certificates import Authority
 from tests.runtime.support import request, until
 
@@ -55,6 +55,18 @@ async def test_only_a_client_of_the_same_authority_is_served(launch: Any, tmp_pa
         with pytest.raises(grpc.aio.AioRpcError):
             await decoder_pb2_grpc.DecoderStub(plain).Decode(request(), timeout=2)
     assert await ask(port, *good) == b"1.0"
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+@pytest.mark.parametrize("content", [None, "no PEM"], ids=["missing", "broken"])
+async def test_a_file_that_cannot_be_used_is_a_setting_refused_by_its_name(
+    launch: Any, tmp_path: Path, part: int, content: str | None
+) -> None:
+    files = Authority().write(tmp_path / "server")
+    file = Path(files[part])
+    file.write_text(content) if content else file.unlink()
+    with pytest.raises(SettingsError, match=str(file)):
+        await launch(secured(files))
 
 
 async def test_health_alone_is_served_in_plaintext_on_the_health_port(launch: Any, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from k8s.build_schema import PROCESSES
 from runtime.process import run
-from runtime.settings import SettingsError
+from runtime.settings import ProcessSettings, SettingsError, StageSettings
 from services.ar_generator.config import ArGeneratorSettings
 from services.ar_generator.engine import GeneratorEngine
 from services.decoder.config import DecoderSettings
@@ -40,6 +40,14 @@ def start(stage: str, **settings: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@pytest.mark.parametrize("settings", [SafetySettings, TextEncoderSettings, ArGeneratorSettings, DecoderSettings])
+def test_a_stage_takes_no_setting_that_it_does_not_read(settings: type[StageSettings]) -> None:
+    folder = ROOT / "services" / settings.__module__.split(".")[1]
+    source = "".join(file.read_text() for file in folder.glob("*.py"))
+    own = set(settings.model_fields) - set(ProcessSettings.model_fields)
+    assert [name for name in own if f"settings.{name}" not in source] == []
 
 
 @pytest.mark.parametrize(

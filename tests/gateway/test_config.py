@@ -1,0 +1,56 @@
+"""Laws of the gateway's settings: what cannot work is refused before it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.assembly import build
+from gateway.config import GatewaySettings
+from runtime.server import App
+from runtime.settings import SettingsError
+from runtime.telemetry import Telemetry
+from tests.runtime.certificates import Authority
+
+
+def assemble(**values: Any) -> None:
+    settings = GatewaySettings.load(**values)
+    build(App(settings, "gateway", Telemetry("gateway")), settings)
+
+
+@pytest.mark.parametrize("name", ["drain_seconds", "connection_age_grace_seconds"])
+def test_no_end_is_shorter_than_the_longest_deadline(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"HART_{name.upper()}=899 must not be under HART_MAX_DEADLINE_SECONDS=900"):
+        GatewaySettings.load(
+            **{"max_deadline_seconds": 900, "drain_seconds": 900, "connection_age_grace_seconds": 900, name: 899}
+        )
+
+
+@pytest.mark.parametrize("half", ["stage_tls_cert", "stage_tls_key"])
+def test_half_a_certificate_for_stages_is_refused_whatever_the_gateways_own(half: str) -> None:
+    with pytest.raises(SettingsError, match="HART_STAGE_TLS_CERT and HART_STAGE_TLS_KEY must be given together"):
+        GatewaySettings.load(**{"tls_cert": "c", "tls_key": "k", "stage_tls_ca": "a", half: "x"})
+
+
+def test_a_certificate_for_stages_that_are_called_in_plaintext_is_refused() -> None:
+    with pytest.raises(SettingsError, match="HART_STAGE_TLS_CERT is given without HART_STAGE_TLS_CA"):
+        GatewaySettings.load(stage_tls_cert="c", stage_tls_key="k")
+
+
+async def test_a_stage_that_plaintext_may_not_reach_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"10\.1\.2\.3:50052 is not loopback.*HART_ALLOW_PLAINTEXT"):
+        assemble(safety="127.0.0.1:50052,10.1.2.3:50052")
+    assemble(safety="10.1.2.3:50052", allow_plaintext=True)
+
+
+async def test_an_authority_for_stages_that_cannot_be_used_is_refused_by_its_file(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"No such file or directory: '/nope\.pem'"):
+        assemble(stage_tls_ca="/nope.pem")
+    text = tmp_path / "text.pem"
+    text.write_text("no certificate")
+    with pytest.raises(SettingsError, match=r"text\.pem is no authority's certificate"):
+        assemble(stage_tls_ca=str(text))
+    _, _, ca = Authority().write(tmp_path / "stages")
+    assemble(stage_tls_ca=ca, safety="10.1.2.3:50052")
