@@ -14,6 +14,8 @@ from runtime.errors import InvalidRequest, Violation
 from runtime.status import MAX_VIOLATIONS
 
 M = TypeVar("M")
+MAX_UNKNOWN = 64 * 2**10
+"""Bytes of unknown fields that are walked to name them: for millions of them the event loop would stand for seconds."""
 
 
 def parse(deserialize: Callable[[bytes], M], data: bytes) -> M:
@@ -27,9 +29,23 @@ def parse(deserialize: Callable[[bytes], M], data: bytes) -> M:
 def refuse_unknown(message: Message) -> None:
     """Raise InvalidRequest naming unknown field numbers and enum values in the message, however deep; as many as an
     answer holds."""
+    unknown = _unknown_bytes(message)
+    if unknown > MAX_UNKNOWN:
+        raise InvalidRequest.field("", f"{unknown} bytes of the message are unknown fields")
     found = list(islice(violations(message), MAX_VIOLATIONS))
     if found:
         raise InvalidRequest(found)
+
+
+def _unknown_bytes(message: Message) -> int:
+    """Bytes of unknown fields, however deep; 0 without a look where the whole message is too small to matter."""
+    size = message.ByteSize()
+    if size <= MAX_UNKNOWN:
+        return 0
+    known = type(message)()
+    known.CopyFrom(message)
+    known.DiscardUnknownFields()
+    return size - known.ByteSize()
 
 
 def violations(message: Message, path: str = "") -> Iterator[Violation]:

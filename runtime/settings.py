@@ -168,6 +168,8 @@ class ProcessSettings(Settings):
 class StageSettings(ProcessSettings):
     """What every stage with a model can be told."""
 
+    max_message_bytes: int = Field(default=16 * 2**20, ge=1024, le=LARGEST)
+    """The largest message taken. A full-size latent takes 0.5 MiB, a prompt's conditioning less than 4."""
     checkpoint: str = ""
     """The folder of the checkpoint. Empty: the bundled one."""
     device: str = "cpu"

@@ -19,12 +19,14 @@ FREE = -1
 @dataclass(frozen=True)
 class TensorSpec:
     """One input or output. `datatypes`: those taken, the first being the one announced. `shape`: FREE (-1) where any
-    size is right; axes with the same name in `axes` must agree across the inputs (batch size, tokens)."""
+    size is right; axes with the same name in `axes` must agree across the inputs (batch size, tokens). `most`: the
+    largest size of a free axis of an input, looked at before a tensor is read; 0: any."""
 
     name: str
     datatypes: tuple[str, ...]
     shape: tuple[int, ...]
     axes: tuple[str, ...] = ()
+    most: int = 0
 
     def check(self, datatype: str, shape: tuple[int, ...]) -> None:
         """Raise InvalidRequest naming the input where datatype or shape is wrong."""
@@ -36,6 +38,9 @@ class TensorSpec:
             raise InvalidRequest.field(
                 f"inputs[{self.name}].shape", f"must be {list(self.shape)} (-1: any, not 0), not {list(shape)}"
             )
+        largest = max((size for w, size in zip(self.shape, shape, strict=True) if w == FREE), default=0)
+        if self.most and largest > self.most:
+            raise InvalidRequest.field(f"inputs[{self.name}].shape", f"must hold at most {self.most}, not {largest}")
 
 
 @dataclass(frozen=True)

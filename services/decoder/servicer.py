@@ -12,7 +12,6 @@ from model.picture import Pixels
 from runtime import stage, tensors
 from runtime.batcher import Batcher, Outcome
 from runtime.deadline import Deadline
-from runtime.errors import InvalidRequest
 from runtime.oip.codec import bytes_array
 from runtime.oip.model import FREE, InferRequest, InferResult, Model, TensorSpec
 from runtime.server import App
@@ -85,7 +84,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
         shape = (FREE, *self._latent_shape)
         return Model(
             name="decoder",
-            inputs=(TensorSpec("latent", ("FP32",), shape),),
+            inputs=(TensorSpec("latent", ("FP32",), shape, most=self._settings.max_batch),),
             outputs=(TensorSpec("image", ("UINT8", "BYTES"), (FREE, FREE, FREE, 3)),),
             infer=self._infer,
             parameters={"format": str, "quality": int, "side": int},
@@ -94,9 +93,6 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
     async def _infer(self, request: InferRequest) -> InferResult:
         wish = wish_of_parameters(request.parameters, self._engine.picture_side)
         latents = request.inputs["latent"]
-        if len(latents) > self._settings.max_batch:
-            detail = f"must hold at most {self._settings.max_batch} latents, not {len(latents)}"
-            raise InvalidRequest.field("inputs[latent].shape", detail)
         tensors.require_finite(latents, "inputs[latent]")
         outcomes = await together(*(self._decode(latent, wish, request.deadline) for latent in latents))
         if wish.format is None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from runtime.prompt import LONGEST
-from runtime.settings import BatchingSettings
+from runtime.settings import LARGEST, BatchingSettings
 
 
 def _trimmed(text: str) -> str:
@@ -22,6 +22,8 @@ class SafetySettings(BatchingSettings):
 
     port: int = Field(default=50052, ge=0, le=65535)
     """The port of the gRPC server; 0 lets the system choose."""
+    max_message_bytes: int = Field(default=2**20, ge=1024, le=LARGEST)
+    """The largest message taken. A prompt takes 8 KB at most; by the Open Inference Protocol `max_batch` may come."""
     unsafe_action: Literal["refuse", "replace"] = "refuse"
     """What follows for an unsafe prompt: it is refused, or `replacement_prompt` is drawn in its place."""
     replacement_prompt: Annotated[str, AfterValidator(_trimmed)] = "A red heart."

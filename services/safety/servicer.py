@@ -61,7 +61,7 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer, stage_pb2_grpc.StageService
         policies = len(self._engine.policies.names)
         return Model(
             name="safety",
-            inputs=(TensorSpec("prompt", ("BYTES",), (FREE,)),),
+            inputs=(TensorSpec("prompt", ("BYTES",), (FREE,), most=self._settings.max_batch),),
             outputs=(TensorSpec("score", ("FP32",), (FREE, policies)), TensorSpec("unsafe", ("BOOL",), (FREE,))),
             infer=self._infer,
         )

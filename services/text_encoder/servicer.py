@@ -67,7 +67,7 @@ class TextEncoderServicer(text_encoder_pb2_grpc.TextEncoderServicer, stage_pb2_g
         context = "FP16" if self._engine.compute.precision == "float16" else "FP32"
         return Model(
             name="text_encoder",
-            inputs=(TensorSpec("prompt", ("BYTES",), (FREE,)),),
+            inputs=(TensorSpec("prompt", ("BYTES",), (FREE,), most=self._settings.max_batch),),
             outputs=(
                 TensorSpec("context", (context,), (FREE, tokens, width)),
                 TensorSpec("mask", ("BOOL",), (FREE, tokens)),

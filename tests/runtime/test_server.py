@@ -78,6 +78,28 @@ def test_of_many_unknown_fields_as_many_are_named_as_an_answer_holds() -> None:
     assert len(caught.value.violations) == status.MAX_VIOLATIONS
 
 
+@pytest.mark.parametrize("where", ["", "latent"])
+def test_many_bytes_of_unknown_fields_are_refused_without_a_walk(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    def walk(_: object) -> None:
+        raise AssertionError("walked")
+
+    monkeypatch.setattr(messages, "violations", walk)
+    message = decoder_pb2.DecodeRequest()
+    (getattr(message, where) if where else message).MergeFromString(b"\xf8\x07\x01" * 30_000)  # field 127
+    with pytest.raises(errors.InvalidRequest) as caught:
+        messages.refuse_unknown(message)
+    assert "bytes of the message are unknown fields" in caught.value.violations[0].description
+
+
+def test_a_large_message_of_known_fields_is_taken_and_its_few_unknown_ones_named() -> None:
+    message = decoder_pb2.DecodeRequest(latent=from_numpy(np.zeros((8, 64, 64), np.float32)))
+    messages.refuse_unknown(message)
+    message.latent.MergeFromString(b"\xf8\x07\x01")
+    with pytest.raises(errors.InvalidRequest) as caught:
+        messages.refuse_unknown(message)
+    assert [violation.field for violation in caught.value.violations] == ["latent.127"]
+
+
 async def test_an_internal_error_tells_the_caller_an_id_alone(served: Any, caplog: pytest.LogCaptureFixture) -> None:
     served.engine.fail[3.0] = RuntimeError("the secret of the house")
     code, proto, text = await refusal(served.stub.Decode(request(3.0)))

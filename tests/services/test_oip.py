@@ -195,6 +195,26 @@ async def test_what_is_wrong_is_refused_by_name_and_the_stage_lives(stages: Simp
             assert await client.is_model_ready(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("safety", {"prompt": np.array([b"a"] * 9, object)}, "at most 8"),
+        ("text_encoder", {"prompt": np.array([b"a"] * 9, object)}, "at most 8"),
+        ("decoder", {"latent": np.zeros((5, 8, 4, 4), np.float32)}, "at most 4"),
+    ],
+)
+async def test_more_than_a_batch_is_refused_before_a_tensor_is_read(
+    stages: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, name: str, given: dict[str, Any], said: str
+) -> None:
+    def read(*_: object) -> None:
+        raise AssertionError("a tensor was read")
+
+    monkeypatch.setattr("runtime.oip.codec.decode_raw", read)
+    with pytest.raises(InferenceServerException) as caught:
+        await call(getattr(stages, name), name, inputs(**given), {})
+    assert said in caught.value.message()
+
+
 async def test_a_bad_request_on_a_stream_is_answered_there(stages: SimpleNamespace, pipeline: Any) -> None:
     (answer,) = await stream(stages.ar_generator, inputs(**conditioning(pipeline)), {"seed": "x"})
     assert "parameters[seed]" in str(answer)

@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from k8s.build_schema import PROCESSES
 from runtime.process import run
+from runtime.prompt import LONGEST
 from runtime.settings import ProcessSettings, SettingsError, StageSettings
 from services.ar_generator.config import ArGeneratorSettings
 from services.ar_generator.engine import GeneratorEngine
@@ -46,8 +47,22 @@ def start(stage: str, **settings: str) -> subprocess.Popen[str]:
 def test_a_stage_takes_no_setting_that_it_does_not_read(settings: type[StageSettings]) -> None:
     folder = ROOT / "services" / settings.__module__.split(".")[1]
     source = "".join(file.read_text() for file in folder.glob("*.py"))
-    own = set(settings.model_fields) - set(ProcessSettings.model_fields)
+    own = settings.model_fields.keys() - ProcessSettings.model_fields.keys()
     assert [name for name in own if f"settings.{name}" not in source] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "largest"),
+    [
+        (SafetySettings(), 8 * 4 * LONGEST),
+        (TextEncoderSettings(), 8 * 4 * LONGEST),
+        (ArGeneratorSettings(), 300 * 1536 * 4),
+        (DecoderSettings(), 4 * 32 * 64**2 * 4),
+    ],
+    ids=["safety", "text_encoder", "ar_generator", "decoder"],
+)
+def test_a_stage_takes_its_largest_request_and_little_more(settings: StageSettings, largest: int) -> None:
+    assert largest < settings.max_message_bytes < 100 * largest
 
 
 @pytest.mark.parametrize(
