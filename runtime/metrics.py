@@ -43,15 +43,15 @@ class ObservedGauge:
 
     def __init__(self, meter: Meter, name: str, description: str, labels: dict[str, str]) -> None:
         self._labels = labels
-        self._sources: list[tuple[Callable[[], float], dict[str, str]]] = []
+        self._sources: dict[tuple[tuple[str, str], ...], Callable[[], float]] = {}
         meter.create_observable_gauge(name, callbacks=[self._read], description=description)
 
     def observe(self, source: Callable[[], float], **labels: str) -> None:
-        """Read this series from `source` (cheap, callable from any thread)."""
-        self._sources.append((source, {**self._labels, **labels}))
+        """Read this series from `source` (cheap, callable from any thread), and from no earlier one."""
+        self._sources[tuple(sorted({**self._labels, **labels}.items()))] = source
 
     def _read(self, _: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(source(), labels) for source, labels in self._sources]
+        return [Observation(source(), dict(labels)) for labels, source in self._sources.items()]
 
 
 class Histogram:

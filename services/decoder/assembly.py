@@ -20,12 +20,13 @@ def build(app: App, settings: DecoderSettings) -> None:
         max_batch=settings.max_batch,
         max_wait=settings.max_wait_seconds,
     )
-    files = FileMaker(app.stage, settings.file_threads, settings.queue_limit)
+    files = FileMaker(app.stage, settings.file_threads, settings.queue_limit, app.telemetry.metrics)
     servicer = DecoderServicer(app, settings, engine, batcher, files)
     app.on_stop(files.close)
     app.on_start(stage.warming(app, batcher.admission, engine.load))
     app.add(decoder_pb2_grpc.add_DecoderServicer_to_server, servicer)
     app.add(stage_pb2_grpc.add_StageServicer_to_server, servicer)
     app.add_model(servicer.oip())
+    app.telemetry.metrics.load.observe(servicer.load)
     app.telemetry.metrics.device_memory.observe(engine.compute.memory, kind="used")
     app.telemetry.metrics.device_memory.observe(engine.compute.capacity, kind="total")

@@ -50,20 +50,25 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
         outcome = await self._decode(latent, wish, Deadline.of(context))
         height, width, _ = outcome.value.shape
         answer = decoder_pb2.DecodeResponse(width=width, height=height, model=self._model)
-        seconds = 0.0
         if wish.format is None:
             answer.pixels.CopyFrom(tensors.from_numpy(outcome.value))
+            answer.timing.CopyFrom(stage.timing(outcome, arrived))
         else:
-            answer.format = WIRE_FORMATS[wish.format]
-            answer.image, seconds = await self._files.make(outcome.value, wish.format, wish.quality, wish.recipe)
-        answer.timing.CopyFrom(stage.timing(outcome, arrived))
-        answer.timing.compute_seconds += seconds
+            file = await self._files.make(outcome.value, wish.format, wish.quality, wish.recipe)
+            answer.format, answer.image = WIRE_FORMATS[wish.format], file.data
+            answer.timing.CopyFrom(stage.timing(outcome, arrived))
+            answer.timing.queue_seconds += file.queue_seconds
+            answer.timing.compute_seconds += file.compute_seconds
         return answer
+
+    def load(self) -> float:
+        """Of whatever is fuller, the engine or the files' threads: more replicas help both."""
+        return max(self._batcher.admission.load, self._files.load)
 
     async def Describe(self, request: stage_pb2.StageDescribeRequest, context: Any) -> stage_pb2.StageDescribeResponse:
         """This stage's limits, load, cost and shapes."""
         engine = self._engine
-        return stage.describe(
+        answer = stage.describe(
             self._app,
             self._batcher.admission,
             max_batch=self._settings.max_batch,
@@ -78,6 +83,10 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
             device=str(engine.compute),
             precision=engine.compute.precision,
         )
+        answer.load.load = self.load()
+        answer.load.queued += self._files.queued
+        answer.load.running += self._files.running
+        return answer
 
     def oip(self) -> Model:
         """`latent` FP32 [n, Z, N, N] to `image` UINT8 [n, H, W, 3], or BYTES [n] where `format` is given."""
@@ -99,7 +108,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
             return InferResult({"image": np.stack([outcome.value for outcome in outcomes])})
         format, quality = wish.format, wish.quality
         made = await together(*(self._files.make(outcome.value, format, quality, None) for outcome in outcomes))
-        return InferResult({"image": bytes_array([file for file, _ in made])})
+        return InferResult({"image": bytes_array([file.data for file in made])})
 
     async def _decode(self, latent: Array, wish: Wish, deadline: Deadline) -> Outcome[Pixels]:
         self._files.require_room()

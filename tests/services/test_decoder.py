@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import threading
 from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from PIL import Image
 from model.picture import read_recipe
 from model.quantizer import downsample
 from runtime import tensors
+from runtime.telemetry import Telemetry
 from services.decoder.assembly import build
 from services.decoder.config import DecoderSettings
 from services.decoder.files import FileMaker
@@ -127,9 +130,63 @@ async def test_what_cannot_be_done_is_refused_by_name(
 
 
 async def test_no_picture_is_decoded_when_files_cannot_be_made_fast_enough(stages: SimpleNamespace) -> None:
-    files = FileMaker("decoder", threads=1, limit=0)
+    files = FileMaker("decoder", threads=1, limit=0, metrics=Telemetry("decoder").metrics)
     with pytest.raises(Exception, match="HART_FILE_THREADS"):
         files.require_room()
+
+
+async def test_files_that_wait_are_told_as_load_as_queue_and_as_shed(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+
+    def encode(*_: object) -> bytes:
+        gate.wait(60)
+        return b"a file"
+
+    monkeypatch.setattr("services.decoder.files.encode", encode)
+    settings = DecoderSettings(checkpoint=folder, port=0, file_threads=1, queue_limit=3)
+    async with serving("decoder", build, settings) as stage:
+        describe = stage_pb2_grpc.StageStub(stage.channel).Describe
+        shared = SimpleNamespace(decoder=stage)
+        calls = [asyncio.ensure_future(decode(shared)) for _ in range(3)]
+        try:
+            async with asyncio.timeout(60):
+                while (load := (await describe(stage_pb2.StageDescribeRequest())).load).load < 3:
+                    await asyncio.sleep(0.01)
+            assert (load.load, load.queued, load.running) == (3, 2, 1)
+            assert await stage.metric("hart_load{") == 3
+            assert await stage.metric('hart_queue_depth{queue="files"') == 2
+            with pytest.raises(grpc.aio.AioRpcError, match="HART_FILE_THREADS"):
+                await decode(shared)
+            assert await stage.metric('hart_shed_total{reason="files_full"') == 1
+        finally:
+            gate.set()
+        assert [answer.image for answer in await asyncio.gather(*calls)] == [b"a file"] * 3
+        assert await stage.metric("hart_load{") == 0
+
+
+async def test_waiting_for_a_thread_is_told_as_waiting_and_making_the_file_as_computing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+
+    def encode(*_: object) -> bytes:
+        clock[0] += 1.0
+        return b"a file"
+
+    monkeypatch.setattr("services.decoder.files.encode", encode)
+    monkeypatch.setattr("services.decoder.files.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    gate = threading.Event()
+    files = FileMaker("decoder", threads=1, limit=9, metrics=Telemetry("decoder").metrics)
+    files._pool.submit(gate.wait, 60)  # until all three wait
+    made = [asyncio.ensure_future(files.make(np.zeros((2, 2, 3), np.uint8), "PNG", 92, None)) for _ in range(3)]
+    while files._held < 3:
+        await asyncio.sleep(0)
+    gate.set()
+    told = [(file.queue_seconds, file.compute_seconds) for file in await asyncio.gather(*made)]
+    assert told == [(0.0, 1.0), (1.0, 1.0), (2.0, 1.0)]
+    await files.close()
 
 
 async def test_describe_tells_sizes_and_scales(stages: SimpleNamespace) -> None:
