@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from model.checkpoint import Checkpoint, bundled
+from runtime import prompt
+from runtime.errors import InvalidRequest
 
-LONGEST = 2_000  # code points of a prompt, as everywhere in the cluster
 MOST = 64  # prompts of a request
 
 
@@ -35,7 +36,7 @@ def answer(request: Any, work: Callable[[list[str]], dict[str, torch.Tensor]]) -
 
     try:
         prompts = _prompts(utils.get_input_tensor_by_name(request, "prompt").as_numpy())
-    except ValueError as error:
+    except InvalidRequest as error:
         return utils.InferenceResponse(error=utils.TritonError(str(error), utils.TritonError.INVALID_ARG))
     try:
         with torch.inference_mode():
@@ -48,10 +49,6 @@ def answer(request: Any, work: Callable[[list[str]], dict[str, torch.Tensor]]) -
 
 
 def _prompts(found: Any) -> list[str]:
-    if not 0 < len(found) <= MOST:
-        raise ValueError(f"inputs[prompt]: {len(found)} prompts; 1 to {MOST} are wanted")
-    prompts = [item.decode("utf-8", "strict").strip() for item in found]
-    for number, prompt in enumerate(prompts):
-        if not 0 < len(prompt) <= LONGEST:
-            raise ValueError(f"inputs[prompt][{number}]: {len(prompt)} code points; 1 to {LONGEST} are wanted")
-    return prompts
+    if not len(found):
+        raise InvalidRequest.field("inputs[prompt]", "must not be empty")
+    return prompt.decoded(found, "inputs[prompt]", MOST)

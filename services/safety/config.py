@@ -6,15 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from runtime.prompt import LONGEST
+from runtime.errors import InvalidRequest
+from runtime.prompt import checked
 from runtime.settings import LARGEST, BatchingSettings
 
 
 def _trimmed(text: str) -> str:
-    text = text.strip()
-    if not 1 <= len(text) <= LONGEST:
-        raise ValueError(f"must have 1 to {LONGEST} characters, not {len(text)}")
-    return text
+    try:
+        return checked(text)
+    except InvalidRequest as error:  # as every stage after this one would refuse it
+        raise ValueError(error.violations[0].description) from None
 
 
 class SafetySettings(BatchingSettings):

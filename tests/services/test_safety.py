@@ -84,3 +84,8 @@ async def test_describe_names_policies_and_their_version(stages: SimpleNamespace
 async def test_an_unknown_device_is_refused_by_name(folder: str) -> None:
     with pytest.raises(SettingsError, match="HART_DEVICE='cuda:9': 'cuda:9' cannot be used"):
         SafetyEngine(SafetySettings(checkpoint=folder, device="cuda:9"))
+
+
+async def test_a_replacement_is_refused_by_the_same_rule_as_any_prompt() -> None:
+    with pytest.raises(SettingsError, match="must have 1 to 2000 characters without outer space, not 36000"):
+        SafetySettings.load(replacement_prompt="\ufdfa" * 2000)
