@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from runtime.discovery.sources import source
-from runtime.settings import LARGEST, ProcessSettings, SecretStr, is_loopback
+from runtime.settings import LARGEST, ProcessSettings, SecretStr, is_loopback, without_credentials
 
 STAGES = ("safety", "text_encoder", "ar_generator", "decoder")
 """In the order of a request's way."""
@@ -134,7 +134,8 @@ class GatewaySettings(ProcessSettings):
         if self.jwt_jwks_url:
             url = urlsplit(self.jwt_jwks_url)
             if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.hostname or "")):
-                raise ValueError(f"HART_JWT_JWKS_URL={self.jwt_jwks_url!r} must be https:// (http:// on loopback only)")
+                shown = without_credentials(self.jwt_jwks_url)
+                raise ValueError(f"HART_JWT_JWKS_URL={shown!r} must be https:// (http:// on loopback only)")
             if not self.jwt_issuer:
                 raise ValueError("HART_JWT_ISSUER must be given with HART_JWT_JWKS_URL")
         if self.api_keys_file and not os.path.exists(self.api_keys_file):

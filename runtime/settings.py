@@ -57,8 +57,8 @@ class Settings(BaseSettings):
         variable = _variable(field)
         info = cls.model_fields.get(field)
         secret = info is not None and "Secret" in str(info.annotation)
-        value = "***" if secret else repr(given.get(variable))
-        return f"{variable}={value}: {reason}"
+        value = "***" if secret else without_credentials(repr(given.get(variable)))
+        return f"{variable}={value}: {without_credentials(reason)}"
 
     @contextmanager
     def refusing(self, field: str, *kinds: type[Exception]) -> Iterator[None]:
@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     def effective(self) -> dict[str, Any]:
         """All values as they are in force, for the log, with secrets and credentials in URLs hidden."""
         shown = self.model_dump(mode="json")
-        return {k: _CREDENTIALS.sub("***@", v) if isinstance(v, str) else v for k, v in shown.items()}
+        return {k: without_credentials(v) if isinstance(v, str) else v for k, v in shown.items()}
 
 
 class ProcessSettings(Settings):
@@ -200,6 +200,11 @@ def refusing(*kinds: type[Exception]) -> Iterator[None]:
         raise SettingsError(" ".join(str(error).split())) from error
 
 
+def without_credentials(text: str) -> str:
+    """The text with *** for the user and password of each URL in it."""
+    return _CREDENTIALS.sub("***@", text)
+
+
 def is_loopback(host: str) -> bool:
     """True for names and addresses which only this machine reaches."""
     if host == "localhost" or host.startswith("unix:"):
@@ -223,4 +228,5 @@ __all__ = [
     "StageSettings",
     "is_loopback",
     "refusing",
+    "without_credentials",
 ]

@@ -54,3 +54,17 @@ async def test_an_authority_for_stages_that_cannot_be_used_is_refused_by_its_fil
         assemble(stage_tls_ca=str(text))
     _, _, ca = Authority().write(tmp_path / "stages")
     assemble(stage_tls_ca=ca, safety="10.1.2.3:50052")
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("jwt_jwks_url", "http://reader:hunter2@issuer.example/jwks"),
+        ("otlp_endpoint", "http://reader:hunter2@collector:4317/path"),
+        ("safety", "http://reader:hunter2@stage:50052"),
+    ],
+)
+def test_a_refused_url_is_told_without_its_credentials(name: str, url: str) -> None:
+    with pytest.raises(SettingsError, match=f"HART_{name.upper()}") as told:
+        GatewaySettings.load(**{name: url})
+    assert "hunter2" not in str(told.value)
