@@ -31,7 +31,7 @@ class ApiKeys:
         if listed and not self._listed:
             raise ValueError("HART_API_KEYS is given and holds no key: everybody would be let in")
         self._file = file
-        self._stamp: tuple[int, int, int] | None = None
+        self._stamp: tuple[int, ...] | None = None
         self._filed: dict[bytes, str] = {}
         self._refresh()
 
@@ -47,14 +47,23 @@ class ApiKeys:
     def _refresh(self) -> None:
         if not self._file:
             return
+        stamp = _stamp(self._file)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp  # also of a file that cannot be used: it is told once, not with every call
         try:
-            found = os.stat(self._file)
-            stamp = (found.st_mtime_ns, found.st_ino, found.st_size)
-            if stamp != self._stamp:
-                self._filed = _parse(Path(self._file).read_text().splitlines(), self._file)
-                self._stamp = stamp
+            self._filed = _parse(Path(self._file).read_text().splitlines(), self._file)
         except (OSError, ValueError) as error:  # half written, or away for a moment: the keys known so far hold
             log.warning("the file of API keys cannot be used: %s", error)
+
+
+def _stamp(file: str) -> tuple[int, ...]:
+    """Changes with the file's content or permissions; () while there is none."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size
 
 
 def _parse(lines: list[str], where: str) -> dict[bytes, str]:

@@ -14,6 +14,7 @@ import pytest
 from hart.v1 import images_pb2
 
 from gateway.assembly import build
+from gateway.auth import ApiKeys
 from gateway.config import GatewaySettings
 from gateway.jwks import KeySet
 from runtime.errors import StageUnavailable
@@ -98,6 +99,18 @@ async def test_keys_of_a_file_count_as_soon_as_it_changes(tmp_path):
         assert await status_code(running, "secret-1") is grpc.StatusCode.UNAUTHENTICATED
         file.unlink()
         assert await status_code(running, "secret-22") is grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize("broken", ["alice", None], ids=["broken", "away"])
+def test_a_file_of_keys_that_cannot_be_used_is_told_once_and_the_keys_hold(tmp_path, caplog, broken):
+    file = tmp_path / "keys"
+    file.write_text("alice=secret-1\n")
+    keys = ApiKeys("", str(file))
+    file.write_text(broken) if broken else file.unlink()
+    assert [keys.name_of("secret-1") for _ in range(3)] == ["alice"] * 3
+    assert len([r for r in caplog.records if "cannot be used" in r.message]) == 1
+    file.write_text("bob=secret-22\n")
+    assert (keys.name_of("secret-1"), keys.name_of("secret-22")) == (None, "bob")
 
 
 @pytest.mark.parametrize("name", ["jwt_issuer", "jwt_audience", "jwt_scope"])
