@@ -246,7 +246,8 @@ def _end(told: list[psutil.Process], awaited: list[psutil.Process]) -> None:
             process.terminate()
     _, left = psutil.wait_procs(awaited, timeout=GRACE_SECONDS + 10)
     for process in left:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # it may end by itself at this moment
+            process.kill()
     psutil.wait_procs(left, timeout=5)
 
 

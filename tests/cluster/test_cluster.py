@@ -380,3 +380,20 @@ def test_stages_share_the_processors_unless_told_otherwise(tmp_path: Path) -> No
     }
     assert {process.settings["HART_TORCH_THREADS"] for process in told.processes[:-1]} == {"3"}
     assert "HART_TORCH_THREADS" not in shared.processes[-1].settings
+
+
+def test_one_that_ends_as_it_is_to_be_killed_leaves_the_others_no_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ended:
+        def kill(self) -> None:
+            raise psutil.NoSuchProcess(1)
+
+    class Stubborn:
+        killed = False
+
+        def kill(self) -> None:
+            self.killed = True
+
+    stubborn = Stubborn()
+    monkeypatch.setattr(psutil, "wait_procs", lambda processes, timeout: ([], processes))
+    supervisor._end([], [Ended(), stubborn])  # type: ignore[list-item]
+    assert stubborn.killed
