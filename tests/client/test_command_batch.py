@@ -165,7 +165,7 @@ def test_a_grid_that_cannot_be_written_leaves_its_pictures_and_the_old_file(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("hart.cli.batch.write_whole", fail)
+    monkeypatch.setattr("hart.cli.grid.write_whole", fail)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     Path("p.txt").write_text("one\ntwo\n", "utf-8")
     Path("g.jpg").write_bytes(b"old")

@@ -7,7 +7,7 @@ import json
 import sys
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -214,18 +214,20 @@ def _draw_file(
     timeout: float | None,
     as_json: bool,
 ) -> None:
-    from hart.cli import batch
+    from hart.cli.batch import Target, draw_all
+    from hart.cli.folder import Folder
+    from hart.cli.grid import Grid
 
     for name, flag in (("request_id", "--request-id"), ("preview_every", "--preview")):
         if options.get(name) is not None:
             raise UsageError(f"{flag} is for a single prompt, not for --file")
     prompts = read(file)
-    target: Any
+    target: Target
     if separate:
-        target = batch.Folder.plan(output or Path("pictures"), prompts, options, source=file)
+        target = Folder.plan(output or Path("pictures"), prompts, options, source=file)
     else:
-        target = batch.Grid.plan(output, prompts, options)
-    outcome = run(batch.draw_all(where, prompts, options, timeout, concurrency, target))
+        target = Grid.plan(output, prompts, options)
+    outcome = run(draw_all(where, prompts, options, timeout, concurrency, target))
     if as_json:
         print(json.dumps(outcome.json(), indent=2))
     outcome.tell(console())

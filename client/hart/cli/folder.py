@@ -1,0 +1,52 @@
+"""Many prompts' pictures as numbered files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hart.aio import AsyncClient
+from hart.cli.connection import UsageError
+from hart.cli.places import ending, require_writable
+from hart.pictures import FORMATS, Answer
+from hart.request import Options
+
+
+@dataclass
+class Folder:
+    """Files numbered from 000000 in the order of the prompts, and prompts.txt: its line k belongs to file k."""
+
+    folder: Path
+    ending: str
+    count: int
+
+    @classmethod
+    def plan(cls, folder: Path, prompts: Sequence[str], options: Options, source: Path | None = None) -> Folder:
+        """Make the folder and write prompts.txt; UsageError where that is `source`, the file they were read from."""
+        format = (options.get("format") or "png").lower()
+        if format not in FORMATS:
+            raise UsageError(f"--format {format}: not one of {', '.join(FORMATS)}")
+        count = max(1, options.get("images") or 1)
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"-o {folder}: --separate wants a folder, and this is a file")
+        listed = folder / "prompts.txt"
+        if source is not None and listed.exists() and source.exists() and listed.samefile(source):
+            raise UsageError(f"-o {folder}: prompts.txt would be written over --file; name another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        require_writable(folder)
+        lines = [prompt for prompt in prompts for _ in range(count)]
+        listed.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        return cls(folder, ending(format), count)
+
+    async def prepare(self, client: AsyncClient) -> None:
+        """Any number of files fits."""
+
+    def take(self, row: int, answer: Answer) -> list[str]:
+        """Write the files at once, so that an interrupt keeps what is drawn."""
+        names = [f"{row * self.count + image.index:06d}{self.ending}" for image in answer]
+        return [str(image.save(self.folder / name)) for image, name in zip(answer, names, strict=True)]
+
+    def finish(self) -> str:
+        """Nothing is left to do."""
+        return ""
