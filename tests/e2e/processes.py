@@ -28,22 +28,25 @@ SERVICES = {
 STAGES = tuple(SERVICES)[:4]
 START_SECONDS = 240.0
 """Four imports of torch on two busy cores."""
-_given: set[int] = set()
+_given: list[socket.socket] = []
 
 
 def free_port() -> int:
     """A port that nothing listens on, below those which the system gives to outgoing connections (from 32768 on): a
-    process that is killed finds its own again. Never the same twice: a process binds its own seconds later."""
+    process that is killed finds its own again. Never the same twice, nor to another run on this machine: a process
+    binds its own seconds later."""
     while True:
         port = secrets.randbelow(12_000) + 20_000
+        mark = socket.socket(socket.AF_UNIX)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
+                mark.bind(f"\0hart-port-{port}")  # no file: a name that is free again when this process has ended
             except OSError:
+                mark.close()
                 continue
-        if port not in _given:
-            _given.add(port)
-            return port
+        _given.append(mark)
+        return port
 
 
 @dataclass
