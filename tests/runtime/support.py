@@ -11,6 +11,8 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pytest
+from google.rpc import status_pb2
 from hart.v1 import decoder_pb2, decoder_pb2_grpc
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -173,3 +175,21 @@ async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+async def refusal(call: Any) -> tuple[grpc.StatusCode, status_pb2.Status, str]:
+    """How a call was refused: the code, its details and its sentence."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    proto = status_pb2.Status()
+    for key, value in caught.value.trailing_metadata():
+        if key == "grpc-status-details-bin":
+            proto.ParseFromString(value)
+    return caught.value.code(), proto, caught.value.details()
+
+
+def detail(proto: status_pb2.Status, kind: Callable[[], Any]) -> Any:
+    """The detail of this kind."""
+    found = kind()
+    assert any(d.Unpack(found) for d in proto.details), f"no {kind} in {proto}"
+    return found
