@@ -26,7 +26,7 @@ from isal import isal_zlib
 from PIL import Image
 
 from benchmarks.ending import run_command
-from model.picture import DEFAULT_QUALITY, Pixels, encode, png
+from model.image_file import DEFAULT_QUALITY, Pixels, encode, png
 
 Encoder = Callable[[Pixels], bytes]
 

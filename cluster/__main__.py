@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cluster import supervisor
 from cluster.plan import ROOT, Plan, PlanError
-from cluster.visit import visiting
+from cluster.session import visiting
 
 
 def main() -> int:

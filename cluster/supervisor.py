@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from cluster.plan import ROOT, TLS, Plan, Process
-from cluster.reach import reached
+from cluster.gateway_metrics import reached
 
 START_SECONDS = 240.0
 """Four imports of torch side by side on two busy cores."""

@@ -2,7 +2,7 @@
 
 from gateway.assembly import build
 from gateway.config import GatewaySettings
-from runtime.process import run
+from runtime.server.process import run
 
 if __name__ == "__main__":
     run(GatewaySettings, "gateway", build)

@@ -7,19 +7,19 @@ from functools import partial
 
 from hart.v1 import images_pb2_grpc
 
-from gateway.auth import Authentication
-from gateway.callers import CallerLimits
-from gateway.catalog import Catalog
+from gateway.access.authentication import Authentication
+from gateway.access.rate_limits import CallerLimits
+from gateway.routing.cluster_view import Catalog
 from gateway.config import STAGES, GatewaySettings
-from gateway.descriptions import Descriptions
+from gateway.routing.registry import Descriptions
 from gateway.keda import externalscaler_pb2_grpc
-from gateway.scaler import ExternalScaler
-from gateway.servicer import ImagesServicer
-from gateway.stages import Stages
+from gateway.api.keda_scaler import ExternalScaler
+from gateway.api.servicer import ImagesServicer
+from gateway.stages.client import Stages
 from runtime.channel import Dialer
 from runtime.discovery.sources import StaticSource, source
-from runtime.pool import Pool
-from runtime.server import App
+from runtime.calls.pool import Pool
+from runtime.server.app import App
 from runtime.settings import refusing
 from runtime.tls import Files
 

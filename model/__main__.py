@@ -12,7 +12,7 @@ from model.checkpoint import bundled
 from model.device import DTYPES, Compute
 from model.errors import ModelError, UnsafePromptError
 from model.generation import Settings
-from model.picture import DEFAULT_QUALITY, FORMATS, check_encoding
+from model.image_file import DEFAULT_QUALITY, FORMATS, check_encoding
 from model.pipeline import Pipeline, checked_prompt
 
 USAGE, REFUSED, INTERRUPTED = 2, 3, 130

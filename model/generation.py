@@ -18,7 +18,7 @@ from model.layers import Rotary
 from model.noise import Noise
 from model.quantizer import Quantizer
 from model.sampling import draw_tokens, guide, keep_top_k, keep_top_p, soft_weights
-from model.slab import BRANCHES, Slab
+from model.kv_cache import BRANCHES, Slab
 from model.transformer import Pooled, Transformer
 
 LARGEST_GUIDANCE = 20.0

@@ -11,7 +11,7 @@ from model import noise as randomness
 from model.checkpoint import Checkpoint
 from model.errors import SettingError, UnsafePromptError
 from model.generation import Generator, Settings, State
-from model.picture import DEFAULT_QUALITY, Pixels, Recipe, encode, to_pixels
+from model.image_file import DEFAULT_QUALITY, Pixels, Recipe, encode, to_pixels
 from model.safety import SafetyClassifier, Verdict
 from model.text import TextEncoder
 from model.tokenizer import HybridTokenizer

@@ -13,19 +13,11 @@ import random
 import sys
 from collections.abc import Awaitable, Callable
 
-from benchmarks.drills import (
-    balance,
-    cancel,
-    checkpoint,
-    deadlines,
-    elsewhere,
-    kill,
-    orderly,
-    overload,
-    repeats,
-    scale,
-    soak,
-)
+from benchmarks.drills import balance, cancel, checkpoint, deadlines, kill, overload, repeats, scale, soak
+
+from benchmarks.drills import triton
+
+from benchmarks.drills import shutdown
 from benchmarks.drills.asks import Truth
 from benchmarks.drills.report import Report
 from benchmarks.drills.site import SETTINGS, Site, opened

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from hart.aio import AsyncClient
-from hart.pictures import Image
+from hart.results import Image
 from hart.request import Options
 from PIL import Image as Pillow
 

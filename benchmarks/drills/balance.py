@@ -83,8 +83,8 @@ def main() -> None:
     """A gateway as `python -m gateway`, with replicas chosen in turn."""
     from gateway import assembly
     from gateway.config import GatewaySettings
-    from runtime.pool import Pool
-    from runtime.process import run
+    from runtime.calls.pool import Pool
+    from runtime.server.process import run
 
     def pool(*args: object, **kwargs: object) -> Pool:
         return Pool(*args, choose=RoundRobin(), **kwargs)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from hart import errors
-from hart.pictures import Accepted, Progress
+from hart.results import Accepted, Progress
 
 from benchmarks.drills import chaos, metrics
 from benchmarks.drills.asks import Ask

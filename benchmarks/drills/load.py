@@ -15,7 +15,7 @@ from typing import Any
 
 from hart import errors
 from hart.aio import AsyncClient
-from hart.pictures import Accepted, Finished, Image, Progress
+from hart.results import Accepted, Finished, Image, Progress
 
 from benchmarks.drills.asks import Ask, Truth
 from benchmarks.drills.report import Report, percentile

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         Unauthenticated,
         Unavailable,
     )
-    from hart.pictures import Accepted, Answer, Event, Finished, Image, Preview, Progress
+    from hart.results import Accepted, Answer, Event, Finished, Image, Preview, Progress
 
     __version__: str
 
@@ -51,7 +51,7 @@ _HOME = {
         ),
         "hart.errors",
     ),
-    **dict.fromkeys(("Accepted", "Answer", "Event", "Finished", "Image", "Preview", "Progress"), "hart.pictures"),
+    **dict.fromkeys(("Accepted", "Answer", "Event", "Finished", "Image", "Preview", "Progress"), "hart.results"),
 }
 
 __all__ = [

@@ -12,7 +12,7 @@ import grpc
 
 from hart import errors, request
 from hart.channel import DEFAULT_ENDPOINT, DEFAULT_MESSAGE_BYTES, TLS, Connection
-from hart.pictures import Answer, Event, event_of
+from hart.results import Answer, Event, event_of
 from hart.v1 import images_pb2, images_pb2_grpc
 
 T = TypeVar("T")

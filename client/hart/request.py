@@ -6,7 +6,7 @@ import uuid
 from typing import TypedDict
 
 from hart.errors import InvalidRequest
-from hart.pictures import FORMATS
+from hart.results import FORMATS
 from hart.v1 import images_pb2
 
 

@@ -17,7 +17,7 @@ from runtime.deadline import Deadline
 from runtime.oip import codec
 from runtime.oip.model import Array, InferResult, Parameter
 from runtime.oip.servicer import FINAL, STATUS
-from runtime.tracing import Metadata
+from runtime.observability.tracing import Metadata
 
 MAX_ELEMENTS = 2**28
 _MODEL_GONE = re.compile(r"unknown model|no available versions|[Ss]tub process .* not healthy")

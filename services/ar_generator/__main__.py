@@ -1,6 +1,6 @@
 """`python -m services.ar_generator`: the generator stage."""
 
-from runtime.process import run
+from runtime.server.process import run
 from services.ar_generator.assembly import build
 from services.ar_generator.config import ArGeneratorSettings
 

@@ -2,10 +2,10 @@
 
 from hart.v1 import ar_generator_pb2_grpc, stage_pb2_grpc
 
-from runtime.server import App
+from runtime.server.app import App
 from services.ar_generator.config import ArGeneratorSettings
 from services.ar_generator.engine import GeneratorEngine
-from services.ar_generator.pace import Pace
+from services.ar_generator.scale_times import Pace
 from services.ar_generator.scheduler import Scheduler
 from services.ar_generator.servicer import ArGeneratorServicer
 

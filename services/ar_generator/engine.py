@@ -17,7 +17,7 @@ from model.device import Compute
 from model.errors import ModelError
 from model.generation import Conditioning, Generator, Settings, State
 from model.noise import SeededNoise
-from model.slab import BRANCHES, Slab
+from model.kv_cache import BRANCHES, Slab
 from runtime.errors import InvalidRequest
 from runtime.settings import SettingsError
 from services.ar_generator.config import ArGeneratorSettings

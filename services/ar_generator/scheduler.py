@@ -19,15 +19,15 @@ from collections.abc import AsyncGenerator
 from opentelemetry import trace
 
 from model.generation import State
-from runtime.admission import Admission
+from runtime.work.admission import Admission
 from runtime.deadline import Deadline
-from runtime.engine import EngineThread
+from runtime.work.device_thread import EngineThread
 from runtime.errors import DeadlineExceeded
-from runtime.metrics import Metrics
-from runtime.tracing import Attributes, Tracing
+from runtime.observability.metrics import Metrics
+from runtime.observability.tracing import Attributes, Tracing
 from services.ar_generator.engine import GeneratorEngine, Step, Wish
-from services.ar_generator.pace import Pace
-from services.ar_generator.picture import Admitted, Event, Picture, ScaleDone
+from services.ar_generator.scale_times import Pace
+from services.ar_generator.active_request import Admitted, Event, Picture, ScaleDone
 
 log = logging.getLogger(__name__)
 

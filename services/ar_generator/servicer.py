@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from hart.v1 import ar_generator_pb2, ar_generator_pb2_grpc, stage_pb2, stage_pb2_grpc
 
-from runtime import stage, tensors
+from runtime import tensors
+
+from runtime.server import stage
 from runtime.deadline import Deadline
 from runtime.oip.model import InferRequest, InferResult, Model, TensorSpec
-from runtime.server import App
+from runtime.server.app import App
 from services.ar_generator.engine import Array, GeneratorEngine
-from services.ar_generator.picture import Admitted, Picture
+from services.ar_generator.active_request import Admitted, Picture
 from services.ar_generator.requests import FLOATS, wish_of, wish_of_inference
 from services.ar_generator.scheduler import Scheduler
 

@@ -1,6 +1,6 @@
 """`python -m services.decoder`: the decoder stage."""
 
-from runtime.process import run
+from runtime.server.process import run
 from services.decoder.assembly import build
 from services.decoder.config import DecoderSettings
 

@@ -2,11 +2,11 @@
 
 from hart.v1 import decoder_pb2_grpc, stage_pb2_grpc
 
-from runtime import stage
-from runtime.server import App
+from runtime.server import stage
+from runtime.server.app import App
 from services.decoder.config import DecoderSettings
 from services.decoder.engine import DecoderEngine
-from services.decoder.files import FileMaker
+from services.decoder.image_encoder import FileMaker
 from services.decoder.servicer import DecoderServicer
 
 

@@ -13,7 +13,7 @@ import torch
 from model.checkpoint import Checkpoint, bundled
 from model.device import Compute
 from model.errors import ModelError
-from model.picture import Pixels, to_pixels
+from model.image_file import Pixels, to_pixels
 from model.quantizer import downsample
 from model.tokenizer import HybridTokenizer
 from runtime.errors import InvalidRequest

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hart.v1 import decoder_pb2
 
-from model.picture import DEFAULT_QUALITY, FORMATS, Recipe
+from model.image_file import DEFAULT_QUALITY, FORMATS, Recipe
 from model.version import versions
 from runtime.errors import InvalidRequest, Violation
 from runtime.oip.model import Parameter

@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 from hart.v1 import decoder_pb2, decoder_pb2_grpc, stage_pb2, stage_pb2_grpc
 
-from model.picture import Pixels
-from runtime import stage, tensors
-from runtime.batcher import Batcher, Outcome
+from model.image_file import Pixels
+from runtime import tensors
+from runtime.server import stage
+from runtime.work.batcher import Batcher, Outcome
 from runtime.deadline import Deadline
 from runtime.oip.codec import bytes_array
 from runtime.oip.model import FREE, InferRequest, InferResult, Model, TensorSpec
-from runtime.server import App
+from runtime.server.app import App
 from runtime.tasks import together
 from services.decoder.config import DecoderSettings
 from services.decoder.engine import Array, DecoderEngine, Job
-from services.decoder.files import FileMaker
+from services.decoder.image_encoder import FileMaker
 from services.decoder.requests import Wish, wish_of, wish_of_parameters
 
 WIRE_FORMATS = {

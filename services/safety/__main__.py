@@ -1,6 +1,6 @@
 """`python -m services.safety`: the safety stage."""
 
-from runtime.process import run
+from runtime.server.process import run
 from services.safety.assembly import build
 from services.safety.config import SafetySettings
 

@@ -2,8 +2,8 @@
 
 from hart.v1 import safety_pb2_grpc, stage_pb2_grpc
 
-from runtime import stage
-from runtime.server import App
+from runtime.server import stage
+from runtime.server.app import App
 from services.safety.config import SafetySettings
 from services.safety.engine import SafetyEngine
 from services.safety.servicer import SafetyServicer

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from hart.v1 import safety_pb2, safety_pb2_grpc, stage_pb2, stage_pb2_grpc
 
-from runtime import prompt, stage
-from runtime.batcher import Batcher
+from runtime import prompt
+
+from runtime.server import stage
+from runtime.work.batcher import Batcher
 from runtime.deadline import Deadline
 from runtime.oip.model import FREE, InferRequest, InferResult, Model, TensorSpec
-from runtime.server import App
+from runtime.server.app import App
 from runtime.tasks import together
 from services.safety.config import SafetySettings
 from services.safety.engine import Judgement, SafetyEngine

@@ -1,6 +1,6 @@
 """`python -m services.text_encoder`: the text encoder stage."""
 
-from runtime.process import run
+from runtime.server.process import run
 from services.text_encoder.assembly import build
 from services.text_encoder.config import TextEncoderSettings
 

@@ -2,8 +2,8 @@
 
 from hart.v1 import stage_pb2_grpc, text_encoder_pb2_grpc
 
-from runtime import stage
-from runtime.server import App
+from runtime.server import stage
+from runtime.server.app import App
 from services.text_encoder.config import TextEncoderSettings
 from services.text_encoder.engine import TextEncoderEngine
 from services.text_encoder.servicer import TextEncoderServicer

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from hart.v1 import stage_pb2, stage_pb2_grpc, text_encoder_pb2, text_encoder_pb2_grpc
 
-from runtime import prompt, stage, tensors
-from runtime.batcher import Batcher
+from runtime import prompt, tensors
+
+from runtime.server import stage
+from runtime.work.batcher import Batcher
 from runtime.deadline import Deadline
 from runtime.oip.model import FREE, InferRequest, InferResult, Model, TensorSpec
-from runtime.server import App
+from runtime.server.app import App
 from runtime.tasks import together
 from services.text_encoder.cache import Cache
 from services.text_encoder.config import TextEncoderSettings

@@ -15,7 +15,7 @@ import pytest
 
 from cluster import supervisor
 from cluster.plan import ROOT, STAGES, Plan, PlanError
-from cluster.visit import visiting
+from cluster.session import visiting
 
 PROGRAM = """
 import http.server, os, signal, sys, threading

@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.drills import elsewhere, load, orderly
+from benchmarks.drills import load
+
+from benchmarks.drills import triton
+
+from benchmarks.drills import shutdown
 from benchmarks.drills.asks import Truth
 from benchmarks.drills.report import Report
 from benchmarks.drills.site import SETTINGS, opened

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.drills import elsewhere
+from benchmarks.drills import triton
 
 
 @pytest.mark.timeout(900)  # two starts of two processes that import torch

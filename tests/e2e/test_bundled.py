@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from model.checkpoint import bundled
-from model.picture import read_recipe
+from model.image_file import read_recipe
 from model.pipeline import Pipeline
 from tests.e2e.processes import running_cluster
 

@@ -19,7 +19,7 @@ import hart
 import pytest
 from PIL import Image
 
-from model.picture import read_recipe
+from model.image_file import read_recipe
 from tests.client.conftest import Gateway
 from tests.client.conftest import gateway as gateway
 from tests.e2e.checkpoint import UNSAFE_PROMPT

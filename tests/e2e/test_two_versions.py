@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from model.checkpoint import Checkpoint
-from model.picture import read_recipe
+from model.image_file import read_recipe
 from tests.e2e.processes import Cluster, Process
 
 LEAST, MOST = 3, 60

@@ -8,7 +8,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 def patience(monkeypatch):
     """A stage that shares the process with the gateway does not hang when the machine pauses: it may take its time to
     be seen at first, to say that it is ready and to describe itself."""
-    for name in ("gateway.assembly.PATIENCE", "gateway.descriptions.PATIENCE", "runtime.replica.ANSWER_SECONDS"):
+    for name in (
+        "gateway.assembly.PATIENCE",
+        "gateway.routing.registry.PATIENCE",
+        "runtime.calls.replica.ANSWER_SECONDS",
+    ):
         monkeypatch.setattr(name, 60.0)
 
 

@@ -28,10 +28,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from gateway.assembly import build
 from gateway.config import STAGES, GatewaySettings
 from runtime import tensors
-from runtime.pool import Pool, Replica
-from runtime.server import App
+from runtime.calls.pool import Pool, Replica
+from runtime.server.app import App
 from runtime.settings import ProcessSettings
-from runtime.telemetry import Telemetry
+from runtime.observability.telemetry import Telemetry
 
 SCALES = (1, 2, 4)
 PNG = b"\x89PNG\r\n\x1a\n a picture"

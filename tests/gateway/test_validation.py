@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.seeds import seed_of_image, seed_of_request_id
-from gateway.validation import Served, validate
+from gateway.request.validation import Served, validate
 from runtime.errors import InvalidRequest
 
 SERVED = Served("tiny", 14)

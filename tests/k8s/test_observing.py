@@ -14,7 +14,7 @@ from prometheus_client import generate_latest
 
 from k8s import build_dashboards, render
 from k8s.tools import Unavailable, tool
-from runtime import metrics
+from runtime.observability import metrics
 from runtime.telemetry import Telemetry
 from tests.e2e.prometheus import Prometheus, prometheus
 

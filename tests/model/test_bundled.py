@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 from model.checkpoint import Checkpoint, bundled
 from model.generation import Generator, Settings
 from model.noise import SeededNoise
-from model.picture import Pixels, read_recipe
+from model.image_file import Pixels, read_recipe
 from model.pipeline import Pipeline
 
 LARGEST_BYTES = 36_000_000

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from model.errors import ModelError, SettingError
 from model.generation import Generator, Settings, State
 from model.noise import SeededNoise
-from model.slab import Slab, runs
+from model.kv_cache import Slab, runs
 
 SLOTS = 4
 CHOICES = [

@@ -12,7 +12,7 @@ from PIL import Image
 from model.checkpoint import Checkpoint
 from model.errors import SettingError, UnsafePromptError
 from model.generation import Settings
-from model.picture import read_recipe
+from model.image_file import read_recipe
 from model.pipeline import LONGEST_PROMPT, Pipeline
 from tests.e2e.checkpoint import FORBIDDEN, OUTRAGEOUS, UNSAFE_PROMPT
 

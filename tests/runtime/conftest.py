@@ -21,7 +21,7 @@ async def served() -> AsyncIterator[Running]:
 async def launch(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
     """`start`, for tests that want their own settings; what it started is ended after the test. It shares the process
     with who probes it: a pause of the machine does not mean that it hangs."""
-    monkeypatch.setattr("runtime.replica.ANSWER_SECONDS", 60.0)
+    monkeypatch.setattr("runtime.calls.replica.ANSWER_SECONDS", 60.0)
     started: list[Running] = []
 
     async def launch_one(*args: Any, **kwargs: Any) -> Running:

@@ -19,9 +19,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from runtime import tensors
 from runtime.deadline import Deadline
 from runtime.oip.model import FREE, InferRequest, InferResult, Model, TensorSpec
-from runtime.server import App
+from runtime.server.app import App
 from runtime.settings import ProcessSettings
-from runtime.telemetry import Telemetry
+from runtime.observability.telemetry import Telemetry
 
 
 class Engine:

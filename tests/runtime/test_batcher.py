@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.admission import Admission, State
-from runtime.batcher import Batcher
+from runtime.work.admission import Admission, State
+from runtime.work.batcher import Batcher
 from runtime.deadline import Deadline
-from runtime.engine import EngineThread
+from runtime.work.device_thread import EngineThread
 from runtime.errors import DeadlineExceeded, Overloaded, StageUnavailable
-from runtime.estimate import Estimator
+from runtime.work.estimator import Estimator
 from tests.runtime.support import until
 
 

@@ -24,7 +24,7 @@ from runtime.oip import codec
 from runtime.oip.client import OipClient
 from runtime.oip.model import InferRequest, InferResult, Model
 from runtime.oip.servicer import MAX_PER_STREAM, OipServicer
-from runtime.telemetry import Telemetry
+from runtime.observability.telemetry import Telemetry
 from tests.runtime.support import Running, until
 
 

@@ -14,9 +14,9 @@ from runtime import status
 from runtime.discovery.endpoint import Endpoint
 from runtime.discovery.sources import FileSource, StaticSource
 from runtime.errors import StageUnavailable
-from runtime.pool import Pool
-from runtime.replica import Replica
-from runtime.retry import RetryBudget
+from runtime.calls.pool import Pool
+from runtime.calls.replica import Replica
+from runtime.calls.retry_budget import RetryBudget
 from tests.runtime.support import Proxy, request, until
 
 SERVICE = "hart.v1.Decoder"
@@ -106,7 +106,7 @@ async def test_without_a_ready_replica_the_stage_is_unavailable() -> None:
 
 
 async def test_a_hanging_replica_gives_its_attempt_back(launch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.replica.ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("runtime.calls.replica.ANSWER_SECONDS", 0.2)
     a = await launch()
     async with Proxy(a.app.port) as proxy:
         pool = Pool("decoder", SERVICE, StaticSource(frozenset({Endpoint(f"127.0.0.1:{proxy.port}")})))

@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from runtime.discovery.endpoint import Endpoint
 from runtime.discovery.sources import StaticSource
 from runtime.errors import StageUnavailable
-from runtime.pool import Pool
+from runtime.calls.pool import Pool
 from tests.runtime.support import request
 
 

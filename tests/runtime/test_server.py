@@ -17,10 +17,12 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hart.v1 import decoder_pb2
 
-from runtime import errors, messages, status
-from runtime.interceptor import Call, CallInterceptor
+from runtime import errors, status
+
+from runtime.server import messages
+from runtime.server.interceptor import Call, CallInterceptor
 from runtime.settings import ProcessSettings
-from runtime.telemetry import Telemetry
+from runtime.observability.telemetry import Telemetry
 from runtime.tensors import from_numpy
 from tests.runtime.support import detail, refusal, request, until
 

@@ -18,8 +18,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client.parser import text_string_to_metric_families
 
-from runtime import errors, logs, tracing
-from runtime.telemetry import Telemetry
+from runtime import errors
+
+from runtime.observability import logs
+
+from runtime.observability import tracing
+from runtime.observability.telemetry import Telemetry
 from tests.runtime.support import Running, request, until
 
 ALL_FAMILIES = {

@@ -17,7 +17,7 @@ from runtime.channel import Dialer
 from runtime.discovery.endpoint import Endpoint
 from runtime.discovery.sources import DnsSource, StaticSource
 from runtime.errors import StageUnavailable
-from runtime.pool import Pool
+from runtime.calls.pool import Pool
 from runtime.settings import ProcessSettings, SettingsError
 from tests.runtime.certificates import Authority
 from tests.runtime.support import request, until

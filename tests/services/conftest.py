@@ -42,7 +42,7 @@ def pipeline(folder: str) -> Any:
 @pytest.fixture
 async def make_rig() -> AsyncIterator[Any]:
     """Makes a scheduler on an engine whose every step the test permits."""
-    from tests.services.rig import making
+    from tests.services.harness import making
 
     async with making() as make:
         yield make

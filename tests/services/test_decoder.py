@@ -15,13 +15,13 @@ import torch
 from hart.v1 import decoder_pb2, decoder_pb2_grpc, stage_pb2, stage_pb2_grpc, tensor_pb2
 from PIL import Image
 
-from model.picture import read_recipe
+from model.image_file import read_recipe
 from model.quantizer import downsample
 from runtime import tensors
-from runtime.telemetry import Telemetry
+from runtime.observability.telemetry import Telemetry
 from services.decoder.assembly import build
 from services.decoder.config import DecoderSettings
-from services.decoder.files import FileMaker
+from services.decoder.image_encoder import FileMaker
 from tests.services.support import refusal, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -144,7 +144,7 @@ async def test_files_that_wait_are_told_as_load_as_queue_and_as_shed(
         gate.wait(60)
         return b"a file"
 
-    monkeypatch.setattr("services.decoder.files.encode", encode)
+    monkeypatch.setattr("services.decoder.image_encoder.encode", encode)
     settings = DecoderSettings(checkpoint=folder, port=0, file_threads=1, queue_limit=3)
     async with serving("decoder", build, settings) as stage:
         describe = stage_pb2_grpc.StageStub(stage.channel).Describe
@@ -175,8 +175,8 @@ async def test_waiting_for_a_thread_is_told_as_waiting_and_making_the_file_as_co
         clock[0] += 1.0
         return b"a file"
 
-    monkeypatch.setattr("services.decoder.files.encode", encode)
-    monkeypatch.setattr("services.decoder.files.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("services.decoder.image_encoder.encode", encode)
+    monkeypatch.setattr("services.decoder.image_encoder.time", SimpleNamespace(monotonic=lambda: clock[0]))
     gate = threading.Event()
     files = FileMaker("decoder", threads=1, limit=9, metrics=Telemetry("decoder").metrics)
     files._pool.submit(gate.wait, 60)  # until all three wait

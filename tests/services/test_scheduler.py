@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from services.ar_generator.picture import Admitted
-from tests.services.rig import SCALES, Quiet, until
+from services.ar_generator.active_request import Admitted
+from tests.services.harness import SCALES, Quiet, until
 
 
 async def test_a_picture_is_admitted_and_then_goes_through_every_scale(make_rig: Any) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from runtime.deadline import Deadline
 from runtime.errors import DeadlineExceeded, Overloaded, StageUnavailable
-from services.ar_generator.picture import Admitted, ScaleDone
-from tests.services.rig import SCALES, Quiet, until
+from services.ar_generator.active_request import Admitted, ScaleDone
+from tests.services.harness import SCALES, Quiet, until
 
 
 async def test_a_cancelled_picture_frees_its_slot_at_the_next_boundary_and_neighbours_go_on(make_rig: Any) -> None:

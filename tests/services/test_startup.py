@@ -15,7 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from k8s.build_schema import PROCESSES
-from runtime.process import run
+from runtime.server.process import run
 from runtime.prompt import LONGEST
 from runtime.settings import ProcessSettings, SettingsError, StageSettings
 from services.ar_generator.config import ArGeneratorSettings

@@ -15,7 +15,7 @@ from hart.cli.bar import bar
 from hart.cli.connection import Where
 from hart.cli.report import answer_json, clipped, print_hints
 from hart.errors import HartError, Overloaded
-from hart.pictures import Answer
+from hart.results import Answer
 from hart.request import Options
 
 _ATTEMPTS = 5

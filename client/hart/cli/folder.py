@@ -8,8 +8,8 @@ from pathlib import Path
 
 from hart.aio import AsyncClient
 from hart.cli.connection import UsageError
-from hart.cli.places import ending, require_writable
-from hart.pictures import FORMATS, Answer
+from hart.cli.output_paths import ending, require_writable
+from hart.results import FORMATS, Answer
 from hart.request import Options
 
 

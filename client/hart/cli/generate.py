@@ -17,7 +17,7 @@ from hart.cli.bar import bar
 from hart.cli.connection import UsageError, Where, console, exits
 from hart.cli.interrupt import run
 from hart.cli.numbers import number
-from hart.cli.places import Places
+from hart.cli.output_paths import Places
 from hart.cli.prompts import read
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ async def _draw_and_save(
 
 async def _draw(where: Where, prompt: str, options: Options, seconds: float | None, places: Places) -> Answer:
     """Draw one request with a live bar of the scales, and its previews beside the output."""
-    from hart import pictures
+    from hart import results
     from hart.aio import AsyncClient
     from hart.errors import HartError
 

@@ -17,9 +17,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from hart.aio import AsyncClient
 from hart.cli.connection import UsageError
-from hart.cli.places import Places
+from hart.cli.output_paths import Places
 from hart.errors import HartError
-from hart.pictures import Answer, Image, write_whole
+from hart.results import Answer, Image, write_whole
 from hart.request import Options
 
 _PILLOW = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}

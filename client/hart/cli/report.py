@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hart.pictures import Answer
+from hart.results import Answer
 from hart.v1 import images_pb2
 
 

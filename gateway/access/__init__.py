@@ -1,0 +1,1 @@
+"""Authentication of callers and their rate limits."""

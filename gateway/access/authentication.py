@@ -1,0 +1,124 @@
+"""Who a caller is: API keys and JWTs in `authorization: Bearer …`. Knows no request."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.access import rate_limits
+from gateway.config import GatewaySettings
+from runtime.errors import HartError, Unauthenticated
+from runtime.server.interceptor import Call
+
+if TYPE_CHECKING:
+    from gateway.access.jwt_verifier import Tokens
+
+log = logging.getLogger(__name__)
+GUARDED = "hart."
+MAX_CREDENTIAL = 8192
+
+
+class ApiKeys:
+    """Names by key, from a setting and from a file that is read again when it changes. Keys are held as hashes."""
+
+    def __init__(self, listed: str, file: str) -> None:
+        self._listed = _parse(listed.split(","), "HART_API_KEYS")
+        if listed and not self._listed:
+            raise ValueError("HART_API_KEYS is given and holds no key: everybody would be let in")
+        self._file = file
+        self._stamp: tuple[int, ...] | None = None
+        self._filed: dict[bytes, str] = {}
+        self._refresh()
+
+    def __bool__(self) -> bool:
+        return bool(self._listed or self._file)
+
+    def name_of(self, key: str) -> str | None:
+        """The name that the key belongs to."""
+        self._refresh()
+        hashed = _hash(key)
+        return self._listed.get(hashed) or self._filed.get(hashed)
+
+    def _refresh(self) -> None:
+        if not self._file:
+            return
+        stamp = _stamp(self._file)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp  # also of a file that cannot be used: it is told once, not with every call
+        try:
+            self._filed = _parse(Path(self._file).read_text().splitlines(), self._file)
+        except (OSError, ValueError) as error:  # half written, or away for a moment: the keys known so far hold
+            log.warning("the file of API keys cannot be used: %s", error)
+
+
+def _stamp(file: str) -> tuple[int, ...]:
+    """Changes with the file's content or permissions; () while there is none."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size
+
+
+def _parse(lines: list[str], where: str) -> dict[bytes, str]:
+    found: dict[bytes, str] = {}
+    for number, line in enumerate((line.strip() for line in lines), 1):
+        if not line or line.startswith("#"):
+            continue
+        name, separator, key = line.partition("=")
+        if not separator or not name.strip() or not key.strip():
+            raise ValueError(f"{where}: entry {number} is not name=key")
+        found[_hash(key.strip())] = name.strip()
+    return found
+
+
+def _hash(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+class Authentication:
+    """A guard: lets a call in whose bearer token is a known API key or a valid JWT, and notes the caller's name."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._keys = ApiKeys(settings.api_keys.get_secret_value(), settings.api_keys_file)
+        self._tokens = _tokens(settings) if settings.jwt_jwks_url else None
+
+    @property
+    def required(self) -> bool:
+        """False where neither keys nor JWTs are set: everybody may call."""
+        return bool(self._keys) or self._tokens is not None
+
+    @asynccontextmanager
+    async def __call__(self, call: Call) -> AsyncIterator[None]:
+        """Surround a call. Raises Unauthenticated, PermissionDenied, or StageUnavailable without the issuer's keys."""
+        if self.required and call.method.startswith(GUARDED):
+            try:
+                callers.current.set(await self._identify(call.header("authorization")))
+            except HartError as error:
+                callers.turned_away(call, error)
+                raise
+        yield
+
+    async def _identify(self, header: str) -> str:
+        scheme, _, token = header.partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token or len(token) > MAX_CREDENTIAL:
+            raise Unauthenticated("credentials are wanted in the metadata: authorization: Bearer …")
+        name = self._keys.name_of(token)
+        if name is not None:
+            return name
+        if self._tokens is None or token.count(".") != 2:
+            raise Unauthenticated("the credentials are not known here")
+        return await self._tokens.name_of(token)
+
+
+def _tokens(settings: GatewaySettings) -> Tokens:
+    from gateway.access.jwt_verifier import Tokens  # here, at the start, since most gateways do without
+
+    return Tokens(settings)

@@ -1,0 +1,1 @@
+"""The gateway's gRPC services: Images for callers, the external scaler for KEDA."""

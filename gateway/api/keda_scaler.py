@@ -1,0 +1,110 @@
+"""KEDA's external scaler on each stage's `hart_load`, with push for scaling from zero. Knows no request's content."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any, Protocol
+
+from gateway.access.rate_limits import host_of
+from gateway.routing.cluster_view import Catalog
+from gateway.config import STAGES, GatewaySettings
+from gateway.keda import externalscaler_pb2, externalscaler_pb2_grpc
+from runtime.errors import InvalidRequest, NotFound, Overloaded
+
+PUSH_SECONDS = 1.0  # between looks at the load while nothing arrives
+MAX_WATCHERS = 64
+MAX_WATCHERS_OF_ONE = 16
+"""Of one host, so that none takes the place of KEDA, which watches each stage once."""
+METRIC = "hart_load_"
+
+
+class Demand(Protocol):
+    """What the front door says of its callers."""
+
+    arrived: asyncio.Event
+    """Set, and replaced by a new one, when a request arrives."""
+    inflight: int
+
+    def quiet_seconds(self) -> float:
+        """Since the last request was in work."""
+
+
+class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
+    """Answers for the stage that a ScaledObject's trigger metadata name: `stage`, and `targetLoad` where it is not the
+    setting's. Active: the stage has load, or a request was here lately: with no replica that is all there is to see."""
+
+    def __init__(self, catalog: Catalog, demand: Demand, settings: GatewaySettings) -> None:
+        self._catalog = catalog
+        self._demand = demand
+        self._target = settings.scaler_target_load
+        self._active_seconds = settings.scaler_active_seconds
+        self._watchers: Counter[str] = Counter()
+
+    async def IsActive(self, request: externalscaler_pb2.ScaledObjectRef, context: Any) -> Any:
+        """Whether the stage should have a replica."""
+        return externalscaler_pb2.IsActiveResponse(result=self._active(_stage(request)))
+
+    async def StreamIsActive(self, request: externalscaler_pb2.ScaledObjectRef, context: Any) -> AsyncIterator[Any]:
+        """The same now and whenever it changes: the first request to an idle cluster is told at once."""
+        stage, host = _stage(request), host_of(context.peer())
+        if self._watchers.total() >= MAX_WATCHERS or self._watchers[host] >= MAX_WATCHERS_OF_ONE:
+            raise Overloaded("gateway", "watchers of the external scaler", 10.0)
+        self._watchers[host] += 1
+        try:
+            told: bool | None = None
+            while True:
+                arrived = self._demand.arrived
+                active = self._active(stage)
+                if active != told:
+                    told = active
+                    yield externalscaler_pb2.IsActiveResponse(result=active)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(arrived.wait(), PUSH_SECONDS)
+        finally:
+            self._watchers[host] -= 1
+            self._watchers += Counter()  # without those who have none
+
+    async def GetMetricSpec(self, request: externalscaler_pb2.ScaledObjectRef, context: Any) -> Any:
+        """The load per replica that is aimed at."""
+        stage, target = _stage(request), self._target_of(request)
+        spec = externalscaler_pb2.MetricSpec(
+            metricName=METRIC + stage, targetSize=max(1, round(target)), targetSizeFloat=target
+        )
+        return externalscaler_pb2.GetMetricSpecResponse(metricSpecs=[spec])
+
+    async def GetMetrics(self, request: externalscaler_pb2.GetMetricsRequest, context: Any) -> Any:
+        """The load summed over the replicas: KEDA divides it by their number."""
+        stage = _stage(request.scaledObjectRef)
+        if request.metricName and request.metricName != METRIC + stage:
+            raise NotFound(f"unknown metric {request.metricName[:80]!r}; served here: {METRIC}{stage}")
+        load = self._catalog.total_load(stage)
+        if self._active(stage):  # one replica stays while requests come, however light they are
+            load = max(load, 0.1 * self._target_of(request.scaledObjectRef))
+        value = externalscaler_pb2.MetricValue(
+            metricName=METRIC + stage, metricValue=round(load), metricValueFloat=load
+        )
+        return externalscaler_pb2.GetMetricsResponse(metricValues=[value])
+
+    def _active(self, stage: str) -> bool:
+        lately = self._demand.inflight > 0 or self._demand.quiet_seconds() < self._active_seconds
+        return lately or self._catalog.total_load(stage) > 0
+
+    def _target_of(self, request: externalscaler_pb2.ScaledObjectRef) -> float:
+        text = request.scalerMetadata.get("targetLoad", "")
+        if not text:
+            return self._target
+        with suppress(ValueError):
+            target = float(text)
+            if 0 < target < 1000:
+                return target
+        raise InvalidRequest.field("scalerMetadata[targetLoad]", f"must be a number over 0, not {text[:40]!r}")
+
+
+def _stage(request: externalscaler_pb2.ScaledObjectRef) -> str:
+    stage = request.scalerMetadata.get("stage", "")
+    if stage not in STAGES:
+        raise InvalidRequest.field("scalerMetadata[stage]", f"must be one of {', '.join(STAGES)}, not {stage[:40]!r}")
+    return stage

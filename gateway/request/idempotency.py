@@ -1,0 +1,79 @@
+"""A repeat of a request id joins or returns the first's answer. Knows no stage and no wire."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.request.validation import PictureRequest
+from gateway.request.shared_execution import Work
+from runtime.errors import InvalidRequest
+
+Key = tuple[str, str]
+"""Caller and request id: nobody gets at another caller's pictures by guessing an id."""
+
+
+@dataclass
+class _Entry:
+    request: PictureRequest
+    work: Work
+    ended_at: float | None = None
+    size: int = 0
+
+
+class Repeats:
+    """Running work, and answers for `seconds` after their end while they take `max_bytes` together at most; the oldest
+    goes first. Failures are not kept: a repeat tries again."""
+
+    def __init__(self, seconds: float, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._running: dict[Key, _Entry] = {}
+        self._ended: OrderedDict[Key, _Entry] = OrderedDict()
+        self._bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of kept answers."""
+        return self._bytes
+
+    def join(self, key: Key, request: PictureRequest) -> Work | None:
+        """The work of an earlier request with this key. Raises InvalidRequest where that one had other content."""
+        self._expire()
+        entry = self._running.get(key) or self._ended.get(key)
+        if entry is None or not (entry.work.running or entry.work.succeeded):
+            return None
+        if entry.request != request:
+            raise InvalidRequest.field(
+                "request_id", f"{request.request_id!r} was used for another request within {self._seconds:g} s"
+            )
+        return entry.work
+
+    def remember(self, key: Key, request: PictureRequest, work: Work) -> None:
+        """Let repeats of this key find `work`."""
+        entry = _Entry(request, work)
+        self._running[key] = entry
+        work.on_end(lambda: self._on_end(key, entry))
+
+    def _on_end(self, key: Key, entry: _Entry) -> None:
+        if self._running.get(key) is entry:
+            del self._running[key]
+        if not entry.work.succeeded:
+            return
+        entry.ended_at = self._clock()
+        entry.size = entry.work.size
+        self._ended[key] = entry
+        self._bytes += entry.size
+        self._expire()
+
+    def _expire(self) -> None:
+        horizon = self._clock() - self._seconds
+        while self._ended:
+            key, entry = next(iter(self._ended.items()))
+            if self._bytes <= self._max_bytes and (entry.ended_at or 0) > horizon:
+                return
+            del self._ended[key]
+            self._bytes -= entry.size

@@ -1,0 +1,167 @@
+"""What the gateway tells of its stages: the model, its limits, how the cluster is. Knows no request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from hart.v1 import images_pb2, stage_pb2
+
+from gateway import digests
+
+from gateway.request import validation
+from gateway.config import STAGES, GatewaySettings
+from gateway.routing.registry import Descriptions
+from gateway.request.validation import Served
+from runtime.errors import StageUnavailable
+from runtime.calls.pool import Pool
+from runtime.version import VERSION
+
+RECIPE_BYTES = 64 * 2**10  # an answer's share of a picture that is not pixels: the recipe and the messages around it
+STATUS_AGE = 0.5  # seconds that an answer to Status may be old: many may ask
+
+
+class Catalog:
+    """Answers from what the replicas say of themselves."""
+
+    def __init__(self, pools: Mapping[str, Pool], descriptions: Descriptions, settings: GatewaySettings) -> None:
+        self._pools = pools
+        self._descriptions = descriptions
+        self._settings = settings
+
+    # -- the model ---------------------------------------------------------------------------------------------------
+
+    async def require(self) -> None:
+        """Return when the stages that a request depends on are known. Raises StageUnavailable naming one that is
+        not."""
+        wanted = ("ar_generator", "decoder")
+        if not all(map(self._known, wanted)):
+            await self._descriptions.refresh()
+        for stage in wanted:
+            self._require(stage)
+
+    def _known(self, stage: str) -> bool:
+        return self._descriptions.last(stage).ready
+
+    def _require(self, stage: str) -> None:
+        if not self._known(stage):
+            raise StageUnavailable(stage, "no replica is ready")
+
+    def served(self) -> Served | None:
+        """What a request may ask of the model; None while it is not known."""
+        if not self._known("ar_generator"):
+            return None
+        return Served(self.name(), len(self.shape().scales))
+
+    def name(self) -> str:
+        """The model's name; "" while it is not known."""
+        return self.identity("ar_generator").name
+
+    def identity(self, stage: str) -> stage_pb2.ModelIdentity:
+        """The model of a stage, as last described."""
+        return self._descriptions.last(stage).model
+
+    def model(self) -> stage_pb2.ModelIdentity:
+        """The model by the name and the digest that pictures carry: the generator's, with the parts that it needs."""
+        needs = self._descriptions.last("ar_generator").needs
+        digest = digests.combine(
+            generator=self.identity("ar_generator").digest,
+            text_encoder=needs.get("text_encoder", "") or self.identity("text_encoder").digest,
+            decoder=needs.get("decoder", "") or self.identity("decoder").digest,
+        )
+        return stage_pb2.ModelIdentity(name=self.name(), digest=digest)
+
+    def shape(self) -> stage_pb2.ModelShape:
+        """All that the stages know of the model's shape."""
+        shape = stage_pb2.ModelShape()
+        for stage in STAGES:
+            _complete(shape, self._descriptions.last(stage).shape)
+        return shape
+
+    # -- what callers are told ---------------------------------------------------------------------------------------
+
+    def describe(self) -> images_pb2.DescribeResponse:
+        """The answer to Images.Describe. Raises StageUnavailable before the generator has described itself."""
+        self._require("ar_generator")
+        safety = self._descriptions.last("safety")
+        model = images_pb2.ModelDescription(
+            model=self.model(),
+            shape=self.shape(),
+            example_prompts=next((p for stage in STAGES if (p := self._descriptions.last(stage).example_prompts)), []),
+        )
+        return images_pb2.DescribeResponse(
+            models=[model],
+            limits=self._limits(model.shape),
+            defaults=validation.DEFAULTS,
+            formats=validation.FORMATS,
+            policy_version=safety.policy_version,
+            policies=safety.policies,
+            version=VERSION,
+        )
+
+    def _limits(self, shape: stage_pb2.ModelShape) -> images_pb2.Limits:
+        pixels = shape.height * (3 * shape.width + 1)  # an uncompressed PNG; no format is larger
+        return images_pb2.Limits(
+            max_prompt_characters=validation.MAX_PROMPT_CHARACTERS,
+            max_images=validation.MAX_IMAGES,
+            max_guidance=validation.MAX_GUIDANCE,
+            max_preview_every=len(shape.scales),
+            max_request_id_characters=validation.MAX_REQUEST_ID_CHARACTERS,
+            max_request_bytes=self._settings.max_message_bytes,
+            max_answer_bytes=validation.MAX_IMAGES * (pixels + pixels // 64 + RECIPE_BYTES),
+            default_deadline_seconds=self._settings.default_deadline_seconds,
+            max_deadline_seconds=self._settings.max_deadline_seconds,
+        )
+
+    async def status(self) -> list[images_pb2.StageStatus]:
+        """The stages of Images.Status, in the order of a request's way."""
+        await self._descriptions.refresh(STATUS_AGE)
+        return [self._status(stage) for stage in STAGES]
+
+    def total_load(self, stage: str) -> float:
+        """Queued plus running cost over the capacity of one replica, summed over the replicas."""
+        return sum(one.load.load for one in self._descriptions.all(stage))
+
+    def room(self, stage: str) -> int:
+        """Requests that the ready replicas can hold, waiting and in work; 0 where one does not say."""
+        limits = self._ready_limits(stage)
+        if not all(limit.concurrency for limit in limits):
+            return 0
+        return sum(limit.queue_limit + limit.concurrency for limit in limits)
+
+    def slots(self, stage: str) -> int:
+        """Requests that the ready replicas work on at the same time, as far as they say."""
+        return sum(limit.concurrency for limit in self._ready_limits(stage))
+
+    def _ready_limits(self, stage: str) -> list[stage_pb2.StageLimits]:
+        return [one.limits for one in self._descriptions.all(stage, ready=True)]
+
+    def wait(self, stage: str) -> float:
+        """Seconds that a request would wait at the least busy replica, as last described."""
+        return min((one.load.estimated_wait_seconds for one in self._descriptions.all(stage)), default=0.0)
+
+    def _status(self, stage: str) -> images_pb2.StageStatus:
+        pool = self._pools[stage]
+        loads = [one.load for one in self._descriptions.all(stage, ready=True)]
+        return images_pb2.StageStatus(
+            stage=stage,
+            replicas=len(pool.replicas),
+            ready=len(pool.ready),
+            load=_mean(load.load for load in loads),
+            queued=sum(load.queued for load in loads),
+            running=sum(load.running for load in loads),
+            model=self.identity(stage),
+        )
+
+
+def _complete(shape: stage_pb2.ModelShape, other: stage_pb2.ModelShape) -> None:
+    """Fill in what `shape` does not say yet."""
+    missing = stage_pb2.ModelShape()
+    missing.CopyFrom(other)
+    for field, _ in shape.ListFields():
+        missing.ClearField(field.name)  # type: ignore[arg-type]
+    shape.MergeFrom(missing)
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found) if found else 0.0

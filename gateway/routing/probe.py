@@ -1,0 +1,40 @@
+"""What one replica says of itself, whichever protocol it speaks. Knows no pool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from hart.v1 import stage_pb2, stage_pb2_grpc
+
+from runtime.oip.client import OipClient
+from runtime.calls.replica import Replica
+
+
+async def describe(replica: Replica, stage: str, seconds: float) -> stage_pb2.StageDescribeResponse:
+    """Stage.Describe; of a server that has only the Open Inference Protocol, what its metadata tell. Raises
+    grpc.RpcError."""
+    stub: Any = stage_pb2_grpc.StageStub(replica.channel)
+    try:
+        answer: stage_pb2.StageDescribeResponse = await stub.Describe(stage_pb2.StageDescribeRequest(), timeout=seconds)
+    except grpc.RpcError as error:
+        call: Any = error
+        if replica.endpoint.protocol != "oip" or call.code() is not grpc.StatusCode.UNIMPLEMENTED:
+            raise
+        return await _foreign(replica, stage, seconds)
+    return answer
+
+
+async def _foreign(replica: Replica, stage: str, seconds: float) -> stage_pb2.StageDescribeResponse:
+    metadata = await OipClient(replica.channel, replica.endpoint.model, stage).metadata(seconds)
+    sizes = {tensor.name: list(tensor.shape) for tensor in metadata.outputs}
+    shape = stage_pb2.ModelShape()
+    if len(sizes.get("context", [])) == 3:
+        shape.context_tokens, shape.context_width = (max(0, size) for size in sizes["context"][1:])
+    return stage_pb2.StageDescribeResponse(
+        stage=stage,
+        ready=True,  # else its metadata would not be told
+        model=stage_pb2.ModelIdentity(name=metadata.name),
+        shape=shape,
+        version=f"{metadata.platform} {', '.join(metadata.versions)}".strip(),
+    )

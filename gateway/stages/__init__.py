@@ -1,0 +1,1 @@
+"""Calls to the stages: retries over replicas, and one backend per protocol."""

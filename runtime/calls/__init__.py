@@ -1,0 +1,1 @@
+"""Calls to other processes: pool, replicas, retry budget."""

@@ -1,0 +1,183 @@
+"""The live replicas of one stage, and which of them is asked next. Knows no service's messages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import aclosing, suppress
+
+from runtime.channel import Dialer
+from runtime.discovery.endpoint import Endpoint
+from runtime.discovery.sources import Source
+from runtime.errors import StageUnavailable
+from runtime.observability.metrics import Metrics
+from runtime.calls.replica import Attempt, Replica, State
+
+__all__ = ["Pool", "Replica", "State", "least_outstanding"]
+log = logging.getLogger(__name__)
+Chooser = Callable[[Sequence[Replica]], Replica]
+ROTATION_SECONDS = 1.0
+
+
+def least_outstanding(replicas: Sequence[Replica]) -> Replica:
+    """The replica with the least outstanding cost, any of several equal ones."""
+    least = min(r.outstanding for r in replicas)
+    return random.choice([r for r in replicas if r.outstanding <= least + 1e-9])
+
+
+class Pool:
+    """Follows a source of endpoints and keeps a probed channel to each.
+
+    `service`: the full gRPC name whose health means ready ("hart.v1.Decoder"). `choose`: which of the ready replicas is
+    next. To be made and used within one event loop: `await start()`, at the end `await close()`.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        service: str,
+        source: Source,
+        *,
+        dialer: Dialer | None = None,
+        metrics: Metrics | None = None,
+        choose: Chooser = least_outstanding,
+    ) -> None:
+        self.stage = stage
+        self._service = service
+        self._source = source
+        self._dialer = dialer or Dialer()
+        self._choose = choose
+        self._wanted: frozenset[Endpoint] = frozenset()
+        self._replicas: dict[Endpoint, Replica] = {}
+        self._successors: dict[Endpoint, Replica] = {}
+        self._leaving: dict[asyncio.Task[None], Replica] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self.changes = 0
+        """How often the replicas, or the state of one, have changed."""
+        self._changed = asyncio.Event()
+        self._without_since: float | None = time.monotonic()
+        if metrics:
+            for state in (State.READY, State.NOT_READY, State.FAILED):
+                metrics.replicas.observe(lambda s=state: self._count(s), stage=stage, state=state.value)  # type: ignore[misc]
+
+    @property
+    def replicas(self) -> list[Replica]:
+        """All replicas that the source names, by address."""
+        return [self._replicas[endpoint] for endpoint in sorted(self._replicas)]
+
+    @property
+    def ready(self) -> list[Replica]:
+        """Those which take work."""
+        return [r for r in list(self._replicas.values()) if r.state is State.READY]
+
+    def _count(self, state: State) -> int:
+        return sum(r.state is state for r in list(self._replicas.values()))
+
+    async def start(self, patience: float = 2.0) -> None:
+        """Follow the source; returns when each replica was probed once, at the latest after `patience` seconds."""
+        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._follow_certificates())]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while not self._replicas or self._count(State.UNKNOWN):
+                    await self._changed.wait()
+
+    def replica(
+        self, cost: float = 1.0, *, avoid: Collection[str] = (), among: Collection[str] | None = None
+    ) -> Attempt:
+        """The next replica, lent for work of `cost`: `async with pool.replica(2) as replica:`.
+
+        Replicas whose address is in `avoid` are taken only where there is no other; where `among` is given, only those
+        whose address is in it. Raises StageUnavailable when none is ready.
+        """
+        ready = [r for r in self.ready if among is None or r.address in among]
+        if not ready:
+            raise StageUnavailable(self.stage, "no replica is ready", retry_after=1.0)
+        return self._choose([r for r in ready if r.address not in avoid] or ready).attempt(cost)
+
+    async def wait_ready(self, seconds: float) -> None:
+        """Return when there is a ready replica. Raises StageUnavailable when the stage has been without one for
+        `seconds`: who comes while it is long gone is not kept waiting."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, seconds - self._without_seconds)):
+                while not self.ready:
+                    await self._changed.wait()
+        if not self.ready:
+            raise StageUnavailable(self.stage, "no replica is ready", retry_after=1.0)
+
+    @property
+    def _without_seconds(self) -> float:
+        return 0.0 if self._without_since is None else time.monotonic() - self._without_since
+
+    def _on_change(self) -> None:
+        self.changes += 1
+        for endpoint in [e for e, r in self._successors.items() if r.state is State.READY]:
+            self._retire(self._replicas.get(endpoint))
+            self._replicas[endpoint] = self._successors.pop(endpoint)
+        if self.ready:
+            self._without_since = None
+        elif self._without_since is None:
+            self._without_since = time.monotonic()
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _follow(self) -> None:
+        async with aclosing(self._source.watch()) as changes:
+            async for endpoints in changes:
+                self._adopt(endpoints)
+
+    def _adopt(self, endpoints: frozenset[Endpoint]) -> None:
+        for gone in set(self._replicas) - endpoints:
+            self._retire(self._replicas.pop(gone))
+            self._retire(self._successors.pop(gone, None))
+        self._wanted = endpoints
+        self._connect_missing()
+        log.info("endpoints of %s", self.stage, extra={"endpoints": sorted(map(str, endpoints))})
+        self._on_change()
+
+    def _connect_missing(self) -> None:
+        for new in self._wanted - set(self._replicas):
+            try:
+                self._replicas[new] = self._connect(new)
+            except (OSError, ValueError) as error:
+                log.error("replica %s of %s cannot be used: %s", new, self.stage, error)
+
+    def _connect(self, endpoint: Endpoint) -> Replica:
+        return Replica(self.stage, self._service, endpoint, self._dialer, self._on_change)
+
+    def _retire(self, replica: Replica | None) -> None:
+        if replica is not None:
+            task = asyncio.create_task(replica.leave())
+            self._leaving[task] = replica
+            task.add_done_callback(self._leaving.pop)
+
+    async def _follow_certificates(self) -> None:
+        """New channels when the certificates were rotated. The old ones serve until the new ones are seen to work."""
+        stamp = self._dialer.stamp()
+        while True:
+            await asyncio.sleep(ROTATION_SECONDS)
+            if stamp == self._dialer.stamp():
+                continue
+            stamp = self._dialer.stamp()
+            log.info("certificates were rotated: new channels to %s", self.stage)
+            for endpoint in list(self._replicas):
+                self._retire(self._successors.pop(endpoint, None))
+                try:
+                    self._successors[endpoint] = self._connect(endpoint)
+                except (OSError, ValueError) as error:
+                    log.warning("rotated certificates cannot be used yet: %s", error)
+            self._connect_missing()  # such as came while a file was away
+
+    async def close(self) -> None:
+        """Close every channel, whatever runs."""
+        tasks = [*self._tasks, *self._leaving]
+        replicas = [*self._replicas.values(), *self._successors.values(), *self._leaving.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for replica in replicas:
+            await replica.close()
+        self._replicas.clear()
+        self._successors.clear()

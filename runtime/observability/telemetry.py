@@ -1,0 +1,89 @@
+"""A process's traces and metrics, made once and passed in. Knows OpenTelemetry's SDK, nothing of what is observed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
+from prometheus_client import CollectorRegistry
+
+from runtime.observability.metrics import Metrics
+from runtime.observability.tail_sampling import KeepErrors, RecordAll
+from runtime.observability.metrics_server import MetricsServer
+from runtime.observability.tracing import Tracing
+
+log = logging.getLogger(__name__)
+
+
+class Telemetry:
+    """Owns the providers of one process.
+
+    `otlp_endpoint`: "http://host:4317" (plaintext) or "https://host:4317"; empty: nothing is sent. `trace_ratio`: share
+    of requests whose spans are kept; failed requests are always kept. `span_exporter`: in place of OTLP, for tests.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        *,
+        otlp_endpoint: str = "",
+        otlp_metrics: bool = False,
+        trace_ratio: float = 1.0,
+        version: str = "",
+        span_exporter: SpanExporter | None = None,
+    ) -> None:
+        resource = Resource.create({"service.name": f"hart-{stage}", "service.namespace": "hart"} | _version(version))
+        self.registry = CollectorRegistry()
+        # The readers' defaults would add otel_scope_* labels to every series and a target_info of their own.
+        readers: list[MetricReader] = [
+            PrometheusMetricReader(disable_target_info=True, scope_info_enabled=False, registry=self.registry)
+        ]
+        if otlp_endpoint and otlp_metrics:
+            readers.append(_otlp_metrics(otlp_endpoint))
+        self._meters = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
+        self._traces = TracerProvider(sampler=RecordAll(trace_ratio), resource=resource, shutdown_on_exit=False)
+        if span_exporter is not None:
+            self._traces.add_span_processor(KeepErrors(SimpleSpanProcessor(span_exporter)))
+        elif otlp_endpoint:
+            self._traces.add_span_processor(KeepErrors(BatchSpanProcessor(_otlp_spans(otlp_endpoint))))
+        self.stage = stage
+        self.metrics = Metrics(self._meters.get_meter("hart"), stage)
+        self.tracing = Tracing(self._traces, stage)
+
+    def serve_metrics(self, host: str, port: int) -> MetricsServer:
+        """Answer Prometheus' scrapes over HTTP. Raises OSError when the port is taken."""
+        return MetricsServer(self.registry, host, port)
+
+    def shutdown(self) -> None:
+        """Send what is still to be sent, then stop."""
+        for provider in (self._traces, self._meters):
+            with suppress(Exception):  # the collector may be gone: that must not spoil an orderly end
+                provider.shutdown()
+
+
+def _version(version: str) -> dict[str, str]:
+    return {"service.version": version} if version else {}
+
+
+def _otlp_spans(endpoint: str) -> SpanExporter:
+    # here, since it takes a part of a second to import: without a collector nothing needs it
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"), timeout=5)
+
+
+def _otlp_metrics(endpoint: str) -> MetricReader:
+    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # here for the same reason
+
+    exporter = OTLPMetricExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"), timeout=5)
+    return PeriodicExportingMetricReader(exporter, export_interval_millis=15_000)
+
+
+__all__: Sequence[str] = ("MetricsServer", "Telemetry")

@@ -1,0 +1,150 @@
+"""Spans, and their way over gRPC metadata. Knows no stage; which spans are kept is `runtime.observability.tail_sampling`'s."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import grpc
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import AttributeValue
+
+from runtime import errors
+
+Metadata = tuple[tuple[str, str], ...]
+Attributes = dict[str, AttributeValue]
+_propagator = TraceContextTextMapPropagator()
+_CARRIED = ("traceparent", "tracestate")
+_REFUSALS = frozenset({
+    grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.RESOURCE_EXHAUSTED,
+})  # fmt: skip
+"""What a server answers when it works as it should: by OpenTelemetry's convention its span is not failed. Overload is
+among them, lest each call that is sent away is recorded just when there are too many; `hart_shed_total` counts them."""
+
+
+class Tracing:
+    """Makes the process's spans."""
+
+    def __init__(self, provider: TracerProvider, stage: str) -> None:
+        self._tracer = provider.get_tracer("hart")
+        self._stage = stage
+
+    @contextmanager
+    def span(
+        self,
+        name: str,
+        *,
+        kind: SpanKind = SpanKind.INTERNAL,
+        parent: Context | None = None,
+        attributes: Attributes | None = None,
+    ) -> Iterator[Span]:
+        """A span around the block, current inside it. An exception marks it as an error by type name alone: messages
+        may hold what a prompt said."""
+        merged: Attributes = {"hart.stage": self._stage, **(attributes or {})}
+        with self._tracer.start_as_current_span(
+            name, context=parent, kind=kind, attributes=merged, record_exception=False, set_status_on_exception=False
+        ) as span:
+            try:
+                yield span
+            except grpc.aio.AbortError:  # a call's answer, which `mark` has written on its span
+                raise
+            except BaseException as error:
+                fail(span, type(error).__name__)
+                raise
+
+    @contextmanager
+    def call(self, method: str, stage: str, attributes: Attributes | None = None) -> Iterator[tuple[Span, Metadata]]:
+        """A client span around one call of `method` ("hart.v1.Decoder/Decode") of `stage`, and the metadata to send."""
+        merged: Attributes = {**rpc_attributes(method), **(attributes or {}), "hart.peer.stage": stage}
+        with self.span(method, kind=SpanKind.CLIENT, attributes=merged) as span:
+            try:
+                yield span, inject()
+            except BaseException as error:
+                set_code(span, getattr(error, "code", grpc.StatusCode.CANCELLED))
+                raise
+            set_code(span, grpc.StatusCode.OK)
+
+    def record(
+        self,
+        name: str,
+        parent: SpanContext,
+        start_ns: int,
+        end_ns: int,
+        *,
+        attributes: Attributes | None = None,
+        links: Sequence[SpanContext] = (),
+    ) -> None:
+        """A span that has already happened (times in nanoseconds since the epoch), as a child of `parent`."""
+        if not parent.is_valid:
+            return
+        context = trace.set_span_in_context(trace.NonRecordingSpan(parent))
+        merged: Attributes = {"hart.stage": self._stage, **(attributes or {})}
+        span = self._tracer.start_span(
+            name, context=context, attributes=merged, links=[Link(s) for s in links], start_time=start_ns
+        )
+        span.end(end_ns)
+
+    def record_work(
+        self,
+        parent: SpanContext,
+        arrived_ns: int,
+        begun_ns: int,
+        ended_ns: int,
+        links: Sequence[SpanContext],
+        batch_size: int,
+    ) -> None:
+        """The spans `queue`, `batch` (linked to every request in it) and `compute` of one request in a batch."""
+        waited = (begun_ns - arrived_ns) / 1e9
+        size: Attributes = {"hart.batch.size": batch_size}
+        self.record("queue", parent, arrived_ns, begun_ns, attributes={"hart.queue.seconds": waited})
+        self.record("batch", parent, begun_ns, ended_ns, attributes=size, links=links)
+        self.record("compute", parent, begun_ns, ended_ns, attributes=size)
+
+
+def fail(span: Span, description: str) -> None:
+    """Mark the span as ended in an error."""
+    span.set_status(Status(StatusCode.ERROR, description))
+
+
+def mark(span: Span, error: errors.HartError) -> None:
+    """Write a domain error on the span of the call that it ended."""
+    span.set_attribute("error.type", error.reason)
+    if error.code in _REFUSALS:
+        return
+    fail(span, error.reason)
+
+
+def set_code(span: Span, code: object) -> None:
+    """Write how the call ended on its span; what is no gRPC status says nothing."""
+    if isinstance(code, grpc.StatusCode):
+        span.set_attribute("rpc.grpc.status_code", int(code.value[0]))
+
+
+def rpc_attributes(method: str) -> Attributes:
+    """The rpc.* attributes of a method given as "package.Service/Method"."""
+    service, _, name = method.strip("/").partition("/")
+    return {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+
+
+def inject(context: Context | None = None) -> Metadata:
+    """The metadata which carries the current (or given) trace context to a peer."""
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier, context)
+    return tuple(carrier.items())
+
+
+def extract(metadata: Iterable[tuple[str, str | bytes]] | None) -> Context:
+    """The trace context that a peer's metadata carries; an empty one where it carries none that is well formed."""
+    carrier = {key: value for key, value in metadata or () if key in _CARRIED and isinstance(value, str)}
+    return _propagator.extract(carrier, Context())
+
+
+def current_trace_id() -> str:
+    """The current trace's id in hexadecimal, "" outside of any."""
+    context = trace.get_current_span().get_span_context()
+    return f"{context.trace_id:032x}" if context.is_valid else ""

@@ -1,0 +1,1 @@
+"""One process's gRPC server: assembly, lifecycle, interceptor, health, limits."""

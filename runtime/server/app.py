@@ -1,0 +1,278 @@
+"""One process of the cluster: its server, from the open port to the drained end. Knows no service."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+
+from runtime import errors, tls
+from runtime.work.admission import Admission
+from runtime.work.batcher import Batcher
+from runtime.server.concurrency_limit import OTHER_CALLS, Crowd
+from runtime.work.device_thread import EngineThread
+from runtime.server.health import Health
+from runtime.server.interceptor import CallInterceptor, Guard
+from runtime.oip.model import Model
+from runtime.oip.servicer import add_models
+from runtime.server.reflection import add_reflection
+from runtime.settings import ProcessSettings, refusing
+from runtime.observability.telemetry import MetricsServer, Telemetry
+
+T = TypeVar("T")
+R = TypeVar("R")
+log = logging.getLogger(__name__)
+OIP = "inference.GRPCInferenceService"
+_OIP_ALWAYS = frozenset(f"{OIP}/{m}" for m in ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata"))
+
+
+class PortTaken(OSError):
+    """A process cannot listen where its settings say."""
+
+    def __init__(self, setting: str, address: str) -> None:
+        super().__init__(f"{setting}: cannot listen on {address}: is another process there?")
+
+
+class App:
+    """What a service is assembled in.
+
+    `build` functions add servicers (`add`), models of the Open Inference Protocol (`add_model`), guards (`guard`), what
+    loads and warms the engine (`warm_up`) and what ends with the process (`on_stop`). The port opens before the
+    warm-up: the process is alive at once, and ready (each service's full name in grpc.health.v1) after it.
+    """
+
+    def __init__(self, settings: ProcessSettings, stage: str, telemetry: Telemetry) -> None:
+        self.settings = settings
+        self.stage = stage
+        self.telemetry = telemetry
+        self.engine = EngineThread(stage)
+        self.health = Health()
+        self.ready = False
+        self.draining = asyncio.Event()
+        self.started_at = time.monotonic()
+        self.port = settings.port
+        self.health_port: int | None = None
+        self.metrics_port: int | None = None
+        self.models: dict[str, Model] = {}
+        self._names: list[str] = []
+        self._starts: list[Callable[[], Awaitable[object]]] = []
+        self._stops: list[Callable[[], Awaitable[object]]] = []
+        self._interceptor = CallInterceptor(telemetry, self._gate, settings.receive_seconds)
+        self._crowd = Crowd(telemetry, settings.max_concurrent_calls, self._interceptor.background)
+        self._server = grpc.aio.server(
+            interceptors=[self._interceptor],
+            options=server_options(settings),
+            maximum_concurrent_rpcs=settings.max_concurrent_calls + OTHER_CALLS,
+        )
+        self._health_server: grpc.aio.Server | None = None
+        self._metrics_server: MetricsServer | None = None
+
+    # -- assembling --------------------------------------------------------------------------------------------------
+
+    def add(self, register: Callable[[Any, Any], None], servicer: object, *, background: bool = False) -> None:
+        """Serve `servicer` through its generated `add_XServicer_to_server`. `background`: its calls last as long as
+        their callers like (watches), and are not waited for when draining."""
+        recorder = _Recorder(self._server)
+        register(servicer, recorder)
+        self._names += recorder.names
+        if background:
+            self._interceptor.background |= set(recorder.names)
+
+    def add_model(self, model: Model) -> None:
+        """Serve `model` by the Open Inference Protocol on the same port."""
+        self.models[model.name] = model
+
+    def guard(self, guard: Guard) -> None:
+        """Surround every call (health and reflection excepted), before its message is read, in the order added."""
+        self._interceptor.guards.append(guard)
+
+    def admission(self, *, queue_limit: int, capacity: float, knob: str = "HART_QUEUE_LIMIT") -> Admission:
+        """A bounded room for work, wired to this process's metrics. One per process."""
+        return Admission(
+            self.stage, queue_limit=queue_limit, capacity=capacity, knob=knob, metrics=self.telemetry.metrics
+        )
+
+    def batcher(
+        self,
+        run: Callable[[Sequence[T]], Sequence[R | BaseException]],
+        *,
+        queue_limit: int,
+        max_batch: int,
+        max_cost: float | None = None,
+        max_wait: float = 0.0,
+    ) -> Batcher[T, R]:
+        """A batching queue in front of the engine thread, with an admission, metrics and spans."""
+        admission = self.admission(queue_limit=queue_limit, capacity=max_cost or float(max_batch))
+        batcher = Batcher(
+            run,
+            admission=admission,
+            engine=self.engine,
+            max_batch=max_batch,
+            max_cost=max_cost,
+            max_wait=max_wait,
+            metrics=self.telemetry.metrics,
+            tracing=self.telemetry.tracing,
+        )
+        self.on_stop(batcher.close)
+        return batcher
+
+    def on_start(self, function: Callable[[], Awaitable[object]]) -> None:
+        """Await after the port is open and before the process is ready."""
+        self._starts.append(function)
+
+    def on_stop(self, function: Callable[[], Awaitable[object]]) -> None:
+        """Await after the last call has ended, in the reverse order."""
+        self._stops.append(function)
+
+    # -- living ------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the ports, then load and warm up, then be ready. Raises PortTaken, an OSError, naming the setting;
+        SettingsError naming a certificate that cannot be used."""
+        if self.models:
+            self.add(*add_models(self))
+        self._interceptor.guards.append(self._crowd.guard)  # behind the others: who may not call takes nobody's place
+        for name in self._names:
+            self.health.set(name, False)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
+        add_reflection([*self._names, "grpc.health.v1.Health"], self._server)
+        self._open_port()
+        await self._server.start()
+        if self.settings.tls:
+            await self._serve_plain_health()
+        self._serve_metrics()
+        ports = {"port": self.port, "metrics_port": self.metrics_port, "health_port": self.health_port}
+        log.info("listening", extra=ports)
+        for start in self._starts:
+            await start()
+        # What is loaded by now stays: the garbage collector need not go through it again, for a tenth of a second each
+        # time, in the middle of somebody's request.
+        gc.collect()
+        gc.freeze()
+        if not self.draining.is_set():
+            self.ready = True
+            for name in self._names:
+                self.health.set(name, True)
+            log.info("ready", extra={"port": self.port, "seconds": round(time.monotonic() - self.started_at, 3)})
+
+    def _open_port(self) -> None:
+        address = _address(self.settings.host, self.settings.port)
+        try:
+            if self.settings.tls:
+                files = tls.Files(self.settings.tls_cert, self.settings.tls_key, self.settings.tls_ca)
+                with refusing(OSError, ValueError):
+                    credentials = tls.server_credentials(files)
+                self.port = self._server.add_secure_port(address, credentials)
+            else:
+                self.port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise PortTaken("HART_PORT", address) from error
+
+    async def _serve_plain_health(self) -> None:
+        wanted = self.settings.health_port
+        port = wanted if wanted is not None else (self.settings.port + 2000 if self.settings.port else 0)
+        self._health_server = grpc.aio.server(
+            options=[*server_options(self.settings), ("grpc.max_receive_message_length", 4096)],
+            maximum_concurrent_rpcs=64,
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._health_server)
+        address = _address(self.settings.host, port)
+        try:
+            self.health_port = self._health_server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise PortTaken("HART_HEALTH_PORT", address) from error
+        await self._health_server.start()
+
+    def _serve_metrics(self) -> None:
+        wanted = self.settings.metrics_port
+        port = wanted if wanted is not None else (self.settings.port + 1000 if self.settings.port else 0)
+        host = self.settings.metrics_host or self.settings.host
+        try:
+            self._metrics_server = self.telemetry.serve_metrics(host, port)
+        except OSError as error:
+            raise PortTaken("HART_METRICS_PORT", _address(host, port)) from error
+        self.metrics_port = self._metrics_server.port
+
+    def _gate(self, method: str) -> errors.HartError | None:
+        if self.draining.is_set():
+            return errors.StageUnavailable(self.stage, "it is shutting down", retry_after=1.0)
+        if not self.ready and method not in _OIP_ALWAYS:
+            return errors.StageUnavailable(self.stage, "it is starting", retry_after=2.0)
+        return None
+
+    async def drain(self, grace: float) -> bool:
+        """Say NOT_SERVING, refuse new work, wait up to `grace` seconds for what runs. True when all of it ended."""
+        self.draining.set()
+        self.ready = False
+        self.health.set_all(False)
+        log.info("draining", extra={"calls": self._interceptor.working})
+        try:
+            await asyncio.wait_for(self._interceptor.idle.wait(), grace)
+        except TimeoutError:
+            log.warning("grace is over", extra={"calls": self._interceptor.working})
+            return False
+        return True
+
+    async def stop(self) -> bool:
+        """Close the ports (what still runs is ended), then everything else. True when the engine's thread is free."""
+        await self._server.stop(0.25)  # lets the last answers reach their callers
+        for stop in reversed(self._stops):
+            try:
+                await stop()
+            except Exception:
+                log.exception("while stopping")
+        free = await asyncio.to_thread(self.engine.close)
+        if self._health_server:
+            await self._health_server.stop(0)
+        if self._metrics_server:
+            self._metrics_server.close()
+        await asyncio.to_thread(self.telemetry.shutdown)
+        return free
+
+
+class _Recorder:
+    """Stands in for the server while a servicer is registered, and notes the services' names."""
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+        self.names: list[str] = []
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
+        """Pass the handlers on, noting their names."""
+        self.names += [handler.service_name() for handler in handlers]
+        self._server.add_generic_rpc_handlers(handlers)
+
+    def add_registered_method_handlers(self, name: str, handlers: object) -> None:
+        """Nothing: the asyncio server does not use them."""
+
+
+def server_options(settings: ProcessSettings) -> list[tuple[str, int]]:
+    """gRPC's options for every server of the cluster."""
+    return [
+        ("grpc.so_reuseport", 0),  # a second process on the same port must fail, not share it
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_metadata_size", settings.max_metadata_bytes),
+        ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
+        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        ("grpc.max_connection_age_ms", int(settings.connection_age_seconds * 1000)),
+        ("grpc.max_connection_age_grace_ms", int(settings.connection_age_grace_seconds * 1000)),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 15_000),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+    ]
+
+
+def _address(host: str, port: int) -> str:
+    if host.startswith("unix:"):
+        return host
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"

@@ -1,0 +1,287 @@
+"""What surrounds every call: trace, metrics, gate, guards, parsing, errors. Knows no service.
+
+Every method is taken from gRPC as a stream of raw bytes, also where it has one request. So a guard refuses before the
+message has come, a sender that is too slow is sent away, and bytes that do not parse are INVALID_ARGUMENT (grpc.aio by
+itself waits for the whole message first, for ever, and answers UNKNOWN).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeAlias
+
+import grpc
+from google.protobuf.message import Message
+from opentelemetry.trace import SpanKind
+
+from runtime import errors, status
+
+from runtime.server import messages
+
+from runtime.observability import tracing
+from runtime.observability.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic to the type checker only
+_PLAIN = ("grpc.health.", "grpc.reflection.")  # neither traced, counted, gated nor guarded
+_ASKING = (
+    "Describe", "Status", "ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig",
+)  # fmt: skip
+"""Methods that ask how a process is, and do no work. Like watches they are gated and guarded, and neither traced nor
+counted: asked every two seconds, they would hide how the work does."""
+_CARRYING = ("ModelStreamInfer",)
+"""Methods whose one call carries many requests. Their servicer counts each of these as it ends; the call itself, which
+ends well whatever became of them, is counted where it does not."""
+_STRICT = ("hart.",)  # packages whose unknown fields are refused
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a guard sees of a call before its message is read: "package.Service/Method", headers, the gRPC context."""
+
+    method: str
+    metadata: tuple[tuple[str, str | bytes], ...]
+    context: Any
+
+    def header(self, name: str) -> str:
+        """The first header of this (lower-case) name as text, or ""."""
+        return next((v if isinstance(v, str) else v.decode("latin-1") for k, v in self.metadata if k == name), "")
+
+
+Guard = Callable[[Call], AbstractAsyncContextManager[None]]
+Gate = Callable[[str], errors.HartError | None]
+
+
+class CallerLeft(asyncio.CancelledError):
+    """The caller went away while an answer was being written. gRPC cancels the call as well, but often only later."""
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps every handler of a server.
+
+    `gate(method)` may refuse (draining, not ready); `guards` surround the call in order (authentication, limits) and
+    refuse by raising. A message may take `patience` seconds to come. `background` names services whose calls do not
+    count as work when draining.
+    """
+
+    def __init__(self, telemetry: Telemetry, gate: Gate, patience: float) -> None:
+        self._patience = patience
+        self._telemetry = telemetry
+        self._gate = gate
+        telemetry.metrics.shed.add(0, reason="not_serving")
+        self.background: set[str] = set()
+        self.guards: list[Guard] = []
+        self.working = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """The handler, wrapped; None (UNIMPLEMENTED) where the method is unknown."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return handler
+        method = _text(handler_call_details.method).strip("/")
+        surround = self._surround(method)
+        return _wrap(handler, method, surround, self._patience)
+
+    def _surround(self, method: str) -> Surround:
+        service, _, name = method.partition("/")
+        if method.startswith(_PLAIN):
+            return self._plain
+        return self._unobserved if name in _ASKING or service in self.background else self._observed
+
+    async def _unobserved(self, method: str, context: Any, work: Callable[[], Awaitable[Any]]) -> Any:
+        background = method.partition("/")[0] in self.background
+        if not background:
+            self._begin()
+        try:
+            self._admit(method)
+            return await self._guarded(Call(method, tuple(context.invocation_metadata() or ()), context), work)
+        except Exception as error:
+            known = self._judge(error)
+            if known is None:
+                raise
+            await _abort(context, known)
+        finally:
+            if not background:
+                self._end()
+
+    async def _plain(self, method: str, context: Any, work: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            return await work()
+        except errors.HartError as error:
+            await _abort(context, error)
+
+    async def _observed(self, method: str, context: Any, work: Callable[[], Awaitable[Any]]) -> Any:
+        metadata = tuple(context.invocation_metadata() or ())
+        metrics = self._telemetry.metrics
+        begun = time.monotonic()
+        code = grpc.StatusCode.OK
+        self._begin()
+        metrics.inflight.add(1)
+        parent = tracing.extract(metadata)
+        attributes = tracing.rpc_attributes(method)
+        try:
+            with self._telemetry.tracing.span(
+                method, kind=SpanKind.SERVER, parent=parent, attributes=attributes
+            ) as span:
+                try:
+                    self._admit_work(method)
+                    return await self._guarded(Call(method, metadata, context), work)
+                except asyncio.CancelledError:
+                    code = self._ended_by_caller(context)
+                    raise
+                except BaseException as error:
+                    known = self._judge(error)
+                    code = known.code if known else _code(context.code())
+                    if known is None:
+                        raise
+                    tracing.mark(span, known)
+                    await _abort(context, known)
+                finally:
+                    tracing.set_code(span, code)
+        finally:
+            metrics.inflight.add(-1)
+            if code is not grpc.StatusCode.OK or not method.endswith(_CARRYING):
+                metrics.count(code, time.monotonic() - begun)
+            self._end()
+
+    def _admit(self, method: str) -> None:
+        if refusal := self._gate(method):
+            raise refusal
+
+    def _admit_work(self, method: str) -> None:
+        try:
+            self._admit(method)
+        except errors.HartError:
+            self._telemetry.metrics.shed.add(reason="not_serving")
+            raise
+
+    async def _guarded(self, call: Call, work: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            async with AsyncExitStack() as stack:
+                for guard in self.guards:
+                    await stack.enter_async_context(guard(call))
+                return await work()
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling() or isinstance(error, CallerLeft):
+                raise
+            # Nobody has cancelled this call, but something that it waited for: gRPC would leave its caller unanswered.
+            raise RuntimeError("what the call waited for was cancelled") from error
+
+    def _judge(self, error: BaseException) -> errors.HartError | None:
+        """The domain error to answer with; None where the handler has aborted the call by itself."""
+        if isinstance(error, errors.HartError):
+            if isinstance(error, errors.Internal):
+                log.error("internal error %s passed on", error.error_id, extra={"error_id": error.error_id})
+            return error
+        if isinstance(error, grpc.aio.AbortError):
+            return None
+        return status.as_hart_error(error, self._telemetry.stage)
+
+    def _ended_by_caller(self, context: Any) -> grpc.StatusCode:
+        left = context.time_remaining()
+        if left is not None and left <= 0:
+            return grpc.StatusCode.DEADLINE_EXCEEDED
+        self._telemetry.metrics.cancelled.add()
+        return grpc.StatusCode.CANCELLED
+
+    def _begin(self) -> None:
+        self.working += 1
+        self.idle.clear()
+
+    def _end(self) -> None:
+        self.working -= 1
+        if not self.working:
+            self.idle.set()
+
+
+Surround = Callable[[str, Any, Callable[[], Awaitable[Any]]], Awaitable[Any]]
+
+
+def _wrap(handler: Any, method: str, surround: Surround, patience: float) -> Handler:
+    deserialize = handler.request_deserializer or (lambda data: data)
+    strict = method.startswith(_STRICT)
+
+    def parse(data: bytes) -> Any:
+        message = messages.parse(deserialize, data)
+        if strict and isinstance(message, Message):
+            messages.refuse_unknown(message)
+        return message
+
+    async def parse_all(stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for data in stream:
+            yield parse(data)
+
+    async def read(stream: AsyncIterator[bytes]) -> Any:
+        if handler.request_streaming:
+            return parse_all(stream)
+        return parse(await _receive(stream, patience))
+
+    behaviour: Any = next(
+        b for b in (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream) if b
+    )
+
+    async def one(raw: Any, context: Any) -> Any:
+        async def work() -> Any:
+            return await behaviour(await read(raw), context)
+
+        return await surround(method, context, work)
+
+    async def many(raw: Any, context: Any) -> None:
+        async def work() -> None:
+            answers = behaviour(await read(raw), context)
+            if not hasattr(answers, "__aiter__"):
+                await answers
+                return
+            async with aclosing(answers) as stream:
+                async for answer in stream:
+                    await _write(context, answer)
+
+        await surround(method, context, work)
+
+    if handler.response_streaming:
+        return grpc.stream_stream_rpc_method_handler(many, None, handler.response_serializer)
+    return grpc.stream_unary_rpc_method_handler(one, None, handler.response_serializer)
+
+
+async def _receive(stream: AsyncIterator[bytes], patience: float) -> bytes:
+    try:
+        async with asyncio.timeout(patience):
+            return await anext(stream)
+    except StopAsyncIteration:
+        raise errors.InvalidRequest.field("", "the call carried no message") from None
+    except TimeoutError:
+        raise errors.DeadlineExceeded("receiving", f"the message did not come within {patience} s") from None
+
+
+async def _write(context: Any, answer: Any) -> None:
+    try:
+        await context.write(answer)
+    except grpc.aio.InternalError as error:  # gRPC's word for a call that is over, whoever has ended it
+        raise CallerLeft from error
+
+
+async def _abort(context: Any, error: errors.HartError) -> NoReturn:
+    ending = status.to_status(error)
+    await context.abort(ending.code, ending.message, ending.trailing)
+    raise AssertionError("abort raises")
+
+
+def _code(number: Any) -> grpc.StatusCode:
+    """What grpc.aio calls an aborted call's code: a number, or nothing."""
+    return next((code for code in grpc.StatusCode if number in (code, code.value[0])), grpc.StatusCode.UNKNOWN)
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("latin-1")

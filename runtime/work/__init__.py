@@ -1,0 +1,1 @@
+"""Work inside a stage: admission, batching, the device thread, estimates."""

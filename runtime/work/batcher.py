@@ -1,0 +1,221 @@
+"""Waiting work into batches, batches onto the engine thread, results back to their callers. Knows no model."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from opentelemetry import trace
+
+from runtime.work.admission import Admission, State, Ticket
+from runtime.deadline import Deadline
+from runtime.work.device_thread import EngineThread
+from runtime.errors import DeadlineExceeded
+from runtime.observability.metrics import Metrics
+from runtime.observability.tracing import Tracing
+
+T = TypeVar("T")
+R = TypeVar("R")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[R]):
+    """A result and how its time was spent, in seconds. `batch_size` counts the items that ran together."""
+
+    value: R
+    queue_seconds: float
+    compute_seconds: float
+    batch_size: int
+
+
+@dataclass(eq=False)
+class _Entry(Generic[T, R]):
+    item: T
+    key: Hashable
+    ticket: Ticket
+    done: asyncio.Future[Outcome[R]]
+    span: trace.SpanContext
+
+
+class Batcher(Generic[T, R]):
+    """Gathers items with equal `key` into batches of at most `max_batch` items and `max_cost` cost.
+
+    `run(items)` is called on the engine thread and returns one result per item, in order; a result that is an exception
+    is raised for that item alone. When `run` itself raises for several items, each is tried again alone, so that one
+    item cannot spoil its neighbours. A batch that is not full waits at most `max_wait` seconds, and only while no other
+    batch is on the engine.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[T]], Sequence[R | BaseException]],
+        *,
+        admission: Admission,
+        engine: EngineThread,
+        max_batch: int,
+        max_cost: float | None = None,
+        max_wait: float = 0.0,
+        metrics: Metrics | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
+        self._run = run
+        self.admission = admission
+        self._engine = engine
+        self._max_batch = max_batch
+        self._max_cost = max_cost if max_cost is not None else float("inf")
+        self._max_wait = max_wait
+        self._metrics = metrics
+        self._tracing = tracing
+        self._waiting: dict[int, _Entry[T, R]] = {}
+        self._arrived = asyncio.Event()
+        self._loop_task: asyncio.Task[None] | None = None
+
+    async def submit(
+        self, item: T, *, cost: float = 1.0, deadline: Deadline | None = None, key: Hashable = None
+    ) -> Outcome[R]:
+        """Queue the item and wait for its result.
+
+        Raises Overloaded at once when the queue is full, DeadlineExceeded when time does not suffice or runs out while
+        it waits, or what `run` raised. Cancelling the wait frees the queue slot at once.
+        """
+        if self._loop_task is None or self._loop_task.done():
+            self._loop_task = asyncio.create_task(self._serve(), name=f"batcher {self.admission.stage}")
+        ticket = self.admission.admit(cost, deadline)
+        done: asyncio.Future[Outcome[R]] = asyncio.get_running_loop().create_future()
+        entry = _Entry(item, key, ticket, done, trace.get_current_span().get_span_context())
+        self._waiting[ticket.number] = entry
+        self._arrived.set()
+        try:
+            return await self._result(entry)
+        finally:
+            self._waiting.pop(ticket.number, None)
+            if ticket.state is State.QUEUED:  # a running one is freed when its batch ends: it still holds the engine
+                self.admission.finish(ticket)
+
+    async def _result(self, entry: _Entry[T, R]) -> Outcome[R]:
+        left = entry.ticket.deadline.timeout()
+        with contextlib.suppress(TimeoutError):
+            return await asyncio.wait_for(asyncio.shield(entry.done), left)
+        if entry.done.done():
+            return entry.done.result()
+        if entry.ticket.state is State.QUEUED:
+            raise self.admission.expire(entry.ticket)
+        raise DeadlineExceeded(self.admission.stage, "time ran out while it was computed")
+
+    async def _serve(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._waiting:
+                await self._fill()
+                batch = self._take()
+                try:
+                    await self._execute(batch)
+                except Exception as error:  # ours, not the engine's: nobody may be left waiting for it
+                    log.exception("a batch was lost")
+                    for entry in batch:
+                        _fail(entry, error)
+
+    async def _fill(self) -> None:
+        """Wait for company for the oldest entry, at most until it is `max_wait` old."""
+        while self._waiting:
+            head = next(iter(self._waiting.values()))
+            left = self._max_wait - (time.monotonic() - head.ticket.arrived_at)
+            if left <= 0 or len(self._candidates(head)) >= self._max_batch:
+                return
+            self._arrived.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._arrived.wait(), left)
+
+    def _candidates(self, head: _Entry[T, R]) -> list[_Entry[T, R]]:
+        chosen: list[_Entry[T, R]] = []
+        cost = 0.0
+        for entry in self._waiting.values():
+            if entry.key != head.key:
+                continue
+            if chosen and cost + entry.ticket.cost > self._max_cost:
+                break
+            chosen.append(entry)
+            cost += entry.ticket.cost
+            if len(chosen) == self._max_batch:
+                break
+        return chosen
+
+    def _take(self) -> list[_Entry[T, R]]:
+        """The next batch, started; entries that can no longer finish in time are answered and left out."""
+        for entry in [e for e in self._waiting.values() if self.admission.hopeless(e.ticket)]:
+            self._waiting.pop(entry.ticket.number)
+            _fail(entry, self.admission.expire(entry.ticket))
+        if not self._waiting:
+            return []
+        batch = self._candidates(next(iter(self._waiting.values())))
+        for entry in batch:
+            self._waiting.pop(entry.ticket.number)
+            self.admission.start(entry.ticket)
+        return batch
+
+    async def _execute(self, batch: list[_Entry[T, R]]) -> None:
+        if not batch:
+            return
+        begun_ns, begun = time.time_ns(), time.monotonic()
+        try:
+            results = await self._results(batch)
+        finally:
+            for entry in batch:
+                self.admission.finish(entry.ticket)
+        seconds = time.monotonic() - begun
+        self.admission.observe(sum(e.ticket.cost for e in batch), seconds)
+        if self._metrics:
+            self._metrics.compute_seconds.record(seconds)
+            self._metrics.batch_size.record(len(batch))
+        if self._tracing:
+            self._trace(batch, begun_ns, time.time_ns())
+        for entry, result in zip(batch, results, strict=True):
+            if isinstance(result, BaseException):
+                _fail(entry, result)
+            elif not entry.done.done():
+                entry.done.set_result(Outcome(result, entry.ticket.queue_seconds, seconds, len(batch)))
+
+    async def _results(self, batch: list[_Entry[T, R]]) -> Sequence[R | BaseException]:
+        results = await self._attempt(batch)
+        if isinstance(results, BaseException):
+            if len(batch) == 1 or self._engine.lost:
+                return [results] * len(batch)
+            log.warning("a batch of %d failed (%s); each item is tried alone", len(batch), type(results).__name__)
+            alone = [await self._attempt([entry]) for entry in batch]
+            return [r if isinstance(r, BaseException) else r[0] for r in alone]
+        return results
+
+    async def _attempt(self, batch: list[_Entry[T, R]]) -> Sequence[R | BaseException] | BaseException:
+        try:
+            results = await self._engine.run(self._run, [e.item for e in batch])
+        except Exception as error:
+            return error
+        if len(results) != len(batch):
+            return RuntimeError(f"{len(batch)} items gave {len(results)} results")
+        return results
+
+    def _trace(self, batch: list[_Entry[T, R]], begun_ns: int, ended_ns: int) -> None:
+        assert self._tracing  # noqa: S101 - the caller looked
+        links = [e.span for e in batch if e.span.is_valid]
+        for entry in batch:
+            self._tracing.record_work(entry.span, entry.ticket.arrived_ns, begun_ns, ended_ns, links, len(batch))
+
+    async def close(self) -> None:
+        """Stop forming batches; what still waits is left to its callers' own cancellation."""
+        if self._loop_task:
+            self._loop_task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._loop_task
+
+
+def _fail(entry: _Entry[T, R], error: BaseException) -> None:
+    if not entry.done.done():
+        entry.done.set_exception(error)
+        entry.done.exception()  # retrieved: a caller that went away leaves no warning behind

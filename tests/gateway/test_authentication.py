@@ -1,0 +1,282 @@
+"""Who may call: API keys and JWTs, seen from a client."""
+
+import asyncio
+import json
+import threading
+import time
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import grpc
+import jwt
+import pytest
+from hart.v1 import images_pb2
+
+from gateway.assembly import build
+from gateway.access.authentication import ApiKeys
+from gateway.config import GatewaySettings
+from gateway.access.jwks import KeySet
+from runtime.errors import StageUnavailable
+from runtime.server.app import App
+from runtime.settings import SettingsError
+from runtime.observability.telemetry import Telemetry
+from tests.gateway.support import Front, front, until
+
+ISSUER = "https://issuer.example"
+
+
+async def status_code(running: Front, token: str | None, method: str = "Describe") -> grpc.StatusCode:
+    metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
+    message = {"Describe": images_pb2.DescribeRequest(), "Generate": images_pb2.GenerateRequest(prompt="a")}[method]
+    try:
+        await getattr(running.stub, method)(message, metadata=metadata)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+@contextmanager
+def issuer(keys: list[Any], gate: threading.Event | None = None):
+    """A server of JWKS, which answers when the gate is open. Yields its URL and the list of requests' times."""
+    asked: list[float] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(time.monotonic())
+            if gate:
+                gate.wait()
+            body = json.dumps({"keys": [jwk(name, key) for name, key in keys]}).encode()
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/jwks", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def jwk(name: str, key: Any) -> dict[str, Any]:
+    public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key()))
+    return {**public, "kid": name, "use": "sig", "alg": "RS256"}
+
+
+def token(key: Any, kid: str = "k1", **claims: Any) -> str:
+    body = {"iss": ISSUER, "sub": "someone", "exp": time.time() + 60, "scope": "draw look", **claims}
+    body = {name: value for name, value in body.items() if value is not None}
+    return jwt.encode(body, key, "RS256", headers={"kid": kid})
+
+
+async def test_without_keys_everybody_may_call():
+    async with front() as running:
+        assert await status_code(running, None) is grpc.StatusCode.OK
+
+
+async def test_only_a_known_api_key_may_call():
+    async with front(api_keys="alice=secret-1,bob=secret-2") as running:
+        for method in ("Describe", "Generate"):
+            for good in ("secret-1", "secret-2"):
+                assert await status_code(running, good, method) is grpc.StatusCode.OK
+            for bad in (None, "", "secret-3", "alice", "alice=secret-1", "x" * 9000, "a.b.c"):
+                assert await status_code(running, bad, method) is grpc.StatusCode.UNAUTHENTICATED
+        assert not running.stage("safety").received[2:]
+
+
+async def test_keys_of_a_file_count_as_soon_as_it_changes(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("# callers\nalice=secret-1\n")
+    async with front(api_keys_file=str(file)) as running:
+        assert await status_code(running, "secret-1") is grpc.StatusCode.OK
+        file.write_text("bob=secret-22\n")
+        assert await status_code(running, "secret-22") is grpc.StatusCode.OK
+        assert await status_code(running, "secret-1") is grpc.StatusCode.UNAUTHENTICATED
+        file.unlink()
+        assert await status_code(running, "secret-22") is grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize("broken", ["alice", None], ids=["broken", "away"])
+def test_a_file_of_keys_that_cannot_be_used_is_told_once_and_the_keys_hold(tmp_path, caplog, broken):
+    file = tmp_path / "keys"
+    file.write_text("alice=secret-1\n")
+    keys = ApiKeys("", str(file))
+    file.write_text(broken) if broken else file.unlink()
+    assert [keys.name_of("secret-1") for _ in range(3)] == ["alice"] * 3
+    assert len([r for r in caplog.records if "cannot be used" in r.message]) == 1
+    file.write_text("bob=secret-22\n")
+    assert (keys.name_of("secret-1"), keys.name_of("secret-22")) == (None, "bob")
+
+
+@pytest.mark.parametrize("name", ["jwt_issuer", "jwt_audience", "jwt_scope"])
+def test_half_an_issuer_is_refused_lest_everybody_be_let_in(name):
+    with pytest.raises(SettingsError, match=f"HART_{name.upper()} is given without HART_JWT_JWKS_URL"):
+        GatewaySettings.load(**{name: "something"})
+
+
+async def test_a_broken_list_of_keys_is_refused_without_telling_the_key():
+    settings = GatewaySettings.load(api_keys="secret")
+    with pytest.raises(SettingsError, match="HART_API_KEYS: entry 1 is not name=key") as caught:
+        build(App(settings, "gateway", Telemetry("gateway")), settings)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("listed", [",", " ", "# alice=secret"])
+async def test_a_list_without_a_key_is_refused_lest_everybody_be_let_in(listed):
+    settings = GatewaySettings.load(api_keys=listed)
+    with pytest.raises(SettingsError, match="HART_API_KEYS is given and holds no key"):
+        build(App(settings, "gateway", Telemetry("gateway")), settings)
+
+
+async def test_a_valid_jwt_may_call_and_others_may_not(signing_keys, monkeypatch):
+    monkeypatch.setattr("gateway.access.jwks.QUIET", 600.0)  # longer than the test, however slow
+    key, stranger = signing_keys
+    with issuer([("k1", key)]) as (url, asked):
+        async with front(jwt_jwks_url=url, jwt_issuer=ISSUER, jwt_audience="hart", jwt_scope="draw") as running:
+            assert await status_code(running, token(key, aud="hart")) is grpc.StatusCode.OK
+            for bad in (
+                token(stranger, aud="hart"),
+                token(key, aud="hart", exp=time.time() - 60),
+                token(key, aud="hart", exp=None),
+                token(key, aud="other"),
+                token(key, aud="hart", iss="https://other.example"),
+                token(key, aud="hart", sub=None),
+                token(key, kid="k2", aud="hart"),
+                jwt.encode({"iss": ISSUER, "sub": "x", "aud": "hart", "exp": time.time() + 60}, "s" * 40, "HS256"),
+                token(key, aud="hart")[:-4] + "AAAA",
+                "a.b.c",
+            ):
+                assert await status_code(running, bad) is grpc.StatusCode.UNAUTHENTICATED
+            for scope in ("look", ["look"], 7):
+                sent = token(key, aud="hart", scope=scope)
+                assert await status_code(running, sent) is grpc.StatusCode.PERMISSION_DENIED
+        assert len(asked) == 1, "unknown keys must not make the gateway ask the issuer again and again"
+
+
+async def test_an_issuer_that_was_never_reached_is_unavailable_and_lets_nobody_in(signing_keys):
+    settings = {"jwt_jwks_url": "http://127.0.0.1:9/jwks", "jwt_issuer": ISSUER}
+    async with front(**settings) as running:
+        assert await status_code(running, token(signing_keys[0])) is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_an_issuer_that_does_not_speak_http_is_unavailable(signing_keys):
+    async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"nonsense\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(nonsense, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with front(jwt_jwks_url=f"http://127.0.0.1:{port}/jwks", jwt_issuer=ISSUER) as running:
+            assert await status_code(running, token(signing_keys[0])) is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_credentials_in_the_issuers_url_are_not_logged(signing_keys, caplog):
+    with pytest.raises(StageUnavailable):
+        await KeySet("http://reader:hunter2@127.0.0.1/jwks").key_of(token(signing_keys[0]))
+    assert "cannot be fetched" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+async def test_a_caller_who_goes_away_does_not_cost_the_others_the_issuers_keys(signing_keys, monkeypatch):
+    monkeypatch.setattr("gateway.access.jwks.QUIET", 600.0)  # longer than the test, however slow
+    monkeypatch.setattr("gateway.access.jwks.TIMEOUT", 60.0)
+    gate = threading.Event()
+    with issuer([("k1", signing_keys[0])], gate) as (url, asked):
+        keys = KeySet(url)
+        first = asyncio.create_task(keys.key_of(token(signing_keys[0])))
+        await until(lambda: asked)
+        first.cancel()
+        await asyncio.wait([first])
+        gate.set()
+        assert (await keys.key_of(token(signing_keys[0]))).key_id == "k1"
+    assert len(asked) == 1
+
+
+async def test_only_so_many_wait_for_the_issuer(signing_keys, monkeypatch):
+    monkeypatch.setattr("gateway.access.jwks.TIMEOUT", 60.0)
+    monkeypatch.setattr("gateway.access.jwks.MAX_WAITING", 1)
+    gate = threading.Event()
+    with issuer([("k1", signing_keys[0])], gate) as (url, asked):
+        keys = KeySet(url)
+        first = asyncio.create_task(keys.key_of(token(signing_keys[0])))
+        await until(lambda: asked)
+        with pytest.raises(StageUnavailable, match="too many"):
+            await keys.key_of(token(signing_keys[0]))
+        gate.set()
+        assert (await first).key_id == "k1"
+
+
+async def test_a_known_key_does_not_wait_for_the_issuer(signing_keys, monkeypatch):
+    for name, seconds in (("LIFETIME", 0.0), ("QUIET", 0.0), ("TIMEOUT", 600.0)):
+        monkeypatch.setattr(f"gateway.access.jwks.{name}", seconds)
+    gate = threading.Event()
+    gate.set()
+    with issuer([("k1", signing_keys[0])], gate) as (url, asked):
+        keys = KeySet(url)
+        await keys.key_of(token(signing_keys[0]))
+        gate.clear()
+        assert (await asyncio.wait_for(keys.key_of(token(signing_keys[0])), 60)).key_id == "k1"
+        await until(lambda: len(asked) == 2)
+        gate.set()
+
+
+async def test_an_issuer_that_sends_without_end_is_given_up(signing_keys, monkeypatch, caplog):
+    monkeypatch.setattr("gateway.access.jwks.TIMEOUT", 0.2)
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.0 200 OK\r\n\r\n")
+        with suppress(ConnectionError):
+            while True:
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+    async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
+        keys = KeySet(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/jwks")
+        with pytest.raises(StageUnavailable):
+            await keys.key_of(token(signing_keys[0]))
+        await until(lambda: "no end of them" in caplog.text)
+
+
+async def test_every_request_leaves_an_audit_line_also_where_a_guard_refuses_it(caplog):
+    caplog.set_level("INFO", "hart.audit")
+    limits = {"caller_requests_per_second": 0.001, "caller_burst": 1}
+    async with front(api_keys="alice=a", **limits) as running:
+        for key in ("wrong", "a", "a", None):
+            await status_code(running, key, "Generate")
+        await status_code(running, "wrong")  # Describe is no request for pictures
+    told = [record.audit for record in caplog.records if record.name == "hart.audit"]
+    assert [(line["caller"], line["code"]) for line in told] == [
+        ("", "UNAUTHENTICATED/UNAUTHENTICATED"),
+        ("alice", "OK"),
+        ("alice", "RESOURCE_EXHAUSTED/OVERLOADED"),
+        ("", "UNAUTHENTICATED/UNAUTHENTICATED"),
+    ]
+    assert told[0]["host"] == "ipv4:127.0.0.1"
+    assert "wrong" not in str(told)
+
+
+async def test_one_callers_limits_do_not_touch_another():
+    async with front(api_keys="alice=a,bob=b", caller_concurrency=1) as running:
+        gate = asyncio.Event()
+
+        async def hold(_: Any) -> None:
+            await gate.wait()
+
+        running.stage("safety").before = hold
+        message = images_pb2.GenerateRequest(prompt="a")
+        held = asyncio.ensure_future(running.stub.Generate(message, metadata=(("authorization", "Bearer a"),)))
+        await until(lambda: running.stage("safety").received)
+        assert await status_code(running, "a", "Generate") is grpc.StatusCode.RESOURCE_EXHAUSTED
+        running.stage("safety").before = None
+        assert await status_code(running, "b", "Generate") is grpc.StatusCode.OK
+        gate.set()
+        await held
+        assert await status_code(running, "a", "Generate") is grpc.StatusCode.OK

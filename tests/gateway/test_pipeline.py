@@ -1,0 +1,137 @@
+"""What a request asks for is what is drawn and told, in order: fake stages on real sockets."""
+
+from typing import Any
+
+import pytest
+from hart.v1 import decoder_pb2, images_pb2
+
+from gateway.digests import combine
+from gateway.request.pipeline import preview_side
+from gateway.seeds import seed_of_image
+from runtime.errors import DeadlineExceeded, InvalidRequest, Overloaded, StageUnavailable
+from tests.gateway.calls import request
+from tests.gateway.support import SCALES, front
+
+
+async def test_pictures_come_with_their_seeds_and_a_report():
+    async with front() as running:
+        answer = await running.stub.Generate(request(images=3, format=decoder_pb2.IMAGE_FORMAT_JPEG))
+    assert [image.index for image in answer.images] == [0, 1, 2]
+    assert [image.seed for image in answer.images] == [seed_of_image(7, index) for index in range(3)]
+    assert all(image.format == decoder_pb2.IMAGE_FORMAT_JPEG and image.width == 64 for image in answer.images)
+    report = answer.report
+    digest = combine(
+        generator="digest of ar_generator", text_encoder="digest of text_encoder", decoder="digest of decoder"
+    )
+    assert (report.model.name, report.model.digest) == ("tiny", digest)
+    assert (report.prompt_tokens, report.repeated, len(report.trace_id)) == (2, False, 32)
+
+
+async def test_every_setting_reaches_the_stages():
+    async with front() as running:
+        message = request(
+            prompt=" blue ", guidance=0, smooth=False, top_p=0.5, preview_every=2, request_id="id-1",
+            format=decoder_pb2.IMAGE_FORMAT_WEBP, quality=33,
+        )  # fmt: skip
+        [_ async for _ in running.stub.GenerateStream(message)]
+        assert running.stage("safety").received[0].prompt == "blue"
+        assert running.stage("text_encoder").received[0].prompt == "blue"
+        drawn = running.stage("ar_generator").received[0]
+        assert (drawn.guidance, drawn.smooth, drawn.top_p) == (0, False, 0.5)
+        assert (drawn.HasField("guidance"), drawn.seed, drawn.preview_every, drawn.request_id) == (True, 7, 2, "id-1")
+        decoded = next(r for r in running.stage("decoder").received if not r.HasField("side"))
+        assert (decoded.encoding.format, decoded.encoding.quality) == (decoder_pb2.IMAGE_FORMAT_WEBP, 33)
+        recipe = decoded.recipe
+        assert (recipe.prompt, recipe.seed, recipe.guidance, recipe.smooth, recipe.top_p) == ("blue", 7, 0, False, 0.5)
+        assert recipe.model.digest
+
+
+async def test_the_generator_is_quiet_where_the_caller_hears_of_no_scales():
+    async with front() as running:
+        await running.stub.Generate(request())
+        [_ async for _ in running.stub.GenerateStream(request())]
+        assert [message.quiet for message in running.stage("ar_generator").received] == [True, False]
+
+
+async def test_a_stream_that_joins_a_quiet_picture_hears_of_every_scale_once():
+    async with front() as running:
+        await running.stub.Generate(request(request_id="one"))
+        events = [event async for event in running.stub.GenerateStream(request(request_id="one"))]
+    progress = [event.progress for event in events if event.HasField("progress")]
+    assert [(one.scale, one.side, one.scales) for one in progress] == [(0, 1, 3), (1, 2, 3), (2, 4, 3)]
+    assert events[-2].HasField("image")
+
+
+async def test_without_metadata_no_recipe_is_written():
+    async with front() as running:
+        await running.stub.Generate(request(metadata=False))
+        assert not running.stage("decoder").received[0].HasField("recipe")
+
+
+async def test_notices_tell_of_unfamiliar_words_and_cut_prompts():
+    async with front() as running:
+        report = (await running.stub.Generate(request(prompt="a long zyzzyva"))).report
+    codes = [notice.code for notice in report.notices]
+    assert codes == [images_pb2.NOTICE_CODE_PROMPT_TRUNCATED, images_pb2.NOTICE_CODE_PROMPT_UNFAMILIAR]
+    assert list(report.notices[1].words) == ["zyzzyva"]
+    assert report.prompt_truncated
+
+
+async def test_events_come_in_order_with_previews_on_the_way():
+    async with front() as running:
+        stream = running.stub.GenerateStream(request(images=2, preview_every=2))
+        events = [event async for event in stream]
+    assert events[0].HasField("accepted")
+    assert list(events[0].accepted.seeds) == [7, seed_of_image(7, 1)]
+    assert (events[0].accepted.scales, len(events[0].accepted.trace_id)) == (len(SCALES), 32)
+    assert events[-1].HasField("finished")
+    for index in range(2):
+        mine = [event for event in events if _of(event) == index]
+        assert [e.progress.scale for e in mine[:-1]] == [0, 1, 2]
+        assert [e.progress.HasField("preview") for e in mine[:-1]] == [False, True, False]
+        assert mine[-1].HasField("image")
+    preview = next(e.progress.preview for e in events if e.progress.HasField("preview"))
+    assert (preview.format, preview.width) == (decoder_pb2.IMAGE_FORMAT_JPEG, 64)
+
+
+@pytest.mark.parametrize(("width", "side"), [(8, 8), (64, 64), (128, 128), (256, 128), (512, 128), (1024, 256)])
+def test_a_preview_is_a_quarter_but_large_enough_to_show_something(width, side):
+    assert preview_side(width) == side
+
+
+async def test_a_decoder_that_does_not_tell_its_size_makes_previews_as_large_as_they_come():
+    def untold(servers: Any) -> None:
+        for fake in (*servers["ar_generator"], *servers["decoder"]):
+            fake.side = 0
+
+    async with front(prepare=untold) as running:
+        events = [event async for event in running.stub.GenerateStream(request(preview_every=1))]
+        assert not any(asked.HasField("side") for asked in running.stage("decoder").received)
+    assert sum(e.progress.HasField("preview") for e in events) == len(SCALES)
+
+
+def _of(event: images_pb2.GenerateEvent) -> int | None:
+    if event.HasField("progress"):
+        return event.progress.image
+    return event.image.index if event.HasField("image") else None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Overloaded("decoder", "HART_QUEUE_LIMIT", 0.01), StageUnavailable("decoder", "dying"),
+        DeadlineExceeded("decoder"), InvalidRequest.field("side", "must be something else"), RuntimeError("broken"),
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_a_preview_that_cannot_be_had_never_costs_the_picture(error):
+    async def before(message: Any) -> None:
+        if message.HasField("side"):
+            raise error
+
+    async with front(retry_attempts=1) as running:
+        running.stage("decoder").before = before
+        events = [event async for event in running.stub.GenerateStream(request(preview_every=1))]
+    progress = [e.progress for e in events if e.HasField("progress")]
+    assert [(one.scale, one.HasField("preview")) for one in progress] == [(0, False), (1, False), (2, False)]
+    assert sum(e.HasField("image") for e in events) == 1

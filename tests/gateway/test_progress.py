@@ -1,0 +1,58 @@
+"""What callers and operators are told of the stages: fake stages on real sockets."""
+
+import asyncio
+from types import SimpleNamespace
+
+from hart.v1 import ar_generator_pb2, images_pb2
+
+from gateway.request.pipeline import _Telling
+from tests.gateway.calls import request
+from tests.gateway.support import SCALES, front
+
+
+async def test_describe_and_status_come_from_the_stages():
+    async with front(replicas={"ar_generator": 2}) as running:
+        described = await running.stub.Describe(images_pb2.DescribeRequest())
+        model = described.models[0]
+        assert (model.model.name, list(model.shape.scales), model.shape.width) == ("tiny", list(SCALES), 64)
+        assert (model.shape.context_tokens, list(model.example_prompts)) == (3, ["a red heart"])
+        assert (described.policy_version, list(described.policies)) == ("p1", ["harm"])
+        assert described.limits.max_answer_bytes > 8 * 64 * 64 * 3
+        assert described.defaults.guidance == 4.5
+        status = await running.stub.Status(images_pb2.StatusRequest())
+        assert [stage.stage for stage in status.stages] == ["safety", "text_encoder", "ar_generator", "decoder"]
+        assert [(stage.replicas, stage.ready) for stage in status.stages] == [(1, 1), (1, 1), (2, 2), (1, 1)]
+
+
+async def test_one_trace_holds_the_request_and_its_calls():
+    async with front() as running:
+        report = (await running.stub.Generate(request())).report
+        spans = {span.name: span for span in running.spans.get_finished_spans()}
+        root = spans["hart.v1.Images/Generate"]
+        assert f"{root.context.trace_id:032x}" == report.trace_id
+        for name in ("Safety/Check", "TextEncoder/Encode", "ArGenerator/Generate", "Decoder/Decode"):
+            assert spans[f"hart.v1.{name}"].parent.span_id == root.context.span_id
+        assert root.attributes["gen_ai.request.model"] == "tiny"
+        assert root.attributes["gen_ai.output.type"] == "image"
+        assert not any("red heart" in str(span.attributes) for span in spans.values())
+
+
+async def test_a_picture_that_ends_takes_its_previews_with_it_whatever_has_begun():
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def preview(*_: object) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    telling = _Telling(SimpleNamespace(preview=preview), 0)
+    progress = ar_generator_pb2.LatentProgress(scale=1)
+    progress.latent.SetInParent()
+    telling.tell(progress, "")
+    await begun.wait()
+    telling.tell(ar_generator_pb2.LatentProgress(scale=2), "")
+    await telling.stop()
+    assert cancelled.is_set()

@@ -1,0 +1,77 @@
+"""Limits per caller, by the clock."""
+
+import pytest
+
+from gateway.access import rate_limits
+from gateway.access.rate_limits import CallerLimits, host_of
+from runtime.errors import Overloaded
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def take(limits: CallerLimits, caller: str) -> None:
+    with limits.admit(caller):
+        pass
+
+
+def test_a_caller_has_its_burst_then_its_rate():
+    clock = Clock()
+    limits = CallerLimits(rate=2, burst=3, concurrency=0, clock=clock)
+    for _ in range(3):
+        take(limits, "a")
+    with pytest.raises(Overloaded) as caught:
+        take(limits, "a")
+    assert caught.value.knob == "HART_CALLER_REQUESTS_PER_SECOND"
+    assert caught.value.retry_after == pytest.approx(0.5)
+    take(limits, "b")
+    clock.now = 0.5
+    take(limits, "a")
+    with pytest.raises(Overloaded):
+        take(limits, "a")
+    clock.now = 1000
+    for _ in range(3):
+        take(limits, "a")
+    with pytest.raises(Overloaded):
+        take(limits, "a")
+
+
+def test_no_limit_is_no_limit():
+    limits = CallerLimits(rate=0, burst=1, concurrency=0)
+    for _ in range(1000):
+        take(limits, "a")
+
+
+def test_a_place_is_free_again_however_its_request_ended():
+    limits = CallerLimits(rate=0, burst=1, concurrency=1)
+
+    def fail() -> None:
+        with limits.admit("a"):
+            with pytest.raises(Overloaded):
+                take(limits, "a")
+            raise ValueError("x")
+
+    with pytest.raises(ValueError, match="x"):
+        fail()
+    take(limits, "a")
+
+
+def test_callers_are_forgotten_before_they_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(callers, "MAX_CALLERS", 10)
+    limits = CallerLimits(rate=1, burst=1, concurrency=1)
+    with limits.admit("busy"):
+        for number in range(100):
+            take(limits, str(number))
+        assert len(limits._accounts) <= 11
+        with pytest.raises(Overloaded):
+            take(limits, "busy")
+
+
+def test_a_nameless_caller_counts_by_its_address_without_the_port():
+    assert host_of("ipv4:10.0.0.7:51234") == "ipv4:10.0.0.7"
+    assert host_of("ipv6:[::1]:51234") == "ipv6:[::1]"
+    assert host_of("unix:/run/x") == "unix:/run/x"

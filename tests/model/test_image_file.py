@@ -1,0 +1,68 @@
+"""Pixels, files and recipes."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+
+from model.errors import SettingError
+from model.image_file import FORMATS, Recipe, encode, read_recipe, to_pixels
+
+recipes = st.builds(
+    Recipe,
+    prompt=st.text(min_size=1),
+    seed=st.integers(0, 2**64 - 1),
+    guidance=st.floats(0, 20),
+    smooth=st.booleans(),
+    top_p=st.floats(0, 1),
+    model=st.just("hart-tiny"),
+    digest=st.just("ab" * 32),
+    versions=st.just({"hart": "0.1.0"}),
+)
+pictures = arrays.arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20), st.just(3)))
+
+
+@settings(deadline=None)  # a busy machine may stop in the middle
+@given(pictures)
+def test_png_gives_every_pixel_back(pixels: np.ndarray) -> None:
+    with Image.open(io.BytesIO(encode(pixels, "PNG"))) as image:
+        image.verify()
+    with Image.open(io.BytesIO(encode(pixels, "PNG"))) as image:
+        assert np.array_equal(np.asarray(image), pixels)
+
+
+@settings(max_examples=40, deadline=None)
+@given(recipes, st.sampled_from(FORMATS))
+def test_every_format_carries_its_recipe(recipe: Recipe, format: str) -> None:
+    file = encode(np.full((16, 24, 3), 128, np.uint8), format, recipe=recipe.to_json())
+    assert read_recipe(file) == recipe
+    with Image.open(io.BytesIO(file)) as image:
+        assert (image.format, image.size) == (format, (24, 16))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_metadata_can_be_left_off(format: str) -> None:
+    file = encode(np.zeros((8, 8, 3), np.uint8), format)
+    assert read_recipe(file) is None
+    assert b"HART" not in file
+
+
+def test_quality_changes_the_size() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    for format in ("JPEG", "WEBP"):
+        assert len(encode(noise, format, 10)) < len(encode(noise, format, 95))
+
+
+def test_pixels_are_floored() -> None:
+    values = np.array([0.0, 0.5, 254.99 / 255, 1.0], np.float32).reshape(1, 1, 4).repeat(3, 0)
+    assert to_pixels(values)[0, :, 0].tolist() == [0, 127, 254, 255]
+
+
+@pytest.mark.parametrize(("format", "quality"), [("GIF", 92), ("PNG", 0), ("JPEG", 101)])
+def test_settings_of_files_out_of_bounds_are_named(format: str, quality: int) -> None:
+    with pytest.raises(SettingError, match=r"format: 'GIF'|quality: "):
+        encode(np.zeros((8, 8, 3), np.uint8), format, quality)

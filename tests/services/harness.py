@@ -1,0 +1,149 @@
+"""A scheduler on an engine whose every step the test permits."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from runtime.work.admission import Admission
+from runtime.deadline import Deadline
+from runtime.work.device_thread import EngineThread
+from runtime.observability.telemetry import Telemetry
+from services.ar_generator.engine import GeneratorEngine, Step
+from services.ar_generator.scale_times import Pace
+from services.ar_generator.scheduler import Scheduler
+
+SCALES = 4
+
+
+class Name(str):
+    """A wish as far as the scheduler looks into it."""
+
+    quiet = False
+
+
+class Quiet(Name):
+    quiet = True
+
+
+@dataclass
+class State:
+    name: str
+    scale: int = 0
+
+
+class Engine:
+    """Two wide scales, then two narrow ones. A step waits for `steps`; `log` says who took which."""
+
+    scales = SCALES
+    slots = 4
+    widths = (4, 4, 1, 1)
+    advance_on = GeneratorEngine.advance_on
+
+    def __init__(self) -> None:
+        self.steps = threading.Semaphore(0)
+        self.log: list[tuple[int, str]] = []
+        self.free = self.slots
+        self.fail: set[str] = set()
+        self.bad: set[str] = set()
+
+    def begin(self, wish: Any) -> State:
+        if wish in self.bad:
+            raise ValueError("cannot begin")
+        assert self.free > 0
+        self.free -= 1
+        return State(wish)
+
+    def release(self, state: State) -> None:
+        self.free += 1
+
+    def advance(self, pictures: list[tuple[State, Any]]) -> Step:
+        assert self.steps.acquire(timeout=20)
+        self.log.append((pictures[0][0].scale, "".join(state.name for state, _ in pictures)))
+        latents: list[Any] = []
+        for state, _ in pictures:
+            failed = state.name in self.fail
+            state.scale += not failed
+            latents.append(OSError("broken") if failed else np.zeros(1) if state.scale == SCALES else None)
+        return Step(latents, time.time_ns(), 0.001)
+
+
+class Rig(SimpleNamespace):
+    """A scheduler, its engine, and pictures named by letters."""
+
+    engine: Engine
+    scheduler: Scheduler
+    admission: Admission
+
+    def draw(
+        self, name: str, deadline: Deadline | None = None, kind: Callable[[str], Any] = Name
+    ) -> asyncio.Task[list[Any]]:
+        async def collect() -> list[Any]:
+            seen = self.seen.setdefault(name, [])
+            async with aclosing(self.scheduler.draw(kind(name), deadline or Deadline.none())) as events:
+                async for _, event in events:
+                    seen.append(event)
+            return seen
+
+        return asyncio.create_task(collect(), name=name)
+
+    async def step(self, count: int = 1) -> None:
+        """Lets the engine take so many steps, and waits until they are taken."""
+        wanted = len(self.engine.log) + count
+        for _ in range(count):
+            self.engine.steps.release()
+        await until(lambda: len(self.engine.log) >= wanted)
+        await asyncio.sleep(0.02)
+
+    def run_free(self) -> None:
+        """No step waits any longer."""
+        for _ in range(1000):
+            self.engine.steps.release()
+
+    async def at_rest(self) -> None:
+        """Every slot and place is free, as they are a moment after the last news of a picture."""
+        await until(lambda: self.engine.free == self.engine.slots)
+        await until(lambda: not self.admission.queued + self.admission.running)
+
+
+async def until(condition: Any) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "it never came to pass"
+        await asyncio.sleep(0.002)
+
+
+@asynccontextmanager
+async def making() -> AsyncIterator[Callable[..., Rig]]:
+    """Makes rigs, and ends them all."""
+    rigs: list[Rig] = []
+
+    def build(patience: float = 1000.0, queue_limit: int = 10) -> Rig:
+        telemetry, engine, thread = Telemetry("ar_generator"), Engine(), EngineThread()
+        pace = Pace(SCALES)
+        admission = Admission("ar_generator", queue_limit=queue_limit, capacity=Engine.slots, estimator=pace)
+        scheduler = Scheduler(
+            engine,  # type: ignore[arg-type]
+            admission=admission,
+            pace=pace,
+            thread=thread,
+            patience=patience,
+            metrics=telemetry.metrics,
+            tracing=telemetry.tracing,
+        )
+        rigs.append(Rig(engine=engine, scheduler=scheduler, admission=admission, pace=pace, thread=thread, seen={}))
+        return rigs[-1]
+
+    yield build
+    for rig in rigs:
+        rig.run_free()
+        await rig.scheduler.close()
+        rig.thread.close()
