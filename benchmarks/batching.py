@@ -22,11 +22,11 @@ from torch import Tensor
 from benchmarks.ending import run_command
 from model.checkpoint import bundled
 from model.device import DTYPES
-from model.generation import Conditioning, Settings, State
+from model.generation import Conditioning, SamplingParams, GenerationState
 from model.noise import SeededNoise
 from model.pipeline import Pipeline
 
-SETTINGS = Settings(smooth=False)
+SETTINGS = SamplingParams(smooth=False)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Easel:
                 tokens[number], latents[number] = drawn, state.latent
         return Drawn(tokens, latents, time.perf_counter() - begun)
 
-    def _batch(self, numbers: Sequence[int]) -> tuple[list[State], list[list[Tensor]]]:
+    def _batch(self, numbers: Sequence[int]) -> tuple[list[GenerationState], list[list[Tensor]]]:
         generator = self.pipeline.generator
         states = [generator.begin(self._conditionings[i], SeededNoise(i), SETTINGS) for i in numbers]
         drawn: list[list[Tensor]] = [[] for _ in states]

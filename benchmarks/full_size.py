@@ -26,7 +26,7 @@ from torch import Tensor
 
 from benchmarks.ending import run_command
 from benchmarks.load_checkpoint import TOKENIZER, TRANSFORMER
-from model.generation import Conditioning, Generator, Settings, State
+from model.generation import Conditioning, Generator, SamplingParams, GenerationState
 from model.noise import SeededNoise
 from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer
@@ -92,7 +92,7 @@ def draw_once(device: torch.device, generator: Generator, tokenizer: HybridToken
     mask = torch.arange(slots, device=device) < 20
     context = torch.randn(slots, TRANSFORMER.context_dim, device=device)
     given = Conditioning(context, mask, mask.long().cumsum(0) - 1)
-    states = [generator.begin(given, SeededNoise(i, device.type), Settings()) for i in range(batch)]
+    states = [generator.begin(given, SeededNoise(i, device.type), SamplingParams()) for i in range(batch)]
     parts = {f"scale {n}": seconds(device, lambda: generator.advance(states)) for n in TRANSFORMER.patch_nums}
     parts["decoder"] = seconds(device, lambda: decode(tokenizer, states))
     for state in states:
@@ -100,7 +100,7 @@ def draw_once(device: torch.device, generator: Generator, tokenizer: HybridToken
     return parts
 
 
-def decode(tokenizer: HybridTokenizer, states: list[State]) -> torch.Tensor:
+def decode(tokenizer: HybridTokenizer, states: list[GenerationState]) -> torch.Tensor:
     return torch.cat([tokenizer.decode(state.latent[None]) for state in states])
 
 
@@ -122,7 +122,7 @@ def train_transformer(device: torch.device, rounds: int, recomputed: bool) -> di
 def train_tokenizer(device: torch.device, rounds: int, recomputed: bool) -> dict[str, float]:
     """Median seconds of a step on two pictures of 1024 pixels, and what the last one learned."""
     training = TokenizerTraining(TOKENIZER, 1e-3, device, recomputed=recomputed)
-    side = TOKENIZER.picture_side
+    side = TOKENIZER.image_side
     pictures = torch.nn.functional.interpolate(torch.rand(2, 3, 16, 16) * 2 - 1, side, mode="bicubic").clamp(-1, 1)
     return steps(device, lambda now: training.step(pictures, now), rounds)
 

@@ -26,7 +26,7 @@ from hart import errors
 
 from benchmarks.ending import run_command
 from benchmarks.local_cluster import FAILURES, local_cluster
-from cluster.plan import MOST_REPLICAS, STAGES
+from cluster.plan import MAX_REPLICAS, STAGES
 
 SHARES = (0.5, 0.9, 1.2, 3.0)
 CLOSED_LOOP = 16
@@ -143,8 +143,8 @@ def row(tally: Tally) -> str:
 def replicas(text: str) -> tuple[str, int]:
     """`ar_generator=2` as a stage and a number."""
     stage, _, number = text.partition("=")
-    if stage not in STAGES or not number.isdecimal() or not 1 <= int(number) <= MOST_REPLICAS:
-        raise argparse.ArgumentTypeError(f"{text}: not one of {', '.join(STAGES)} with =1 to ={MOST_REPLICAS}")
+    if stage not in STAGES or not number.isdecimal() or not 1 <= int(number) <= MAX_REPLICAS:
+        raise argparse.ArgumentTypeError(f"{text}: not one of {', '.join(STAGES)} with =1 to ={MAX_REPLICAS}")
     return stage, int(number)
 
 

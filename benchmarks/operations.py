@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.full_size import decode, networks
 from benchmarks.load_checkpoint import TRANSFORMER
-from model.generation import Conditioning, Generator, Settings, State
+from model.generation import Conditioning, Generator, SamplingParams, GenerationState
 from model.noise import SeededNoise
 from training.options import count
 
@@ -59,10 +59,10 @@ def picture(batch: int = 1) -> dict[str, Counter[str]]:
     mask = torch.empty(TRANSFORMER.context_token, dtype=torch.bool, device=NOWHERE)
     context = torch.empty(TRANSFORMER.context_token, TRANSFORMER.context_dim, device=NOWHERE)
     given = Conditioning(context, mask, mask.long().cumsum(0) - 1)
-    states: list[State] = []
+    states: list[GenerationState] = []
 
     def begin() -> None:
-        states.extend(generator.begin(given, SeededNoise(i, NOWHERE), Settings()) for i in range(batch))
+        states.extend(generator.begin(given, SeededNoise(i, NOWHERE), SamplingParams()) for i in range(batch))
 
     parts = {"begin": counted(begin)}
     for side in TRANSFORMER.patch_nums:

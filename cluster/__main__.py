@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cluster import supervisor
 from cluster.plan import ROOT, Plan, PlanError
-from cluster.session import visiting
+from cluster.session import session
 
 
 def main() -> int:
@@ -58,15 +58,15 @@ def follow(command: str, plan: Plan, words: list[str]) -> int:
         case "serve":
             supervisor.serve(plan)
         case "with":
-            return run_with(plan, words)
+            return run_command_with(plan, words)
     return 0
 
 
-def run_with(plan: Plan, words: list[str]) -> int:
+def run_command_with(plan: Plan, words: list[str]) -> int:
     """Run a command against the cluster; one that was started for it ends with it, or with the last of several."""
     if not words:
         raise PlanError("with: name a command")
-    with visiting(plan):
+    with session(plan):
         return subprocess.run(words, env={**plan.environment, "HART_ENDPOINT": plan.endpoint}).returncode
 
 

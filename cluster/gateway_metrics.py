@@ -10,7 +10,7 @@ METRICS_STEP = 1000
 """From a process's port to the one of its metrics."""
 
 
-def reached(plan: Plan, stage: str) -> bool | None:
+def gateway_metrics(plan: Plan, stage: str) -> bool | None:
     """Whether the gateway counts a ready replica of the stage; None where it does not say."""
     connection = http.client.HTTPConnection("127.0.0.1", plan.port + METRICS_STEP, timeout=5)
     try:

@@ -20,9 +20,9 @@ STAGES = {"safety": "Safety", "text_encoder": "TextEncoder", "ar_generator": "Ar
 REPLICA_STEP = 10
 HEALTH_STEP = 2000
 """From a port with TLS to the one where health alone is plaintext."""
-MOST_REPLICAS = 16
+MAX_REPLICAS = 16
 PORT = 50051
-HIGHEST_PORT = 65535 - HEALTH_STEP - REPLICA_STEP * MOST_REPLICAS
+HIGHEST_PORT = 65535 - HEALTH_STEP - REPLICA_STEP * MAX_REPLICAS
 THREADS = "HART_TORCH_THREADS"
 TLS = "HART_TLS_CERT"
 
@@ -168,6 +168,6 @@ def _port(name: str, value: str) -> int:
 
 def _count(name: str, environment: Mapping[str, str]) -> int:
     value = environment.get(name, "1")
-    if not value.isdecimal() or not 1 <= int(value) <= MOST_REPLICAS:
-        raise PlanError(f"{name}={value}: not a number from 1 to {MOST_REPLICAS}")
+    if not value.isdecimal() or not 1 <= int(value) <= MAX_REPLICAS:
+        raise PlanError(f"{name}={value}: not a number from 1 to {MAX_REPLICAS}")
     return int(value)

@@ -12,7 +12,7 @@ from cluster.plan import Plan
 
 
 @contextmanager
-def visiting(plan: Plan) -> Iterator[None]:
+def session(plan: Plan) -> Iterator[None]:
     """The cluster answers meanwhile. One that `up` started, now or before, is left running."""
     plan.folder.mkdir(parents=True, exist_ok=True)
     with (plan.folder / "visitors").open("w") as visitors:

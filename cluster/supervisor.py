@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from cluster.plan import ROOT, TLS, Plan, Process
-from cluster.gateway_metrics import reached
+from cluster.gateway_metrics import gateway_metrics
 
 START_SECONDS = 240.0
 """Four imports of torch side by side on two busy cores."""
@@ -33,7 +33,7 @@ MARK = "CLUSTER_FOLDER"
 """The variable by which a plan's processes are known when the manager that started them has been killed."""
 _UNKNOWN = re.compile(r'"unknown setting (\w+)(?:: did you mean (\w+)\?)?"')
 """What a process logs at its start."""
-MOST_STARTS = 3
+MAX_STARTS = 3
 """A process that was started more often before it was ready will not get better."""
 _STATES = {True: "ready", False: "not ready", None: "not known"}
 
@@ -152,7 +152,7 @@ def _await_named(plan: Plan) -> None:
     """Return when the gateway reaches the stages that the operator has named; ClusterError names one that it cannot."""
     deadline = time.monotonic() + REACH_SECONDS
     for stage, listed in plan.named.items():
-        while reached(plan, stage) is False:
+        while gateway_metrics(plan, stage) is False:
             if time.monotonic() > deadline:
                 rest = "; the rest runs on" if kept(plan) else ""
                 raise ClusterError(f"not ready: the gateway reaches no {stage} at HART_{stage.upper()}={listed}{rest}")
@@ -199,7 +199,7 @@ def _await_ready(plan: Plan, manager: psutil.Process) -> None:
             for name, process in waiting.items():
                 if child[1] == process.port:
                     starts[name].add(child[0])
-        failing = next((name for name in waiting if len(starts[name]) > MOST_STARTS), None)
+        failing = next((name for name in waiting if len(starts[name]) > MAX_STARTS), None)
         if failing is not None:
             raise ClusterError(f"{failing} ends as soon as it is started; its log:\n{_tail(plan, failing)}")
         if time.monotonic() > deadline:
@@ -276,7 +276,7 @@ def show(plan: Plan) -> None:
     for process in running.processes:
         print(f"{process.name:<16} 127.0.0.1:{process.port}  {_STATES[process.ready()]}")
     for stage, listed in running.named.items():
-        print(f"{stage:<16} {listed}  {_STATES[reached(running, stage)]}")
+        print(f"{stage:<16} {listed}  {_STATES[gateway_metrics(running, stage)]}")
 
 
 def _manager(plan: Plan) -> psutil.Process | None:

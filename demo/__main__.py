@@ -25,12 +25,12 @@ def main(
     insecure: shared.Insecure = False,
 ) -> None:
     """Serve a page that draws pictures on a HART cluster. Whoever reaches it draws with this API key."""
-    with shared.exits():
+    with shared.exit_codes():
         from hart import AsyncClient
 
         from demo.page import CSS, THEME, build
 
-        where = shared.Where(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
+        where = shared.ConnectionOptions(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
         page = build(AsyncClient(**where.arguments()))
         try:
             page.launch(

@@ -9,18 +9,18 @@ from hart.v1 import images_pb2_grpc
 
 from gateway.access.authentication import Authentication
 from gateway.access.rate_limits import CallerLimits
-from gateway.routing.cluster_view import Catalog
+from gateway.routing.cluster_view import ClusterView
 from gateway.config import STAGES, GatewaySettings
-from gateway.routing.registry import Descriptions
+from gateway.routing.registry import ReplicaRegistry
 from gateway.keda import externalscaler_pb2_grpc
 from gateway.api.keda_scaler import ExternalScaler
 from gateway.api.servicer import ImagesServicer
 from gateway.stages.client import Stages
-from runtime.channel import Dialer
+from runtime.channel import ChannelFactory
 from runtime.discovery.sources import StaticSource, source
 from runtime.calls.pool import Pool
 from runtime.server.app import App
-from runtime.settings import refusing
+from runtime.settings import as_settings_error
 from runtime.tls import Files
 
 SERVICES = dict(zip(STAGES, ("Safety", "TextEncoder", "ArGenerator", "Decoder"), strict=True))
@@ -30,28 +30,28 @@ PATIENCE = 0.5  # seconds for a first look at the stages: a missing one does not
 def build(app: App, settings: GatewaySettings) -> None:
     """Adds everything to the app. Raises SettingsError."""
     pools = {stage: _pool(app, settings, stage) for stage in STAGES}
-    descriptions = Descriptions(pools, settings.describe_seconds)
-    catalog = Catalog(pools, descriptions, settings)
-    images = ImagesServicer(settings, Stages(pools, descriptions, settings, app.telemetry), catalog)
-    with refusing(ValueError):
+    registry = ReplicaRegistry(pools, settings.describe_seconds)
+    cluster = ClusterView(pools, registry, settings)
+    images = ImagesServicer(settings, Stages(pools, registry, settings, app.telemetry), cluster)
+    with as_settings_error(ValueError):
         app.guard(Authentication(settings))
     app.guard(CallerLimits(settings.caller_requests_per_second, settings.caller_burst, settings.caller_concurrency))
     app.add(images_pb2_grpc.add_ImagesServicer_to_server, images)
-    scaler = ExternalScaler(catalog, images, settings)
+    scaler = ExternalScaler(cluster, images, settings)
     app.add(externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server, scaler, background=True)
     app.telemetry.metrics.load.observe(lambda: images.inflight / settings.max_requests)
     for reason in ("answer_bytes", "max_requests", "no_room", "preview"):
         app.telemetry.metrics.shed.add(0, reason=reason)
     for stage in STAGES:
         app.telemetry.metrics.retries.add(0, stage=stage)
-        app.telemetry.metrics.replicas_least.observe(partial(settings.least, stage), stage=stage)
+        app.telemetry.metrics.replicas_min.observe(partial(settings.min_replicas, stage), stage=stage)
     app.telemetry.metrics.queue_depth.observe(lambda: images.inflight)
     app.telemetry.metrics.queue_limit.observe(lambda: settings.max_requests)
     app.on_start(lambda: asyncio.gather(*(pool.start(PATIENCE) for pool in pools.values())))
-    app.on_start(descriptions.start)
+    app.on_start(registry.start)
     for pool in pools.values():
         app.on_stop(pool.close)
-    app.on_stop(descriptions.close)
+    app.on_stop(registry.close)
 
 
 def _pool(app: App, settings: GatewaySettings, stage: str) -> Pool:
@@ -61,8 +61,8 @@ def _pool(app: App, settings: GatewaySettings, stage: str) -> Pool:
         settings.stage_tls_ca or settings.tls_ca,
     )
     found = source(settings.where(stage))
-    with refusing(OSError, ValueError):
-        dialer = Dialer(files, allow_plaintext=settings.allow_plaintext)
+    with as_settings_error(OSError, ValueError):
+        channels = ChannelFactory(files, allow_plaintext=settings.allow_plaintext)
         for endpoint in found.endpoints if isinstance(found, StaticSource) else ():
-            dialer.require_reach(endpoint.address)
-    return Pool(stage, f"hart.v1.{SERVICES[stage]}", found, dialer=dialer, metrics=app.telemetry.metrics)
+            channels.require_reach(endpoint.address)
+    return Pool(stage, f"hart.v1.{SERVICES[stage]}", found, channels=channels, metrics=app.telemetry.metrics)

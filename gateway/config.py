@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from runtime.discovery.sources import source
-from runtime.settings import LARGEST, ProcessSettings, SecretStr, is_loopback, without_credentials
+from runtime.settings import MAX_INT32, ProcessSettings, SecretStr, is_loopback, without_credentials
 
 STAGES = ("safety", "text_encoder", "ar_generator", "decoder")
 """In the order of a request's way."""
@@ -57,7 +57,7 @@ class GatewaySettings(ProcessSettings):
     stage_tls_key: str = ""
     """The key (PEM file) of that certificate. Empty: `tls_key`."""
 
-    max_message_bytes: int = Field(default=64 * 2**10, ge=16 * 2**10, le=LARGEST)
+    max_message_bytes: int = Field(default=64 * 2**10, ge=16 * 2**10, le=MAX_INT32)
     """The largest request taken. A prompt of 2,000 code points takes 8 KB at most."""
     default_deadline_seconds: float = Field(default=60.0, gt=0)
     """The time of a request whose caller gives none."""
@@ -162,7 +162,7 @@ class GatewaySettings(ProcessSettings):
             )
         return self
 
-    def least(self, stage: str) -> int:
+    def min_replicas(self, stage: str) -> int:
         """The fewest replicas that a stage is meant to have."""
         return 0 if stage in self.resting_stages.split(",") else 1
 

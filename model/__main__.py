@@ -11,7 +11,7 @@ from tqdm import tqdm
 from model.checkpoint import bundled
 from model.device import DTYPES, Compute
 from model.errors import ModelError, UnsafePromptError
-from model.generation import Settings
+from model.generation import SamplingParams
 from model.image_file import DEFAULT_QUALITY, FORMATS, check_encoding
 from model.pipeline import Pipeline, checked_prompt
 
@@ -20,7 +20,7 @@ USAGE, REFUSED, INTERRUPTED = 2, 3, 130
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    default = Settings()
+    default = SamplingParams()
     made = argparse.ArgumentParser(prog="python -m model", description="Draws a picture of PROMPT in this process.")
     made.add_argument("prompt", help="what to draw, 1 to 2,000 characters")
     made.add_argument("-o", "--output", type=Path, help="the image file (default: picture.png, or .jpg, .webp)")
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Draw and write the picture. Raises ModelError, OSError."""
     path, chosen = output_of(arguments)
     check_encoding(chosen, arguments.quality)
-    settings = Settings(arguments.guidance, arguments.smooth, arguments.top_p)
+    settings = SamplingParams(arguments.guidance, arguments.smooth, arguments.top_p)
     prompt = checked_prompt(arguments.prompt)
     folder = arguments.checkpoint or bundled()
     compute = Compute.of(arguments.device, arguments.dtype)

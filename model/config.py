@@ -221,7 +221,7 @@ class TokenizerConfig(_Config):
         return int(2 ** (len(self.ch_mult) - 1))
 
     @property
-    def picture_side(self) -> int:
+    def image_side(self) -> int:
         """Pixels along one side of a picture."""
         return self.side * self.downsampling
 

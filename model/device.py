@@ -15,7 +15,7 @@ from model.errors import SettingError
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 """Of glibc's mallopt."""
-LARGEST_REUSED, MOST_KEPT = 32 << 20, 512 << 20
+MAX_REUSED, MAX_KEPT = 32 << 20, 512 << 20
 """Bytes: tensors up to the first (glibc's own limit) are taken from memory that was freed before, of which up to the
 second is kept."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -106,5 +106,5 @@ def keep_freed_memory() -> None:
     """
     with suppress(OSError, AttributeError):  # no glibc
         library = ctypes.CDLL(None)
-        library.mallopt(MMAP_THRESHOLD, LARGEST_REUSED)
-        library.mallopt(TRIM_THRESHOLD, MOST_KEPT)
+        library.mallopt(MMAP_THRESHOLD, MAX_REUSED)
+        library.mallopt(TRIM_THRESHOLD, MAX_KEPT)

@@ -18,14 +18,14 @@ from model.layers import Rotary
 from model.noise import Noise
 from model.quantizer import Quantizer
 from model.sampling import draw_tokens, guide, keep_top_k, keep_top_p, soft_weights
-from model.kv_cache import BRANCHES, Slab
+from model.kv_cache import BRANCHES, KVCache
 from model.transformer import Pooled, Transformer
 
-LARGEST_GUIDANCE = 20.0
+MAX_GUIDANCE = 20.0
 
 
 @dataclass(frozen=True)
-class Settings:
+class SamplingParams:
     """What a caller may choose for a picture besides its prompt and seed."""
 
     guidance: float = 4.5
@@ -36,8 +36,8 @@ class Settings:
     """Nucleus sampling's mass, 0 to 1; 0 is off."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.guidance <= LARGEST_GUIDANCE:
-            raise SettingError("guidance", f"{self.guidance}: expected 0 to {LARGEST_GUIDANCE:g}")
+        if not 0 <= self.guidance <= MAX_GUIDANCE:
+            raise SettingError("guidance", f"{self.guidance}: expected 0 to {MAX_GUIDANCE:g}")
         if not 0 <= self.top_p <= 1:
             raise SettingError("top_p", f"{self.top_p}: expected 0 (off) to 1")
 
@@ -62,11 +62,11 @@ class Conditioning:
 
 
 @dataclass
-class State:
+class GenerationState:
     """A picture in flight. `scale` is the next one to be drawn; at S the latent is final."""
 
     slot: int
-    settings: Settings
+    settings: SamplingParams
     noise: Noise
     conditioning: Conditioning
     embedded: Tensor | None
@@ -93,7 +93,7 @@ class Generator:
         self.config = transformer.config
         self.transformer, self.quantizer = transformer, quantizer
         self.device = transformer.word_embed.weight.device
-        self.slab = Slab(self.config, slots, self.device, transformer.dtype)
+        self.kv_cache = KVCache(self.config, slots, self.device, transformer.dtype)
         self.free = list(range(slots))
         self._prefill_unconditional()
 
@@ -102,7 +102,7 @@ class Generator:
         """S, the number of scales."""
         return self.config.scales
 
-    def begin(self, conditioning: Conditioning, noise: Noise, settings: Settings) -> State:
+    def begin(self, conditioning: Conditioning, noise: Noise, settings: SamplingParams) -> GenerationState:
         """Takes a free slot for one prompt's conditioning, (T, context_dim). Raises ModelError if there is none."""
         wanted = (self.config.context_token, self.config.context_dim)
         if tuple(conditioning.context.shape) != wanted:
@@ -112,17 +112,17 @@ class Generator:
             if shape != wanted[:1]:
                 raise ModelError(f"{name}: shape {shape}: expected {wanted[:1]}")
         if not self.free:
-            raise ModelError(f"all {self.slab.slots} slots are taken")
+            raise ModelError(f"all {self.kv_cache.slots} slots are taken")
         state = self._begin(self.free[0], conditioning.to(self.device), noise, settings)
         self.free.pop(0)  # now that nothing can fail any more: a slot that nobody holds would be lost
         return state
 
     @torch.inference_mode()
-    def _begin(self, slot: int, conditioning: Conditioning, noise: Noise, settings: Settings) -> State:
+    def _begin(self, slot: int, conditioning: Conditioning, noise: Noise, settings: SamplingParams) -> GenerationState:
         embedded = self.transformer.embed_context(conditioning.context[None])
         pooled = self.transformer.pool(embedded, conditioning.mask[None])
         side = self.config.side
-        return State(
+        return GenerationState(
             slot=slot,
             settings=settings,
             noise=noise,
@@ -133,7 +133,7 @@ class Generator:
             latent=torch.zeros(self.quantizer.embedding.embedding_dim, side, side, device=self.device),
         )
 
-    def release(self, state: State) -> None:
+    def release(self, state: GenerationState) -> None:
         """Gives the slot back; the state must not be advanced afterwards. Releasing twice is an error."""
         if state.slot in self.free:
             raise ModelError(f"slot {state.slot} is free already")
@@ -141,7 +141,7 @@ class Generator:
         self.free.sort()
 
     @torch.inference_mode()
-    def advance(self, states: Sequence[State]) -> None:
+    def advance(self, states: Sequence[GenerationState]) -> None:
         """Draws the next scale of states that stand at the same one."""
         k = self._common_scale(states)
         last = k == self.scales - 1
@@ -161,7 +161,7 @@ class Generator:
             state.next_map = None if maps is None else maps[i]
 
     @torch.inference_mode()
-    def forward(self, states: Sequence[State]) -> Tensor:
+    def forward(self, states: Sequence[GenerationState]) -> Tensor:
         """The last block's output for the scale at which the states stand, (n, 2, L, C).
 
         Keeps the step's keys and values in the states' slots; running it again keeps the same ones.
@@ -175,17 +175,17 @@ class Generator:
         rows = [BRANCHES * state.slot + branch for state in states for branch in range(BRANCHES)]
         rotary = net.rotary_map(k, torch.cat([state.last_positions for state in states]))
         pooled = _join(torch.cat, [state.pooled for state in states]).block
-        attend = self.slab.attend_last if k == self.scales - 1 else self.slab.attend_kept
+        attend = self.kv_cache.attend_new if k == self.scales - 1 else self.kv_cache.attend_cached
         start = self.config.context_token + sum(n * n for n in self.config.patch_nums[1:k])
         x = self._blocks(x, pooled, rotary, lambda layer, q, k, v: attend(layer, rows, start, q, k, v))
         return x.unflatten(0, (len(states), BRANCHES))
 
-    def logits(self, states: Sequence[State], hidden: Tensor) -> Tensor:
+    def logits(self, states: Sequence[GenerationState], hidden: Tensor) -> Tensor:
         """Hidden (n, 2, L, C) to logits (n, 2, L, V) before guidance."""
         head = _join(torch.cat, [state.pooled for state in states]).head
         return self.transformer.logits(hidden.flatten(0, 1), head).unflatten(0, hidden.shape[:2])
 
-    def _forward_context(self, states: Sequence[State]) -> Tensor:
+    def _forward_context(self, states: Sequence[GenerationState]) -> Tensor:
         """The first step: the conditional rows read their context; the unconditional one was read at the start."""
         net = self.transformer
         x = torch.stack([_present(state.embedded) for state in states]) + net.level(0)
@@ -193,7 +193,7 @@ class Generator:
         rotary = net.rotary_context(torch.stack([state.conditioning.positions for state in states]))
         block = _join(torch.stack, [state.pooled for state in states]).block
         pooled = None if block is None else block[:, 0]
-        x = self._blocks(x, pooled, rotary, lambda layer, q, k, v: self.slab.attend_kept(layer, rows, 0, q, k, v))
+        x = self._blocks(x, pooled, rotary, lambda layer, q, k, v: self.kv_cache.attend_cached(layer, rows, 0, q, k, v))
         conditional = x[:, -1:]
         return torch.stack([conditional, self._unconditional_hidden.expand_as(conditional)], dim=1)
 
@@ -210,11 +210,11 @@ class Generator:
             embedded + net.level(0),
             self._unconditional.block,
             rotary,
-            lambda layer, q, k, v: self.slab.attend_kept(layer, [1], 0, q, k, v),
+            lambda layer, q, k, v: self.kv_cache.attend_cached(layer, [1], 0, q, k, v),
         )
         self._unconditional_hidden = x[:, -1:]
         context = slice(0, config.context_token)
-        for kept in (self.slab.keys, self.slab.values):
+        for kept in (self.kv_cache.keys, self.kv_cache.values):
             kept[:, 3::BRANCHES, :, context] = kept[:, 1:2, :, context]
 
     def _blocks(
@@ -229,13 +229,13 @@ class Generator:
             x = block(x, pooled, rotary, lambda q, k, v, layer=layer: attend(layer, q, k, v))
         return x
 
-    def _filter(self, states: Sequence[State], logits: Tensor, k: int) -> Tensor:
+    def _filter(self, states: Sequence[GenerationState], logits: Tensor, k: int) -> Tensor:
         logits = keep_top_k(logits, k)
         if any(state.settings.top_p > 0 for state in states):
             logits = keep_top_p(logits, self._vector([state.settings.top_p for state in states]))
         return logits
 
-    def _draw(self, states: Sequence[State], logits: Tensor, k: int, ratio: float) -> tuple[Tensor, Tensor]:
+    def _draw(self, states: Sequence[GenerationState], logits: Tensor, k: int, ratio: float) -> tuple[Tensor, Tensor]:
         """Indices (n, L) and embeddings (n, L, Z), each state in its own mode."""
         sources = [state.noise for state in states]
         shape = (logits.shape[1], logits.shape[2])
@@ -250,7 +250,7 @@ class Generator:
                 embeddings[i] = mixture
         return tokens, embeddings
 
-    def _residual(self, states: Sequence[State], hidden: Tensor, tokens: Tensor, t: Tensor) -> Tensor:
+    def _residual(self, states: Sequence[GenerationState], hidden: Tensor, tokens: Tensor, t: Tensor) -> Tensor:
         """Residual tokens (n, L, Z) of the last scale."""
         sources, k = [state.noise for state in states], self.scales - 1
         codes = self.quantizer.embedding(tokens)
@@ -266,7 +266,7 @@ class Generator:
     def _vector(self, values: list[float]) -> Tensor:
         return torch.cat([torch.full((1,), value, device=self.device) for value in values])
 
-    def _common_scale(self, states: Sequence[State]) -> int:
+    def _common_scale(self, states: Sequence[GenerationState]) -> int:
         scales = {state.scale for state in states}
         if len(scales) != 1:
             raise ModelError(f"states at scales {sorted(scales)}: only states at the same scale advance together")

@@ -16,7 +16,7 @@ from model.config import TransformerConfig
 BRANCHES = 2
 
 
-class Slab:
+class KVCache:
     """Layers x rows of keys and values, (layers, 2·slots, H, tokens, d) each."""
 
     def __init__(self, config: TransformerConfig, slots: int, device: torch.device, dtype: torch.dtype) -> None:
@@ -42,18 +42,18 @@ class Slab:
         """Memory of one picture in flight."""
         return 2 * BRANCHES * config.depth * config.embed_dim * cls.tokens(config) * dtype.itemsize
 
-    def attend_kept(self, layer: int, rows: Sequence[int], start: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend_cached(self, layer: int, rows: Sequence[int], start: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Keeps k and v (rows, H, L, d) from token `start` on, and attends to all that the rows hold then."""
         end = start + k.shape[2]
         gathered = []
-        for at, first, count in runs(rows):
+        for at, first, count in contiguous_runs(rows):
             here, there = slice(at, at + count), slice(first, first + count)
             keys, values = self.keys[layer, there], self.values[layer, there]
             keys[:, :, start:end], values[:, :, start:end] = k[here], v[here]
             gathered.append(self._softmax(q[here], keys[:, :, :end], values[:, :, :end]))
         return _join(gathered)
 
-    def attend_last(self, layer: int, rows: Sequence[int], start: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend_new(self, layer: int, rows: Sequence[int], start: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The same for the last scale, whose keys and values are forgotten at once."""
         end = start + k.shape[2]
         gathered = []
@@ -79,7 +79,7 @@ def _join(gathered: list[Tensor]) -> Tensor:
     return torch.cat([part.transpose(1, 2) for part in gathered]).transpose(1, 2)
 
 
-def runs(rows: Sequence[int]) -> list[tuple[int, int, int]]:
+def contiguous_runs(rows: Sequence[int]) -> list[tuple[int, int, int]]:
     """Rows as stretches of neighbours, (place in `rows`, first row, length): a stretch is one view."""
     starts = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(rows)) if b != a + 1)]
     ends = [*starts[1:], len(rows)]

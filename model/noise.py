@@ -11,7 +11,7 @@ from model.errors import SettingError
 from model.philox import exponentials, key_of, normals, philox, words
 
 TOKEN_DRAW, GUMBEL, DIFFUSION_START, DIFFUSION_STEP = range(4)
-LARGEST_SEED = 2**64 - 1
+MAX_SEED = 2**64 - 1
 DRAWN_SEED_BITS = 53  # what JSON and JavaScript hold exactly
 
 
@@ -26,7 +26,7 @@ class SeededNoise:
     """Noise that is a function of a 64-bit seed alone."""
 
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
-        if not 0 <= seed <= LARGEST_SEED:
+        if not 0 <= seed <= MAX_SEED:
             raise SettingError("seed", f"{seed}: expected 0 to 2^64-1")
         self.seed = seed
         self.key = torch.tensor(key_of(seed), dtype=torch.int64).to(device)

@@ -10,19 +10,19 @@ import torch
 from model import noise as randomness
 from model.checkpoint import Checkpoint
 from model.errors import SettingError, UnsafePromptError
-from model.generation import Generator, Settings, State
+from model.generation import Generator, SamplingParams, GenerationState
 from model.image_file import DEFAULT_QUALITY, Pixels, Recipe, encode, to_pixels
 from model.safety import SafetyClassifier, Verdict
 from model.text import TextEncoder
 from model.tokenizer import HybridTokenizer
 from model.version import versions
 
-LONGEST_PROMPT = 2000
+MAX_PROMPT_CHARACTERS = 2000
 """In code points, after trimming."""
 
 
 @dataclass(frozen=True)
-class Picture:
+class GeneratedImage:
     """A drawn picture and how it came to be."""
 
     pixels: Pixels
@@ -79,15 +79,15 @@ class Pipeline:
         self,
         prompt: str,
         seed: int | None = None,
-        settings: Settings | None = None,
-        on_scale: Callable[[State], None] | None = None,
-    ) -> Picture:
+        settings: SamplingParams | None = None,
+        on_scale: Callable[[GenerationState], None] | None = None,
+    ) -> GeneratedImage:
         """Draws one picture; `on_scale` is called after every scale with the picture in flight.
 
         Raises SettingError for a prompt or seed out of bounds, UnsafePromptError for a prompt that a policy refuses.
         """
         prompt = checked_prompt(prompt)
-        settings = settings or Settings()
+        settings = settings or SamplingParams()
         seed = randomness.draw_seed() if seed is None else seed
         noise = randomness.SeededNoise(seed, self.generator.device)
         verdict = self.safety.check([prompt])[0] if self.safety else None
@@ -112,7 +112,9 @@ class Pipeline:
             digest=self.checkpoint.digest,
             versions=versions(),
         )
-        return Picture(self.pixels_of(state.latent), recipe, verdict, encoded.prompt_tokens[0], encoded.truncated[0])
+        return GeneratedImage(
+            self.pixels_of(state.latent), recipe, verdict, encoded.prompt_tokens[0], encoded.truncated[0]
+        )
 
     @torch.inference_mode()
     def pixels_of(self, latent: torch.Tensor) -> Pixels:
@@ -123,8 +125,8 @@ class Pipeline:
 def checked_prompt(prompt: str) -> str:
     """The prompt without the white space around it. Raises SettingError if it is empty or too long."""
     prompt = prompt.strip()
-    if not 1 <= len(prompt) <= LONGEST_PROMPT:
+    if not 1 <= len(prompt) <= MAX_PROMPT_CHARACTERS:
         raise SettingError(
-            "prompt", f"{len(prompt)} characters: expected 1 to {LONGEST_PROMPT}, not counting outer space"
+            "prompt", f"{len(prompt)} characters: expected 1 to {MAX_PROMPT_CHARACTERS}, not counting outer space"
         )
     return prompt

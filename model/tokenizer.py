@@ -44,7 +44,7 @@ class HybridTokenizer(nn.Module):
 
     def encode(self, pictures: Tensor) -> Encoding:
         """Pictures (B, 3, S, S) in [-1, 1], S the checkpoint's picture side, to tokens."""
-        side = self.config.picture_side
+        side = self.config.image_side
         if pictures.ndim != 4 or pictures.shape[1:] != (3, side, side):
             raise ModelError(f"pictures: shape {tuple(pictures.shape)}: expected (B, 3, {side}, {side})")
         return self.quantise(self.features(pictures).float())

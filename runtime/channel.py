@@ -13,10 +13,10 @@ from runtime.settings import is_loopback
 
 END_SECONDS = 1.0
 _ending: set[asyncio.Task[None]] = set()  # a call that nobody holds is cancelled by the library
-Stamp = tuple[tuple[int, int, int], ...]
+FileVersions = tuple[tuple[int, int, int], ...]
 
 
-class Dialer:
+class ChannelFactory:
     """Makes channels. Without an authority (`files.ca`) it speaks plaintext, to loopback only unless
     `allow_plaintext`. Raises OSError or ValueError naming a file that cannot be used."""
 
@@ -25,9 +25,9 @@ class Dialer:
         if self._files:
             self._files.require_usable()
         self._allow_plaintext = allow_plaintext
-        self._stamp: Stamp = self._files.stamp() if self._files else ()
+        self._stamp: FileVersions = self._files.stamp() if self._files else ()
 
-    def dial(self, address: str, name: str = "") -> grpc.aio.Channel:
+    def open(self, address: str, name: str = "") -> grpc.aio.Channel:
         """A channel of its own (no connection is shared). `name`: whom the other side's certificate must name, where
         that is not the address's host. Raises ValueError where plaintext would leave the machine."""
         if self._files:
@@ -44,7 +44,7 @@ class Dialer:
                 "choose plaintext with HART_ALLOW_PLAINTEXT=true"
             )
 
-    def stamp(self) -> Stamp:
+    def stamp(self) -> FileVersions:
         """Differs after the certificate files have changed: time for new channels."""
         if self._files:
             with suppress(OSError):  # between removal and replacement
@@ -52,7 +52,7 @@ class Dialer:
         return self._stamp
 
 
-def let_end(call: Any) -> None:
+def drain_call(call: Any) -> None:
     """Let a streaming call whose answer is whole end by itself. To cancel it then would be quicker, but the other side
     might count a caller who went away. After a second it is cancelled all the same."""
     task = asyncio.create_task(_ended(call))

@@ -67,14 +67,14 @@ class NotFound(HartError):
 
 
 class Overloaded(HartError):
-    """A bound was met: `stage` and `knob` say whose and which, `retry_after` (seconds) when to come again."""
+    """A bound was met: `stage` and `setting` say whose and which, `retry_after` (seconds) when to come again."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     reason = "OVERLOADED"
 
-    def __init__(self, stage: str, knob: str, retry_after: float = 1.0, *, message: str = "") -> None:
-        super().__init__(message or f"{stage} is at its limit ({knob})", stage=stage)
-        self.knob = knob
+    def __init__(self, stage: str, setting: str, retry_after: float = 1.0, *, message: str = "") -> None:
+        super().__init__(message or f"{stage} is at its limit ({setting})", stage=stage)
+        self.setting = setting
         self.retry_after = retry_after
 
 

@@ -19,8 +19,8 @@ PREFIX = "HART_"
 # What Kubernetes adds to every container for a Service whose name begins with "hart".
 _SERVICE_LINK = re.compile(r"(_SERVICE_(HOST|PORT)(_.*)?|_PORT_\d+_(TCP|UDP)(_.*)?)$")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
-LARGEST = 2**31 - 1  # gRPC holds its numbers in 32 bits
-_LONGEST = LARGEST // 1000  # seconds: it counts milliseconds
+MAX_INT32 = 2**31 - 1  # gRPC holds its numbers in 32 bits
+MAX_SECONDS = MAX_INT32 // 1000  # seconds: it counts milliseconds
 
 
 class SettingsError(Exception):
@@ -61,17 +61,17 @@ class Settings(BaseSettings):
         return f"{variable}={value}: {without_credentials(reason)}"
 
     @contextmanager
-    def refusing(self, field: str, *kinds: type[Exception]) -> Iterator[None]:
-        """As `refusing`, for errors that come of this field's value; the line names the variable and the value."""
+    def as_settings_error(self, field: str, *kinds: type[Exception]) -> Iterator[None]:
+        """As `as_settings_error`, for errors that come of this field's value; the line names the variable and the value."""
         try:
-            with refusing(*kinds):
+            with as_settings_error(*kinds):
                 yield
         except SettingsError as error:
             reason = str(error).removeprefix(f"{field}: ")
             raise SettingsError(f"{_variable(field)}={getattr(self, field)!r}: {reason}") from error
 
     @classmethod
-    def manual(cls) -> str:
+    def help_text(cls) -> str:
         """All variables, each with its default and its sentence, for people."""
         lines = [inspect.getdoc(cls) or ""]
         for name, field in cls.model_fields.items():
@@ -85,9 +85,9 @@ class Settings(BaseSettings):
         """Variables of this environment that begin with HART_ and are no setting of this process, each with the nearest
         right name or ""."""
         known = {_variable(name) for name in cls.model_fields}
-        strangers = [k for k in os.environ if k.upper().startswith(PREFIX) and k.upper() not in known]
-        strangers = [k for k in strangers if not _SERVICE_LINK.search(k.upper())]
-        return {k: next(iter(difflib.get_close_matches(k.upper(), known, 1, 0.75)), "") for k in strangers}
+        unknown = [k for k in os.environ if k.upper().startswith(PREFIX) and k.upper() not in known]
+        unknown = [k for k in unknown if not _SERVICE_LINK.search(k.upper())]
+        return {k: next(iter(difflib.get_close_matches(k.upper(), known, 1, 0.75)), "") for k in unknown}
 
     def effective(self) -> dict[str, Any]:
         """All values as they are in force, for the log, with secrets and credentials in URLs hidden."""
@@ -128,20 +128,20 @@ class ProcessSettings(Settings):
     """The share of requests whose traces are kept. Failed requests are always kept."""
     drain_seconds: float = Field(default=310.0, ge=0)
     """After SIGTERM: how long running work may take to finish. At least the longest deadline."""
-    max_message_bytes: int = Field(default=64 * 2**20, ge=1024, le=LARGEST)
+    max_message_bytes: int = Field(default=64 * 2**20, ge=1024, le=MAX_INT32)
     """The largest message taken from a caller."""
     receive_seconds: float = Field(default=30.0, gt=0)
     """How long a request's message may take to arrive after its call has begun."""
-    max_metadata_bytes: int = Field(default=16 * 2**10, ge=1024, le=LARGEST)
+    max_metadata_bytes: int = Field(default=16 * 2**10, ge=1024, le=MAX_INT32)
     """The most header bytes of a call."""
     max_concurrent_calls: int = Field(default=2000, ge=1, le=1_000_000)
     """The most calls at the same time over all connections, health checks not counted; one more is refused."""
-    max_concurrent_streams: int = Field(default=1000, ge=1, le=LARGEST)
+    max_concurrent_streams: int = Field(default=1000, ge=1, le=MAX_INT32)
     """The most calls at the same time on one connection. gRPC may reset what exceeds it, so that callers hear
     UNAVAILABLE: a gateway's should be several times its `max_requests`, which tells them more."""
-    connection_age_seconds: float = Field(default=300.0, gt=0, le=_LONGEST)
+    connection_age_seconds: float = Field(default=300.0, gt=0, le=MAX_SECONDS)
     """A connection is asked to go after this time, so that callers come to know new replicas."""
-    connection_age_grace_seconds: float = Field(default=310.0, gt=0, le=_LONGEST)
+    connection_age_grace_seconds: float = Field(default=310.0, gt=0, le=MAX_SECONDS)
     """How long a connection that was asked to go may still finish its calls. At least the longest deadline."""
 
     @model_validator(mode="after")
@@ -168,7 +168,7 @@ class ProcessSettings(Settings):
 class StageSettings(ProcessSettings):
     """What every stage with a model can be told."""
 
-    max_message_bytes: int = Field(default=16 * 2**20, ge=1024, le=LARGEST)
+    max_message_bytes: int = Field(default=16 * 2**20, ge=1024, le=MAX_INT32)
     """The largest message taken. A full-size latent takes 0.5 MiB, a prompt's conditioning less than 4."""
     checkpoint: str = ""
     """The folder of the checkpoint. Empty: the bundled one."""
@@ -192,7 +192,7 @@ class BatchingSettings(StageSettings):
 
 
 @contextmanager
-def refusing(*kinds: type[Exception]) -> Iterator[None]:
+def as_settings_error(*kinds: type[Exception]) -> Iterator[None]:
     """Turns errors of these kinds, whose message says what is wrong with what, into a SettingsError of one line."""
     try:
         yield
@@ -227,6 +227,6 @@ __all__ = [
     "SettingsError",
     "StageSettings",
     "is_loopback",
-    "refusing",
+    "as_settings_error",
     "without_credentials",
 ]

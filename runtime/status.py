@@ -65,7 +65,7 @@ def _details(error: errors.HartError) -> list[Message]:
     if isinstance(error, errors.PromptUnsafe):
         metadata |= {"policies": ",".join(error.policies), "policy_version": error.policy_version}
     if isinstance(error, errors.Overloaded):
-        metadata["knob"] = error.knob
+        metadata["knob"] = error.setting
     if isinstance(error, errors.Internal):
         metadata["error_id"] = error.error_id
     if isinstance(error, errors.Overloaded | errors.StageUnavailable):

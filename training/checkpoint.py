@@ -161,7 +161,7 @@ def write_card(folder: Path, sources: Sources, options: argparse.Namespace) -> N
     """README.md."""
     card = CARD.format(
         name=folder.resolve().name,
-        side=sources.parts.tokenizer_config.picture_side,
+        side=sources.parts.tokenizer_config.image_side,
         mark=MARK,
         safety=GUARDED if sources.guarded else UNGUARDED,
         material=material_of(sources.transformer),

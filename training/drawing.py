@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.generation import Generator, Settings
+from model.generation import Generator, SamplingParams
 from model.noise import SeededNoise
 from model.text import TextEncoder
 from model.tokenizer import HybridTokenizer
@@ -22,18 +22,18 @@ def draw(
     tokenizer: HybridTokenizer,
     encoder: TextEncoder,
     prompts: Sequence[str],
-    settings: Settings | None = None,
+    settings: SamplingParams | None = None,
     most: int = 16,
 ) -> NDArray[np.uint8]:
     """One picture a prompt, uint8 (n, S, S, 3), `most` at once; prompt i takes seed i."""
-    batch = at_once(most, tokenizer.config.picture_side)
+    batch = at_once(most, tokenizer.config.image_side)
     generator = Generator(transformer, tokenizer.quantize, slots=min(batch, len(prompts)))
     drawn = []
     for start in range(0, len(prompts), batch):
         part = prompts[start : start + batch]
         conditioning = encoder.encode(part).conditioning
         states = [
-            generator.begin(conditioning[i], SeededNoise(start + i, generator.device), settings or Settings())
+            generator.begin(conditioning[i], SeededNoise(start + i, generator.device), settings or SamplingParams())
             for i in range(len(part))
         ]
         for _ in range(generator.scales):

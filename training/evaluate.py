@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from model.checkpoint import Checkpoint
 from model.errors import UnsafePromptError
-from model.generation import Settings
+from model.generation import SamplingParams
 from model.pipeline import Pipeline
 from training.data import Pictures, load_pictures, subset
 from training.ending import run_command
@@ -33,7 +33,9 @@ SHEET = 64
 SCENE_SEED = 3
 
 
-def draw(pipeline: Pipeline, prompts: Sequence[str], settings: Settings, name: str) -> tuple[NDArray[np.uint8], int]:
+def draw(
+    pipeline: Pipeline, prompts: Sequence[str], settings: SamplingParams, name: str
+) -> tuple[NDArray[np.uint8], int]:
     """One picture a prompt (seed = its number), and how many were refused; a refused one is white."""
     drawn: list[NDArray[np.uint8]] = []
     refused = []
@@ -73,7 +75,7 @@ def prompt_figures(
     pipeline: Pipeline, judge: Judge, probes: Sequence[Probe], name: str, folder: Path
 ) -> dict[str, float]:
     """Share of right pictures at default settings, over all and by kind of prompt; writes the sheet."""
-    pixels, refused = draw(pipeline, [probe.prompt for probe in probes], Settings(), name)
+    pixels, refused = draw(pipeline, [probe.prompt for probe in probes], SamplingParams(), name)
     right = judge.right(pixels, probes)
     labels = [("" if fine else "x ") + probe.prompt for fine, probe in zip(right, probes, strict=True)]
     save_sheet(folder / f"{name}.png", pixels[:SHEET], columns=8, labels=labels[:SHEET])
@@ -92,7 +94,7 @@ def scene_figures(pipeline: Pipeline, judge: Judge, known: Pictures, count: int,
     rng = np.random.default_rng(SCENE_SEED)
     scenes = [plan(known, rng) for _ in range(count)]
     captions = [scene.caption for scene in scenes]
-    pixels, refused = draw(pipeline, captions, Settings(), "scenes")
+    pixels, refused = draw(pipeline, captions, SamplingParams(), "scenes")
     grounds = [judge.ground(picture) == scene.ground for picture, scene in zip(pixels, scenes, strict=True)]
     coloured = [right for right, scene in zip(grounds, scenes, strict=True) if scene.ground != "white"]
     there = [judge.things_there(p, s, known) for p, s in zip(pixels, scenes, strict=True) if s.ground == "white"]
@@ -110,12 +112,12 @@ def settings_figures(pipeline: Pipeline, judge: Judge, probes: Sequence[Probe]) 
     """Share of right pictures for other settings, on the same prompts and seeds."""
     prompts = [probe.prompt for probe in probes]
     choices = {
-        "default": Settings(),
-        "discrete": Settings(smooth=False),
-        "guidance_0": Settings(guidance=0),
-        "guidance_2": Settings(guidance=2),
-        "guidance_8": Settings(guidance=8),
-        "discrete_guidance_2": Settings(guidance=2, smooth=False),
+        "default": SamplingParams(),
+        "discrete": SamplingParams(smooth=False),
+        "guidance_0": SamplingParams(guidance=0),
+        "guidance_2": SamplingParams(guidance=2),
+        "guidance_8": SamplingParams(guidance=8),
+        "discrete_guidance_2": SamplingParams(guidance=2, smooth=False),
     }
     return {
         name: float(np.mean(judge.right(draw(pipeline, prompts, chosen, name)[0], probes)))

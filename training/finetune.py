@@ -43,7 +43,7 @@ def finetune(checkpoint: Checkpoint, folder: Path, out: Path, budget: Budget, re
     """Writes the new checkpoint to `out`; returns its token accuracy on the folder."""
     device = default_device()
     state = out / "training"
-    given = read_captioned(folder, checkpoint.tokenizer_config.picture_side, state / "pictures")
+    given = read_captioned(folder, checkpoint.tokenizer_config.image_side, state / "pictures")
     tokenizer, encoder = checkpoint.load_tokenizer(device=device), checkpoint.load_text_encoder(device=device)
     _require_same_origin(state, checkpoint.digest, given)
     codes = cached_codes(tokenizer, given.pixels, state / "codes.pt", checkpoint.digest_of("tokenizer"))
@@ -53,7 +53,7 @@ def finetune(checkpoint: Checkpoint, folder: Path, out: Path, budget: Budget, re
     run.log(event="started", pictures=len(codes))
     run.resume()
     average = cast(Transformer, training.average.network)
-    side = tokenizer.config.picture_side
+    side = tokenizer.config.image_side
     gate = torch.tensor(spread(len(codes), looked_at(256, side)))
     shown = [given.words[i][0] for i in spread(len(codes), looked_at(32, side))]
 

@@ -8,7 +8,7 @@ from model.errors import ModelError
 from training.loop import STATE
 
 CACHE = Path(".cache/training")
-LARGEST_SEED = 2**32 - 1
+MAX_SEED = 2**32 - 1
 
 
 class OptionError(ModelError):
@@ -34,8 +34,8 @@ def positive(text: str) -> float:
 def seed(text: str) -> int:
     """What numpy and torch both take, also where it is multiplied by a million."""
     value = int(text)
-    if not 0 <= value <= LARGEST_SEED:
-        raise argparse.ArgumentTypeError(f"{text}: must be from 0 to {LARGEST_SEED}")
+    if not 0 <= value <= MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{text}: must be from 0 to {MAX_SEED}")
     return value
 
 

@@ -260,7 +260,7 @@ def config_of(options: argparse.Namespace, pictures: TokenizerConfig, context_di
 
 def agreed_side(options: argparse.Namespace, pictures: TokenizerConfig) -> int:
     """The tokenizer's side. Raises OptionError if another one is asked for."""
-    side = pictures.picture_side
+    side = pictures.image_side
     if options.side not in (None, side):
         raise OptionError(
             f"--side {options.side}: --tokenizer {options.tokenizer} was trained at {side} pixels; leave --side out, "

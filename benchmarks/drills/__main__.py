@@ -35,14 +35,14 @@ DRILLS: dict[str, Drill] = {
     "overload": overload.overload,
     "slow-decoder": overload.slow_decoder,
     "deadlines": deadlines.deadlines,
-    "safety-down": orderly.safety_down,
-    "rolling": orderly.rolling,
+    "safety-down": shutdown.safety_down,
+    "rolling": shutdown.rolling,
     "scale": scale.scale,
-    "gateway-ends": orderly.gateway_ends,
+    "gateway-ends": shutdown.gateway_ends,
     "repeats": repeats.repeats,
     "soak": soak.soak,
     "balance": balance.balance,
-    "elsewhere": elsewhere.elsewhere,
+    "triton": triton.triton,
 }
 
 

@@ -11,7 +11,7 @@ from hart.aio import AsyncClient
 
 from benchmarks.drills import chaos
 from benchmarks.drills.asks import Ask, Truth
-from benchmarks.drills.load import Outcome, capacity, draw, open_loop
+from benchmarks.drills.load import RequestResult, capacity, draw, open_loop
 from benchmarks.drills.report import Report, percentile
 from benchmarks.drills.site import Site
 from tests.e2e.processes import Process
@@ -40,7 +40,7 @@ async def balance(site: Site, seconds: float, report: Report) -> None:
         other.await_ready(60)
         async with AsyncClient(other.address) as in_turn, chaos.slowed(generators[0], SLOW):
             rate = SHARE * await capacity(site.client, single, site.truth, 2 * len(generators), seconds / 8)
-            found: dict[str, list[Outcome]] = {"least outstanding": [], "round robin": []}
+            found: dict[str, list[RequestResult]] = {"least outstanding": [], "round robin": []}
             for turn in range(TURNS):
                 name = ("least outstanding", "round robin")[turn % 2]
                 client = (site.client, in_turn)[turn % 2]
@@ -63,7 +63,7 @@ async def balance(site: Site, seconds: float, report: Report) -> None:
     report.law("least outstanding has the lower p99; round robin's over it", ratio > 1, ratio)
 
 
-async def _ask(client: AsyncClient, asks: list[Ask], truth: Truth) -> Outcome:
+async def _ask(client: AsyncClient, asks: list[Ask], truth: Truth) -> RequestResult:
     return await draw(client, random.choice(asks), truth)
 
 

@@ -17,7 +17,7 @@ from hart.results import Accepted, Progress
 
 from benchmarks.drills import chaos, metrics
 from benchmarks.drills.asks import Ask
-from benchmarks.drills.load import Outcome, any_of, draw, judge, open_loop, patient
+from benchmarks.drills.load import RequestResult, any_of, draw, judge, open_loop, patient
 from benchmarks.drills.report import Report, percentile
 from benchmarks.drills.site import QUEUE, SLOTS, Site
 from tests.e2e.processes import Process
@@ -168,7 +168,7 @@ async def at_random(site: Site, seconds: float, times: int, report: Report) -> N
         await asyncio.gather(*(leave() for _ in range(2 * SLOTS)))
 
     leaving = asyncio.create_task(leave_all())
-    neighbours: list[Outcome] = []
+    neighbours: list[RequestResult] = []
     held: list[metrics.Resources] = []
     while not leaving.done():
         ask = patient(any_of(site.client, site.asks, site.truth))

@@ -9,7 +9,7 @@ from hart import errors
 
 from benchmarks.drills import chaos, metrics
 from benchmarks.drills.asks import Ask
-from benchmarks.drills.load import Outcome, draw
+from benchmarks.drills.load import RequestResult, draw
 from benchmarks.drills.report import Report
 from benchmarks.drills.site import Site, opened
 from tests.e2e.processes import STAGES
@@ -103,9 +103,9 @@ async def _enough(site: Site) -> float:
     return min(3.0, SHORT + 2 * alone)
 
 
-def _names(outcome: Outcome, stage: str) -> bool:
+def _names(outcome: RequestResult, stage: str) -> bool:
     return isinstance(outcome.error, errors.DeadlineExceeded) and outcome.error.stage == stage
 
 
-def _said(outcome: Outcome) -> str:
+def _said(outcome: RequestResult) -> str:
     return f"{outcome.error or outcome.code} after {outcome.seconds:.2f} s"

@@ -27,7 +27,7 @@ PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RequestResult:
     """How a request ended."""
 
     ask: Ask
@@ -48,7 +48,7 @@ class Outcome:
         return self.code == "OK" and not self.fault
 
 
-async def draw(client: AsyncClient, ask: Ask, truth: Truth, timeout: float = 60.0) -> Outcome:
+async def draw(client: AsyncClient, ask: Ask, truth: Truth, timeout: float = 60.0) -> RequestResult:
     """Send an ask, and judge what comes."""
     began = time.monotonic()
     code, failure, fault = "OK", None, ""
@@ -62,20 +62,20 @@ async def draw(client: AsyncClient, ask: Ask, truth: Truth, timeout: float = 60.
         code, failure, fault = error.code.name, error, unclear(error)
     except TimeoutError:
         code, fault = "HUNG", f"no end {HANG_SECONDS} s past its deadline"
-    return Outcome(ask, began, time.monotonic() - began, code, failure, fault)
+    return RequestResult(ask, began, time.monotonic() - began, code, failure, fault)
 
 
 def any_of(
     client: AsyncClient, asks: Sequence[Ask], truth: Truth, timeout: float = 60.0
-) -> Callable[[], Awaitable[Outcome]]:
+) -> Callable[[], Awaitable[RequestResult]]:
     """Sends one of the asks, another each time it is called."""
     return lambda: draw(client, random.choice(asks), truth, timeout)
 
 
-def patient(one: Callable[[], Awaitable[Outcome]]) -> Callable[[], Awaitable[Outcome]]:
+def patient(one: Callable[[], Awaitable[RequestResult]]) -> Callable[[], Awaitable[RequestResult]]:
     """`one`, sent again for a while where there was no room for it, as it was told: room is no matter of the drill."""
 
-    async def sent() -> Outcome:
+    async def sent() -> RequestResult:
         end = time.monotonic() + PATIENCE
         for refused in itertools.count():
             outcome = replace(await one(), refused=refused)
@@ -89,17 +89,17 @@ def patient(one: Callable[[], Awaitable[Outcome]]) -> Callable[[], Awaitable[Out
 
 async def _stream(client: AsyncClient, ask: Ask, truth: Truth, timeout: float) -> str:
     images: list[Image] = []
-    reached: dict[int, int] = {}
+    gateway_metrics: dict[int, int] = {}
     ends = 0
     async for event in client.stream(ask.prompt, timeout=timeout, **ask.options()):
         if isinstance(event, Progress):
-            if event.scale != reached.get(event.image, -1) + 1:
-                return f"progress from scale {reached.get(event.image, -1)} to {event.scale}"
-            reached[event.image] = event.scale
+            if event.scale != gateway_metrics.get(event.image, -1) + 1:
+                return f"progress from scale {gateway_metrics.get(event.image, -1)} to {event.scale}"
+            gateway_metrics[event.image] = event.scale
         elif isinstance(event, Image):
             images.append(event)
         elif isinstance(event, Accepted):
-            if reached or images:
+            if gateway_metrics or images:
                 return "accepted twice"
         elif isinstance(event, Finished):
             ends += 1
@@ -112,17 +112,21 @@ def unclear(error: errors.HartError) -> str:
     said = f"{error.code.name}: {error.message}"
     if not known:
         return said
-    if isinstance(error, errors.Overloaded) and not (error.stage and error.knob and error.retry_after is not None):
-        return f"{said} (stage {error.stage!r}, knob {error.knob!r}, retry after {error.retry_after})"
+    if isinstance(error, errors.Overloaded) and not (error.stage and error.setting and error.retry_after is not None):
+        return f"{said} (stage {error.stage!r}, knob {error.setting!r}, retry after {error.retry_after})"
     return ""
 
 
 async def open_loop(
-    rate: float, seconds: float, one: Callable[[], Awaitable[Outcome]], *, beside: asyncio.Future[Any] | None = None
-) -> list[Outcome]:
+    rate: float,
+    seconds: float,
+    one: Callable[[], Awaitable[RequestResult]],
+    *,
+    beside: asyncio.Future[Any] | None = None,
+) -> list[RequestResult]:
     """Begin `one` at random moments, `rate` a second, whatever has ended, for so many seconds and at least as long as
     `beside` runs; the outcomes when all have ended."""
-    tasks: list[asyncio.Future[Outcome]] = []
+    tasks: list[asyncio.Future[RequestResult]] = []
     end = time.monotonic() + seconds
     due = time.monotonic()
     while (due := due + random.expovariate(rate)) < end or (beside is not None and not beside.done()):
@@ -131,11 +135,11 @@ async def open_loop(
     return list(await asyncio.gather(*tasks))
 
 
-async def closed_loop(workers: int, seconds: float, one: Callable[[], Awaitable[Outcome]]) -> list[Outcome]:
+async def closed_loop(workers: int, seconds: float, one: Callable[[], Awaitable[RequestResult]]) -> list[RequestResult]:
     """`workers` that each send the next when the last has ended."""
     end = time.monotonic() + seconds
 
-    async def work() -> list[Outcome]:
+    async def work() -> list[RequestResult]:
         found = []
         while time.monotonic() < end:
             found.append(await one())
@@ -151,7 +155,7 @@ async def capacity(client: AsyncClient, asks: Sequence[Ask], truth: Truth, worke
     return sum(o.ask.images for o in outcomes if o.ok) / (time.monotonic() - began)
 
 
-def judge(report: Report, outcomes: Sequence[Outcome], truth: Truth, *, share: float) -> None:
+def judge(report: Report, outcomes: Sequence[RequestResult], truth: Truth, *, share: float) -> None:
     """The laws of every load: a right picture or a clear status, nothing hangs, at least `share` succeed."""
     done = [o.seconds for o in outcomes if o.ok]
     report.figure("requests", len(outcomes))
@@ -170,5 +174,5 @@ def judge(report: Report, outcomes: Sequence[Outcome], truth: Truth, *, share: f
     report.law(f"at least {share:.0%} succeed", bool(outcomes) and good >= share, f"{good:.2%}")
 
 
-def _lasted(outcomes: Sequence[Outcome]) -> float:
+def _lasted(outcomes: Sequence[RequestResult]) -> float:
     return max((o.began + o.seconds for o in outcomes), default=0.0) - min((o.began for o in outcomes), default=0.0)

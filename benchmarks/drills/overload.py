@@ -12,7 +12,7 @@ from typing import Any
 from hart import errors
 
 from benchmarks.drills import chaos, metrics
-from benchmarks.drills.load import Outcome, any_of, capacity, draw, open_loop
+from benchmarks.drills.load import RequestResult, any_of, capacity, draw, open_loop
 from benchmarks.drills.report import Report, percentile
 from benchmarks.drills.site import QUEUE, SLOTS, Site, opened
 
@@ -71,7 +71,7 @@ async def _normal(site: Site, normal: float) -> None:
             return
 
 
-def _judge(report: Report, outcomes: list[Outcome], told: float) -> None:
+def _judge(report: Report, outcomes: list[RequestResult], told: float) -> None:
     refused = [o for o in outcomes if isinstance(o.error, errors.Overloaded)]
     accepted = [o for o in outcomes if not isinstance(o.error, errors.Overloaded)]
     done = [o.seconds for o in accepted if o.ok]
@@ -82,7 +82,7 @@ def _judge(report: Report, outcomes: list[Outcome], told: float) -> None:
     report.figure("goodput, pictures/s", len(done) / lasted)
     report.figure("seconds of the accepted, p50 / p99", f"{percentile(done, 0.5):.3f} / {percentile(done, 0.99):.3f}")
     report.figure("seconds of the refused, p50", percentile([o.seconds for o in refused], 0.5))
-    by = Counter(f"{o.error.stage} {o.error.knob}" for o in refused if isinstance(o.error, errors.Overloaded))
+    by = Counter(f"{o.error.stage} {o.error.setting}" for o in refused if isinstance(o.error, errors.Overloaded))
     report.figure("refused by", by)
     report.law("some had to be refused", bool(refused), len(refused))
     faults = Counter(o.fault for o in outcomes if o.fault)

@@ -12,7 +12,7 @@ from hart.aio import AsyncClient
 
 from benchmarks.drills import chaos
 from benchmarks.drills.endpoints import FileListing, KubernetesListing, Listing
-from benchmarks.drills.load import Outcome, any_of, closed_loop, judge
+from benchmarks.drills.load import RequestResult, any_of, closed_loop, judge
 from benchmarks.drills.metrics import total
 from benchmarks.drills.report import Report
 from benchmarks.drills.site import Site
@@ -46,7 +46,7 @@ async def scale(site: Site, seconds: float, report: Report) -> None:
 
         scaling = asyncio.create_task(turns())
         ask = any_of(client, site.asks, site.truth)
-        outcomes: list[Outcome] = []
+        outcomes: list[RequestResult] = []
         while not scaling.done():
             outcomes += await closed_loop(CALLERS, STRETCH, ask)
         await scaling
@@ -69,7 +69,7 @@ async def scale_briefly(site: Site, seconds: float, report: Report, stall: float
 
         turning = asyncio.create_task(turn())
         ask = any_of(client, site.asks, site.truth)
-        outcomes: list[Outcome] = []
+        outcomes: list[RequestResult] = []
         while not turning.done():
             outcomes += await closed_loop(CALLERS, seconds, ask)
         await turning

@@ -13,7 +13,7 @@ from hart.aio import AsyncClient
 
 from benchmarks.drills import chaos
 from benchmarks.drills.asks import Ask
-from benchmarks.drills.load import Outcome, any_of, capacity, draw, judge, open_loop, patient
+from benchmarks.drills.load import RequestResult, any_of, capacity, draw, judge, open_loop, patient
 from benchmarks.drills.metrics import scrape
 from benchmarks.drills.report import Report
 from benchmarks.drills.site import Site
@@ -64,7 +64,7 @@ async def _refused(site: Site, how: str, report: Report) -> None:
     report.figure("  longest wait for it, seconds", max(o.seconds for o in outcomes))
 
 
-def _codes(outcomes: list[Outcome]) -> Counter[str]:
+def _codes(outcomes: list[RequestResult]) -> Counter[str]:
     return Counter(f"{o.code} {getattr(o.error, 'stage', '')}" for o in outcomes)
 
 
@@ -121,7 +121,7 @@ async def gateway_ends(site: Site, seconds: float, report: Report) -> None:
     await site.settled()
 
 
-async def _terminated(site: Site, gateway: Process, report: Report) -> list[Outcome]:
+async def _terminated(site: Site, gateway: Process, report: Report) -> list[RequestResult]:
     async with AsyncClient(gateway.address) as client:
         accepted = [asyncio.create_task(draw(client, ask, site.truth)) for ask in site.asks[:12]]
         await _taken(gateway, len(accepted))

@@ -12,7 +12,7 @@ from hart import errors
 
 from benchmarks.drills import metrics
 from benchmarks.drills.asks import Ask
-from benchmarks.drills.load import Outcome, capacity, draw, judge, open_loop
+from benchmarks.drills.load import RequestResult, capacity, draw, judge, open_loop
 from benchmarks.drills.report import Report, slope
 from benchmarks.drills.site import Site, opened
 from tests.e2e.checkpoint import UNSAFE_PROMPT
@@ -40,7 +40,7 @@ async def soak(site: Site, seconds: float, report: Report) -> None:
         watch.judge(report, seconds)
 
 
-async def _one(site: Site) -> Outcome:
+async def _one(site: Site) -> RequestResult:
     chance, ask = random.random(), random.choice(site.asks)
     if chance < 0.1:
         return await _leaves(site, ask)
@@ -49,15 +49,15 @@ async def _one(site: Site) -> Outcome:
     return await draw(site.client, ask, site.truth)
 
 
-async def _leaves(site: Site, ask: Ask) -> Outcome:
+async def _leaves(site: Site, ask: Ask) -> RequestResult:
     began = time.monotonic()
     try:
         return await asyncio.wait_for(draw(site.client, ask, site.truth), random.uniform(0, 1))
     except TimeoutError:
-        return Outcome(ask, began, time.monotonic() - began, "LEFT")
+        return RequestResult(ask, began, time.monotonic() - began, "LEFT")
 
 
-async def _bad(site: Site, ask: Ask) -> Outcome:
+async def _bad(site: Site, ask: Ask) -> RequestResult:
     began = time.monotonic()
     bad = random.choice(
         ((UNSAFE_PROMPT, {}), ("", {}), ("x" * 2001, {}), (ask.prompt, {"guidance": 99.0}), (ask.prompt, {"images": 9}))
@@ -70,7 +70,7 @@ async def _bad(site: Site, ask: Ask) -> Outcome:
     except errors.HartError as error:
         fault = f"a bad request got {error.code.name}: {error.message}"
     code = "UNKNOWN" if fault else "REFUSED"
-    return Outcome(ask, began, time.monotonic() - began, code, fault=fault)
+    return RequestResult(ask, began, time.monotonic() - began, code, fault=fault)
 
 
 @dataclass

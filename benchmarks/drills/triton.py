@@ -17,7 +17,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from benchmarks.drills.asks import Ask
-from benchmarks.drills.load import Outcome, any_of, capacity, draw, judge, open_loop, patient
+from benchmarks.drills.load import RequestResult, any_of, capacity, draw, judge, open_loop, patient
 from benchmarks.drills.report import Report
 from benchmarks.drills.site import Site, opened
 from deploy.triton import __main__ as launcher
@@ -100,7 +100,7 @@ async def _triton(site: Site) -> AsyncIterator[Triton]:
         triton.clean()
 
 
-async def elsewhere(site: Site, seconds: float, report: Report) -> None:
+async def triton(site: Site, seconds: float, report: Report) -> None:
     """Safety and text on Triton: the same pictures; then it dies and comes back, first alone, then beside our own."""
     async with _triton(site) as triton:
         async with opened(site.cluster, site.truth, **triton.where()) as there:
@@ -134,7 +134,7 @@ async def _same(site: Site, asks: list[Ask], report: Report) -> None:
 
 async def _gone(site: Site, how: str, stages: tuple[str, ...], report: Report) -> None:
     outcomes = await asyncio.gather(*(draw(site.client, ask, site.truth, 30.0) for ask in site.asks[:4]))
-    named = all(isinstance(o.error, errors.Unavailable) and o.error.stage in stages for o in outcomes)
+    named = all(isinstance(o.error, errors.ToolMissing) and o.error.stage in stages for o in outcomes)
     report.law(f"{how}: no picture, UNAVAILABLE that names the stage", named, _ends(outcomes))
     report.figure("  longest wait for it, seconds", max(o.seconds for o in outcomes))
 
@@ -167,7 +167,7 @@ async def _beside_our_own(site: Site, triton: Triton, seconds: float, report: Re
     judge(report, outcomes, site.truth, share=0.99)
 
 
-def _ends(outcomes: list[Outcome]) -> Counter[str]:
+def _ends(outcomes: list[RequestResult]) -> Counter[str]:
     return Counter(f"{o.code} {getattr(o.error, 'stage', '')}{o.fault}".strip() for o in outcomes)
 
 
@@ -177,6 +177,6 @@ def available() -> str:
         return "HART_WITHOUT_TRITON is set"
     try:
         launcher.server()
-    except launcher.Unavailable as error:
+    except launcher.ToolMissing as error:
         return str(error)
     return ""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         Unauthenticated,
         Unavailable,
     )
-    from hart.results import Accepted, Answer, Event, Finished, Image, Preview, Progress
+    from hart.results import Accepted, GenerateResult, Event, Finished, Image, Preview, Progress
 
     __version__: str
 
@@ -51,13 +51,15 @@ _HOME = {
         ),
         "hart.errors",
     ),
-    **dict.fromkeys(("Accepted", "Answer", "Event", "Finished", "Image", "Preview", "Progress"), "hart.results"),
+    **dict.fromkeys(
+        ("Accepted", "GenerateResult", "Event", "Finished", "Image", "Preview", "Progress"), "hart.results"
+    ),
 }
 
 __all__ = [
     "TLS",
     "Accepted",
-    "Answer",
+    "GenerateResult",
     "AsyncClient",
     "Cancelled",
     "Client",

@@ -12,7 +12,7 @@ import grpc
 
 from hart import errors, request
 from hart.channel import DEFAULT_ENDPOINT, DEFAULT_MESSAGE_BYTES, TLS, Connection
-from hart.results import Answer, Event, event_of
+from hart.results import GenerateResult, Event, event_of
 from hart.v1 import images_pb2, images_pb2_grpc
 
 T = TypeVar("T")
@@ -48,10 +48,10 @@ class AsyncClient:
 
     async def generate(
         self, prompt: str, *, timeout: float | None = None, **options: Unpack[request.Options]
-    ) -> Answer:
+    ) -> GenerateResult:
         """Draw, wait for all pictures, and return them; options as in `hart.request.Options`."""
         message = request.build(prompt, options)
-        return Answer.of(await self._call(self._stub.Generate, message, timeout, message.request_id))
+        return GenerateResult.of(await self._call(self._stub.Generate, message, timeout, message.request_id))
 
     def stream(
         self, prompt: str, *, timeout: float | None = None, **options: Unpack[request.Options]

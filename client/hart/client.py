@@ -9,7 +9,7 @@ import grpc
 
 from hart import errors, request
 from hart.channel import DEFAULT_ENDPOINT, DEFAULT_MESSAGE_BYTES, TLS, Connection
-from hart.results import Answer, Event, event_of
+from hart.results import GenerateResult, Event, event_of
 from hart.v1 import images_pb2, images_pb2_grpc
 
 T = TypeVar("T")
@@ -47,10 +47,12 @@ class Client:
             raise ValueError("the client is closed")
         return self._newest
 
-    def generate(self, prompt: str, *, timeout: float | None = None, **options: Unpack[request.Options]) -> Answer:
+    def generate(
+        self, prompt: str, *, timeout: float | None = None, **options: Unpack[request.Options]
+    ) -> GenerateResult:
         """Draw, wait for all pictures, and return them; options as in `hart.request.Options`."""
         message = request.build(prompt, options)
-        return Answer.of(self._call(self._stub.Generate, message, timeout, message.request_id))
+        return GenerateResult.of(self._call(self._stub.Generate, message, timeout, message.request_id))
 
     def stream(
         self, prompt: str, *, timeout: float | None = None, **options: Unpack[request.Options]

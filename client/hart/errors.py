@@ -50,10 +50,10 @@ class PromptUnsafe(HartError):
 
 
 class Overloaded(HartError):
-    """A queue or a limit is full: `stage` and `knob` name it, `retry_after` is in seconds (None: not said)."""
+    """A queue or a limit is full: `stage` and `setting` name it, `retry_after` is in seconds (None: not said)."""
 
     stage: str = ""
-    knob: str = ""
+    setting: str = ""
     retry_after: float | None = None
 
 

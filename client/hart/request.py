@@ -55,15 +55,15 @@ def build(prompt: str, options: Options) -> images_pb2.GenerateRequest:
     return request
 
 
-LONGEST_TIMEOUT = 1e8
+MAX_TIMEOUT = 1e8
 """Seconds: three years. gRPC overflows beyond some hundreds of them."""
 
 
 def require_timeout(timeout: float | None) -> None:
     """InvalidRequest unless it is None or a positive number of seconds, no ages: gRPC would take others for "now"."""
     number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if timeout is not None and not (number and 0 < timeout <= LONGEST_TIMEOUT):
-        why = f"{timeout!r} is no positive number of seconds up to {LONGEST_TIMEOUT:.0f}; None leaves it to the server"
+    if timeout is not None and not (number and 0 < timeout <= MAX_TIMEOUT):
+        why = f"{timeout!r} is no positive number of seconds up to {MAX_TIMEOUT:.0f}; None leaves it to the server"
         raise InvalidRequest(f"timeout: {why}", fields={"timeout": why})
 
 

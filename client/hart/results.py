@@ -149,14 +149,14 @@ Event: TypeAlias = Accepted | Progress | Image | Finished
 
 
 @dataclass(frozen=True)
-class Answer(Sequence[Image]):
+class GenerateResult(Sequence[Image]):
     """The pictures of one request, in order of their index, and the report about them."""
 
     images: tuple[Image, ...]
     report: images_pb2.Report = field(repr=False)
 
     @classmethod
-    def of(cls, message: images_pb2.GenerateResponse) -> Answer:
+    def of(cls, message: images_pb2.GenerateResponse) -> GenerateResult:
         """From the wire."""
         return cls(tuple(sorted(map(Image.of, message.images), key=lambda image: image.index)), message.report)
 

@@ -26,7 +26,7 @@ SERVER, PYTHON = Path("pytriton") / "tritonserver", Path("python")
 NAMES = tuple(sorted(folder.name for folder in MODELS.iterdir()))
 
 
-class Unavailable(Exception):
+class ToolMissing(Exception):
     """The server cannot be had here; the message says what was tried."""
 
 
@@ -47,12 +47,12 @@ def _fetch(home: Path) -> None:
     except (OSError, subprocess.CalledProcessError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         said = getattr(error, "stderr", "") or str(error)
-        raise Unavailable(f"{PACKAGE} cannot be fetched: {said.strip()[-500:]}") from error
+        raise ToolMissing(f"{PACKAGE} cannot be fetched: {said.strip()[-500:]}") from error
     found = partial / SERVER
     stub = found / "python_backend_stubs" / f"3.{sys.version_info.minor}" / "triton_python_backend_stub"
     if not stub.exists():
         shutil.rmtree(partial, ignore_errors=True)
-        raise Unavailable(f"{PACKAGE} has no stub for Python 3.{sys.version_info.minor}")
+        raise ToolMissing(f"{PACKAGE} has no stub for Python 3.{sys.version_info.minor}")
     shutil.copy(stub, found / "backends" / "python")
     partial.rename(home)
 
@@ -109,7 +109,7 @@ def main() -> int:
         parser.error(f"{', '.join(sorted(unknown))}: there are {', '.join(NAMES)}")
     try:
         words = command(given.port, tuple(given.models) or NAMES, given.host)
-    except Unavailable as error:
+    except ToolMissing as error:
         print(f"deploy.triton: {error}", file=sys.stderr)
         return 1
     return os.execve(words[0], words, environment())  # noqa: S606 - our own command line; no shell is wanted

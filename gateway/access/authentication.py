@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from gateway.access import rate_limits
 from gateway.config import GatewaySettings
 from runtime.errors import HartError, Unauthenticated
-from runtime.server.interceptor import Call
+from runtime.server.interceptor import CallInfo
 
 if TYPE_CHECKING:
-    from gateway.access.jwt_verifier import Tokens
+    from gateway.access.jwt_verifier import JwtVerifier
 
 log = logging.getLogger(__name__)
 GUARDED = "hart."
@@ -66,9 +66,9 @@ def _stamp(file: str) -> tuple[int, ...]:
     return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size
 
 
-def _parse(lines: list[str], where: str) -> dict[bytes, str]:
+def _parse(compatible: list[str], where: str) -> dict[bytes, str]:
     found: dict[bytes, str] = {}
-    for number, line in enumerate((line.strip() for line in lines), 1):
+    for number, line in enumerate((line.strip() for line in compatible), 1):
         if not line or line.startswith("#"):
             continue
         name, separator, key = line.partition("=")
@@ -95,13 +95,13 @@ class Authentication:
         return bool(self._keys) or self._tokens is not None
 
     @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[None]:
+    async def __call__(self, call: CallInfo) -> AsyncIterator[None]:
         """Surround a call. Raises Unauthenticated, PermissionDenied, or StageUnavailable without the issuer's keys."""
         if self.required and call.method.startswith(GUARDED):
             try:
-                callers.current.set(await self._identify(call.header("authorization")))
+                rate_limits.current.set(await self._identify(call.header("authorization")))
             except HartError as error:
-                callers.turned_away(call, error)
+                rate_limits.rejected(call, error)
                 raise
         yield
 
@@ -118,7 +118,7 @@ class Authentication:
         return await self._tokens.name_of(token)
 
 
-def _tokens(settings: GatewaySettings) -> Tokens:
-    from gateway.access.jwt_verifier import Tokens  # here, at the start, since most gateways do without
+def _tokens(settings: GatewaySettings) -> JwtVerifier:
+    from gateway.access.jwt_verifier import JwtVerifier  # here, at the start, since most gateways do without
 
-    return Tokens(settings)
+    return JwtVerifier(settings)

@@ -15,7 +15,7 @@ from runtime.errors import StageUnavailable
 
 log = logging.getLogger(__name__)
 LIFETIME = 300.0  # seconds; then the keys are fetched again, while those known are used
-QUIET = 10.0  # seconds between fetches for the sake of an unknown key: tokens are anybody's to send
+REFETCH_COOLDOWN = 10.0  # seconds between fetches for the sake of an unknown key: tokens are anybody's to send
 TIMEOUT = 5.0
 MAX_BYTES = 2**20
 MAX_WAITING = 200  # calls, at the same time, with tokens that may be anybody's
@@ -28,7 +28,7 @@ class KeySet:
         self._url = url
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._fetched_at = -LIFETIME
-        self._tried_at = -QUIET
+        self._tried_at = -REFETCH_COOLDOWN
         self._fetching: asyncio.Task[None] | None = None
         self._waiting = 0
 
@@ -43,7 +43,7 @@ class KeySet:
             await self._fetched(self._fetching)
             known = self._find(kid)
         if not self._keys:
-            raise StageUnavailable("gateway", "the token issuer's keys cannot be had", retry_after=QUIET)
+            raise StageUnavailable("gateway", "the token issuer's keys cannot be had", retry_after=REFETCH_COOLDOWN)
         if known is None:
             raise jwt.PyJWKSetError("unknown key")
         return known
@@ -67,7 +67,7 @@ class KeySet:
     def _refresh(self) -> None:
         """Begin to fetch, unless that is under way or was tried just now."""
         under_way = self._fetching is not None and not self._fetching.done()
-        if not under_way and time.monotonic() - self._tried_at >= QUIET:
+        if not under_way and time.monotonic() - self._tried_at >= REFETCH_COOLDOWN:
             self._tried_at = time.monotonic()
             self._fetching = asyncio.create_task(self._fetch())
 

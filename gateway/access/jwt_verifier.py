@@ -14,7 +14,7 @@ ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 """Of JWTs; only signatures by a private key, so that the published keys cannot sign."""
 
 
-class Tokens:
+class JwtVerifier:
     """Judges the tokens of the issuer that the settings name."""
 
     def __init__(self, settings: GatewaySettings) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from runtime.observability import logs
 from runtime.errors import HartError, Overloaded
-from runtime.server.interceptor import Call
+from runtime.server.interceptor import CallInfo
 
 MAX_CALLERS = 10_000  # remembered; the one that was quiet the longest is forgotten first
 LIMITED = frozenset({"hart.v1.Images/Generate", "hart.v1.Images/GenerateStream"})
@@ -40,7 +40,7 @@ class CallerLimits:
         self._accounts: OrderedDict[str, _Account] = OrderedDict()
 
     @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[None]:
+    async def __call__(self, call: CallInfo) -> AsyncIterator[None]:
         """Surround a call; Describe and Status are free."""
         if call.method not in LIMITED:
             yield
@@ -49,41 +49,41 @@ class CallerLimits:
             try:
                 place.enter_context(self.admit(current.get() or host_of(call.context.peer())))
             except Overloaded as error:
-                turned_away(call, error)
+                rejected(call, error)
                 raise
             yield
 
     @contextmanager
     def admit(self, caller: str) -> Iterator[None]:
         """Hold a place of the caller's. Raises Overloaded naming the setting that refuses."""
-        account = self._account(caller)
-        if self._concurrency and account.running >= self._concurrency:
+        record = self._account(caller)
+        if self._concurrency and record.running >= self._concurrency:
             raise Overloaded("gateway", "HART_CALLER_CONCURRENCY", 1.0, message="too many requests of yours in work")
         if self._rate:
-            if account.tokens < 1:
-                wait = (1 - account.tokens) / self._rate
+            if record.tokens < 1:
+                wait = (1 - record.tokens) / self._rate
                 raise Overloaded("gateway", "HART_CALLER_REQUESTS_PER_SECOND", wait, message="your rate is too high")
-            account.tokens -= 1
-        account.running += 1
+            record.tokens -= 1
+        record.running += 1
         try:
             yield
         finally:
-            account.running -= 1
+            record.running -= 1
 
     def _account(self, caller: str) -> _Account:
         now = self._clock()
-        account = self._accounts.pop(caller, None) or _Account(self._burst, now)
-        account.tokens = min(self._burst, account.tokens + (now - account.at) * self._rate)
-        account.at = now
-        self._accounts[caller] = account
+        record = self._accounts.pop(caller, None) or _Account(self._burst, now)
+        record.tokens = min(self._burst, record.tokens + (now - record.at) * self._rate)
+        record.at = now
+        self._accounts[caller] = record
         if len(self._accounts) > MAX_CALLERS:
             idle = next((name for name, one in self._accounts.items() if not one.running), None)
             if idle is not None:
                 del self._accounts[idle]
-        return account
+        return record
 
 
-def turned_away(call: Call, error: HartError) -> None:
+def rejected(call: CallInfo, error: HartError) -> None:
     """The audit line of a request that a guard refuses; of one that it lets in, the servicer writes it."""
     if call.method in LIMITED:
         host = host_of(call.context.peer())

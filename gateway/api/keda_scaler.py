@@ -9,14 +9,14 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from gateway.access.rate_limits import host_of
-from gateway.routing.cluster_view import Catalog
+from gateway.routing.cluster_view import ClusterView
 from gateway.config import STAGES, GatewaySettings
 from gateway.keda import externalscaler_pb2, externalscaler_pb2_grpc
 from runtime.errors import InvalidRequest, NotFound, Overloaded
 
 PUSH_SECONDS = 1.0  # between looks at the load while nothing arrives
 MAX_WATCHERS = 64
-MAX_WATCHERS_OF_ONE = 16
+MAX_WATCHERS_PER_HOST = 16
 """Of one host, so that none takes the place of KEDA, which watches each stage once."""
 METRIC = "hart_load_"
 
@@ -36,8 +36,8 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
     """Answers for the stage that a ScaledObject's trigger metadata name: `stage`, and `targetLoad` where it is not the
     setting's. Active: the stage has load, or a request was here lately: with no replica that is all there is to see."""
 
-    def __init__(self, catalog: Catalog, demand: Demand, settings: GatewaySettings) -> None:
-        self._catalog = catalog
+    def __init__(self, cluster: ClusterView, demand: Demand, settings: GatewaySettings) -> None:
+        self._cluster = cluster
         self._demand = demand
         self._target = settings.scaler_target_load
         self._active_seconds = settings.scaler_active_seconds
@@ -50,7 +50,7 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
     async def StreamIsActive(self, request: externalscaler_pb2.ScaledObjectRef, context: Any) -> AsyncIterator[Any]:
         """The same now and whenever it changes: the first request to an idle cluster is told at once."""
         stage, host = _stage(request), host_of(context.peer())
-        if self._watchers.total() >= MAX_WATCHERS or self._watchers[host] >= MAX_WATCHERS_OF_ONE:
+        if self._watchers.total() >= MAX_WATCHERS or self._watchers[host] >= MAX_WATCHERS_PER_HOST:
             raise Overloaded("gateway", "watchers of the external scaler", 10.0)
         self._watchers[host] += 1
         try:
@@ -80,7 +80,7 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
         stage = _stage(request.scaledObjectRef)
         if request.metricName and request.metricName != METRIC + stage:
             raise NotFound(f"unknown metric {request.metricName[:80]!r}; served here: {METRIC}{stage}")
-        load = self._catalog.total_load(stage)
+        load = self._cluster.total_load(stage)
         if self._active(stage):  # one replica stays while requests come, however light they are
             load = max(load, 0.1 * self._target_of(request.scaledObjectRef))
         value = externalscaler_pb2.MetricValue(
@@ -90,7 +90,7 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
 
     def _active(self, stage: str) -> bool:
         lately = self._demand.inflight > 0 or self._demand.quiet_seconds() < self._active_seconds
-        return lately or self._catalog.total_load(stage) > 0
+        return lately or self._cluster.total_load(stage) > 0
 
     def _target_of(self, request: externalscaler_pb2.ScaledObjectRef) -> float:
         text = request.scalerMetadata.get("targetLoad", "")

@@ -16,37 +16,41 @@ from hart.v1 import images_pb2, images_pb2_grpc
 from opentelemetry import trace
 
 from gateway.access import rate_limits
-from gateway.routing.cluster_view import Catalog
+from gateway.routing.cluster_view import ClusterView
 from gateway.config import GatewaySettings
-from gateway.request.admission import Door, LatentGate
-from gateway.request.idempotency import Repeats
-from gateway.request.pipeline import Drawing
+from gateway.request.admission import AdmissionController, DecodeBackpressure
+from gateway.request.idempotency import IdempotencyCache
+from gateway.request.pipeline import GenerationPipeline
 from gateway.stages.client import Stages
-from gateway.request.timings import Timesheet
-from gateway.request.validation import PictureRequest, validate
-from gateway.request.shared_execution import Emit, LatestDeadline, Work
+from gateway.request.timings import RequestTimings
+from gateway.request.validation import ImageRequest, validate
+from gateway.request.shared_execution import Emit, LatestDeadline, SharedExecution
 from runtime.observability import logs
 from runtime.deadline import Deadline
 from runtime.errors import DeadlineExceeded, HartError, Overloaded
 from runtime.version import VERSION
 
-LARGEST_INT = 2**63 - 1  # of a trace's attributes; seeds go further
+MAX_INT64 = 2**63 - 1  # of a trace's attributes; seeds go further
 
 
 class ImagesServicer(images_pb2_grpc.ImagesServicer):
     """The front door's four methods."""
 
-    def __init__(self, settings: GatewaySettings, stages: Stages, catalog: Catalog) -> None:
+    def __init__(self, settings: GatewaySettings, stages: Stages, cluster: ClusterView) -> None:
         self._settings = settings
         self._stages = stages
-        self._catalog = catalog
-        self._gate = LatentGate(settings.max_latents, lambda: catalog.slots("ar_generator"), settings.margin_seconds)
+        self._cluster = cluster
+        self._backpressure = DecodeBackpressure(
+            settings.max_latents, lambda: cluster.slots("ar_generator"), settings.margin_seconds
+        )
         shed = partial(stages.metrics.shed.add, reason="no_room")
-        self._door = Door(lambda: catalog.room("ar_generator"), catalog.wait, self._gate, shed)
-        self._repeats = Repeats(settings.repeat_seconds, settings.repeat_bytes)
+        self._admission = AdmissionController(
+            lambda: cluster.room("ar_generator"), cluster.wait, self._backpressure, shed
+        )
+        self._idempotency = IdempotencyCache(settings.repeat_seconds, settings.repeat_bytes)
         self._started = time.monotonic()
         self._busy_at = -math.inf
-        self._watched: Counter[Work] = Counter()
+        self._watched: Counter[SharedExecution] = Counter()
         self.inflight = 0
         self.arrived = asyncio.Event()
 
@@ -73,13 +77,13 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
 
     async def Describe(self, request: images_pb2.DescribeRequest, context: Any) -> images_pb2.DescribeResponse:
         """What this cluster serves."""
-        await self._catalog.require()
-        return self._catalog.describe()
+        await self._cluster.require()
+        return self._cluster.describe()
 
     async def Status(self, request: images_pb2.StatusRequest, context: Any) -> images_pb2.StatusResponse:
         """How the cluster is."""
         return images_pb2.StatusResponse(
-            stages=await self._catalog.status(),
+            stages=await self._cluster.status(),
             uptime_seconds=time.monotonic() - self._started,
             inflight=self.inflight,
             version=VERSION,
@@ -88,22 +92,22 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
     async def _events(
         self, message: images_pb2.GenerateRequest, context: Any, *, streams: bool
     ) -> AsyncGenerator[images_pb2.GenerateEvent, None]:
-        sheet = Timesheet()
+        timings = RequestTimings()
         settings = self._settings
         deadline = Deadline.of(
             context, default=settings.default_deadline_seconds, maximum=settings.max_deadline_seconds
         )
-        with self._audited(message, sheet), self._room():
+        with self._audited(message, timings), self._room():
             request = await self._checked(message, streams)
-            _describe_span(request, message.model or self._catalog.name(), settings.record_prompts)
-            work, repeated = self._work(request, message.HasField("request_id"), deadline, sheet)
+            _describe_span(request, message.model or self._cluster.name(), settings.record_prompts)
+            work, replayed = self._work(request, message.HasField("request_id"), deadline, timings)
             self._watched[work] += 1
             try:
                 # Stages are given less time than this, so that it is theirs to say where time ran out.
                 async with asyncio.timeout(deadline.earlier(settings.margin_seconds / 2).timeout()) as clock:
-                    async with aclosing(work.watch()) as events:
+                    async with aclosing(work.subscribe()) as events:
                         async for event in events:
-                            yield _as_repeated(event) if repeated else event
+                            yield _as_replayed(event) if replayed else event
             except TimeoutError:
                 raise DeadlineExceeded(work.where() or "gateway", "no time is left") from None
             except GeneratorExit:
@@ -114,30 +118,34 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
                 self._watched[work] -= 1
                 self._watched += Counter()  # without those that nobody watches
 
-    async def _checked(self, message: images_pb2.GenerateRequest, streams: bool) -> PictureRequest:
-        served = self._catalog.served()
-        request = validate(message, served, streams=streams)
-        await self._catalog.require()
+    async def _checked(self, message: images_pb2.GenerateRequest, streams: bool) -> ImageRequest:
+        limits = self._cluster.limits()
+        request = validate(message, limits, streams=streams)
+        await self._cluster.require()
         # While no generator was known, what depends on the model could not be checked: now it can.
-        return request if served else validate(message, self._catalog.served(), streams=streams)
+        return request if limits else validate(message, self._cluster.limits(), streams=streams)
 
-    def _work(self, request: PictureRequest, given: bool, deadline: Deadline, sheet: Timesheet) -> tuple[Work, bool]:
+    def _work(
+        self, request: ImageRequest, given: bool, deadline: Deadline, timings: RequestTimings
+    ) -> tuple[SharedExecution, bool]:
         """The work of this request, and whether an earlier one with the same id began it. The work lasts as long as the
         most patient of its callers; each of them waits until its own deadline."""
-        key = (callers.current.get(), request.request_id)
-        earlier = self._repeats.join(key, request) if given else None
+        key = (rate_limits.current.get(), request.request_id)
+        earlier = self._idempotency.join(key, request) if given else None
         if earlier is not None:
             earlier.deadline.extend(deadline)
             return earlier, True
         latest = LatestDeadline(deadline.at)
 
         async def draw(emit: Emit) -> None:
-            stages, catalog = self._stages, self._catalog
-            await Drawing(request, latest, sheet, emit, stages, catalog, self._door, self._gate).run()
+            stages, cluster = self._stages, self._cluster
+            await GenerationPipeline(
+                request, latest, timings, emit, stages, cluster, self._admission, self._backpressure
+            ).run()
 
-        work = Work(draw, latest, lambda: sheet.current)
+        work = SharedExecution(draw, latest, lambda: timings.current)
         if given:
-            self._repeats.remember(key, request, work)
+            self._idempotency.remember(key, request, work)
         return work, False
 
     @contextmanager
@@ -163,7 +171,7 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
         return time.monotonic() - self._busy_at
 
     @contextmanager
-    def _audited(self, message: images_pb2.GenerateRequest, sheet: Timesheet) -> Iterator[None]:
+    def _audited(self, message: images_pb2.GenerateRequest, timings: RequestTimings) -> Iterator[None]:
         code = "OK"
         try:
             yield
@@ -179,24 +187,24 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
         finally:
             logs.audit(
                 "generate",
-                caller=callers.current.get(),
+                caller=rate_limits.current.get(),
                 request_id=message.request_id[:128],
                 images=message.images or 1,
                 code=code,
-                seconds=round(sheet.elapsed, 3),
+                seconds=round(timings.elapsed, 3),
             )
 
 
-def _as_repeated(event: images_pb2.GenerateEvent) -> images_pb2.GenerateEvent:
+def _as_replayed(event: images_pb2.GenerateEvent) -> images_pb2.GenerateEvent:
     if not event.HasField("finished"):
         return event
     copy = images_pb2.GenerateEvent()
     copy.CopyFrom(event)
-    copy.finished.report.repeated = True
+    copy.finished.report.replayed = True
     return copy
 
 
-def _describe_span(request: PictureRequest, model: str, record_prompt: bool) -> None:
+def _describe_span(request: ImageRequest, model: str, record_prompt: bool) -> None:
     span, seed = trace.get_current_span(), request.seeds[0]
     span.set_attributes(
         {
@@ -204,7 +212,7 @@ def _describe_span(request: PictureRequest, model: str, record_prompt: bool) -> 
             "gen_ai.provider.name": "hart",
             "gen_ai.output.type": "image",
             "gen_ai.request.model": model,
-            "gen_ai.request.seed": seed if seed <= LARGEST_INT else str(seed),
+            "gen_ai.request.seed": seed if seed <= MAX_INT64 else str(seed),
             "gen_ai.request.choice.count": request.images,
             "hart.request.id": request.request_id,
         }

@@ -11,7 +11,7 @@ from runtime.deadline import Deadline
 from runtime.errors import DeadlineExceeded, Overloaded
 
 
-class LatentGate:
+class DecodeBackpressure:
     """Lets pictures begin while there is a place for their latents, so that a slow decoder slows the generators.
 
     A picture holds its place from before the generator is asked until its pixels have come. There are `limit` places
@@ -89,7 +89,7 @@ class LatentGate:
             self.begun += 1
 
 
-class Door:
+class AdmissionController:
     """Lets in no more pictures than the generators can hold, queues included, so that what cannot be drawn is refused
     before it has cost a verdict and an encoding.
 
@@ -102,12 +102,12 @@ class Door:
         self,
         capacity: Callable[[], int],
         wait: Callable[[str], float],
-        gate: LatentGate,
+        backpressure: DecodeBackpressure,
         shed: Callable[[], None] = lambda: None,
     ) -> None:
         self._capacity = capacity
         self._wait = wait
-        self._gate = gate
+        self._backpressure = backpressure
         self._shed = shed
         self.inside = 0
 
@@ -132,6 +132,6 @@ class Door:
             self.inside -= left
 
     def _refusal(self) -> Overloaded:
-        stage = self._gate.slow if self._gate.waiting else "ar_generator"
-        knob = "HART_MAX_LATENTS" if stage == "decoder" else "HART_QUEUE_LIMIT"
-        return Overloaded(stage, knob, min(30.0, max(0.5, self._wait(stage))))
+        stage = self._backpressure.slow if self._backpressure.waiting else "ar_generator"
+        setting = "HART_MAX_LATENTS" if stage == "decoder" else "HART_QUEUE_LIMIT"
+        return Overloaded(stage, setting, min(30.0, max(0.5, self._wait(stage))))

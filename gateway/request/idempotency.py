@@ -7,8 +7,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gateway.request.validation import PictureRequest
-from gateway.request.shared_execution import Work
+from gateway.request.validation import ImageRequest
+from gateway.request.shared_execution import SharedExecution
 from runtime.errors import InvalidRequest
 
 Key = tuple[str, str]
@@ -17,13 +17,13 @@ Key = tuple[str, str]
 
 @dataclass
 class _Entry:
-    request: PictureRequest
-    work: Work
+    request: ImageRequest
+    work: SharedExecution
     ended_at: float | None = None
     size: int = 0
 
 
-class Repeats:
+class IdempotencyCache:
     """Running work, and answers for `seconds` after their end while they take `max_bytes` together at most; the oldest
     goes first. Failures are not kept: a repeat tries again."""
 
@@ -40,7 +40,7 @@ class Repeats:
         """Bytes of kept answers."""
         return self._bytes
 
-    def join(self, key: Key, request: PictureRequest) -> Work | None:
+    def join(self, key: Key, request: ImageRequest) -> SharedExecution | None:
         """The work of an earlier request with this key. Raises InvalidRequest where that one had other content."""
         self._expire()
         entry = self._running.get(key) or self._ended.get(key)
@@ -52,7 +52,7 @@ class Repeats:
             )
         return entry.work
 
-    def remember(self, key: Key, request: PictureRequest, work: Work) -> None:
+    def remember(self, key: Key, request: ImageRequest, work: SharedExecution) -> None:
         """Let repeats of this key find `work`."""
         entry = _Entry(request, work)
         self._running[key] = entry

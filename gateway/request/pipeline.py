@@ -12,12 +12,12 @@ from hart.v1 import decoder_pb2, images_pb2, safety_pb2, stage_pb2, tensor_pb2, 
 from hart.v1.ar_generator_pb2 import GenerateLatentRequest, LatentProgress
 
 from gateway import digests, recipe
-from gateway.routing.cluster_view import Catalog
-from gateway.request.admission import Door, LatentGate
-from gateway.request.warnings import notices_of
+from gateway.routing.cluster_view import ClusterView
+from gateway.request.admission import AdmissionController, DecodeBackpressure
+from gateway.request.warnings import warnings_of
 from gateway.stages.client import Latent, Stages
-from gateway.request.timings import Timesheet
-from gateway.request.validation import PictureRequest
+from gateway.request.timings import RequestTimings
+from gateway.request.validation import ImageRequest
 from gateway.request.shared_execution import Emit
 from runtime.deadline import Deadline
 from runtime.errors import HartError, Overloaded, PromptUnsafe, StageUnavailable
@@ -28,17 +28,17 @@ from runtime.version import VERSION
 log = logging.getLogger(__name__)
 Call = images_pb2.StageCall
 PREVIEW_DIVISOR = 4  # a preview has about a quarter of the picture's side,
-PREVIEW_LEAST = 128  # but so many pixels where there are: a decoder makes nothing of a latent of two by two
+MIN_PREVIEW_SIDE = 128  # but so many pixels where there are: a decoder makes nothing of a latent of two by two
 PREVIEW_ENCODING = decoder_pb2.ImageEncoding(format=decoder_pb2.IMAGE_FORMAT_JPEG)
 
 
 def preview_side(width: int) -> int:
     """Pixels along a side of the preview of a picture that is so wide."""
-    return min(width, max(PREVIEW_LEAST, width // PREVIEW_DIVISOR))
+    return min(width, max(MIN_PREVIEW_SIDE, width // PREVIEW_DIVISOR))
 
 
 @dataclass(frozen=True)
-class Reading:
+class PreparedPrompt:
     """What became of the prompt before anything is drawn."""
 
     verdict: safety_pb2.Verdict
@@ -49,7 +49,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ImageResult:
     """A finished picture."""
 
     image: images_pb2.Image
@@ -60,30 +60,30 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class GenerationPipeline:
     """One request in work."""
 
-    request: PictureRequest
+    request: ImageRequest
     deadline: Deadline
-    sheet: Timesheet
+    timings: RequestTimings
     emit: Emit
     stages: Stages
-    catalog: Catalog
-    door: Door
-    gate: LatentGate
+    cluster: ClusterView
+    admission: AdmissionController
+    backpressure: DecodeBackpressure
 
     async def run(self) -> None:
         """Draw everything. Emits `accepted`, then `progress` and `image`, then `finished`."""
-        with self.door.admitted(self.request.images) as latent_came:
+        with self.admission.admitted(self.request.images) as latent_came:
             self._accept()
-            reading = await self.read()
-            pictures = (self.picture(index, reading, latent_came) for index in range(self.request.images))
+            prepared = await self.read()
+            pictures = (self.picture(index, prepared, latent_came) for index in range(self.request.images))
             drawn = await together(*pictures)
-        self._finish(reading, drawn)
+        self._finish(prepared, drawn)
 
     # -- the prompt --------------------------------------------------------------------------------------------------
 
-    async def read(self) -> Reading:
+    async def read(self) -> PreparedPrompt:
         """Judge and encode the prompt side by side. No verdict, no reading: whatever fails, nothing is drawn."""
         checking = asyncio.ensure_future(self._check())
         encoding = asyncio.ensure_future(self._encode(self.request.prompt))
@@ -91,18 +91,18 @@ class Drawing:
             verdict, checked = await checking
             if _allowed(verdict):
                 encoded, call = await encoding
-                return Reading(verdict, encoded, self.request.prompt, (max(checked, call, key=_end),))
+                return PreparedPrompt(verdict, encoded, self.request.prompt, (max(checked, call, key=_end),))
             if not _replaced(verdict):
                 raise PromptUnsafe(verdict.violated, verdict.policy_version)
             await cancel(encoding)
             encoded, call = await self._encode(verdict.replacement_prompt)
-            return Reading(verdict, encoded, verdict.replacement_prompt, (checked, call))
+            return PreparedPrompt(verdict, encoded, verdict.replacement_prompt, (checked, call))
         finally:
             await cancel(checking, encoding)
 
     async def _check(self) -> tuple[safety_pb2.Verdict, Call]:
         message = safety_pb2.CheckRequest(request_id=self.request.request_id, prompt=self.request.prompt)
-        with self.sheet.call("safety") as call:
+        with self.timings.call("safety") as call:
             answer = await self.stages.check(message, self.deadline, call)
         if not answer.HasField("verdict"):
             raise StageUnavailable("safety", "it gave no verdict")
@@ -110,28 +110,28 @@ class Drawing:
 
     async def _encode(self, prompt: str) -> tuple[text_encoder_pb2.EncodeResponse, Call]:
         message = text_encoder_pb2.EncodeRequest(request_id=self.request.request_id, prompt=prompt)
-        with self.sheet.call("text_encoder") as call:
+        with self.timings.call("text_encoder") as call:
             return await self.stages.encode(message, self.deadline, call), call
 
     # -- a picture ---------------------------------------------------------------------------------------------------
 
-    async def picture(self, index: int, reading: Reading, latent_came: Callable[[], None]) -> Drawn:
+    async def picture(self, index: int, prepared: PreparedPrompt, latent_came: Callable[[], None]) -> ImageResult:
         """Draw picture `index`: scales, then pixels. Its progress is told in order, previews and all, before it."""
-        async with self.gate.place(self.deadline) as now_at_the_decoder:
+        async with self.backpressure.place(self.deadline) as now_at_the_decoder:
 
             def came() -> None:
                 now_at_the_decoder()
                 latent_came()
 
-            return await self._draw(index, reading, came)
+            return await self._draw(index, prepared, came)
 
-    async def _draw(self, index: int, reading: Reading, latent_came: Callable[[], None]) -> Drawn:
-        telling = _Telling(self, index)
+    async def _draw(self, index: int, prepared: PreparedPrompt, latent_came: Callable[[], None]) -> ImageResult:
+        telling = ProgressStream(self, index)
         try:
-            with self.sheet.call("ar_generator", index) as generating:
-                latent = await self._generate(index, reading, generating, telling)
+            with self.timings.call("ar_generator", index) as generating:
+                latent = await self._generate(index, prepared, generating, telling)
             latent_came()
-            answer, decoding = await self._file(index, latent, reading)
+            answer, decoding = await self._file(index, latent, prepared)
             await telling.told()
         finally:
             await telling.stop()
@@ -144,10 +144,10 @@ class Drawing:
             seed=self.request.seeds[index],
         )
         self.emit(images_pb2.GenerateEvent(image=image))
-        return Drawn(image, self._model(reading, latent, answer), (generating, decoding), self.sheet.elapsed)
+        return ImageResult(image, self._model(prepared, latent, answer), (generating, decoding), self.timings.elapsed)
 
-    async def _generate(self, index: int, reading: Reading, call: Call, telling: _Telling) -> Latent:
-        request, encoded = self.request, reading.encoded
+    async def _generate(self, index: int, prepared: PreparedPrompt, call: Call, telling: ProgressStream) -> Latent:
+        request, encoded = self.request, prepared.encoded
         message = GenerateLatentRequest(
             request_id=request.request_id,
             context=encoded.context,
@@ -163,7 +163,7 @@ class Drawing:
         return await self.stages.generate(message, self.deadline, call, telling.tell, encoded.model.digest)
 
     def _decode_request(
-        self, index: int, latent: Latent, reading: Reading, model: stage_pb2.ModelIdentity
+        self, index: int, latent: Latent, prepared: PreparedPrompt, model: stage_pb2.ModelIdentity
     ) -> decoder_pb2.DecodeRequest:
         request = self.request
         message = decoder_pb2.DecodeRequest(
@@ -172,7 +172,7 @@ class Drawing:
         if request.metadata:
             message.recipe.CopyFrom(
                 decoder_pb2.Recipe(
-                    prompt=reading.prompt,
+                    prompt=prepared.prompt,
                     seed=request.seeds[index],
                     guidance=request.guidance,
                     smooth=request.smooth,
@@ -183,16 +183,18 @@ class Drawing:
             )
         return message
 
-    async def _file(self, index: int, latent: Latent, reading: Reading) -> tuple[decoder_pb2.DecodeResponse, Call]:
+    async def _file(
+        self, index: int, latent: Latent, prepared: PreparedPrompt
+    ) -> tuple[decoder_pb2.DecodeResponse, Call]:
         """The picture's file, with its recipe. Should another decoder answer than the recipe says, which can be
         where the generator does not know its own, the file comes without, and it is written here."""
-        message = self._decode_request(index, latent, reading, self._model(reading, latent))
+        message = self._decode_request(index, latent, prepared, self._model(prepared, latent))
         answer, call = await self._decode(index, message, latent.decoder)
-        if message.HasField("recipe") and self._model(reading, latent, answer) != message.recipe.model:
+        if message.HasField("recipe") and self._model(prepared, latent, answer) != message.recipe.model:
             written = message.recipe
             message.ClearField("recipe")
             answer, call = await self._decode(index, message, latent.decoder)
-            written.model.CopyFrom(self._model(reading, latent, answer))
+            written.model.CopyFrom(self._model(prepared, latent, answer))
             answer.image = recipe.write(answer.image, written)
         return answer, call
 
@@ -203,10 +205,10 @@ class Drawing:
         # that names no knob is no queue: gRPC itself refuses so what is too large, and will again.
         while True:
             try:
-                with self.sheet.call("decoder", index) as call:
+                with self.timings.call("decoder", index) as call:
                     return await self.stages.decode(message, self.deadline, call, digest), call
             except Overloaded as error:
-                if not error.knob or self.deadline.remaining() <= error.retry_after:
+                if not error.setting or self.deadline.remaining() <= error.retry_after:
                     raise
                 await asyncio.sleep(error.retry_after)
 
@@ -216,10 +218,10 @@ class Drawing:
         message = decoder_pb2.DecodeRequest(
             request_id=self.request.request_id, latent=latent, encoding=PREVIEW_ENCODING
         )
-        if width := self.catalog.shape().width:  # another's server may not tell; then a preview is as large as it comes
+        if width := self.cluster.shape().width:  # another's server may not tell; then a preview is as large as it comes
             message.side = preview_side(width)
         try:
-            with self.sheet.call("decoder", index, preview=True) as call:
+            with self.timings.call("decoder", index, preview=True) as call:
                 answer = await self.stages.decode(message, self.deadline, call, digest)
         except HartError as error:
             log.info("no preview: %s", error)
@@ -234,39 +236,39 @@ class Drawing:
             request_id=self.request.request_id,
             seeds=self.request.seeds,
             trace_id=current_trace_id(),
-            model=self.catalog.model(),
-            scales=len(self.catalog.shape().scales),
+            model=self.cluster.model(),
+            scales=len(self.cluster.shape().scales),
         )
         self.emit(images_pb2.GenerateEvent(accepted=accepted))
 
     def _model(
-        self, reading: Reading, latent: Latent, answer: decoder_pb2.DecodeResponse | None = None
+        self, prepared: PreparedPrompt, latent: Latent, answer: decoder_pb2.DecodeResponse | None = None
     ) -> stage_pb2.ModelIdentity:
         """Who drew: by what the stages' answers said; before the decoder answered, the one that the latent is for."""
         drawn = latent.result.model
-        decoder = answer.model.digest if answer else latent.decoder or self.catalog.identity("decoder").digest
-        digest = digests.combine(generator=drawn.digest, text_encoder=reading.encoded.model.digest, decoder=decoder)
-        return stage_pb2.ModelIdentity(name=drawn.name or self.catalog.model().name, digest=digest)
+        decoder = answer.model.digest if answer else latent.decoder or self.cluster.identity("decoder").digest
+        digest = digests.combine(generator=drawn.digest, text_encoder=prepared.encoded.model.digest, decoder=decoder)
+        return stage_pb2.ModelIdentity(name=drawn.name or self.cluster.model().name, digest=digest)
 
-    def _finish(self, reading: Reading, drawn: list[Drawn]) -> None:
+    def _finish(self, prepared: PreparedPrompt, drawn: list[ImageResult]) -> None:
         last = max(drawn, key=lambda one: one.ended_at)
         report = images_pb2.Report(
             request_id=self.request.request_id,
             model=drawn[0].model,
             trace_id=current_trace_id(),
-            verdict=reading.verdict,
-            prompt_tokens=reading.encoded.prompt_tokens,
-            prompt_truncated=reading.encoded.prompt_truncated,
-            notices=notices_of(reading.verdict, reading.encoded),
-            timings=self.sheet.report([*reading.critical, *last.critical]),
+            verdict=prepared.verdict,
+            prompt_tokens=prepared.encoded.prompt_tokens,
+            prompt_truncated=prepared.encoded.prompt_truncated,
+            notices=warnings_of(prepared.verdict, prepared.encoded),
+            timings=self.timings.report([*prepared.critical, *last.critical]),
         )
         self.emit(images_pb2.GenerateEvent(finished=images_pb2.Finished(report=report)))
 
 
-class _Telling:
+class ProgressStream:
     """A picture's progress events, told in order; a preview is decoded on the way, one at a time."""
 
-    def __init__(self, drawing: Drawing, index: int) -> None:
+    def __init__(self, drawing: GenerationPipeline, index: int) -> None:
         self._drawing = drawing
         self._index = index
         self._tasks: list[asyncio.Task[None]] = []

@@ -21,7 +21,7 @@ class LatestDeadline(Deadline):
         object.__setattr__(self, "at", max(self.at, other.at))  # the one deadline that is not fixed when it is made
 
 
-class Work:
+class SharedExecution:
     """Runs `draw(emit)` in a task of its own and keeps what it emits, so that a caller who joins late misses nothing.
 
     `deadline` is the one that `draw` keeps; `where()` the stage it waits for; `size` the bytes that the events hold in
@@ -40,7 +40,7 @@ class Work:
         self.events: list[images_pb2.GenerateEvent] = []
         self.size = 0
         self._grown = asyncio.Event()
-        self._watchers = 0
+        self._subscribers = 0
         self._abandoned = False
         self._task = asyncio.ensure_future(self._run(draw))
         self._task.add_done_callback(self._ended)
@@ -76,9 +76,9 @@ class Work:
         """Call when the work has ended, however it did."""
         self._task.add_done_callback(lambda _: function())
 
-    async def watch(self) -> AsyncGenerator[images_pb2.GenerateEvent, None]:
+    async def subscribe(self) -> AsyncGenerator[images_pb2.GenerateEvent, None]:
         """Every event from the first on; raises what ended the work."""
-        self._watchers += 1
+        self._subscribers += 1
         try:
             seen = 0
             while True:
@@ -91,7 +91,7 @@ class Work:
                     return
                 await grown.wait()
         finally:
-            self._watchers -= 1
-            if not self._watchers and not self._task.done():
+            self._subscribers -= 1
+            if not self._subscribers and not self._task.done():
                 self._abandoned = True
                 self._task.cancel()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from hart.v1 import images_pb2, stage_pb2
 
 
-class Timesheet:
+class RequestTimings:
     """The calls of one request, from its arrival on."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -50,7 +50,7 @@ class Timesheet:
         return images_pb2.Timings(wall_seconds=wall, gateway_seconds=wall - stages, calls=self._calls)
 
 
-def account(entry: images_pb2.StageCall, timing: stage_pb2.Timing) -> None:
+def record(entry: images_pb2.StageCall, timing: stage_pb2.Timing) -> None:
     """Write a stage's own account of a call into the sheet's line."""
     entry.queue_seconds = timing.queue_seconds
     entry.compute_seconds = timing.compute_seconds

@@ -33,7 +33,7 @@ FORMATS = (decoder_pb2.IMAGE_FORMAT_PNG, decoder_pb2.IMAGE_FORMAT_JPEG, decoder_
 
 
 @dataclass(frozen=True)
-class PictureRequest:
+class ImageRequest:
     """What to draw, with every default filled in."""
 
     request_id: str
@@ -59,7 +59,7 @@ class PictureRequest:
 
 
 @dataclass(frozen=True)
-class Served:
+class ModelLimits:
     """What a request may ask of the model that is served; made from what the stages say of themselves."""
 
     model: str
@@ -68,19 +68,19 @@ class Served:
     """Scales per picture."""
 
 
-def validate(message: images_pb2.GenerateRequest, served: Served | None, *, streams: bool) -> PictureRequest:
+def validate(message: images_pb2.GenerateRequest, limits: ModelLimits | None, *, streams: bool) -> ImageRequest:
     """The request with its defaults. Raises InvalidRequest naming every bad field with its value.
 
-    `served`: None while no generator has answered yet: what depends on the model is then not checked. `streams`: True
+    `limits`: None while no generator has answered yet: what depends on the model is then not checked. `streams`: True
     for GenerateStream, the only call that can send previews.
     """
-    found = [*_drawing(message), *_file(message), *_calling(message, served, streams)]
+    found = [*_drawing(message), *_file(message), *_calling(message, limits, streams)]
     if found:
         raise InvalidRequest(found)
     request_id = message.request_id if message.HasField("request_id") else uuid.uuid4().hex
     count = message.images if message.HasField("images") else DEFAULTS.images
     seed = _seed(message)
-    return PictureRequest(
+    return ImageRequest(
         request_id=request_id,
         prompt=message.prompt.strip(),
         seeds=tuple(seeds.seed_of_image(seed, index) for index in range(count)),
@@ -130,13 +130,13 @@ def _file(message: images_pb2.GenerateRequest) -> Iterator[Violation]:
         yield Violation("quality", f"must be absent for PNG, which is lossless, not {message.quality}")
 
 
-def _calling(message: images_pb2.GenerateRequest, served: Served | None, streams: bool) -> Iterator[Violation]:
-    if served and message.HasField("model") and message.model != served.model:
-        yield Violation("model", f"unknown model {message.model[:80]!r}; served here: {served.model}")
+def _calling(message: images_pb2.GenerateRequest, limits: ModelLimits | None, streams: bool) -> Iterator[Violation]:
+    if limits and message.HasField("model") and message.model != limits.model:
+        yield Violation("model", f"unknown model {message.model[:80]!r}; served here: {limits.model}")
     if message.preview_every and not streams:
         yield Violation("preview_every", f"must be 0 in Generate, not {message.preview_every}: use GenerateStream")
-    elif served and message.preview_every > served.scales:
-        yield Violation("preview_every", f"must be 0 to {served.scales}, not {message.preview_every}")
+    elif limits and message.preview_every > limits.scales:
+        yield Violation("preview_every", f"must be 0 to {limits.scales}, not {message.preview_every}")
     if message.HasField("request_id") and not _visible(message.request_id):
         detail = f"must be 1 to {MAX_REQUEST_ID_CHARACTERS} visible ASCII characters, not {message.request_id[:80]!r}"
         yield Violation("request_id", detail)

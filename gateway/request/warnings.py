@@ -5,7 +5,7 @@ from __future__ import annotations
 from hart.v1 import images_pb2, safety_pb2, text_encoder_pb2
 
 
-def notices_of(verdict: safety_pb2.Verdict, encoded: text_encoder_pb2.EncodeResponse) -> list[images_pb2.Notice]:
+def warnings_of(verdict: safety_pb2.Verdict, encoded: text_encoder_pb2.EncodeResponse) -> list[images_pb2.Notice]:
     """The notices of one request, the gravest first."""
     found = []
     if verdict.action == safety_pb2.SAFETY_ACTION_REPLACE:

@@ -10,8 +10,8 @@ from gateway import digests
 
 from gateway.request import validation
 from gateway.config import STAGES, GatewaySettings
-from gateway.routing.registry import Descriptions
-from gateway.request.validation import Served
+from gateway.routing.registry import ReplicaRegistry
+from gateway.request.validation import ModelLimits
 from runtime.errors import StageUnavailable
 from runtime.calls.pool import Pool
 from runtime.version import VERSION
@@ -20,12 +20,12 @@ RECIPE_BYTES = 64 * 2**10  # an answer's share of a picture that is not pixels: 
 STATUS_AGE = 0.5  # seconds that an answer to Status may be old: many may ask
 
 
-class Catalog:
+class ClusterView:
     """Answers from what the replicas say of themselves."""
 
-    def __init__(self, pools: Mapping[str, Pool], descriptions: Descriptions, settings: GatewaySettings) -> None:
+    def __init__(self, pools: Mapping[str, Pool], registry: ReplicaRegistry, settings: GatewaySettings) -> None:
         self._pools = pools
-        self._descriptions = descriptions
+        self._registry = registry
         self._settings = settings
 
     # -- the model ---------------------------------------------------------------------------------------------------
@@ -35,22 +35,22 @@ class Catalog:
         not."""
         wanted = ("ar_generator", "decoder")
         if not all(map(self._known, wanted)):
-            await self._descriptions.refresh()
+            await self._registry.refresh()
         for stage in wanted:
             self._require(stage)
 
     def _known(self, stage: str) -> bool:
-        return self._descriptions.last(stage).ready
+        return self._registry.last(stage).ready
 
     def _require(self, stage: str) -> None:
         if not self._known(stage):
             raise StageUnavailable(stage, "no replica is ready")
 
-    def served(self) -> Served | None:
+    def limits(self) -> ModelLimits | None:
         """What a request may ask of the model; None while it is not known."""
         if not self._known("ar_generator"):
             return None
-        return Served(self.name(), len(self.shape().scales))
+        return ModelLimits(self.name(), len(self.shape().scales))
 
     def name(self) -> str:
         """The model's name; "" while it is not known."""
@@ -58,11 +58,11 @@ class Catalog:
 
     def identity(self, stage: str) -> stage_pb2.ModelIdentity:
         """The model of a stage, as last described."""
-        return self._descriptions.last(stage).model
+        return self._registry.last(stage).model
 
     def model(self) -> stage_pb2.ModelIdentity:
         """The model by the name and the digest that pictures carry: the generator's, with the parts that it needs."""
-        needs = self._descriptions.last("ar_generator").needs
+        needs = self._registry.last("ar_generator").needs
         digest = digests.combine(
             generator=self.identity("ar_generator").digest,
             text_encoder=needs.get("text_encoder", "") or self.identity("text_encoder").digest,
@@ -74,7 +74,7 @@ class Catalog:
         """All that the stages know of the model's shape."""
         shape = stage_pb2.ModelShape()
         for stage in STAGES:
-            _complete(shape, self._descriptions.last(stage).shape)
+            _complete(shape, self._registry.last(stage).shape)
         return shape
 
     # -- what callers are told ---------------------------------------------------------------------------------------
@@ -82,11 +82,11 @@ class Catalog:
     def describe(self) -> images_pb2.DescribeResponse:
         """The answer to Images.Describe. Raises StageUnavailable before the generator has described itself."""
         self._require("ar_generator")
-        safety = self._descriptions.last("safety")
+        safety = self._registry.last("safety")
         model = images_pb2.ModelDescription(
             model=self.model(),
             shape=self.shape(),
-            example_prompts=next((p for stage in STAGES if (p := self._descriptions.last(stage).example_prompts)), []),
+            example_prompts=next((p for stage in STAGES if (p := self._registry.last(stage).example_prompts)), []),
         )
         return images_pb2.DescribeResponse(
             models=[model],
@@ -114,12 +114,12 @@ class Catalog:
 
     async def status(self) -> list[images_pb2.StageStatus]:
         """The stages of Images.Status, in the order of a request's way."""
-        await self._descriptions.refresh(STATUS_AGE)
+        await self._registry.refresh(STATUS_AGE)
         return [self._status(stage) for stage in STAGES]
 
     def total_load(self, stage: str) -> float:
         """Queued plus running cost over the capacity of one replica, summed over the replicas."""
-        return sum(one.load.load for one in self._descriptions.all(stage))
+        return sum(one.load.load for one in self._registry.all(stage))
 
     def room(self, stage: str) -> int:
         """Requests that the ready replicas can hold, waiting and in work; 0 where one does not say."""
@@ -133,15 +133,15 @@ class Catalog:
         return sum(limit.concurrency for limit in self._ready_limits(stage))
 
     def _ready_limits(self, stage: str) -> list[stage_pb2.StageLimits]:
-        return [one.limits for one in self._descriptions.all(stage, ready=True)]
+        return [one.limits for one in self._registry.all(stage, ready=True)]
 
     def wait(self, stage: str) -> float:
         """Seconds that a request would wait at the least busy replica, as last described."""
-        return min((one.load.estimated_wait_seconds for one in self._descriptions.all(stage)), default=0.0)
+        return min((one.load.estimated_wait_seconds for one in self._registry.all(stage)), default=0.0)
 
     def _status(self, stage: str) -> images_pb2.StageStatus:
         pool = self._pools[stage]
-        loads = [one.load for one in self._descriptions.all(stage, ready=True)]
+        loads = [one.load for one in self._registry.all(stage, ready=True)]
         return images_pb2.StageStatus(
             stage=stage,
             replicas=len(pool.replicas),

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import grpc
 from hart.v1 import stage_pb2
 
-from gateway.routing.compatibility import LINE, UNKNOWN, Lines, Part
+from gateway.routing.compatibility import MODEL_STAGES, UNKNOWN_MODEL, CompatibleReplicas, ReplicaModel
 from gateway.routing.probe import describe
 from runtime.calls.pool import Pool
-from runtime.calls.replica import Replica, State
+from runtime.calls.replica import Replica, ReplicaState
 
 log = logging.getLogger(__name__)
 Description = stage_pb2.StageDescribeResponse
@@ -23,16 +23,16 @@ PATIENCE = 1.0  # seconds that one replica may take to describe itself
 
 
 @dataclass(frozen=True)
-class Said:
+class ReplicaInfo:
     """A replica's answer."""
 
     description: Description | None
     """None: it was asked in vain."""
     asked_at: float
-    part: Part
+    model_of: ReplicaModel
 
 
-class Descriptions:
+class ReplicaRegistry:
     """Asks every replica of every stage to describe itself, every `every` seconds, and remembers the last answers, so
     that a stage which is away for a moment is still known.
 
@@ -42,14 +42,14 @@ class Descriptions:
     def __init__(self, pools: Mapping[str, Pool], every: float) -> None:
         self._pools = pools
         self._every = every
-        self._said: dict[tuple[str, str], Said] = {}
+        self._infos: dict[tuple[str, str], ReplicaInfo] = {}
         self._last: dict[str, Description] = {}
         self._refreshed_at = -float("inf")
         self._refreshing = asyncio.Lock()
-        self._meeting = asyncio.Lock()
-        self._lines = Lines({stage: {} for stage in LINE})
-        self._lines_of: tuple[int, ...] = ()
-        self._heard = 0
+        self._polling = asyncio.Lock()
+        self._compatible = CompatibleReplicas({stage: {} for stage in MODEL_STAGES})
+        self._compatible_at: tuple[int, ...] = ()
+        self._polls = 0
         self._task: asyncio.Task[None] | None = None
 
     # -- asking ------------------------------------------------------------------------------------------------------
@@ -80,60 +80,62 @@ class Descriptions:
             if self._refreshed_at > wanted_at - max_age:
                 return
             begun = time.monotonic()
-            await asyncio.gather(*(self._hear(r) for r in self._replicas() if r.state is not State.FAILED))
+            await asyncio.gather(*(self._poll(r) for r in self._replicas() if r.state is not ReplicaState.FAILED))
             present = {_key(replica) for replica in self._replicas()}
-            self._said = {key: said for key, said in self._said.items() if key in present}
+            self._infos = {key: said for key, said in self._infos.items() if key in present}
             for stage in self._pools:
                 if ready := [d for d in self.all(stage) if d.ready]:
                     self._last[stage] = ready[0]
             self._refreshed_at = begun
 
-    async def _hear(self, replica: Replica) -> None:
+    async def _poll(self, replica: Replica) -> None:
         """Ask one replica. One that is too busy to answer has not changed."""
         asked_at = time.monotonic()
         description = await _ask(replica)
         known = self._known(replica)
         if known is None or (description and known.asked_at < asked_at):
-            self._said[_key(replica)] = Said(description, asked_at, _part(description))
-            self._heard += 1
+            self._infos[_key(replica)] = ReplicaInfo(description, asked_at, _model_from(description))
+            self._polls += 1
 
     def _replicas(self) -> list[Replica]:
         return [replica for pool in self._pools.values() for replica in pool.replicas]
 
-    def _known(self, replica: Replica) -> Said | None:
-        said = self._said.get(_key(replica))
+    def _known(self, replica: Replica) -> ReplicaInfo | None:
+        said = self._infos.get(_key(replica))
         return said if said and said.asked_at >= replica.ready_since else None
 
     # -- what was said -----------------------------------------------------------------------------------------------
 
-    async def lines(self) -> Lines:
+    async def compatible(self) -> CompatibleReplicas:
         """Which of the ready replicas were made for one another. A replica that was not asked since it became ready
         is asked first."""
-        if self._lines_of != self._state():
-            while strangers := self._strangers():
-                async with self._meeting:
-                    await asyncio.gather(*(self._hear(r) for r in strangers if self._known(r) is None))
-            self._lines_of = self._state()
-            self._lines = Lines({s: {r.address: self.part(r) for r in self._pools[s].ready} for s in LINE})
-        return self._lines
+        if self._compatible_at != self._state():
+            while unknown := self._unpolled():
+                async with self._polling:
+                    await asyncio.gather(*(self._poll(r) for r in unknown if self._known(r) is None))
+            self._compatible_at = self._state()
+            self._compatible = CompatibleReplicas(
+                {s: {r.address: self.model_of(r) for r in self._pools[s].ready} for s in MODEL_STAGES}
+            )
+        return self._compatible
 
     def _state(self) -> tuple[int, ...]:
         """Differs whenever the lines may."""
-        return self._heard, *(self._pools[stage].changes for stage in LINE)
+        return self._polls, *(self._pools[stage].changes for stage in MODEL_STAGES)
 
-    def _strangers(self) -> list[Replica]:
-        return [r for stage in LINE for r in self._pools[stage].ready if self._known(r) is None]
+    def _unpolled(self) -> list[Replica]:
+        return [r for stage in MODEL_STAGES for r in self._pools[stage].ready if self._known(r) is None]
 
-    def part(self, replica: Replica) -> Part:
+    def model_of(self, replica: Replica) -> ReplicaModel:
         """The part of a model that the replica serves, as far as it says."""
         said = self._known(replica)
-        return said.part if said else UNKNOWN
+        return said.model_of if said else UNKNOWN_MODEL
 
     def all(self, stage: str, *, ready: bool = False) -> list[Description]:
         """What the replicas of a stage that answer said last, or those alone that take work."""
         pool = self._pools[stage]
-        replicas = pool.ready if ready else [r for r in pool.replicas if r.state is not State.FAILED]
-        found = [self._said.get(_key(replica)) for replica in replicas]
+        replicas = pool.ready if ready else [r for r in pool.replicas if r.state is not ReplicaState.FAILED]
+        found = [self._infos.get(_key(replica)) for replica in replicas]
         return [said.description for said in found if said and said.description]
 
     def last(self, stage: str) -> Description:
@@ -156,8 +158,8 @@ def _key(replica: Replica) -> tuple[str, str]:
     return replica.stage, replica.address
 
 
-def _part(description: Description | None) -> Part:
-    return Part(description.model.digest, dict(description.needs)) if description else UNKNOWN
+def _model_from(description: Description | None) -> ReplicaModel:
+    return ReplicaModel(description.model.digest, dict(description.needs)) if description else UNKNOWN_MODEL
 
 
 async def _ask(replica: Replica) -> Description | None:

@@ -12,8 +12,8 @@ from runtime.calls.replica import Replica
 from runtime.observability.tracing import Metadata
 
 
-class StageCalls(Protocol):
-    """What both `native` and `oip.OipCaller` offer. All raise HartError."""
+class StageBackend(Protocol):
+    """What both `grpc_v1` and `oip.OipBackend` offer. All raise HartError."""
 
     async def check(
         self, replica: Replica, message: safety_pb2.CheckRequest, deadline: Deadline, metadata: Metadata

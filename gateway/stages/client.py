@@ -14,11 +14,11 @@ from opentelemetry import trace
 
 from gateway.stages import grpc_v1
 from gateway.config import GatewaySettings
-from gateway.routing.registry import Descriptions
-from gateway.routing.compatibility import Lines, agree
-from gateway.stages.oip import OipCaller
-from gateway.stages.backend import StageCalls
-from gateway.request.timings import account
+from gateway.routing.registry import ReplicaRegistry
+from gateway.routing.compatibility import CompatibleReplicas, agree
+from gateway.stages.oip import OipBackend
+from gateway.stages.backend import StageBackend
+from gateway.request.timings import record
 from runtime.deadline import Deadline
 from runtime.errors import (
     DeadlineExceeded,
@@ -29,7 +29,7 @@ from runtime.errors import (
     Unauthenticated,
 )
 from runtime.calls.pool import Pool
-from runtime.calls.replica import Replica, State
+from runtime.calls.replica import Replica, ReplicaState
 from runtime.calls.retry_budget import RetryBudget
 from runtime.status import as_hart_error
 from runtime.observability.telemetry import Telemetry
@@ -42,15 +42,15 @@ Ask = Callable[[Replica, M, Deadline, Metadata], Awaitable[A]]
 Call = images_pb2.StageCall
 Tell = Callable[[ar_generator_pb2.LatentProgress, str], None]
 """Told of a scale, and the digest of the decoder that its latent is for."""
-Choose = Callable[[Lines], frozenset[str]]
+Choose = Callable[[CompatibleReplicas], frozenset[str]]
 """Addresses of the replicas that may be asked. Raises StageUnavailable where there are others alone."""
 COST = 1.0  # of a call, in outstanding work: one picture's
 PATIENCE = 2.0  # seconds that a stage may be without a replica before callers hear UNAVAILABLE
-OURS = (InvalidRequest, NotFound, Unauthenticated, PermissionDenied)
+CALLER_ERRORS_FROM_STAGES = (InvalidRequest, NotFound, Unauthenticated, PermissionDenied)
 """Refusals of a message that the gateway wrote: not the caller's fault, and not the caller's to read."""
 OIP_METHOD = "inference.GRPCInferenceService/ModelInfer"
 OIP_METHODS = {"ar_generator": "inference.GRPCInferenceService/ModelStreamInfer"}
-LOOK_SECONDS = 0.05  # between looks for a replica that was set aside
+POLL_SECONDS = 0.05  # between looks for a replica that was set aside
 FIRST_BACKOFF = 0.02  # seconds, doubled with every attempt, with jitter
 
 
@@ -71,13 +71,13 @@ class Stages:
     """
 
     def __init__(
-        self, pools: Mapping[str, Pool], descriptions: Descriptions, settings: GatewaySettings, telemetry: Telemetry
+        self, pools: Mapping[str, Pool], registry: ReplicaRegistry, settings: GatewaySettings, telemetry: Telemetry
     ) -> None:
         self.pools = pools
-        self._descriptions = descriptions
+        self._registry = registry
         self.metrics = telemetry.metrics
         self._tracing = telemetry.tracing
-        self._protocols: Mapping[str, StageCalls] = {"grpc": native, "oip": OipCaller(descriptions.about)}
+        self._protocols: Mapping[str, StageBackend] = {"grpc": grpc_v1, "oip": OipBackend(registry.about)}
         self._attempts = settings.retry_attempts
         self._margin = settings.margin_seconds
         self._budgets = {
@@ -101,7 +101,7 @@ class Stages:
             message,
             deadline,
             call,
-            lambda lines: lines.encoders(lines.text_encoder()),
+            lambda compatible: compatible.encoders(compatible.text_encoder()),
         )
 
     async def decode(
@@ -115,7 +115,7 @@ class Stages:
             message,
             deadline,
             call,
-            lambda lines: lines.decoders(digest),
+            lambda compatible: compatible.decoders(digest),
             digest,
         )
 
@@ -133,8 +133,8 @@ class Stages:
 
         async def draw(replica: Replica, allowed: Deadline, metadata: Metadata) -> Latent:
             nonlocal told
-            part = self._descriptions.part(replica)
-            decoder = part.need("decoder")
+            model_of = self._registry.model_of(replica)
+            decoder = model_of.required_digest("decoder")
             events = self._protocols[replica.endpoint.protocol].generate(replica, message, allowed, metadata)
             async with aclosing(events) as stream:
                 async for event in stream:
@@ -144,7 +144,7 @@ class Stages:
                         tell(event.progress, decoder)
                     elif event.HasField("result"):
                         result: ar_generator_pb2.LatentResult = event.result
-                        _require("ar_generator", result.model.digest, part.digest)
+                        _require("ar_generator", result.model.digest, model_of.digest)
                         _note(call)
                         for progress in _untold(result, told):
                             tell(progress, decoder)
@@ -158,7 +158,7 @@ class Stages:
             deadline,
             call,
             draw,
-            lambda lines: lines.generators(text_encoder),
+            lambda compatible: compatible.generators(text_encoder),
         )
         self._settle("ar_generator", call, latent.result.timing)
         return latent
@@ -167,7 +167,7 @@ class Stages:
         self,
         stage: str,
         method: str,
-        of: Callable[[StageCalls], Ask[M, A]],
+        of: Callable[[StageBackend], Ask[M, A]],
         message: M,
         deadline: Deadline,
         call: Call,
@@ -186,7 +186,7 @@ class Stages:
         return answer
 
     def _settle(self, stage: str, call: Call, timing: stage_pb2.Timing) -> None:
-        account(call, timing)
+        record(call, timing)
         self.metrics.transfer_bytes.record(call.transfer_bytes, **{"from": "gateway", "to": stage})
 
     async def _retried(
@@ -223,11 +223,11 @@ class Stages:
         while True:
             await pool.wait_ready(patience.remaining())
             try:
-                return choose(await self._descriptions.lines()) if choose else None
+                return choose(await self._registry.compatible()) if choose else None
             except StageUnavailable:
-                if patience.expired or all(r.state is not State.FAILED for r in pool.replicas):
+                if patience.expired or all(r.state is not ReplicaState.FAILED for r in pool.replicas):
                     raise
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
     async def _attempt(
         self,
@@ -244,7 +244,7 @@ class Stages:
             with self._tracing.call(called, stage, {"server.address": replica.address}) as (_, metadata):
                 try:
                     return await ask(replica, allowed, metadata)
-                except OURS as error:
+                except CALLER_ERRORS_FROM_STAGES as error:
                     raise as_hart_error(
                         RuntimeError(f"{stage} at {replica.address} refused: {error}"), stage
                     ) from error

@@ -18,7 +18,7 @@ from hart.v1 import (
 )
 
 from runtime import status
-from runtime.channel import let_end
+from runtime.channel import drain_call
 from runtime.deadline import Deadline
 from runtime.calls.replica import Replica
 from runtime.observability.tracing import Metadata
@@ -57,15 +57,15 @@ async def generate(
     """ArGenerator.Generate. Closing the generator cancels the call."""
     stub: Any = ar_generator_pb2_grpc.ArGeneratorStub(replica.channel)
     call = stub.Generate(message, timeout=deadline.timeout(), metadata=metadata)
-    whole = False
+    complete = False
     try:
         while (event := await call.read()) is not grpc.aio.EOF:
-            whole = event.HasField("result")
+            complete = event.HasField("result")
             yield event
     except grpc.RpcError as error:
         raise status.from_rpc_error(error, "ar_generator") from error
     finally:
-        let_end(call) if whole else call.cancel()
+        drain_call(call) if complete else call.cancel()
 
 
 async def _ask(method: Any, message: Any, deadline: Deadline, metadata: Metadata, stage: str) -> Any:

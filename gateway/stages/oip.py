@@ -32,7 +32,7 @@ FORMATS = {
 }
 
 
-class OipCaller:
+class OipBackend:
     """The four calls as messages of hart.v1. `known(stage, replica)`: what the replica last said of
     itself."""
 

@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import aclosing, suppress
 
-from runtime.channel import Dialer
+from runtime.channel import ChannelFactory
 from runtime.discovery.endpoint import Endpoint
 from runtime.discovery.sources import Source
 from runtime.errors import StageUnavailable
 from runtime.observability.metrics import Metrics
-from runtime.calls.replica import Attempt, Replica, State
+from runtime.calls.replica import Attempt, Replica, ReplicaState
 
-__all__ = ["Pool", "Replica", "State", "least_outstanding"]
+__all__ = ["Pool", "Replica", "ReplicaState", "least_outstanding"]
 log = logging.getLogger(__name__)
 Chooser = Callable[[Sequence[Replica]], Replica]
 ROTATION_SECONDS = 1.0
@@ -41,14 +41,14 @@ class Pool:
         service: str,
         source: Source,
         *,
-        dialer: Dialer | None = None,
+        channels: ChannelFactory | None = None,
         metrics: Metrics | None = None,
         choose: Chooser = least_outstanding,
     ) -> None:
         self.stage = stage
         self._service = service
         self._source = source
-        self._dialer = dialer or Dialer()
+        self._dialer = channels or ChannelFactory()
         self._choose = choose
         self._wanted: frozenset[Endpoint] = frozenset()
         self._replicas: dict[Endpoint, Replica] = {}
@@ -60,7 +60,7 @@ class Pool:
         self._changed = asyncio.Event()
         self._without_since: float | None = time.monotonic()
         if metrics:
-            for state in (State.READY, State.NOT_READY, State.FAILED):
+            for state in (ReplicaState.READY, ReplicaState.NOT_READY, ReplicaState.FAILED):
                 metrics.replicas.observe(lambda s=state: self._count(s), stage=stage, state=state.value)  # type: ignore[misc]
 
     @property
@@ -71,9 +71,9 @@ class Pool:
     @property
     def ready(self) -> list[Replica]:
         """Those which take work."""
-        return [r for r in list(self._replicas.values()) if r.state is State.READY]
+        return [r for r in list(self._replicas.values()) if r.state is ReplicaState.READY]
 
-    def _count(self, state: State) -> int:
+    def _count(self, state: ReplicaState) -> int:
         return sum(r.state is state for r in list(self._replicas.values()))
 
     async def start(self, patience: float = 2.0) -> None:
@@ -81,7 +81,7 @@ class Pool:
         self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._follow_certificates())]
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                while not self._replicas or self._count(State.UNKNOWN):
+                while not self._replicas or self._count(ReplicaState.UNKNOWN):
                     await self._changed.wait()
 
     def replica(
@@ -113,7 +113,7 @@ class Pool:
 
     def _on_change(self) -> None:
         self.changes += 1
-        for endpoint in [e for e, r in self._successors.items() if r.state is State.READY]:
+        for endpoint in [e for e, r in self._successors.items() if r.state is ReplicaState.READY]:
             self._retire(self._replicas.get(endpoint))
             self._replicas[endpoint] = self._successors.pop(endpoint)
         if self.ready:

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from runtime.channel import Dialer
+from runtime.channel import ChannelFactory
 from runtime.discovery.endpoint import Endpoint
 from runtime.errors import HartError, StageUnavailable
 from runtime.oip.client import OipClient
@@ -26,7 +26,7 @@ ANSWER_SECONDS = 2.0  # a probe that takes longer counts against the replica
 HANG_PROBES = 2  # so many of those in a row, and its running attempts are given up
 
 
-class State(enum.Enum):
+class ReplicaState(enum.Enum):
     """What the last probe, or the last attempt, said."""
 
     UNKNOWN = "unknown"
@@ -39,12 +39,12 @@ class Replica:
     """A live connection to one endpoint. `service` is the name whose health says that it is ready."""
 
     def __init__(
-        self, stage: str, service: str, endpoint: Endpoint, dialer: Dialer, on_change: Callable[[], None]
+        self, stage: str, service: str, endpoint: Endpoint, channels: ChannelFactory, on_change: Callable[[], None]
     ) -> None:
         self.stage = stage
         self.endpoint = endpoint
-        self.channel = dialer.dial(endpoint.address, endpoint.name)
-        self.state = State.UNKNOWN
+        self.channel = channels.open(endpoint.address, endpoint.name)
+        self.state = ReplicaState.UNKNOWN
         self.outstanding = 0.0
         self.leaving = False
         self.ready_since = 0.0
@@ -69,14 +69,14 @@ class Replica:
 
     def set_aside(self) -> None:
         """No new work until a probe, which starts now, has succeeded."""
-        self._change(State.FAILED)
+        self._change(ReplicaState.FAILED)
         self._wake.set()
 
     async def _probe_forever(self) -> None:
         while True:
             self._wake.clear()
             await self._probe_once()
-            pause = PROBE_SECONDS if self.state is State.READY else RETURN_SECONDS
+            pause = PROBE_SECONDS if self.state is ReplicaState.READY else RETURN_SECONDS
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), pause)
 
@@ -90,14 +90,14 @@ class Replica:
             else:
                 if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                     self._note_late()
-                self._change(State.FAILED)
+                self._change(ReplicaState.FAILED)
                 return
         except Exception:  # a probe must outlive whatever a channel can raise, or the replica would be lost for good
             log.exception("probe of %s", self.endpoint)
-            self._change(State.FAILED)
+            self._change(ReplicaState.FAILED)
             return
         self._late = 0
-        self._change(State.READY if serving else State.NOT_READY)
+        self._change(ReplicaState.READY if serving else ReplicaState.NOT_READY)
 
     async def _ask(self) -> bool:
         if self.endpoint.model:
@@ -113,11 +113,11 @@ class Replica:
             for attempt in list(self._attempts):
                 attempt.lose()
 
-    def _change(self, state: State) -> None:
+    def _change(self, state: ReplicaState) -> None:
         if state is not self.state:
             log.info("replica %s of %s: %s", self.endpoint, self.stage, state.value)
             self.state = state
-            if state is State.READY:
+            if state is ReplicaState.READY:
                 self.ready_since = time.monotonic()
             self._on_change()
 

@@ -22,7 +22,7 @@ SERVICE_LABEL = "kubernetes.io/service-name"
 WATCH_SECONDS = 60  # the server ends a watch after this; a half-open connection is noticed a little later
 CONNECT_SECONDS = 5
 SHORT_SECONDS = 1.0  # a watch that ends sooner has failed, however it ends
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+MIN_PAUSE, MAX_PAUSE = 0.1, 2.0
 
 
 class KubernetesSource:
@@ -59,7 +59,7 @@ class KubernetesSource:
             stopped.set()
 
     def _follow(self, tell: Callable[[Endpoints], None], stopped: threading.Event) -> None:
-        pause = FIRST_PAUSE
+        pause = MIN_PAUSE
         while not stopped.is_set():
             begun = time.monotonic()
             try:
@@ -68,9 +68,9 @@ class KubernetesSource:
                 level = logging.INFO if getattr(error, "status", None) == 410 else logging.WARNING
                 log.log(level, "EndpointSlices of %s: %s; listing again", self._service, _brief(error))
             if time.monotonic() - begun >= SHORT_SECONDS:
-                pause = FIRST_PAUSE
+                pause = MIN_PAUSE
             stopped.wait(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
+            pause = min(pause * 2, MAX_PAUSE)
 
     def _list_and_watch(self, tell: Callable[[Endpoints], None], stopped: threading.Event) -> None:
         from kubernetes import watch as kubernetes_watch  # on this thread, since it takes seconds to import

@@ -88,7 +88,7 @@ class Metrics:
         self.transfer_bytes = Histogram(meter, "hart_transfer_bytes", "Bytes sent between stages.", own, BYTES)
         self.load = ObservedGauge(meter, "hart_load", "Queued plus running cost over capacity.", own)
         self.replicas = ObservedGauge(meter, "hart_replicas", "Replicas of a stage, by state.", {})
-        self.replicas_least = ObservedGauge(meter, "hart_replicas_least", "Replicas that a stage should have.", {})
+        self.replicas_min = ObservedGauge(meter, "hart_replicas_least", "Replicas that a stage should have.", {})
         self.device_memory = ObservedGauge(meter, "hart_device_memory_bytes", "Memory of the device, by kind.", own)
         self.cache_hits = Counter(meter, "hart_cache_hits", "Answers from a cache.", own)
         self.cancelled = Counter(meter, "hart_cancelled", "Calls whose caller went away.", own)

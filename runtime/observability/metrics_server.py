@@ -14,12 +14,12 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-MOST = 16  # connections at the same time; one more closes the oldest, which a scrape never is for long
-SILENCE_SECONDS = 5.0  # that a caller may take between two pieces of its request
+MAX_CONNECTIONS = 16  # connections at the same time; one more closes the oldest, which a scrape never is for long
+READ_TIMEOUT = 5.0  # that a caller may take between two pieces of its request
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = SILENCE_SECONDS
+    timeout = READ_TIMEOUT
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: scrapes are no news."""
@@ -39,7 +39,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         """Serve a connection on a thread, at the oldest one's expense where there are too many."""
         with self._lock:
             self._connections[request] = None
-            oldest = next(iter(self._connections)) if len(self._connections) > MOST else None
+            oldest = next(iter(self._connections)) if len(self._connections) > MAX_CONNECTIONS else None
             if oldest is not None:
                 del self._connections[oldest]
                 _end(oldest)

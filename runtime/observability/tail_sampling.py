@@ -23,7 +23,7 @@ MAX_SPANS = 500  # held per root
 MAX_LATE = 4_000  # spans that may still run when their root has ended in an error: what was cancelled ends after it
 
 
-class RecordAll(Sampler):
+class RecordAllSampler(Sampler):
     """Samples by ratio, and records what was not sampled, so that an error can still be kept."""
 
     def __init__(self, ratio: float) -> None:
@@ -51,7 +51,7 @@ class RecordAll(Sampler):
         return f"RecordAll({self._ratio})"
 
 
-class KeepErrors(SpanProcessor):
+class ErrorTailSampler(SpanProcessor):
     """Passes sampled spans on at once; holds the others until their local root ends, for the case of an error."""
 
     def __init__(self, exporter: SpanProcessor) -> None:

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 from prometheus_client import CollectorRegistry
 
 from runtime.observability.metrics import Metrics
-from runtime.observability.tail_sampling import KeepErrors, RecordAll
+from runtime.observability.tail_sampling import ErrorTailSampler, RecordAllSampler
 from runtime.observability.metrics_server import MetricsServer
 from runtime.observability.tracing import Tracing
 
@@ -48,11 +48,11 @@ class Telemetry:
         if otlp_endpoint and otlp_metrics:
             readers.append(_otlp_metrics(otlp_endpoint))
         self._meters = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
-        self._traces = TracerProvider(sampler=RecordAll(trace_ratio), resource=resource, shutdown_on_exit=False)
+        self._traces = TracerProvider(sampler=RecordAllSampler(trace_ratio), resource=resource, shutdown_on_exit=False)
         if span_exporter is not None:
-            self._traces.add_span_processor(KeepErrors(SimpleSpanProcessor(span_exporter)))
+            self._traces.add_span_processor(ErrorTailSampler(SimpleSpanProcessor(span_exporter)))
         elif otlp_endpoint:
-            self._traces.add_span_processor(KeepErrors(BatchSpanProcessor(_otlp_spans(otlp_endpoint))))
+            self._traces.add_span_processor(ErrorTailSampler(BatchSpanProcessor(_otlp_spans(otlp_endpoint))))
         self.stage = stage
         self.metrics = Metrics(self._meters.get_meter("hart"), stage)
         self.tracing = Tracing(self._traces, stage)

@@ -8,7 +8,7 @@ from typing import Any
 from runtime.deadline import Deadline
 from runtime.errors import InvalidRequest, NotFound
 from runtime.oip import codec
-from runtime.oip.model import FREE, Array, InferRequest, Model, Parameter, TensorSpec
+from runtime.oip.model import DYNAMIC, Array, InferRequest, Model, Parameter, TensorSpec
 
 # Set by Triton's own clients on every request; they change nothing here and are taken without a word.
 _CLIENTS_OWN = frozenset({"triton_enable_empty_final_response", "binary_data_output"})
@@ -109,7 +109,7 @@ def _check_tensor(spec: TensorSpec, tensor: Any, max_elements: int, sizes: dict[
     _refuse_extensions(tensor, field)
     for axis, wanted, size in zip(spec.axes, spec.shape, shape, strict=False):
         other, expected = sizes.setdefault(axis, (spec.name, size))
-        if wanted == FREE and size != expected:
+        if wanted == DYNAMIC and size != expected:
             detail = f"axis {axis} is {size} here and {expected} in {other}"
             raise InvalidRequest.field(f"{field}.shape", detail)
 

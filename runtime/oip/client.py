@@ -12,7 +12,7 @@ from google.rpc import status_pb2
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from runtime import errors, status
-from runtime.channel import let_end
+from runtime.channel import drain_call
 from runtime.deadline import Deadline
 from runtime.oip import codec
 from runtime.oip.model import Array, InferResult, Parameter
@@ -90,7 +90,7 @@ class OipClient:
         except grpc.RpcError as error:
             raise self._error(error) from error
         finally:
-            let_end(call) if whole else call.cancel()
+            drain_call(call) if whole else call.cancel()
 
     def _error(self, error: grpc.RpcError) -> errors.HartError:
         call: Any = error

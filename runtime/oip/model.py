@@ -13,7 +13,7 @@ from runtime.errors import InvalidRequest
 
 Array = np.ndarray[Any, Any]
 Parameter = bool | int | float | str
-FREE = -1
+DYNAMIC = -1
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class TensorSpec:
         if datatype not in self.datatypes:
             wanted = " or ".join(self.datatypes)
             raise InvalidRequest.field(f"inputs[{self.name}].datatype", f"must be {wanted}, not {datatype!r}")
-        fits = len(shape) == len(self.shape) and all(w in (FREE, s) for w, s in zip(self.shape, shape, strict=True))
+        fits = len(shape) == len(self.shape) and all(w in (DYNAMIC, s) for w, s in zip(self.shape, shape, strict=True))
         if not fits or 0 in shape:
             raise InvalidRequest.field(
                 f"inputs[{self.name}].shape", f"must be {list(self.shape)} (-1: any, not 0), not {list(shape)}"
             )
-        largest = max((size for w, size in zip(self.shape, shape, strict=True) if w == FREE), default=0)
+        largest = max((size for w, size in zip(self.shape, shape, strict=True) if w == DYNAMIC), default=0)
         if self.most and largest > self.most:
             raise InvalidRequest.field(f"inputs[{self.name}].shape", f"must hold at most {self.most}, not {largest}")
 

@@ -15,14 +15,14 @@ from grpc_health.v1 import health_pb2_grpc
 from runtime import errors, tls
 from runtime.work.admission import Admission
 from runtime.work.batcher import Batcher
-from runtime.server.concurrency_limit import OTHER_CALLS, Crowd
-from runtime.work.device_thread import EngineThread
+from runtime.server.concurrency_limit import OTHER_CALLS, ConcurrencyLimiter
+from runtime.work.device_thread import DeviceThread
 from runtime.server.health import Health
 from runtime.server.interceptor import CallInterceptor, Guard
 from runtime.oip.model import Model
 from runtime.oip.servicer import add_models
 from runtime.server.reflection import add_reflection
-from runtime.settings import ProcessSettings, refusing
+from runtime.settings import ProcessSettings, as_settings_error
 from runtime.observability.telemetry import MetricsServer, Telemetry
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class App:
         self.settings = settings
         self.stage = stage
         self.telemetry = telemetry
-        self.engine = EngineThread(stage)
+        self.engine = DeviceThread(stage)
         self.health = Health()
         self.ready = False
         self.draining = asyncio.Event()
@@ -64,7 +64,7 @@ class App:
         self._starts: list[Callable[[], Awaitable[object]]] = []
         self._stops: list[Callable[[], Awaitable[object]]] = []
         self._interceptor = CallInterceptor(telemetry, self._gate, settings.receive_seconds)
-        self._crowd = Crowd(telemetry, settings.max_concurrent_calls, self._interceptor.background)
+        self._limiter = ConcurrencyLimiter(telemetry, settings.max_concurrent_calls, self._interceptor.background)
         self._server = grpc.aio.server(
             interceptors=[self._interceptor],
             options=server_options(settings),
@@ -92,10 +92,10 @@ class App:
         """Surround every call (health and reflection excepted), before its message is read, in the order added."""
         self._interceptor.guards.append(guard)
 
-    def admission(self, *, queue_limit: int, capacity: float, knob: str = "HART_QUEUE_LIMIT") -> Admission:
+    def admission(self, *, queue_limit: int, capacity: float, setting: str = "HART_QUEUE_LIMIT") -> Admission:
         """A bounded room for work, wired to this process's metrics. One per process."""
         return Admission(
-            self.stage, queue_limit=queue_limit, capacity=capacity, knob=knob, metrics=self.telemetry.metrics
+            self.stage, queue_limit=queue_limit, capacity=capacity, setting=setting, metrics=self.telemetry.metrics
         )
 
     def batcher(
@@ -137,7 +137,7 @@ class App:
         SettingsError naming a certificate that cannot be used."""
         if self.models:
             self.add(*add_models(self))
-        self._interceptor.guards.append(self._crowd.guard)  # behind the others: who may not call takes nobody's place
+        self._interceptor.guards.append(self._limiter.guard)  # behind the others: who may not call takes nobody's place
         for name in self._names:
             self.health.set(name, False)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
@@ -166,7 +166,7 @@ class App:
         try:
             if self.settings.tls:
                 files = tls.Files(self.settings.tls_cert, self.settings.tls_key, self.settings.tls_ca)
-                with refusing(OSError, ValueError):
+                with as_settings_error(OSError, ValueError):
                     credentials = tls.server_credentials(files)
                 self.port = self._server.add_secure_port(address, credentials)
             else:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Container
 from contextlib import asynccontextmanager
 
 from runtime.errors import Overloaded
-from runtime.server.interceptor import Call
+from runtime.server.interceptor import CallInfo
 from runtime.observability.telemetry import Telemetry
 
 RETRY_SECONDS = 1.0
@@ -18,7 +18,7 @@ OTHER_CALLS = 2_000
 for others' work, and those which are being refused."""
 
 
-class Crowd:
+class ConcurrencyLimiter:
     """A guard that refuses one call more than `limit`; `background` names the services that count apart."""
 
     def __init__(self, telemetry: Telemetry, limit: int, background: Container[str] = ()) -> None:
@@ -28,7 +28,7 @@ class Crowd:
         self._inside: Counter[str] = Counter()
 
     @asynccontextmanager
-    async def guard(self, call: Call) -> AsyncIterator[None]:
+    async def guard(self, call: CallInfo) -> AsyncIterator[None]:
         """Around a call. Raises Overloaded naming the knob."""
         kind = "background calls" if call.method.split("/")[0] in self._background else "HART_MAX_CONCURRENT_CALLS"
         if self._inside[kind] >= self._limits[kind]:

@@ -29,19 +29,19 @@ from runtime.observability.telemetry import Telemetry
 log = logging.getLogger(__name__)
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic to the type checker only
 _PLAIN = ("grpc.health.", "grpc.reflection.")  # neither traced, counted, gated nor guarded
-_ASKING = (
+_INTROSPECTION_METHODS = (
     "Describe", "Status", "ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig",
 )  # fmt: skip
 """Methods that ask how a process is, and do no work. Like watches they are gated and guarded, and neither traced nor
 counted: asked every two seconds, they would hide how the work does."""
-_CARRYING = ("ModelStreamInfer",)
+_MULTIPLEXED_STREAMS = ("ModelStreamInfer",)
 """Methods whose one call carries many requests. Their servicer counts each of these as it ends; the call itself, which
 ends well whatever became of them, is counted where it does not."""
-_STRICT = ("hart.",)  # packages whose unknown fields are refused
+_STRICT_PACKAGES = ("hart.",)  # packages whose unknown fields are refused
 
 
 @dataclass(frozen=True)
-class Call:
+class CallInfo:
     """What a guard sees of a call before its message is read: "package.Service/Method", headers, the gRPC context."""
 
     method: str
@@ -53,11 +53,11 @@ class Call:
         return next((v if isinstance(v, str) else v.decode("latin-1") for k, v in self.metadata if k == name), "")
 
 
-Guard = Callable[[Call], AbstractAsyncContextManager[None]]
-Gate = Callable[[str], errors.HartError | None]
+Guard = Callable[[CallInfo], AbstractAsyncContextManager[None]]
+Precheck = Callable[[str], errors.HartError | None]
 
 
-class CallerLeft(asyncio.CancelledError):
+class ClientDisconnected(asyncio.CancelledError):
     """The caller went away while an answer was being written. gRPC cancels the call as well, but often only later."""
 
 
@@ -65,12 +65,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler of a server.
 
     `gate(method)` may refuse (draining, not ready); `guards` surround the call in order (authentication, limits) and
-    refuse by raising. A message may take `patience` seconds to come. `background` names services whose calls do not
+    refuse by raising. A message may take `receive_timeout` seconds to come. `background` names services whose calls do not
     count as work when draining.
     """
 
-    def __init__(self, telemetry: Telemetry, gate: Gate, patience: float) -> None:
-        self._patience = patience
+    def __init__(self, telemetry: Telemetry, gate: Precheck, receive_timeout: float) -> None:
+        self._patience = receive_timeout
         self._telemetry = telemetry
         self._gate = gate
         telemetry.metrics.shed.add(0, reason="not_serving")
@@ -97,7 +97,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         service, _, name = method.partition("/")
         if method.startswith(_PLAIN):
             return self._plain
-        return self._unobserved if name in _ASKING or service in self.background else self._observed
+        return self._unobserved if name in _INTROSPECTION_METHODS or service in self.background else self._observed
 
     async def _unobserved(self, method: str, context: Any, work: Callable[[], Awaitable[Any]]) -> Any:
         background = method.partition("/")[0] in self.background
@@ -105,7 +105,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._begin()
         try:
             self._admit(method)
-            return await self._guarded(Call(method, tuple(context.invocation_metadata() or ()), context), work)
+            return await self._guarded(CallInfo(method, tuple(context.invocation_metadata() or ()), context), work)
         except Exception as error:
             known = self._judge(error)
             if known is None:
@@ -136,7 +136,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             ) as span:
                 try:
                     self._admit_work(method)
-                    return await self._guarded(Call(method, metadata, context), work)
+                    return await self._guarded(CallInfo(method, metadata, context), work)
                 except asyncio.CancelledError:
                     code = self._ended_by_caller(context)
                     raise
@@ -151,7 +151,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     tracing.set_code(span, code)
         finally:
             metrics.inflight.add(-1)
-            if code is not grpc.StatusCode.OK or not method.endswith(_CARRYING):
+            if code is not grpc.StatusCode.OK or not method.endswith(_MULTIPLEXED_STREAMS):
                 metrics.count(code, time.monotonic() - begun)
             self._end()
 
@@ -166,7 +166,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._telemetry.metrics.shed.add(reason="not_serving")
             raise
 
-    async def _guarded(self, call: Call, work: Callable[[], Awaitable[Any]]) -> Any:
+    async def _guarded(self, call: CallInfo, work: Callable[[], Awaitable[Any]]) -> Any:
         try:
             async with AsyncExitStack() as stack:
                 for guard in self.guards:
@@ -174,7 +174,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 return await work()
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
-            if task is None or task.cancelling() or isinstance(error, CallerLeft):
+            if task is None or task.cancelling() or isinstance(error, ClientDisconnected):
                 raise
             # Nobody has cancelled this call, but something that it waited for: gRPC would leave its caller unanswered.
             raise RuntimeError("what the call waited for was cancelled") from error
@@ -209,9 +209,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 Surround = Callable[[str, Any, Callable[[], Awaitable[Any]]], Awaitable[Any]]
 
 
-def _wrap(handler: Any, method: str, surround: Surround, patience: float) -> Handler:
+def _wrap(handler: Any, method: str, surround: Surround, receive_timeout: float) -> Handler:
     deserialize = handler.request_deserializer or (lambda data: data)
-    strict = method.startswith(_STRICT)
+    strict = method.startswith(_STRICT_PACKAGES)
 
     def parse(data: bytes) -> Any:
         message = messages.parse(deserialize, data)
@@ -226,7 +226,7 @@ def _wrap(handler: Any, method: str, surround: Surround, patience: float) -> Han
     async def read(stream: AsyncIterator[bytes]) -> Any:
         if handler.request_streaming:
             return parse_all(stream)
-        return parse(await _receive(stream, patience))
+        return parse(await _receive(stream, receive_timeout))
 
     behaviour: Any = next(
         b for b in (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream) if b
@@ -255,21 +255,21 @@ def _wrap(handler: Any, method: str, surround: Surround, patience: float) -> Han
     return grpc.stream_unary_rpc_method_handler(one, None, handler.response_serializer)
 
 
-async def _receive(stream: AsyncIterator[bytes], patience: float) -> bytes:
+async def _receive(stream: AsyncIterator[bytes], receive_timeout: float) -> bytes:
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(receive_timeout):
             return await anext(stream)
     except StopAsyncIteration:
         raise errors.InvalidRequest.field("", "the call carried no message") from None
     except TimeoutError:
-        raise errors.DeadlineExceeded("receiving", f"the message did not come within {patience} s") from None
+        raise errors.DeadlineExceeded("receiving", f"the message did not come within {receive_timeout} s") from None
 
 
 async def _write(context: Any, answer: Any) -> None:
     try:
         await context.write(answer)
     except grpc.aio.InternalError as error:  # gRPC's word for a call that is over, whoever has ended it
-        raise CallerLeft from error
+        raise ClientDisconnected from error
 
 
 async def _abort(context: Any, error: errors.HartError) -> NoReturn:

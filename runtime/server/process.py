@@ -31,7 +31,7 @@ def run(kind: type[S], stage: str, build: Callable[[App, S], None]) -> NoReturn:
         prog=f"python -m {package}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=f"{sys.modules[package].__doc__}\nAll that it can be told stands in its environment.",
-        epilog=kind.manual(),
+        epilog=kind.help_text(),
     ).parse_args()
     try:
         settings = kind.load()

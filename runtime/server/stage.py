@@ -10,7 +10,7 @@ from hart.v1 import stage_pb2
 from opentelemetry import trace
 
 from runtime.work.admission import Admission
-from runtime.work.batcher import Outcome
+from runtime.work.batcher import BatchResult
 from runtime.server.app import App
 from runtime.version import VERSION
 
@@ -53,7 +53,7 @@ def cost(admission: Admission) -> stage_pb2.StageCost:
     )
 
 
-def timing(outcome: Outcome[Any], arrived_at: float) -> stage_pb2.Timing:
+def timing(outcome: BatchResult[Any], arrived_at: float) -> stage_pb2.Timing:
     """A batcher's outcome for a request that arrived at `arrived_at` (monotonic seconds)."""
     return stage_pb2.Timing(
         queue_seconds=outcome.queue_seconds,

@@ -12,7 +12,7 @@ from runtime.work.estimator import Estimator
 from runtime.observability.metrics import Metrics
 
 
-class State(enum.Enum):
+class TicketState(enum.Enum):
     """Where a ticket stands."""
 
     QUEUED = "queued"
@@ -30,7 +30,7 @@ class Ticket:
         self.number = next(self._numbers)
         self.cost = cost
         self.deadline = deadline
-        self.state = State.QUEUED
+        self.state = TicketState.QUEUED
         self.arrived_at = now
         self.arrived_ns = time.time_ns()
         self.started_at = now
@@ -39,7 +39,7 @@ class Ticket:
     @property
     def queue_seconds(self) -> float:
         """Time from arrival to the start (so far, where it has not started)."""
-        return (time.monotonic() if self.state is State.QUEUED else self.started_at) - self.arrived_at
+        return (time.monotonic() if self.state is TicketState.QUEUED else self.started_at) - self.arrived_at
 
 
 class Admission:
@@ -55,7 +55,7 @@ class Admission:
         *,
         queue_limit: int,
         capacity: float,
-        knob: str = "HART_QUEUE_LIMIT",
+        setting: str = "HART_QUEUE_LIMIT",
         metrics: Metrics | None = None,
         estimator: Estimator | None = None,
     ) -> None:
@@ -64,7 +64,7 @@ class Admission:
         self.stage = stage
         self.queue_limit = queue_limit
         self.capacity = capacity
-        self.knob = knob
+        self.setting = setting
         self.estimator = estimator or Estimator()
         self._metrics = metrics
         self._queued: dict[int, Ticket] = {}
@@ -85,7 +85,7 @@ class Admission:
         deadline = deadline or Deadline.none()
         if self.queued >= max(self.queue_limit, 0 if self.running_cost else 1):
             self._shed("queue_full")
-            raise Overloaded(self.stage, self.knob, retry_after=min(30.0, max(0.1, self.estimated_wait())))
+            raise Overloaded(self.stage, self.setting, retry_after=min(30.0, max(0.1, self.estimated_wait())))
         needed = self.estimated_wait(cost) + self.estimator.fastest(cost)
         if deadline.remaining() <= needed:
             self._shed("deadline")
@@ -97,10 +97,10 @@ class Admission:
 
     def start(self, ticket: Ticket) -> None:
         """Move a waiting ticket to the running ones."""
-        if ticket.state is not State.QUEUED:
+        if ticket.state is not TicketState.QUEUED:
             raise ValueError(f"ticket {ticket.number} is {ticket.state.value}, not queued")
         del self._queued[ticket.number]
-        ticket.state = State.RUNNING
+        ticket.state = TicketState.RUNNING
         ticket.started_at = time.monotonic()
         self._running[ticket.number] = ticket
         if self._metrics:
@@ -110,8 +110,8 @@ class Admission:
         """Free the ticket's place, wherever it stands; a second time does nothing."""
         self._queued.pop(ticket.number, None)
         self._running.pop(ticket.number, None)
-        if ticket.state is not State.DONE:
-            ticket.state = State.DONE
+        if ticket.state is not TicketState.DONE:
+            ticket.state = TicketState.DONE
             ticket.finished_at = time.monotonic()
 
     def expire(self, ticket: Ticket) -> DeadlineExceeded:

@@ -12,9 +12,9 @@ from typing import Generic, TypeVar
 
 from opentelemetry import trace
 
-from runtime.work.admission import Admission, State, Ticket
+from runtime.work.admission import Admission, TicketState, Ticket
 from runtime.deadline import Deadline
-from runtime.work.device_thread import EngineThread
+from runtime.work.device_thread import DeviceThread
 from runtime.errors import DeadlineExceeded
 from runtime.observability.metrics import Metrics
 from runtime.observability.tracing import Tracing
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Outcome(Generic[R]):
+class BatchResult(Generic[R]):
     """A result and how its time was spent, in seconds. `batch_size` counts the items that ran together."""
 
     value: R
@@ -39,7 +39,7 @@ class _Entry(Generic[T, R]):
     item: T
     key: Hashable
     ticket: Ticket
-    done: asyncio.Future[Outcome[R]]
+    done: asyncio.Future[BatchResult[R]]
     span: trace.SpanContext
 
 
@@ -57,7 +57,7 @@ class Batcher(Generic[T, R]):
         run: Callable[[Sequence[T]], Sequence[R | BaseException]],
         *,
         admission: Admission,
-        engine: EngineThread,
+        engine: DeviceThread,
         max_batch: int,
         max_cost: float | None = None,
         max_wait: float = 0.0,
@@ -78,7 +78,7 @@ class Batcher(Generic[T, R]):
 
     async def submit(
         self, item: T, *, cost: float = 1.0, deadline: Deadline | None = None, key: Hashable = None
-    ) -> Outcome[R]:
+    ) -> BatchResult[R]:
         """Queue the item and wait for its result.
 
         Raises Overloaded at once when the queue is full, DeadlineExceeded when time does not suffice or runs out while
@@ -87,7 +87,7 @@ class Batcher(Generic[T, R]):
         if self._loop_task is None or self._loop_task.done():
             self._loop_task = asyncio.create_task(self._serve(), name=f"batcher {self.admission.stage}")
         ticket = self.admission.admit(cost, deadline)
-        done: asyncio.Future[Outcome[R]] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[BatchResult[R]] = asyncio.get_running_loop().create_future()
         entry = _Entry(item, key, ticket, done, trace.get_current_span().get_span_context())
         self._waiting[ticket.number] = entry
         self._arrived.set()
@@ -95,16 +95,18 @@ class Batcher(Generic[T, R]):
             return await self._result(entry)
         finally:
             self._waiting.pop(ticket.number, None)
-            if ticket.state is State.QUEUED:  # a running one is freed when its batch ends: it still holds the engine
+            if (
+                ticket.state is TicketState.QUEUED
+            ):  # a running one is freed when its batch ends: it still holds the engine
                 self.admission.finish(ticket)
 
-    async def _result(self, entry: _Entry[T, R]) -> Outcome[R]:
+    async def _result(self, entry: _Entry[T, R]) -> BatchResult[R]:
         left = entry.ticket.deadline.timeout()
         with contextlib.suppress(TimeoutError):
             return await asyncio.wait_for(asyncio.shield(entry.done), left)
         if entry.done.done():
             return entry.done.result()
-        if entry.ticket.state is State.QUEUED:
+        if entry.ticket.state is TicketState.QUEUED:
             raise self.admission.expire(entry.ticket)
         raise DeadlineExceeded(self.admission.stage, "time ran out while it was computed")
 
@@ -180,7 +182,7 @@ class Batcher(Generic[T, R]):
             if isinstance(result, BaseException):
                 _fail(entry, result)
             elif not entry.done.done():
-                entry.done.set_result(Outcome(result, entry.ticket.queue_seconds, seconds, len(batch)))
+                entry.done.set_result(BatchResult(result, entry.ticket.queue_seconds, seconds, len(batch)))
 
     async def _results(self, batch: list[_Entry[T, R]]) -> Sequence[R | BaseException]:
         results = await self._attempt(batch)

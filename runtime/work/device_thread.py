@@ -23,7 +23,7 @@ def _end_this_process() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-class EngineThread:
+class DeviceThread:
     """Runs callables one after another off the event loop.
 
     An error that `is_fatal` says the device will not recover from ends the process in order, so that it is started

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from opentelemetry.trace import SpanContext
 
-from model.generation import State
+from model.generation import GenerationState
 from runtime.work.admission import Ticket
-from services.ar_generator.engine import Array, Step, Wish
+from services.ar_generator.engine import Array, Step, GenerationRequest
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ Event = Admitted | ScaleDone
 
 
 @dataclass(eq=False)
-class Picture:
+class ActiveRequest:
     """One request from its admission to its end."""
 
-    wish: Wish
+    request: GenerationRequest
     ticket: Ticket
     span: SpanContext
-    state: State | None = None
+    state: GenerationState | None = None
     """From the moment on that it holds a slot."""
     abandoned: bool = False
     """Its caller has gone."""
@@ -59,7 +59,7 @@ class Picture:
     error: BaseException | None = None
     """What the engine failed with."""
     times: list[ScaleTime] = field(default_factory=list)
-    news: asyncio.Queue[Event | BaseException] = field(default_factory=asyncio.Queue)
+    event: asyncio.Queue[Event | BaseException] = field(default_factory=asyncio.Queue)
     """At most two entries per scale: it needs no bound of its own."""
 
     @property
@@ -67,11 +67,11 @@ class Picture:
         """The next scale to be drawn."""
         return self.state.scale if self.state is not None else 0
 
-    def tell(self, news: Event | BaseException) -> None:
+    def send(self, event: Event | BaseException) -> None:
         """What the caller hears next; an error is the last."""
-        self.news.put_nowait(news)
+        self.event.put_nowait(event)
 
-    def note(self, scale: int, step: Step) -> None:
+    def record_scale(self, scale: int, step: Step) -> None:
         """Account for a scale that has just been drawn."""
         self.moved_at = time.monotonic()
         self.share += step.seconds / len(step.latents)

@@ -5,7 +5,7 @@ from hart.v1 import ar_generator_pb2_grpc, stage_pb2_grpc
 from runtime.server.app import App
 from services.ar_generator.config import ArGeneratorSettings
 from services.ar_generator.engine import GeneratorEngine
-from services.ar_generator.scale_times import Pace
+from services.ar_generator.scale_times import ScaleTimeEstimator
 from services.ar_generator.scheduler import Scheduler
 from services.ar_generator.servicer import ArGeneratorServicer
 
@@ -16,20 +16,20 @@ def build(app: App, settings: ArGeneratorSettings) -> None:
     app.engine.is_fatal = engine.compute.is_lost
     telemetry = app.telemetry
     admission = app.admission(queue_limit=settings.queue_limit, capacity=engine.slots)
-    pace = admission.estimator = Pace(engine.scales)
+    scale_times = admission.estimator = ScaleTimeEstimator(engine.scales)
     scheduler = Scheduler(
         engine,
         admission=admission,
-        pace=pace,
+        scale_times=scale_times,
         thread=app.engine,
-        patience=settings.patience_seconds,
+        starvation_limit=settings.patience_seconds,
         metrics=telemetry.metrics,
         tracing=telemetry.tracing,
     )
     servicer = ArGeneratorServicer(app, engine, scheduler)
 
     async def warm_up() -> None:
-        pace.observe_warm_up(await app.engine.run(engine.load))
+        scale_times.observe_warm_up(await app.engine.run(engine.load))
 
     app.on_start(warm_up)
     app.on_stop(scheduler.close)

@@ -15,9 +15,9 @@ from model.checkpoint import Checkpoint, bundled
 from model.config import TransformerConfig
 from model.device import Compute
 from model.errors import ModelError
-from model.generation import Conditioning, Generator, Settings, State
+from model.generation import Conditioning, Generator, SamplingParams, GenerationState
 from model.noise import SeededNoise
-from model.kv_cache import BRANCHES, Slab
+from model.kv_cache import BRANCHES, KVCache
 from runtime.errors import InvalidRequest
 from runtime.settings import SettingsError
 from services.ar_generator.config import ArGeneratorSettings
@@ -29,7 +29,7 @@ PARTNERS = {"text_encoder": "text_encoder", "decoder": "tokenizer"}
 
 
 @dataclass(frozen=True)
-class Wish:
+class GenerationRequest:
     """All that a latent is a function of, besides the checkpoint."""
 
     context: Array
@@ -39,7 +39,7 @@ class Wish:
     positions: Array
     """(T,), int64, -1 to T - 1."""
     seed: int
-    settings: Settings
+    settings: SamplingParams
     preview_every: int = 0
     """Show the latent so far after every n-th scale; 0: only the final one."""
     quiet: bool = False
@@ -65,17 +65,19 @@ class GeneratorEngine:
 
     def __init__(self, settings: ArGeneratorSettings) -> None:
         self._settings = settings
-        with settings.refusing("device", ModelError):
+        with settings.as_settings_error("device", ModelError):
             self.compute = Compute.of(settings.device, settings.dtype, settings.torch_threads)
-        with settings.refusing("checkpoint", ModelError):
+        with settings.as_settings_error("checkpoint", ModelError):
             self.checkpoint = Checkpoint.open(settings.checkpoint or bundled())
             self.config: TransformerConfig = self.checkpoint.transformer_config
             self.channels = self.checkpoint.tokenizer_config.z_channels
-        self.slot_bytes = Slab.bytes_per_slot(self.config, self.compute.dtype)
+        self.slot_bytes = KVCache.bytes_per_slot(self.config, self.compute.dtype)
         self.slots = settings.slots or self._slots_in(settings.slot_memory_bytes, settings.max_batch)
         on_gpu = self.compute.device.type == "cuda"
         tokens = settings.batch_tokens or (GPU_BATCH_TOKENS if on_gpu else CPU_BATCH_TOKENS)
-        self.widths = [min(self.slots, settings.max_batch, max(1, tokens // rows)) for rows in self._rows()]
+        self.max_batch_per_scale = [
+            min(self.slots, settings.max_batch, max(1, tokens // rows)) for rows in self._rows()
+        ]
         """Per scale, how many pictures may share a batch."""
         self.digest = ""
         self.needs: dict[str, str] = {}
@@ -100,12 +102,12 @@ class GeneratorEngine:
     def load(self) -> list[list[tuple[int, float]]]:
         """Reads the weights, makes the slots and warms up. Returns per scale (pictures, seconds) as measured."""
         self.compute.own_this_thread()
-        with self._settings.refusing("checkpoint", ModelError):
+        with self._settings.as_settings_error("checkpoint", ModelError):
             transformer = self.checkpoint.load_transformer(self.compute.dtype, self.compute.device)
             self._generator = Generator(transformer, self.checkpoint.load_quantizer(self.compute.device), self.slots)
             self.digest = self.checkpoint.digest_of("llm")
             self.needs = {stage: self.checkpoint.digest_of(part) for stage, part in PARTNERS.items() if self._has(part)}
-        widest = max(self.widths)
+        widest = max(self.max_batch_per_scale)
         self._time(1)  # the first time is slow
         measured = [self._time(1), *([self._time(widest)] if widest > 1 else [])]
         return [list(of_scale) for of_scale in zip(*measured, strict=True)]
@@ -119,13 +121,13 @@ class GeneratorEngine:
         mask = np.zeros(self.config.context_token, bool)
         mask[0] = True
         context = np.zeros((self.config.context_token, self.config.context_dim), np.float32)
-        wish = Wish(context, mask, mask.cumsum() - 1, 0, Settings())
-        states = [self.begin(wish) for _ in range(pictures)]
+        request = GenerationRequest(context, mask, mask.cumsum() - 1, 0, SamplingParams())
+        states = [self.begin(request) for _ in range(pictures)]
         found = []
         for scale in range(self.scales):
-            width = self.widths[scale]
+            width = self.max_batch_per_scale[scale]
             seconds = [
-                self.advance([(state, wish) for state in states[at : at + width]]).seconds
+                self.advance([(state, request) for state in states[at : at + width]]).seconds
                 for at in range(0, pictures, width)
             ]
             found.append((min(width, pictures), seconds[0]))
@@ -133,22 +135,22 @@ class GeneratorEngine:
             self.release(state)
         return found
 
-    def begin(self, wish: Wish) -> State:
+    def begin(self, request: GenerationRequest) -> GenerationState:
         """Takes a free slot."""
         conditioning = Conditioning(
-            torch.from_numpy(wish.context.astype(np.float32)),
-            torch.from_numpy(wish.mask.astype(np.bool_)),
-            torch.from_numpy(wish.positions.astype(np.int64)),
+            torch.from_numpy(request.context.astype(np.float32)),
+            torch.from_numpy(request.mask.astype(np.bool_)),
+            torch.from_numpy(request.positions.astype(np.int64)),
         )
-        return self._generator.begin(conditioning, SeededNoise(wish.seed, self.compute.device), wish.settings)
+        return self._generator.begin(conditioning, SeededNoise(request.seed, self.compute.device), request.settings)
 
-    def advance(self, pictures: Sequence[tuple[State, Wish]]) -> Step:
+    def advance(self, pictures: Sequence[tuple[GenerationState, GenerationRequest]]) -> Step:
         """Draws the next scale of pictures that stand at the same one; an error is that picture's alone."""
         started_ns, started = time.time_ns(), time.perf_counter()
         scale = pictures[0][0].scale
         try:
             self._generator.advance([state for state, _ in pictures])
-            latents = [self._shown(state, wish) for state, wish in pictures]
+            latents = [self._shown(state, request) for state, request in pictures]
             self.compute.wait()
         except Exception as error:
             if self.compute.is_lost(error):
@@ -156,13 +158,13 @@ class GeneratorEngine:
             latents = [error] if len(pictures) == 1 else self._each_alone(pictures, scale)
         return Step(latents, started_ns, time.perf_counter() - started)
 
-    def advance_on(
+    def run_until(
         self,
-        pictures: Sequence[tuple[State, Wish]],
-        further: Callable[[int], bool],
+        pictures: Sequence[tuple[GenerationState, GenerationRequest]],
+        should_continue: Callable[[int], bool],
         report: Callable[[int, Step], object],
     ) -> None:
-        """Draws scale after scale, as long as none fails and `further` agrees to the next scale.
+        """Draws scale after scale, as long as none fails and `should_continue` agrees to the next scale.
 
         `report` hears of each scale drawn. Staying on this thread saves a change of threads per scale and way.
         """
@@ -172,25 +174,27 @@ class GeneratorEngine:
             report(scale, step)
             if any(isinstance(latent, BaseException) for latent in step.latents):
                 return
-            if scale + 1 == self.scales or not further(scale + 1):
+            if scale + 1 == self.scales or not should_continue(scale + 1):
                 return
 
-    def _each_alone(self, pictures: Sequence[tuple[State, Wish]], scale: int) -> list[Array | BaseException | None]:
+    def _each_alone(
+        self, pictures: Sequence[tuple[GenerationState, GenerationRequest]], scale: int
+    ) -> list[Array | BaseException | None]:
         """After a batch failed at this scale. Nothing was lost: a state changes only when its scale is drawn, and its
         slot's keys are written again."""
         return [
-            self._shown(state, wish) if state.scale > scale else self.advance([(state, wish)]).latents[0]
-            for state, wish in pictures
+            self._shown(state, request) if state.scale > scale else self.advance([(state, request)]).latents[0]
+            for state, request in pictures
         ]
 
-    def _shown(self, state: State, wish: Wish) -> Array | BaseException | None:
-        if state.scale < self.scales and not wish.previews(state.scale - 1):
+    def _shown(self, state: GenerationState, request: GenerationRequest) -> Array | BaseException | None:
+        if state.scale < self.scales and not request.previews(state.scale - 1):
             return None
         latent: Array = state.latent.cpu().numpy()
         if not np.isfinite(latent).all():
             return InvalidRequest.field("context.data", "leads to a latent that is not finite")
         return latent
 
-    def release(self, state: State) -> None:
+    def release(self, state: GenerationState) -> None:
         """Gives the slot back."""
         self._generator.release(state)

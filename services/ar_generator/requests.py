@@ -6,18 +6,20 @@ from collections.abc import Mapping
 
 from hart.v1 import ar_generator_pb2
 
-from model.generation import LARGEST_GUIDANCE, Settings
-from model.noise import LARGEST_SEED
+from model.generation import MAX_GUIDANCE, SamplingParams
+from model.noise import MAX_SEED
 from runtime import tensors
 from runtime.errors import InvalidRequest, Violation
 from runtime.oip.model import InferRequest, Parameter
-from services.ar_generator.engine import Array, Wish
+from services.ar_generator.engine import Array, GenerationRequest
 
 FLOATS = ("FP32", "FP16")
-DEFAULT = Settings()
+DEFAULT = SamplingParams()
 
 
-def wish_of(request: ar_generator_pb2.GenerateLatentRequest, shape: tuple[int, int], scales: int) -> Wish:
+def parse_request(
+    request: ar_generator_pb2.GenerateLatentRequest, shape: tuple[int, int], scales: int
+) -> GenerationRequest:
     """`shape` is (T, D). Raises InvalidRequest naming each bad field."""
     guidance = request.guidance if request.HasField("guidance") else DEFAULT.guidance
     smooth = request.smooth if request.HasField("smooth") else DEFAULT.smooth
@@ -28,11 +30,11 @@ def wish_of(request: ar_generator_pb2.GenerateLatentRequest, shape: tuple[int, i
     mask = tensors.to_numpy(request.mask, "mask", dtypes=("BOOL",), shape=shape[:1])
     positions = tensors.to_numpy(request.positions, "positions", dtypes=("INT64",), shape=shape[:1])
     _check_conditioning(mask, positions, "{}.data")
-    settings = Settings(guidance, smooth, request.top_p)
-    return Wish(context, mask, positions, request.seed, settings, request.preview_every, request.quiet)
+    settings = SamplingParams(guidance, smooth, request.top_p)
+    return GenerationRequest(context, mask, positions, request.seed, settings, request.preview_every, request.quiet)
 
 
-def wish_of_inference(request: InferRequest, scales: int) -> Wish:
+def parse_infer_request(request: InferRequest, scales: int) -> GenerationRequest:
     """The same of the Open Inference Protocol's inputs, each with a leading axis of 1, and parameters."""
     given = request.parameters
     guidance = float(given.get("guidance", DEFAULT.guidance))
@@ -43,21 +45,21 @@ def wish_of_inference(request: InferRequest, scales: int) -> Wish:
     context, mask, positions = (request.inputs[name][0] for name in ("context", "mask", "positions"))
     tensors.require_finite(context, "inputs[context]")
     _check_conditioning(mask, positions, "inputs[{}]")
-    return Wish(
-        context, mask, positions, seed, Settings(guidance, bool(given.get("smooth", True)), top_p), preview_every
+    return GenerationRequest(
+        context, mask, positions, seed, SamplingParams(guidance, bool(given.get("smooth", True)), top_p), preview_every
     )
 
 
 def _seed(given: Mapping[str, Parameter]) -> int:
     digits = str(given.get("seed", ""))
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 20 and int(digits) <= LARGEST_SEED):
-        raise InvalidRequest.field("parameters[seed]", f"must be digits, 0 to {LARGEST_SEED}, not {digits[:40]!r}")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 20 and int(digits) <= MAX_SEED):
+        raise InvalidRequest.field("parameters[seed]", f"must be digits, 0 to {MAX_SEED}, not {digits[:40]!r}")
     return int(digits)
 
 
 def _check(guidance: float, top_p: float, preview_every: int, scales: int, name: str = "{}") -> None:
     bounds = (
-        ("guidance", guidance, LARGEST_GUIDANCE),
+        ("guidance", guidance, MAX_GUIDANCE),
         ("top_p", top_p, 1),
         ("preview_every", preview_every, scales),
     )

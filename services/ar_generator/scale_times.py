@@ -9,7 +9,7 @@ from runtime.work.estimator import Estimator
 MEMORY_SECONDS = 600.0
 
 
-class Pace(Estimator):
+class ScaleTimeEstimator(Estimator):
     """An estimator whose unit of cost is a picture, fed scale by scale.
 
     `throughput` comes from whole pictures, each with its share of the batches that it ran in (`observe`); `fastest` and

@@ -17,8 +17,8 @@ from runtime.deadline import Deadline
 from runtime.oip.model import InferRequest, InferResult, Model, TensorSpec
 from runtime.server.app import App
 from services.ar_generator.engine import Array, GeneratorEngine
-from services.ar_generator.active_request import Admitted, Picture
-from services.ar_generator.requests import FLOATS, wish_of, wish_of_inference
+from services.ar_generator.active_request import Admitted, ActiveRequest
+from services.ar_generator.requests import FLOATS, parse_request, parse_infer_request
 from services.ar_generator.scheduler import Scheduler
 
 
@@ -33,16 +33,16 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
     ) -> AsyncGenerator[ar_generator_pb2.GenerateLatentEvent, None]:
         """One latent, scale by scale."""
         stage.label_request(request.request_id)
-        wish = wish_of(request, self._context_shape, self._engine.scales)
+        parsed = parse_request(request, self._context_shape, self._engine.scales)
         last = self._engine.scales - 1
-        async with aclosing(self._scheduler.draw(wish, Deadline.of(context))) as events:
+        async with aclosing(self._scheduler.draw(parsed, Deadline.of(context))) as events:
             async for picture, event in events:
                 if isinstance(event, Admitted):
-                    if not wish.quiet:
+                    if not parsed.quiet:
                         yield self._admitted(event)
                     continue
-                if not wish.quiet:
-                    yield self._progress(event.scale, event.latent if wish.previews(event.scale) else None)
+                if not parsed.quiet:
+                    yield self._progress(event.scale, event.latent if parsed.previews(event.scale) else None)
                 if event.scale == last and event.latent is not None:
                     yield self._result(picture, event.latent)
 
@@ -53,7 +53,7 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
         answer = stage.describe(
             self._app,
             scheduler.admission,
-            max_batch=max(engine.widths),
+            max_batch=max(engine.max_batch_per_scale),
             limits=stage_pb2.StageLimits(max_tensor_elements=tokens * width),
             model=self._model,
             shape=stage_pb2.ModelShape(
@@ -67,7 +67,7 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
             example_prompts=engine.checkpoint.known_prompts(),
             needs=engine.needs,
         )
-        answer.cost.scale_seconds.extend(scheduler.pace.by_scale())
+        answer.cost.scale_seconds.extend(scheduler.scale_times.by_scale())
         return answer
 
     def oip(self) -> Model:
@@ -91,8 +91,8 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
         )
 
     async def _stream(self, request: InferRequest) -> AsyncGenerator[InferResult, None]:
-        wish = wish_of_inference(request, self._engine.scales)
-        async with aclosing(self._scheduler.draw(wish, request.deadline)) as events:
+        parsed = parse_infer_request(request, self._engine.scales)
+        async with aclosing(self._scheduler.draw(parsed, request.deadline)) as events:
             async for _, event in events:
                 if isinstance(event, Admitted):
                     continue
@@ -114,13 +114,13 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
         )
         return ar_generator_pb2.GenerateLatentEvent(progress=progress)
 
-    def _result(self, picture: Picture, latent: Array) -> ar_generator_pb2.GenerateLatentEvent:
+    def _result(self, picture: ActiveRequest, latent: Array) -> ar_generator_pb2.GenerateLatentEvent:
         result = ar_generator_pb2.LatentResult(
             latent=tensors.from_numpy(latent), model=self._model, timing=self._timing(picture)
         )
         return ar_generator_pb2.GenerateLatentEvent(result=result)
 
-    def _timing(self, picture: Picture) -> stage_pb2.Timing:
+    def _timing(self, picture: ActiveRequest) -> stage_pb2.Timing:
         """Waiting is all that is not computing: before the slot, and between scales."""
         total = time.monotonic() - picture.ticket.arrived_at
         computed = sum(one.seconds for one in picture.times)

@@ -6,7 +6,7 @@ from runtime.server import stage
 from runtime.server.app import App
 from services.decoder.config import DecoderSettings
 from services.decoder.engine import DecoderEngine
-from services.decoder.image_encoder import FileMaker
+from services.decoder.image_encoder import ImageEncoder
 from services.decoder.servicer import DecoderServicer
 
 
@@ -20,7 +20,7 @@ def build(app: App, settings: DecoderSettings) -> None:
         max_batch=settings.max_batch,
         max_wait=settings.max_wait_seconds,
     )
-    files = FileMaker(app.stage, settings.file_threads, settings.queue_limit, app.telemetry.metrics)
+    files = ImageEncoder(app.stage, settings.file_threads, settings.queue_limit, app.telemetry.metrics)
     servicer = DecoderServicer(app, settings, engine, batcher, files)
     app.on_stop(files.close)
     app.on_start(stage.warming(app, batcher.admission, engine.load))

@@ -37,9 +37,9 @@ class DecoderEngine:
 
     def __init__(self, settings: DecoderSettings) -> None:
         self._settings = settings
-        with settings.refusing("device", ModelError):
+        with settings.as_settings_error("device", ModelError):
             self.compute = Compute.of(settings.device, settings.dtype, settings.torch_threads)
-        with settings.refusing("checkpoint", ModelError):
+        with settings.as_settings_error("checkpoint", ModelError):
             self.checkpoint = Checkpoint.open(settings.checkpoint or bundled())
             config = self.checkpoint.tokenizer_config
         self.scales, self.channels = config.v_patch_nums, config.z_channels
@@ -62,7 +62,7 @@ class DecoderEngine:
     def load(self) -> list[tuple[float, float]]:
         """Reads the weights and warms up. Returns (cost, seconds) as measured."""
         self.compute.own_this_thread()
-        with self._settings.refusing("checkpoint", ModelError):
+        with self._settings.as_settings_error("checkpoint", ModelError):
             parts = ("post_quant_conv", "decoder")
             self._tokenizer: HybridTokenizer = self.checkpoint.load_tokenizer(
                 self.compute.dtype, self.compute.device, parts

@@ -15,7 +15,7 @@ SHED = "files_full"
 
 
 @dataclass(frozen=True)
-class File:
+class EncodedImage:
     """An image file, and how its time was spent, in seconds."""
 
     data: bytes
@@ -23,7 +23,7 @@ class File:
     compute_seconds: float
 
 
-class FileMaker:
+class ImageEncoder:
     """Encodes off the event loop and off the engine's thread. While `limit` pictures wait or are in work, none is let
     to the decoder; those that it has already may still come."""
 
@@ -56,14 +56,14 @@ class FileMaker:
             self._metrics.shed.add(reason=SHED)
             raise Overloaded(self._stage, "HART_FILE_THREADS")
 
-    async def make(self, pixels: Pixels, format: str, quality: int, recipe: str | None) -> File:
+    async def make(self, pixels: Pixels, format: str, quality: int, recipe: str | None) -> EncodedImage:
         """The image file."""
         arrived = time.monotonic()
 
-        def work() -> File:
+        def work() -> EncodedImage:
             begun = time.monotonic()
             data = encode(pixels, format, quality, recipe)
-            return File(data, begun - arrived, time.monotonic() - begun)
+            return EncodedImage(data, begun - arrived, time.monotonic() - begun)
 
         self._held += 1
         try:

@@ -13,7 +13,7 @@ from model.version import versions
 from runtime.errors import InvalidRequest, Violation
 from runtime.oip.model import Parameter
 
-LONGEST_RECIPE = 60_000
+MAX_RECIPE_BYTES = 60_000
 """Bytes of its JSON: what EXIF in a JPEG can hold."""
 PNG = "PNG"
 NAMES = {
@@ -25,7 +25,7 @@ NAMES = {
 
 
 @dataclass(frozen=True)
-class Wish:
+class OutputOptions:
     """How a decoded picture shall be answered."""
 
     format: str | None = PNG
@@ -37,14 +37,14 @@ class Wish:
     """JSON for the file's metadata."""
 
 
-def wish_of(request: decoder_pb2.DecodeRequest, largest_side: int) -> Wish:
+def parse_request(request: decoder_pb2.DecodeRequest, max_side: int) -> OutputOptions:
     """Raises InvalidRequest naming each bad field."""
     raw = request.WhichOneof("output") == "raw_pixels"
     encoding = request.encoding
     format = NAMES[encoding.format]
     quality = encoding.quality if encoding.HasField("quality") else None
     side = request.side if request.HasField("side") else None
-    found = [*_quality("encoding.quality", format, quality), *_side("side", side, largest_side)]
+    found = [*_quality("encoding.quality", format, quality), *_side("side", side, max_side)]
     if raw and not request.raw_pixels:
         found.append(Violation("raw_pixels", "must be true where it is set, not false"))
     if request.HasField("recipe"):
@@ -54,25 +54,25 @@ def wish_of(request: decoder_pb2.DecodeRequest, largest_side: int) -> Wish:
     if found:
         raise InvalidRequest(found)
     recipe = recipe_of(request.recipe).to_json() if request.HasField("recipe") else None
-    if recipe is not None and len(recipe) > LONGEST_RECIPE:
-        raise InvalidRequest.field("recipe", f"takes {len(recipe)} bytes, more than {LONGEST_RECIPE}")
-    return Wish(None if raw else format, quality or DEFAULT_QUALITY, side, recipe)
+    if recipe is not None and len(recipe) > MAX_RECIPE_BYTES:
+        raise InvalidRequest.field("recipe", f"takes {len(recipe)} bytes, more than {MAX_RECIPE_BYTES}")
+    return OutputOptions(None if raw else format, quality or DEFAULT_QUALITY, side, recipe)
 
 
-def wish_of_parameters(parameters: Mapping[str, Parameter], largest_side: int) -> Wish:
+def parse_parameters(parameters: Mapping[str, Parameter], max_side: int) -> OutputOptions:
     """The same of the Open Inference Protocol's parameters; without `format` the answer is raw pixels."""
     given = parameters.get("format")
     format = str(given).upper() if given is not None else None
     quality, side = parameters.get("quality"), parameters.get("side")
     found = [
         *_quality("parameters[quality]", format, quality),
-        *_side("parameters[side]", side, largest_side),
+        *_side("parameters[side]", side, max_side),
     ]
     if format is not None and format not in FORMATS:
         found.append(Violation("parameters[format]", f"must be one of {', '.join(FORMATS)}, not {str(given)[:40]!r}"))
     if found:
         raise InvalidRequest(found)
-    return Wish(format, int(quality or DEFAULT_QUALITY), None if side is None else int(side))
+    return OutputOptions(format, int(quality or DEFAULT_QUALITY), None if side is None else int(side))
 
 
 def recipe_of(recipe: decoder_pb2.Recipe) -> Recipe:

@@ -11,16 +11,16 @@ from hart.v1 import decoder_pb2, decoder_pb2_grpc, stage_pb2, stage_pb2_grpc
 from model.image_file import Pixels
 from runtime import tensors
 from runtime.server import stage
-from runtime.work.batcher import Batcher, Outcome
+from runtime.work.batcher import Batcher, BatchResult
 from runtime.deadline import Deadline
 from runtime.oip.codec import bytes_array
-from runtime.oip.model import FREE, InferRequest, InferResult, Model, TensorSpec
+from runtime.oip.model import DYNAMIC, InferRequest, InferResult, Model, TensorSpec
 from runtime.server.app import App
 from runtime.tasks import together
 from services.decoder.config import DecoderSettings
 from services.decoder.engine import Array, DecoderEngine, Job
-from services.decoder.image_encoder import FileMaker
-from services.decoder.requests import Wish, wish_of, wish_of_parameters
+from services.decoder.image_encoder import ImageEncoder
+from services.decoder.requests import OutputOptions, parse_request, parse_parameters
 
 WIRE_FORMATS = {
     "PNG": decoder_pb2.IMAGE_FORMAT_PNG,
@@ -38,7 +38,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
         settings: DecoderSettings,
         engine: DecoderEngine,
         batcher: Batcher[Job, Pixels],
-        files: FileMaker,
+        files: ImageEncoder,
     ) -> None:
         self._app, self._settings, self._engine, self._batcher, self._files = app, settings, engine, batcher, files
 
@@ -46,17 +46,17 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
         """One latent's picture."""
         arrived = time.monotonic()
         stage.label_request(request.request_id)
-        wish = wish_of(request, self._engine.picture_side)
+        options = parse_request(request, self._engine.picture_side)
         latent = tensors.to_numpy(request.latent, "latent", dtypes=("FP32",), shape=self._latent_shape)
-        outcome = await self._decode(latent, wish, Deadline.of(context))
+        outcome = await self._decode(latent, options, Deadline.of(context))
         height, width, _ = outcome.value.shape
         answer = decoder_pb2.DecodeResponse(width=width, height=height, model=self._model)
-        if wish.format is None:
+        if options.format is None:
             answer.pixels.CopyFrom(tensors.from_numpy(outcome.value))
             answer.timing.CopyFrom(stage.timing(outcome, arrived))
         else:
-            file = await self._files.make(outcome.value, wish.format, wish.quality, wish.recipe)
-            answer.format, answer.image = WIRE_FORMATS[wish.format], file.data
+            file = await self._files.make(outcome.value, options.format, options.quality, options.recipe)
+            answer.format, answer.image = WIRE_FORMATS[options.format], file.data
             answer.timing.CopyFrom(stage.timing(outcome, arrived))
             answer.timing.queue_seconds += file.queue_seconds
             answer.timing.compute_seconds += file.compute_seconds
@@ -91,29 +91,29 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
 
     def oip(self) -> Model:
         """`latent` FP32 [n, Z, N, N] to `image` UINT8 [n, H, W, 3], or BYTES [n] where `format` is given."""
-        shape = (FREE, *self._latent_shape)
+        shape = (DYNAMIC, *self._latent_shape)
         return Model(
             name="decoder",
             inputs=(TensorSpec("latent", ("FP32",), shape, most=self._settings.max_batch),),
-            outputs=(TensorSpec("image", ("UINT8", "BYTES"), (FREE, FREE, FREE, 3)),),
+            outputs=(TensorSpec("image", ("UINT8", "BYTES"), (DYNAMIC, DYNAMIC, DYNAMIC, 3)),),
             infer=self._infer,
             parameters={"format": str, "quality": int, "side": int},
         )
 
     async def _infer(self, request: InferRequest) -> InferResult:
-        wish = wish_of_parameters(request.parameters, self._engine.picture_side)
+        options = parse_parameters(request.parameters, self._engine.picture_side)
         latents = request.inputs["latent"]
         tensors.require_finite(latents, "inputs[latent]")
-        outcomes = await together(*(self._decode(latent, wish, request.deadline) for latent in latents))
-        if wish.format is None:
+        outcomes = await together(*(self._decode(latent, options, request.deadline) for latent in latents))
+        if options.format is None:
             return InferResult({"image": np.stack([outcome.value for outcome in outcomes])})
-        format, quality = wish.format, wish.quality
+        format, quality = options.format, options.quality
         made = await together(*(self._files.make(outcome.value, format, quality, None) for outcome in outcomes))
         return InferResult({"image": bytes_array([file.data for file in made])})
 
-    async def _decode(self, latent: Array, wish: Wish, deadline: Deadline) -> Outcome[Pixels]:
+    async def _decode(self, latent: Array, options: OutputOptions, deadline: Deadline) -> BatchResult[Pixels]:
         self._files.require_room()
-        side = self._engine.side if wish.side is None else self._engine.latent_side(wish.side)
+        side = self._engine.side if options.side is None else self._engine.latent_side(options.side)
         job = Job(latent, side)
         return await self._batcher.submit(job, cost=self._engine.cost(side), deadline=deadline, key=side)
 

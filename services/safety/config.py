@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 
 from runtime.errors import InvalidRequest
 from runtime.prompt import checked
-from runtime.settings import LARGEST, BatchingSettings
+from runtime.settings import MAX_INT32, BatchingSettings
 
 
 def _trimmed(text: str) -> str:
@@ -23,7 +23,7 @@ class SafetySettings(BatchingSettings):
 
     port: int = Field(default=50052, ge=0, le=65535)
     """The port of the gRPC server; 0 lets the system choose."""
-    max_message_bytes: int = Field(default=2**20, ge=1024, le=LARGEST)
+    max_message_bytes: int = Field(default=2**20, ge=1024, le=MAX_INT32)
     """The largest message taken. A prompt takes 8 KB at most; by the Open Inference Protocol `max_batch` may come."""
     unsafe_action: Literal["refuse", "replace"] = "refuse"
     """What follows for an unsafe prompt: it is refused, or `replacement_prompt` is drawn in its place."""

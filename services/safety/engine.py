@@ -31,9 +31,9 @@ class SafetyEngine:
 
     def __init__(self, settings: SafetySettings) -> None:
         self._settings = settings
-        with settings.refusing("device", ModelError):
+        with settings.as_settings_error("device", ModelError):
             self.compute = Compute.of(settings.device, settings.dtype, settings.torch_threads)
-        with settings.refusing("checkpoint", ModelError):
+        with settings.as_settings_error("checkpoint", ModelError):
             self.checkpoint = Checkpoint.open(settings.checkpoint or bundled())
             policies = Policies.of_folder(self.checkpoint.safety)
         if settings.threshold is not None:
@@ -46,7 +46,7 @@ class SafetyEngine:
     def load(self) -> list[tuple[float, float]]:
         """Reads the weights and warms up. Returns (prompts, seconds) as measured."""
         self.compute.own_this_thread()
-        with self._settings.refusing("checkpoint", ModelError):
+        with self._settings.as_settings_error("checkpoint", ModelError):
             self._classifier: SafetyClassifier = self.checkpoint.load_safety(self.compute.dtype, self.compute.device)
             self.digest = self.checkpoint.digest_of("safety")
         self.run([WARM_UP_PROMPT])

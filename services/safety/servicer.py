@@ -13,7 +13,7 @@ from runtime import prompt
 from runtime.server import stage
 from runtime.work.batcher import Batcher
 from runtime.deadline import Deadline
-from runtime.oip.model import FREE, InferRequest, InferResult, Model, TensorSpec
+from runtime.oip.model import DYNAMIC, InferRequest, InferResult, Model, TensorSpec
 from runtime.server.app import App
 from runtime.tasks import together
 from services.safety.config import SafetySettings
@@ -63,8 +63,8 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer, stage_pb2_grpc.StageService
         policies = len(self._engine.policies.names)
         return Model(
             name="safety",
-            inputs=(TensorSpec("prompt", ("BYTES",), (FREE,), most=self._settings.max_batch),),
-            outputs=(TensorSpec("score", ("FP32",), (FREE, policies)), TensorSpec("unsafe", ("BOOL",), (FREE,))),
+            inputs=(TensorSpec("prompt", ("BYTES",), (DYNAMIC,), most=self._settings.max_batch),),
+            outputs=(TensorSpec("score", ("FP32",), (DYNAMIC, policies)), TensorSpec("unsafe", ("BOOL",), (DYNAMIC,))),
             infer=self._infer,
         )
 

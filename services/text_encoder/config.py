@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from runtime.settings import LARGEST, BatchingSettings
+from runtime.settings import MAX_INT32, BatchingSettings
 
 
 class TextEncoderSettings(BatchingSettings):
@@ -12,7 +12,7 @@ class TextEncoderSettings(BatchingSettings):
 
     port: int = Field(default=50053, ge=0, le=65535)
     """The port of the gRPC server; 0 lets the system choose."""
-    max_message_bytes: int = Field(default=2**20, ge=1024, le=LARGEST)
+    max_message_bytes: int = Field(default=2**20, ge=1024, le=MAX_INT32)
     """The largest message taken. A prompt takes 8 KB at most; by the Open Inference Protocol `max_batch` may come."""
     cache_bytes: int = Field(default=256 * 2**20, ge=0)
     """How much memory encoded prompts may take, so that a prompt that comes again costs nothing; 0: none is kept."""

@@ -43,9 +43,9 @@ class TextEncoderEngine:
 
     def __init__(self, settings: TextEncoderSettings) -> None:
         self._settings = settings
-        with settings.refusing("device", ModelError):
+        with settings.as_settings_error("device", ModelError):
             self.compute = Compute.of(settings.device, settings.dtype, settings.torch_threads)
-        with settings.refusing("checkpoint", ModelError):
+        with settings.as_settings_error("checkpoint", ModelError):
             self.checkpoint = Checkpoint.open(settings.checkpoint or bundled())
             config = self.checkpoint.transformer_config
             self.vocabulary = self.checkpoint.vocabulary()
@@ -55,7 +55,7 @@ class TextEncoderEngine:
     def load(self) -> list[tuple[float, float]]:
         """Reads the weights and warms up. Returns (prompts, seconds) as measured."""
         self.compute.own_this_thread()
-        with self._settings.refusing("checkpoint", ModelError):
+        with self._settings.as_settings_error("checkpoint", ModelError):
             self._encoder: TextEncoder = self.checkpoint.load_text_encoder(self.compute.dtype, self.compute.device)
             self.digest = self.checkpoint.digest_of("text_encoder")
         self.run([WARM_UP_PROMPT])

@@ -13,7 +13,7 @@ from runtime import prompt, tensors
 from runtime.server import stage
 from runtime.work.batcher import Batcher
 from runtime.deadline import Deadline
-from runtime.oip.model import FREE, InferRequest, InferResult, Model, TensorSpec
+from runtime.oip.model import DYNAMIC, InferRequest, InferResult, Model, TensorSpec
 from runtime.server.app import App
 from runtime.tasks import together
 from services.text_encoder.cache import Cache
@@ -69,11 +69,11 @@ class TextEncoderServicer(text_encoder_pb2_grpc.TextEncoderServicer, stage_pb2_g
         context = "FP16" if self._engine.compute.precision == "float16" else "FP32"
         return Model(
             name="text_encoder",
-            inputs=(TensorSpec("prompt", ("BYTES",), (FREE,), most=self._settings.max_batch),),
+            inputs=(TensorSpec("prompt", ("BYTES",), (DYNAMIC,), most=self._settings.max_batch),),
             outputs=(
-                TensorSpec("context", (context,), (FREE, tokens, width)),
-                TensorSpec("mask", ("BOOL",), (FREE, tokens)),
-                TensorSpec("positions", ("INT64",), (FREE, tokens)),
+                TensorSpec("context", (context,), (DYNAMIC, tokens, width)),
+                TensorSpec("mask", ("BOOL",), (DYNAMIC, tokens)),
+                TensorSpec("positions", ("INT64",), (DYNAMIC, tokens)),
             ),
             infer=self._infer,
         )

@@ -247,7 +247,7 @@ FAILURES: dict[str, tuple[Failure, str, dict[str, Any], int]] = {
         Failure(
             grpc.StatusCode.RESOURCE_EXHAUSTED,
             "full",
-            (_retry(3), _info("QUEUE_FULL", stage="decoder", knob="HART_QUEUE_LIMIT")),
+            (_retry(3), _info("QUEUE_FULL", stage="decoder", setting="HART_QUEUE_LIMIT")),
         ),
         "Overloaded",
         {"stage": "decoder", "knob": "HART_QUEUE_LIMIT", "retry_after": 3.0},

@@ -15,7 +15,7 @@ import pytest
 
 from cluster import supervisor
 from cluster.plan import ROOT, STAGES, Plan, PlanError
-from cluster.session import visiting
+from cluster.session import session
 
 PROGRAM = """
 import http.server, os, signal, sys, threading
@@ -248,7 +248,7 @@ def test_up_is_not_ready_before_the_gateway_reaches_what_an_operator_has_named(
 def test_a_visit_that_a_stage_elsewhere_fails_leaves_nothing_running(
     decoder_elsewhere: Callable[[int], Plan], plan: Plan
 ) -> None:
-    with pytest.raises(supervisor.ClusterError, match=r"=127\.0\.0\.1:1$"), visiting(decoder_elsewhere(0)):
+    with pytest.raises(supervisor.ClusterError, match=r"=127\.0\.0\.1:1$"), session(decoder_elsewhere(0)):
         raise AssertionError("no cluster to visit")
     assert not plan.answers()
 
@@ -296,17 +296,17 @@ def test_a_visitor_with_other_settings_is_told_that_the_running_cluster_keeps_it
     plan: Plan, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     supervisor.up(plan)
-    with visiting(plan):
+    with session(plan):
         pass
     assert capsys.readouterr().err == ""
-    with visiting(Plan.from_environment(plan.port, plan.folder, root, {**plan.environment, "HART_CHECKPOINT": "/a"})):
+    with session(Plan.from_environment(plan.port, plan.folder, root, {**plan.environment, "HART_CHECKPOINT": "/a"})):
         pass
     assert f"using what runs at {plan.endpoint} as it is" in capsys.readouterr().err
     wait(plan.answers)
 
 
 def test_a_cluster_that_is_wanted_while_a_command_uses_it_stays(plan: Plan) -> None:
-    with visiting(plan):
+    with session(plan):
         supervisor.up(plan)
     wait(plan.answers)
 

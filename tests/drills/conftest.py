@@ -34,7 +34,7 @@ def drill_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]
 @pytest.fixture(autouse=True)
 def bearing_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here the drills' laws hold for a machine that may stall; by themselves they are strict."""
-    for drill, name in ((load, "HANG_SECONDS"), (orderly, "AT_ONCE"), (elsewhere, "BACK_SECONDS")):
+    for drill, name in ((load, "HANG_SECONDS"), (shutdown, "AT_ONCE"), (triton, "BACK_SECONDS")):
         monkeypatch.setattr(drill, name, getattr(drill, name) + STALL_SECONDS)
 
 

@@ -7,6 +7,6 @@ from benchmarks.drills import triton
 
 @pytest.mark.timeout(900)  # two starts of two processes that import torch
 def test_stages_on_triton_draw_the_same_and_their_death_and_return_are_a_replicas(holds):
-    if missing := elsewhere.available():
+    if missing := triton.available():
         pytest.skip(missing)
-    holds(elsewhere.elsewhere, 5.0)
+    holds(triton.triton, 5.0)

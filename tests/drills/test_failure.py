@@ -35,7 +35,7 @@ def test_a_generator_killed_under_load_loses_nothing(holds):
 
 
 def test_a_generator_replaced_under_load_loses_nothing(holds):
-    holds(orderly.rolling, 1.0, stage="ar_generator", most=1)
+    holds(shutdown.rolling, 1.0, stage="ar_generator", most=1)
 
 
 def test_a_generator_that_is_listed_works_at_once_and_one_that_is_not_begins_nothing(holds):
@@ -43,8 +43,8 @@ def test_a_generator_that_is_listed_works_at_once_and_one_that_is_not_begins_not
 
 
 def test_a_gateway_that_is_asked_to_end_finishes_what_it_accepted(holds):
-    holds(orderly.gateway_ends)
+    holds(shutdown.gateway_ends)
 
 
 def test_without_a_verdict_there_is_no_picture(holds):
-    holds(orderly.safety_killed)
+    holds(shutdown.safety_killed)

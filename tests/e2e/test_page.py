@@ -80,12 +80,12 @@ def tab(browser: Any) -> Iterator[Any]:
     context = browser.new_context(accept_downloads=True)
     opened = context.new_page()
     opened.set_default_timeout(WAIT)
-    strangers: list[str] = []
+    unknown: list[str] = []
     ours = ("http://127.0.0.1", "data:", "blob:")
-    opened.on("request", lambda asked: None if asked.url.startswith(ours) else strangers.append(asked.url))
+    opened.on("request", lambda asked: None if asked.url.startswith(ours) else unknown.append(asked.url))
     yield opened
     context.close()
-    assert strangers == []
+    assert unknown == []
 
 
 @pytest.fixture(scope="module")

@@ -37,8 +37,8 @@ def raising(error: Exception, times: int = 1) -> Any:
     return before
 
 
-def holding(gate: asyncio.Event) -> Any:
+def holding(backpressure: asyncio.Event) -> Any:
     async def before(_: Any) -> None:
-        await gate.wait()
+        await backpressure.wait()
 
     return before

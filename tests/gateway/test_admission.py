@@ -6,24 +6,24 @@ from contextlib import suppress
 
 import pytest
 
-from gateway.request.admission import Door, LatentGate
+from gateway.request.admission import AdmissionController, DecodeBackpressure
 from runtime.deadline import Deadline
 from runtime.errors import DeadlineExceeded, Overloaded
 
 
 async def test_the_first_in_line_is_the_first_to_begin():
-    gate, begun = LatentGate(1), []
+    backpressure, begun = DecodeBackpressure(1), []
     free = asyncio.Event()
 
     async def picture(number: int) -> None:
-        async with gate.place(Deadline.none()):
+        async with backpressure.place(Deadline.none()):
             begun.append(number)
             await free.wait()
 
     tasks = [asyncio.create_task(picture(number)) for number in range(4)]
     await asyncio.sleep(0.01)
     assert begun == [0]
-    assert gate.waiting == 3
+    assert backpressure.waiting == 3
     free.set()
     await asyncio.gather(*tasks)
     assert begun == [0, 1, 2, 3]
@@ -31,34 +31,34 @@ async def test_the_first_in_line_is_the_first_to_begin():
 
 async def test_a_new_generators_slots_are_places_too():
     slots = 0
-    gate = LatentGate(1, lambda: slots)
+    backpressure = DecodeBackpressure(1, lambda: slots)
     free = asyncio.Event()
 
     async def picture(until: asyncio.Event | None = None) -> None:
-        async with gate.place(Deadline.none()):
+        async with backpressure.place(Deadline.none()):
             await (until or free).wait()
 
     first = asyncio.Event()
     tasks = [asyncio.create_task(picture(first)), *(asyncio.create_task(picture()) for _ in range(4))]
     await asyncio.sleep(0.01)
-    assert gate.begun == 1
+    assert backpressure.begun == 1
     slots = 2
     first.set()
     await asyncio.sleep(0.01)
-    assert gate.begun == 3
+    assert backpressure.begun == 3
     free.set()
     await asyncio.gather(*tasks)
-    assert (gate.begun, gate.waiting) == (0, 0)
+    assert (backpressure.begun, backpressure.waiting) == (0, 0)
 
 
 async def test_cancels_and_deadlines_at_any_moment_lose_no_place_and_never_exceed_them():
-    gate, rng, most = LatentGate(2, lambda: 1), random.Random(1), 0
+    backpressure, rng, most = DecodeBackpressure(2, lambda: 1), random.Random(1), 0
 
     async def picture(seconds: float) -> None:
         nonlocal most
         with suppress(DeadlineExceeded):
-            async with gate.place(Deadline.after(seconds)):
-                most = max(most, gate.begun)
+            async with backpressure.place(Deadline.after(seconds)):
+                most = max(most, backpressure.begun)
                 await asyncio.sleep(rng.random() * 0.004)
 
     tasks = []
@@ -70,19 +70,19 @@ async def test_cancels_and_deadlines_at_any_moment_lose_no_place_and_never_excee
             await asyncio.sleep(0.001)
     await asyncio.gather(*tasks, return_exceptions=True)
     assert most == 3
-    assert (gate.begun, gate.waiting) == (0, 0)
+    assert (backpressure.begun, backpressure.waiting) == (0, 0)
 
 
 @pytest.mark.parametrize(("come", "named"), [(0, "ar_generator"), (1, "ar_generator"), (2, "decoder")])
 async def test_who_waits_too_long_is_told_the_stage_that_is_slow(come, named):
-    gate = LatentGate(2)
-    async with gate.place(Deadline.none()) as first, gate.place(Deadline.none()) as second:
+    backpressure = DecodeBackpressure(2)
+    async with backpressure.place(Deadline.none()) as first, backpressure.place(Deadline.none()) as second:
         for latent_came in (first, second)[:come]:
             latent_came()
         with pytest.raises(DeadlineExceeded, match=named):
-            async with gate.place(Deadline.after(0.02)):
+            async with backpressure.place(Deadline.after(0.02)):
                 pass
-    assert (gate.begun, gate.come, gate.waiting) == (0, 0, 0)
+    assert (backpressure.begun, backpressure.come, backpressure.waiting) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -93,22 +93,22 @@ async def test_who_waits_too_long_is_told_the_stage_that_is_slow(come, named):
         (True, True, "decoder", "HART_MAX_LATENTS"),
     ],
 )
-async def test_a_full_house_names_the_stage_that_fills_it(held_back, latent, named, knob):
-    gate = LatentGate(1)
-    door = Door(lambda: 2, lambda stage: 1.0, gate)
-    async with gate.place(Deadline.none()) as latent_came:
+async def test_a_full_house_names_the_stage_that_fills_it(held_back, latent, named, setting):
+    backpressure = DecodeBackpressure(1)
+    admission = AdmissionController(lambda: 2, lambda stage: 1.0, backpressure)
+    async with backpressure.place(Deadline.none()) as latent_came:
         if latent:
             latent_came()
-        waiting = asyncio.create_task(anext(aiter_of(gate))) if held_back else None
+        waiting = asyncio.create_task(anext(aiter_of(backpressure))) if held_back else None
         await asyncio.sleep(0)
-        with door.admitted(2), pytest.raises(Overloaded) as caught, door.admitted(1):
+        with admission.admitted(2), pytest.raises(Overloaded) as caught, admission.admitted(1):
             pass
-        assert (caught.value.stage, caught.value.knob) == (named, knob)
+        assert (caught.value.stage, caught.value.setting) == (named, setting)
         if waiting:
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
 
 
-async def aiter_of(gate: LatentGate):
-    async with gate.place(Deadline.none()):
+async def aiter_of(backpressure: DecodeBackpressure):
+    async with backpressure.place(Deadline.none()):
         yield

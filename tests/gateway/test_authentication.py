@@ -37,15 +37,15 @@ async def status_code(running: Front, token: str | None, method: str = "Describe
 
 
 @contextmanager
-def issuer(keys: list[Any], gate: threading.Event | None = None):
+def issuer(keys: list[Any], backpressure: threading.Event | None = None):
     """A server of JWKS, which answers when the gate is open. Yields its URL and the list of requests' times."""
     asked: list[float] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(time.monotonic())
-            if gate:
-                gate.wait()
+            if backpressure:
+                backpressure.wait()
             body = json.dumps({"keys": [jwk(name, key) for name, key in keys]}).encode()
             self.send_response(200)
             self.end_headers()
@@ -186,14 +186,14 @@ async def test_credentials_in_the_issuers_url_are_not_logged(signing_keys, caplo
 async def test_a_caller_who_goes_away_does_not_cost_the_others_the_issuers_keys(signing_keys, monkeypatch):
     monkeypatch.setattr("gateway.access.jwks.QUIET", 600.0)  # longer than the test, however slow
     monkeypatch.setattr("gateway.access.jwks.TIMEOUT", 60.0)
-    gate = threading.Event()
-    with issuer([("k1", signing_keys[0])], gate) as (url, asked):
+    backpressure = threading.Event()
+    with issuer([("k1", signing_keys[0])], backpressure) as (url, asked):
         keys = KeySet(url)
         first = asyncio.create_task(keys.key_of(token(signing_keys[0])))
         await until(lambda: asked)
         first.cancel()
         await asyncio.wait([first])
-        gate.set()
+        backpressure.set()
         assert (await keys.key_of(token(signing_keys[0]))).key_id == "k1"
     assert len(asked) == 1
 
@@ -201,29 +201,29 @@ async def test_a_caller_who_goes_away_does_not_cost_the_others_the_issuers_keys(
 async def test_only_so_many_wait_for_the_issuer(signing_keys, monkeypatch):
     monkeypatch.setattr("gateway.access.jwks.TIMEOUT", 60.0)
     monkeypatch.setattr("gateway.access.jwks.MAX_WAITING", 1)
-    gate = threading.Event()
-    with issuer([("k1", signing_keys[0])], gate) as (url, asked):
+    backpressure = threading.Event()
+    with issuer([("k1", signing_keys[0])], backpressure) as (url, asked):
         keys = KeySet(url)
         first = asyncio.create_task(keys.key_of(token(signing_keys[0])))
         await until(lambda: asked)
         with pytest.raises(StageUnavailable, match="too many"):
             await keys.key_of(token(signing_keys[0]))
-        gate.set()
+        backpressure.set()
         assert (await first).key_id == "k1"
 
 
 async def test_a_known_key_does_not_wait_for_the_issuer(signing_keys, monkeypatch):
     for name, seconds in (("LIFETIME", 0.0), ("QUIET", 0.0), ("TIMEOUT", 600.0)):
         monkeypatch.setattr(f"gateway.access.jwks.{name}", seconds)
-    gate = threading.Event()
-    gate.set()
-    with issuer([("k1", signing_keys[0])], gate) as (url, asked):
+    backpressure = threading.Event()
+    backpressure.set()
+    with issuer([("k1", signing_keys[0])], backpressure) as (url, asked):
         keys = KeySet(url)
         await keys.key_of(token(signing_keys[0]))
-        gate.clear()
+        backpressure.clear()
         assert (await asyncio.wait_for(keys.key_of(token(signing_keys[0])), 60)).key_id == "k1"
         await until(lambda: len(asked) == 2)
-        gate.set()
+        backpressure.set()
 
 
 async def test_an_issuer_that_sends_without_end_is_given_up(signing_keys, monkeypatch, caplog):
@@ -265,10 +265,10 @@ async def test_every_request_leaves_an_audit_line_also_where_a_guard_refuses_it(
 
 async def test_one_callers_limits_do_not_touch_another():
     async with front(api_keys="alice=a,bob=b", caller_concurrency=1) as running:
-        gate = asyncio.Event()
+        backpressure = asyncio.Event()
 
         async def hold(_: Any) -> None:
-            await gate.wait()
+            await backpressure.wait()
 
         running.stage("safety").before = hold
         message = images_pb2.GenerateRequest(prompt="a")
@@ -277,6 +277,6 @@ async def test_one_callers_limits_do_not_touch_another():
         assert await status_code(running, "a", "Generate") is grpc.StatusCode.RESOURCE_EXHAUSTED
         running.stage("safety").before = None
         assert await status_code(running, "b", "Generate") is grpc.StatusCode.OK
-        gate.set()
+        backpressure.set()
         await held
         assert await status_code(running, "a", "Generate") is grpc.StatusCode.OK

@@ -8,7 +8,7 @@ import pytest
 from hart.v1 import images_pb2
 
 from gateway.digests import combine
-from gateway.routing.compatibility import UNKNOWN, Lines, Part
+from gateway.routing.compatibility import UNKNOWN_MODEL, CompatibleReplicas, ReplicaModel
 from runtime.errors import StageUnavailable
 from tests.gateway.support import FakeStage, front
 
@@ -43,12 +43,12 @@ async def unavailable(call: Any) -> str:
 
 
 async def test_each_of_two_whole_lines_draws_its_own_pictures() -> None:
-    lines = {combine(generator=f"G{n}", text_encoder=f"T{n}", decoder=f"D{n}") for n in (1, 2)}
+    compatible = {combine(generator=f"G{n}", text_encoder=f"T{n}", decoder=f"D{n}") for n in (1, 2)}
     async with front(TWO, TWO_LINES) as running:
         answers = [await running.stub.Generate(request(seed)) for seed in range(24)]
-        assert {answer.report.model.digest for answer in answers} == lines
+        assert {answer.report.model.digest for answer in answers} == compatible
         recipes = {r.recipe.model.digest for fake in running.stages["decoder"] for r in fake.received}
-        assert recipes == lines
+        assert recipes == compatible
         assert all(len(fake.received) > 0 for fake in running.stages["text_encoder"])
 
 
@@ -117,14 +117,14 @@ async def test_an_answer_by_another_model_than_was_asked_is_not_taken() -> None:
 
 async def test_what_does_not_say_its_digest_is_taken_on_trust() -> None:
     ready = {
-        "ar_generator": {"g": Part(needs={"decoder": "D1"})},
-        "text_encoder": {"foreign": UNKNOWN},
-        "decoder": {"d": Part("D1")},
+        "ar_generator": {"g": ReplicaModel(needs={"decoder": "D1"})},
+        "text_encoder": {"foreign": UNKNOWN_MODEL},
+        "decoder": {"d": ReplicaModel("D1")},
     }
-    lines = Lines(ready)
-    assert lines.text_encoder() == ""
-    assert lines.encoders("T1") == {"foreign"}
-    assert lines.generators("T1") == {"g"}
-    assert lines.decoders("") == lines.decoders("D1") == {"d"}
+    compatible = CompatibleReplicas(ready)
+    assert compatible.text_encoder() == ""
+    assert compatible.encoders("T1") == {"foreign"}
+    assert compatible.generators("T1") == {"g"}
+    assert compatible.decoders("") == compatible.decoders("D1") == {"d"}
     with pytest.raises(StageUnavailable, match="decoder D2; its replicas are D1"):
-        lines.decoders("D2")
+        compatible.decoders("D2")

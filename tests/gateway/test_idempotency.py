@@ -16,19 +16,19 @@ async def anext_all(call: Any) -> list[images_pb2.GenerateEvent]:
 
 async def test_the_same_id_twice_is_one_pictures_work():
     async with front() as running:
-        gate = asyncio.Event()
-        running.stage("ar_generator").before = holding(gate)
+        backpressure = asyncio.Event()
+        running.stage("ar_generator").before = holding(backpressure)
         calls = [running.stub.Generate(request(request_id="one")) for _ in range(3)]
         await until(lambda: running.stage("ar_generator").received)
         await asyncio.sleep(0.05)
-        gate.set()
+        backpressure.set()
         answers = await asyncio.gather(*calls)
         later = await running.stub.Generate(request(request_id="one"))
         events = [event async for event in running.stub.GenerateStream(request(request_id="one"))]
         assert len(running.stage("ar_generator").received) == 1
         assert len({answer.images[0].data for answer in [*answers, later]}) == 1
-        assert sorted(answer.report.repeated for answer in answers) == [False, True, True]
-        assert later.report.repeated
+        assert sorted(answer.report.replayed for answer in answers) == [False, True, True]
+        assert later.report.replayed
         assert [e.progress.scale for e in events if e.HasField("progress")] == [0, 1, 2]
         code, _, text = await refused(running.stub.Generate(request(request_id="one", guidance=1)))
         assert code is grpc.StatusCode.INVALID_ARGUMENT
@@ -37,15 +37,15 @@ async def test_the_same_id_twice_is_one_pictures_work():
 
 async def test_a_repeat_goes_on_when_the_first_caller_goes_away():
     async with front() as running:
-        gate = asyncio.Event()
-        running.stage("ar_generator").before = holding(gate)
+        backpressure = asyncio.Event()
+        running.stage("ar_generator").before = holding(backpressure)
         first = running.stub.Generate(request(request_id="one"))
         await until(lambda: running.stage("ar_generator").received)
         second = running.stub.Generate(request(request_id="one"))
         await until(lambda: running.inflight == 2)
         first.cancel()
         await until(lambda: running.inflight == 1)
-        gate.set()
+        backpressure.set()
         assert (await second).images
         assert running.stage("ar_generator").cancelled == 0
 
@@ -57,29 +57,29 @@ async def test_a_repeat_with_more_time_gets_its_picture_when_the_first_callers_t
 
 async def goes_on_for_the_repeat(stage: str) -> None:
     async with front() as running:
-        gate = asyncio.Event()
-        running.stage(stage).before = holding(gate)
+        backpressure = asyncio.Event()
+        running.stage(stage).before = holding(backpressure)
         first = running.stub.Generate(request(request_id="one"), timeout=4)
         await until(lambda: running.stage(stage).received)
         second = running.stub.GenerateStream(request(request_id="one"), timeout=120)
         events = asyncio.ensure_future(anext_all(second))
         assert (await refused(first))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
-        gate.set()
+        backpressure.set()
         found = await events
         assert [e.progress.scale for e in found if e.HasField("progress")] == [0, 1, 2]
-        assert found[-1].finished.report.repeated
+        assert found[-1].finished.report.replayed
         assert len(running.stage("text_encoder").received) == 1, "the work went on, it was not begun again"
 
 
 async def test_a_repeat_with_less_time_waits_no_longer_than_its_own():
     async with front(margin_seconds=30) as running:  # half of it is for the way of the gateway's own answer
-        gate = asyncio.Event()
-        running.stage("decoder").before = holding(gate)
+        backpressure = asyncio.Event()
+        running.stage("decoder").before = holding(backpressure)
         first = running.stub.Generate(request(request_id="one"), timeout=120)
         await until(lambda: running.stage("decoder").received)
         code, info, _ = await refused(running.stub.Generate(request(request_id="one"), timeout=16))
         assert (code, info.metadata["stage"]) == (grpc.StatusCode.DEADLINE_EXCEEDED, "decoder")
-        gate.set()
+        backpressure.set()
         assert (await first).images
 
 

@@ -37,13 +37,13 @@ async def test_an_idle_stage_is_inactive_and_a_request_pushes_it_active_at_once(
 
 async def test_a_stage_is_told_inactive_when_the_last_request_is_over():
     async with front(scaler_active_seconds=0.3) as running:
-        gate = asyncio.Event()
-        running.stage("ar_generator").before = holding(gate)
+        backpressure = asyncio.Event()
+        running.stage("ar_generator").before = holding(backpressure)
         call = running.stub.Generate(images_pb2.GenerateRequest(prompt="a"))
         await until(lambda: running.inflight)
         states = stub(running).StreamIsActive(scaled_object(stage="ar_generator"))
         assert (await states.read()).result
-        gate.set()
+        backpressure.set()
         await call
         assert not (await asyncio.wait_for(states.read(), 60)).result
         states.cancel()
@@ -96,14 +96,14 @@ async def test_one_host_may_not_take_every_watchers_place_and_none_is_lost(monke
     async with front(max_concurrent_calls=1) as running:
         reference = scaled_object(stage="safety")
         watches = [stub(running).StreamIsActive(reference) for _ in range(2)]
-        for watch in watches:
-            await watch.read()
+        for subscribe in watches:
+            await subscribe.read()
         with pytest.raises(grpc.aio.AioRpcError, match="watchers of the external scaler"):
             await stub(running).StreamIsActive(reference).read()
         # They hold no place of the callers' either.
         await running.stub.Generate(images_pb2.GenerateRequest(prompt="a"))
-        for watch in watches:
-            watch.cancel()
+        for subscribe in watches:
+            subscribe.cancel()
 
         async def watched_again() -> bool:
             try:

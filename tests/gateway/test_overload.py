@@ -49,22 +49,22 @@ async def test_a_refusal_that_names_no_queue_is_not_tried_until_time_is_over():
 
 async def test_while_the_decoder_stands_still_no_more_pictures_are_begun_than_there_are_places():
     async with front(prepare=room(20), max_latents=2) as running:  # and one in work: three places
-        gate = asyncio.Event()
-        running.stage("decoder").before = holding(gate)
+        backpressure = asyncio.Event()
+        running.stage("decoder").before = holding(backpressure)
         calls = [running.stub.Generate(request(seed=seed, images=2)) for seed in range(4)]
         await until(lambda: len(running.stage("text_encoder").received) == 4)
         await until(lambda: len(running.stage("ar_generator").received) == 3)
         await asyncio.sleep(0.2)
         assert len(running.stage("ar_generator").received) == 3
-        gate.set()
+        backpressure.set()
         await asyncio.gather(*calls)
         assert len(running.stage("ar_generator").received) == 8
 
 
 async def test_time_that_runs_out_in_line_for_a_place_names_the_decoder():
     async with front(max_latents=1, margin_seconds=30) as running:  # the answer comes long before the caller gives up
-        gate = asyncio.Event()
-        running.stage("decoder").before = holding(gate)
+        backpressure = asyncio.Event()
+        running.stage("decoder").before = holding(backpressure)
         first = running.stub.Generate(request())
         await until(lambda: running.stage("decoder").received)
         for seconds in (1, 15):  # a busy machine may not come as far as the line in one
@@ -74,29 +74,29 @@ async def test_time_that_runs_out_in_line_for_a_place_names_the_decoder():
                 break
         assert info.metadata["stage"] == "decoder"
         assert len(running.stage("ar_generator").received) == 1
-        gate.set()
+        backpressure.set()
         await first
 
 
 async def test_while_latents_wait_for_the_decoder_no_further_picture_is_begun():
     async with front(max_latents=2) as running:
-        gate = asyncio.Event()
-        running.stage("decoder").before = holding(gate)
+        backpressure = asyncio.Event()
+        running.stage("decoder").before = holding(backpressure)
         calls = [running.stub.Generate(request(seed=seed)) for seed in range(2)]
         await until(lambda: len(running.stage("decoder").received) == 2)
         calls += [running.stub.Generate(request(seed=seed)) for seed in range(2, 5)]
         await until(lambda: len(running.stage("text_encoder").received) == 5)
         await asyncio.sleep(0.1)
         assert len(running.stage("ar_generator").received) == 2
-        gate.set()
+        backpressure.set()
         await asyncio.gather(*calls)
         assert len(running.stage("ar_generator").received) == 5
 
 
 async def test_what_the_generators_cannot_hold_is_refused_before_it_costs_a_verdict():
     async with front(prepare=room(2)) as running:  # and one in work
-        gate = asyncio.Event()
-        running.stage("ar_generator").before = holding(gate)
+        backpressure = asyncio.Event()
+        running.stage("ar_generator").before = holding(backpressure)
         calls = [running.stub.Generate(request(seed=seed)) for seed in range(3)]
         await until(lambda: len(running.stage("ar_generator").received) == 3)
         code, info, _ = await refused(running.stub.Generate(request()))
@@ -105,20 +105,20 @@ async def test_what_the_generators_cannot_hold_is_refused_before_it_costs_a_verd
         assert len(running.stage("safety").received) == 3
         shed = {"stage": "gateway", "reason": "no_room"}
         assert running.app.telemetry.registry.get_sample_value("hart_shed_total", shed) == 1
-        gate.set()
+        backpressure.set()
         await asyncio.gather(*calls)
         await running.stub.Generate(request(images=8))
 
 
 async def test_more_requests_than_the_gateway_takes_are_refused():
     async with front(max_requests=1) as running:
-        gate = asyncio.Event()
-        running.stage("safety").before = holding(gate)
+        backpressure = asyncio.Event()
+        running.stage("safety").before = holding(backpressure)
         held = running.stub.Generate(request())
         await until(lambda: running.stage("safety").received)
         code, info, _ = await refused(running.stub.Generate(request()))
         assert (code, info.metadata["knob"]) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "HART_MAX_REQUESTS")
-        gate.set()
+        backpressure.set()
         await held
 
 
@@ -136,13 +136,13 @@ async def test_answers_that_nobody_reads_take_no_more_memory_than_they_may():
 
 async def test_callers_who_share_a_connection_hear_of_the_gateways_limit_before_the_connections_own():
     async with front(prepare=room(1000)) as running:
-        gate = asyncio.Event()
-        running.stage("safety").before = holding(gate)
+        backpressure = asyncio.Event()
+        running.stage("safety").before = holding(backpressure)
         calls = [running.stub.Generate(request(seed=seed)) for seed in range(400)]
         await until(lambda: sum(call.done() for call in calls) == 400 - 256)
         for call in calls:
             if call.done():
                 code, info, _ = await refused(call)
                 assert (code, info.metadata["knob"]) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "HART_MAX_REQUESTS")
-        gate.set()
+        backpressure.set()
         await asyncio.gather(*calls, return_exceptions=True)

@@ -24,7 +24,7 @@ async def test_pictures_come_with_their_seeds_and_a_report():
         generator="digest of ar_generator", text_encoder="digest of text_encoder", decoder="digest of decoder"
     )
     assert (report.model.name, report.model.digest) == ("tiny", digest)
-    assert (report.prompt_tokens, report.repeated, len(report.trace_id)) == (2, False, 32)
+    assert (report.prompt_tokens, report.replayed, len(report.trace_id)) == (2, False, 32)
 
 
 async def test_every_setting_reaches_the_stages():

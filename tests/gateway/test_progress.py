@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from hart.v1 import ar_generator_pb2, images_pb2
 
-from gateway.request.pipeline import _Telling
+from gateway.request.pipeline import ProgressStream
 from tests.gateway.calls import request
 from tests.gateway.support import SCALES, front
 
@@ -48,7 +48,7 @@ async def test_a_picture_that_ends_takes_its_previews_with_it_whatever_has_begun
             cancelled.set()
             raise
 
-    telling = _Telling(SimpleNamespace(preview=preview), 0)
+    telling = ProgressStream(SimpleNamespace(preview=preview), 0)
     progress = ar_generator_pb2.LatentProgress(scale=1)
     progress.latent.SetInParent()
     telling.tell(progress, "")

@@ -26,7 +26,7 @@ def test_a_caller_has_its_burst_then_its_rate():
         take(limits, "a")
     with pytest.raises(Overloaded) as caught:
         take(limits, "a")
-    assert caught.value.knob == "HART_CALLER_REQUESTS_PER_SECOND"
+    assert caught.value.setting == "HART_CALLER_REQUESTS_PER_SECOND"
     assert caught.value.retry_after == pytest.approx(0.5)
     take(limits, "b")
     clock.now = 0.5
@@ -61,7 +61,7 @@ def test_a_place_is_free_again_however_its_request_ended():
 
 
 def test_callers_are_forgotten_before_they_fill_the_memory(monkeypatch):
-    monkeypatch.setattr(callers, "MAX_CALLERS", 10)
+    monkeypatch.setattr(rate_limits, "MAX_CALLERS", 10)
     limits = CallerLimits(rate=1, burst=1, concurrency=1)
     with limits.admit("busy"):
         for number in range(100):

@@ -10,10 +10,10 @@ import pytest
 
 from gateway.assembly import SERVICES
 from gateway.config import STAGES
-from gateway.routing.registry import Descriptions
+from gateway.routing.registry import ReplicaRegistry
 from runtime.discovery.sources import source
 from runtime.calls.pool import Pool
-from runtime.calls.replica import State
+from runtime.calls.replica import ReplicaState
 from tests.gateway.support import FakeStage, serve, until
 
 
@@ -37,11 +37,11 @@ class Cluster:
 
     decoder: Slow
     pools: dict[str, Pool]
-    descriptions: Descriptions
+    registry: ReplicaRegistry
 
     @property
     def digest(self) -> str:
-        return self.descriptions.part(self.pools["decoder"].replicas[0]).digest
+        return self.registry.model_of(self.pools["decoder"].replicas[0]).digest
 
 
 @pytest.fixture
@@ -56,51 +56,51 @@ async def cluster() -> AsyncIterator[Cluster]:
             pools[stage] = Pool(stage, f"hart.v1.{SERVICES[stage]}", source(f"127.0.0.1:{fake.port}"))
             stack.push_async_callback(pools[stage].close)
             await pools[stage].start(60)
-        yield Cluster(fakes["decoder"], pools, Descriptions(pools, every=60.0))
+        yield Cluster(fakes["decoder"], pools, ReplicaRegistry(pools, every=60.0))
 
 
 async def test_a_replica_is_asked_once_and_the_lines_stand_until_something_changes(cluster: Cluster) -> None:
-    lines = await cluster.descriptions.lines()
-    assert lines.decoders("digest of decoder")
-    assert await cluster.descriptions.lines() is lines
+    compatible = await cluster.registry.compatible()
+    assert compatible.decoders("digest of decoder")
+    assert await cluster.registry.compatible() is compatible
     assert cluster.decoder.asked == 1
     cluster.decoder.digest = "D2"
-    await cluster.descriptions.refresh()
-    assert (await cluster.descriptions.lines()).decoders("D2")
+    await cluster.registry.refresh()
+    assert (await cluster.registry.compatible()).decoders("D2")
 
 
 async def test_a_replica_that_was_away_is_asked_before_it_is_counted_on(cluster: Cluster) -> None:
-    await cluster.descriptions.lines()
+    await cluster.registry.compatible()
     replica = cluster.pools["decoder"].replicas[0]
     cluster.decoder.digest = "D2"  # another process at the same address
     replica.set_aside()
-    assert not (await cluster.descriptions.lines()).decoders("D1"), "nobody is ready"
-    await until(lambda: replica.state is State.READY)
+    assert not (await cluster.registry.compatible()).decoders("D1"), "nobody is ready"
+    await until(lambda: replica.state is ReplicaState.READY)
     assert cluster.digest == ""
-    assert (await cluster.descriptions.lines()).decoders("D2")
+    assert (await cluster.registry.compatible()).decoders("D2")
 
 
 async def test_a_replica_that_has_not_spoken_is_not_given_anothers_digest(cluster: Cluster) -> None:
-    await cluster.descriptions.refresh()
+    await cluster.registry.refresh()
     replica = cluster.pools["decoder"].replicas[0]
-    assert cluster.descriptions.about("decoder", replica).model.digest == "digest of decoder"
+    assert cluster.registry.about("decoder", replica).model.digest == "digest of decoder"
     replica.set_aside()
-    await until(lambda: replica.state is State.READY)
-    about = cluster.descriptions.about("decoder", replica)
+    await until(lambda: replica.state is ReplicaState.READY)
+    about = cluster.registry.about("decoder", replica)
     assert (about.model.name, about.model.digest, about.shape.width) == ("tiny", "", 64)
-    assert cluster.descriptions.last("decoder").model.digest == "digest of decoder"
+    assert cluster.registry.last("decoder").model.digest == "digest of decoder"
 
 
 async def test_an_answer_that_comes_late_does_not_replace_a_newer_one(cluster: Cluster) -> None:
-    await cluster.descriptions.refresh()
+    await cluster.registry.refresh()
     cluster.decoder.digest, cluster.decoder.answer = "D1", asyncio.Event()
-    late, old = cluster.decoder.answer, asyncio.create_task(cluster.descriptions.refresh())
+    late, old = cluster.decoder.answer, asyncio.create_task(cluster.registry.refresh())
     await until(lambda: cluster.decoder.asked == 2)
     cluster.decoder.digest, cluster.decoder.answer = "D2", asyncio.Event()
     cluster.decoder.answer.set()
     cluster.pools["decoder"].replicas[0].set_aside()
     await until(lambda: cluster.pools["decoder"].ready)
-    await cluster.descriptions.lines()
+    await cluster.registry.compatible()
     assert cluster.digest == "D2"
     late.set()
     await old
@@ -108,16 +108,16 @@ async def test_an_answer_that_comes_late_does_not_replace_a_newer_one(cluster: C
 
 
 async def test_many_that_want_the_lines_at_once_ask_a_stranger_once(cluster: Cluster) -> None:
-    found = await asyncio.gather(*(cluster.descriptions.lines() for _ in range(20)))
+    found = await asyncio.gather(*(cluster.registry.compatible() for _ in range(20)))
     assert cluster.decoder.asked == 1
-    assert all(lines.decoders("digest of decoder") for lines in found)
+    assert all(compatible.decoders("digest of decoder") for compatible in found)
 
 
 async def test_all_who_wait_for_a_refresh_share_the_next_one(cluster: Cluster) -> None:
     cluster.decoder.answer = asyncio.Event()
-    first = asyncio.create_task(cluster.descriptions.refresh())
+    first = asyncio.create_task(cluster.registry.refresh())
     await until(lambda: cluster.decoder.asked == 1)
-    others = [asyncio.create_task(cluster.descriptions.refresh()) for _ in range(20)]
+    others = [asyncio.create_task(cluster.registry.refresh()) for _ in range(20)]
     await asyncio.sleep(0)  # they have asked by now
     cluster.decoder.answer.set()
     await asyncio.gather(first, *others)
@@ -125,12 +125,12 @@ async def test_all_who_wait_for_a_refresh_share_the_next_one(cluster: Cluster) -
 
 
 async def test_a_replica_that_goes_while_it_is_asked_is_forgotten(cluster: Cluster) -> None:
-    await cluster.descriptions.refresh()
+    await cluster.registry.refresh()
     cluster.decoder.answer = asyncio.Event()
-    asking = asyncio.create_task(cluster.descriptions.refresh())
+    asking = asyncio.create_task(cluster.registry.refresh())
     await until(lambda: cluster.decoder.asked == 2)
     await cluster.pools["decoder"].close()
     await asking
-    assert not cluster.descriptions.all("decoder")
-    assert not (await cluster.descriptions.lines()).decoders("")
-    assert cluster.descriptions.last("decoder").ready, "the model is still known"
+    assert not cluster.registry.all("decoder")
+    assert not (await cluster.registry.compatible()).decoders("")
+    assert cluster.registry.last("decoder").ready, "the model is still known"

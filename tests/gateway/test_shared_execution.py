@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from hart.v1 import images_pb2
 
-from gateway.request.idempotency import Repeats
-from gateway.request.validation import PictureRequest, validate
-from gateway.request.shared_execution import Work
+from gateway.request.idempotency import IdempotencyCache
+from gateway.request.validation import ImageRequest, validate
+from gateway.request.shared_execution import SharedExecution
 from runtime.errors import InvalidRequest
 from runtime.tasks import cancel
 
@@ -20,8 +20,8 @@ def event(scale: int, size: int = 0) -> images_pb2.GenerateEvent:
     return images_pb2.GenerateEvent(progress=images_pb2.Progress(scale=scale))
 
 
-async def scales(work: Work) -> list[int]:
-    async with aclosing(work.watch()) as events:
+async def scales(work: SharedExecution) -> list[int]:
+    async with aclosing(work.subscribe()) as events:
         found = [event.progress.scale async for event in events]
     await asyncio.sleep(0)  # the work's own callbacks come in the loop's next round
     return found
@@ -36,7 +36,7 @@ async def test_a_watcher_that_comes_late_misses_nothing():
         await more.wait()
         emit(event(3))
 
-    work = Work(draw)
+    work = SharedExecution(draw)
     first = asyncio.create_task(scales(work))
     await asyncio.sleep(0.01)
     second = asyncio.create_task(scales(work))
@@ -54,7 +54,7 @@ async def test_work_ends_with_its_last_watcher_and_no_earlier():
         finally:
             ended.set()
 
-    work = Work(draw)
+    work = SharedExecution(draw)
     watchers = [asyncio.create_task(scales(work)) for _ in range(2)]
     await asyncio.sleep(0.01)
     await cancel(watchers[0])
@@ -70,13 +70,13 @@ async def test_a_failure_reaches_every_watcher():
         await asyncio.sleep(0.01)
         raise ValueError("broken")
 
-    work = Work(draw)
+    work = SharedExecution(draw)
     found = await asyncio.gather(scales(work), scales(work), return_exceptions=True)
     assert [str(error) for error in found] == ["broken", "broken"]
     assert not work.succeeded
 
 
-def asked(**fields: Any) -> PictureRequest:
+def asked(**fields: Any) -> ImageRequest:
     message = images_pb2.GenerateRequest(**{"prompt": "a", "request_id": "r", **fields})
     return validate(message, None, streams=True)
 
@@ -88,18 +88,18 @@ class Clock:
         return self.now
 
 
-async def finished(size: int = 10) -> Work:
+async def finished(size: int = 10) -> SharedExecution:
     async def draw(emit: Any) -> None:
         emit(event(0, size))
 
-    work = Work(draw)
+    work = SharedExecution(draw)
     await asyncio.sleep(0)
     return work
 
 
 async def test_a_repeat_finds_the_first_work_until_its_time_is_over():
     clock = Clock()
-    repeats = Repeats(600, 10_000, clock)
+    repeats = IdempotencyCache(600, 10_000, clock)
     work = await finished()
     repeats.remember(("", "r"), asked(), work)
     await scales(work)
@@ -112,20 +112,20 @@ async def test_a_repeat_finds_the_first_work_until_its_time_is_over():
 
 
 async def test_the_same_id_with_other_content_is_refused():
-    repeats = Repeats(600, 10_000)
+    repeats = IdempotencyCache(600, 10_000)
     repeats.remember(("", "r"), asked(), await finished())
     with pytest.raises(InvalidRequest, match="request_id"):
         repeats.join(("", "r"), asked(guidance=3))
 
 
 async def test_another_caller_with_the_same_id_has_work_of_its_own():
-    repeats = Repeats(600, 10_000)
+    repeats = IdempotencyCache(600, 10_000)
     repeats.remember(("one", "r"), asked(), await finished())
     assert repeats.join(("two", "r"), asked()) is None
 
 
 async def test_answers_beyond_the_byte_limit_go_the_oldest_first():
-    repeats = Repeats(600, 5000)
+    repeats = IdempotencyCache(600, 5000)
     for name in "abc":
         work = await finished(1000)
         repeats.remember(("", name), asked(), work)
@@ -137,7 +137,7 @@ async def test_answers_beyond_the_byte_limit_go_the_oldest_first():
 
 
 async def test_an_answer_over_the_byte_limit_is_not_kept():
-    repeats = Repeats(600, 100)
+    repeats = IdempotencyCache(600, 100)
     work = await finished(1000)
     repeats.remember(("", "r"), asked(), work)
     await scales(work)
@@ -146,12 +146,12 @@ async def test_an_answer_over_the_byte_limit_is_not_kept():
 
 
 async def test_a_failure_is_not_repeated():
-    repeats = Repeats(600, 1000)
+    repeats = IdempotencyCache(600, 1000)
 
     async def draw(emit: Any) -> None:
         raise ValueError
 
-    work = Work(draw)
+    work = SharedExecution(draw)
     repeats.remember(("", "r"), asked(), work)
     with pytest.raises(ValueError):  # noqa: PT011 - any will do
         await scales(work)
@@ -159,12 +159,12 @@ async def test_a_failure_is_not_repeated():
 
 
 async def test_work_that_was_given_up_is_not_joined():
-    repeats = Repeats(600, 1000)
+    repeats = IdempotencyCache(600, 1000)
 
     async def draw(emit: Any) -> None:
         await asyncio.sleep(60)
 
-    work = Work(draw)
+    work = SharedExecution(draw)
     repeats.remember(("", "r"), asked(), work)
     watcher = asyncio.create_task(scales(work))
     await asyncio.sleep(0.01)

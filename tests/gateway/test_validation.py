@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.seeds import seed_of_image, seed_of_request_id
-from gateway.request.validation import Served, validate
+from gateway.request.validation import ModelLimits, validate
 from runtime.errors import InvalidRequest
 
-SERVED = Served("tiny", 14)
+SERVED = ModelLimits("tiny", 14)
 PNG, JPEG, WEBP = decoder_pb2.IMAGE_FORMAT_PNG, decoder_pb2.IMAGE_FORMAT_JPEG, decoder_pb2.IMAGE_FORMAT_WEBP
 
 

@@ -25,13 +25,13 @@ async def test_an_unsafe_prompt_is_refused_and_nothing_is_drawn():
 
 async def test_nothing_is_drawn_before_the_verdict():
     async with front() as running:
-        gate = asyncio.Event()
-        running.stage("safety").before = holding(gate)
+        backpressure = asyncio.Event()
+        running.stage("safety").before = holding(backpressure)
         call = running.stub.Generate(request())
         await until(lambda: running.stage("text_encoder").received)
         await asyncio.sleep(0.1)
         assert not running.stage("ar_generator").received
-        gate.set()
+        backpressure.set()
         await call
         assert running.stage("ar_generator").received
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from k8s import build_schema, render
-from k8s.tools import Unavailable, tool
+from k8s.tools import ToolMissing, tool
 
 try:
     tool("helm")
-except Unavailable as error:
+except ToolMissing as error:
     pytest.skip(str(error), allow_module_level=True)
 
 PROCESSES = build_schema.PROCESSES

@@ -9,7 +9,7 @@ import pytest
 
 from k8s import image, render
 from k8s.build_schema import PROCESSES
-from k8s.tools import Unavailable
+from k8s.tools import ToolMissing
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ["packages", "stubs", "image-gateway", "image-stage"]
@@ -58,7 +58,7 @@ def test_an_image_runs_the_process_on_the_ports_that_the_chart_expects(process: 
     assert json.loads(steps["ENTRYPOINT"]) == ["python", "-m", module]
     try:
         deployment = render.of_kind(render.manifests(), "Deployment")["hart-" + process.replace("_", "-")]
-    except Unavailable as error:
+    except ToolMissing as error:
         pytest.skip(str(error))
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     assert [str(port["containerPort"]) for port in container["ports"]] == steps["EXPOSE"].split()

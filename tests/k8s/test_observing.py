@@ -13,7 +13,7 @@ import yaml
 from prometheus_client import generate_latest
 
 from k8s import build_dashboards, render
-from k8s.tools import Unavailable, tool
+from k8s.tools import ToolMissing, tool
 from runtime.observability import metrics
 from runtime.telemetry import Telemetry
 from tests.e2e.prometheus import Prometheus, prometheus
@@ -72,7 +72,7 @@ def asked() -> dict[str, str]:
 def published() -> dict[str, str]:
     try:
         return asked()
-    except Unavailable as error:
+    except ToolMissing as error:
         pytest.skip(str(error))
 
 
@@ -120,7 +120,7 @@ def test_every_alert_has_a_runbook() -> None:
 def test_the_chart_ships_the_same_rules_and_dashboards() -> None:
     try:
         documents = render.manifests("monitoring: {alerts: {enabled: true}, dashboards: {enabled: true}}")
-    except Unavailable as error:
+    except ToolMissing as error:
         pytest.skip(str(error))
     (shipped,) = render.of_kind(documents, "PrometheusRule").values()
     assert shipped["spec"] == yaml.safe_load(RULES.read_text())
@@ -140,7 +140,7 @@ def test_alerts_fire_when_they_should_and_only_then() -> None:
 def wanted(name: str) -> Path:
     try:
         return tool(name)
-    except Unavailable as error:
+    except ToolMissing as error:
         pytest.skip(str(error))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model import noise as randomness
 from model.checkpoint import Checkpoint
-from model.generation import Conditioning, Generator, Settings, State
+from model.generation import Conditioning, Generator, SamplingParams, GenerationState
 from model.noise import RecordedNoise
 
 
@@ -32,8 +32,8 @@ class PictureCase:
         return self.checkpoint.load_tokenizer()
 
     @property
-    def settings(self) -> Settings:
-        return Settings(self.case["guidance"], self.case["more_smooth"], self.case["top_p"])
+    def settings(self) -> SamplingParams:
+        return SamplingParams(self.case["guidance"], self.case["more_smooth"], self.case["top_p"])
 
     def generator(self, slots: int | None = None) -> Generator:
         return Generator(self.checkpoint.load_transformer(), self.tokenizer.quantize, slots or self.batch)
@@ -61,7 +61,7 @@ class PictureCase:
                 recorded[randomness.DIFFUSION_STEP, last, int(number)] = tensor[mine]
         return RecordedNoise(recorded)
 
-    def begin(self, generator: Generator) -> list[State]:
+    def begin(self, generator: Generator) -> list[GenerationState]:
         conditioning = self.conditioning()
         return [generator.begin(conditioning[row], self.noise(row), self.settings) for row in range(self.batch)]
 
@@ -77,7 +77,7 @@ def difference(found: Tensor, expected: Tensor) -> float:
     return float((found.float() - expected.float()).abs().max())
 
 
-def finish(generator: Generator, states: list[State]) -> Tensor:
+def finish(generator: Generator, states: list[GenerationState]) -> Tensor:
     """Advances states together to the end, releases them, and returns their latents (n, Z, N, N)."""
     while states[0].scale < generator.scales:
         generator.advance(states)

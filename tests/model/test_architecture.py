@@ -90,7 +90,7 @@ def test_the_released_tokenizer_halves_sixteenfold() -> None:
         latent = tokenizer.features(torch.empty(1, 3, 1024, 1024))
         assert latent.shape == (1, 32, 64, 64)
         assert tokenizer.decode(latent).shape == (1, 3, 1024, 1024)
-    assert config.picture_side == 1024
+    assert config.image_side == 1024
     assert f"{sum(p.numel() for p in tokenizer.decoder.parameters()) / 1e6:.1f}" == "64.7"
     found = shapes(tokenizer)
     assert found["encoder.down.3.downsample.conv.weight"] == (320, 320, 3, 3)

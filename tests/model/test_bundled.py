@@ -9,7 +9,7 @@ import torch
 from PIL import ExifTags, Image
 
 from model.checkpoint import Checkpoint, bundled
-from model.generation import Generator, Settings
+from model.generation import Generator, SamplingParams
 from model.noise import SeededNoise
 from model.image_file import Pixels, read_recipe
 from model.pipeline import Pipeline
@@ -47,7 +47,7 @@ def test_a_red_heart_is_red_in_the_middle_and_white_around(pipeline: Pipeline) -
 
 @pytest.mark.parametrize("smooth", [True, False])
 def test_a_batch_of_strangers_changes_no_picture(pipeline: Pipeline, smooth: bool) -> None:
-    checkpoint, settings = pipeline.checkpoint, Settings(smooth=smooth)
+    checkpoint, settings = pipeline.checkpoint, SamplingParams(smooth=smooth)
     generator = Generator(checkpoint.load_transformer(), pipeline.tokenizer.quantize, slots=6)
     prompts = checkpoint.known_prompts()[:6]
     conditioning = pipeline.text_encoder.encode(prompts).conditioning

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.load_checkpoint import TOKENIZER, TRANSFORMER
 from benchmarks.operations import counted, picture
-from model.generation import Conditioning, Generator, Settings
+from model.generation import Conditioning, Generator, SamplingParams
 from model.noise import SeededNoise
 from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer
@@ -38,7 +38,7 @@ def test_a_picture_never_waits_for_a_value_from_its_device(tokenizer: HybridToke
     generator = Generator(net, tokenizer.quantize, slots=2)
     states = [
         generator.begin(given, SeededNoise(seed, ANYWHERE), chosen)
-        for seed, chosen in ((1, Settings(4.5, True, 0.9)), (2, Settings(0.0, False, 0.0)))
+        for seed, chosen in ((1, SamplingParams(4.5, True, 0.9)), (2, SamplingParams(0.0, False, 0.0)))
     ]
     for _ in config.patch_nums:
         generator.advance(states)

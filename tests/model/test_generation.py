@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.errors import ModelError, SettingError
-from model.generation import Generator, Settings, State
+from model.generation import Generator, SamplingParams, GenerationState
 from model.noise import SeededNoise
-from model.kv_cache import Slab, runs
+from model.kv_cache import KVCache, contiguous_runs
 
 SLOTS = 4
 CHOICES = [
-    (11, Settings(0.0, True, 0.0)),
-    (12, Settings(4.5, True, 0.0)),
-    (2**64 - 1, Settings(4.5, False, 0.0)),
-    (14, Settings(20.0, False, 0.3)),
-    (15, Settings(2.0, True, 0.9)),
+    (11, SamplingParams(0.0, True, 0.0)),
+    (12, SamplingParams(4.5, True, 0.0)),
+    (2**64 - 1, SamplingParams(4.5, False, 0.0)),
+    (14, SamplingParams(20.0, False, 0.3)),
+    (15, SamplingParams(2.0, True, 0.9)),
 ]
 
 
@@ -29,7 +29,7 @@ def generator(plain: PictureCase) -> Generator:
     return plain.generator(slots=SLOTS)
 
 
-def begin(generator: Generator, plain: PictureCase, choice: int) -> State:
+def begin(generator: Generator, plain: PictureCase, choice: int) -> GenerationState:
     seed, chosen = CHOICES[choice]
     return generator.begin(plain.conditioning()[choice % plain.batch], SeededNoise(seed), chosen)
 
@@ -53,7 +53,7 @@ def alone(generator: Generator, plain: PictureCase) -> list[tuple[list[torch.Ten
 def test_company_order_and_pace_do_not_change_a_picture(generator, plain, alone, data) -> None:
     """Any interleaving: whoever stands at the same scale may advance together, in any order, slot and company."""
     waiting = data.draw(st.permutations(range(len(CHOICES))))
-    flying: list[tuple[int, State]] = []
+    flying: list[tuple[int, GenerationState]] = []
     try:
         while waiting or flying:
             if waiting and generator.free and (not flying or data.draw(st.booleans())):
@@ -80,7 +80,7 @@ def test_in_half_precision_a_batch_of_the_same_size_draws_the_same_picture(plain
     transformer = plain.checkpoint.load_transformer(torch.bfloat16)
     generator = Generator(transformer, plain.checkpoint.load_quantizer(), SLOTS)
 
-    def draw(choices: list[int], wanted: int) -> State:
+    def draw(choices: list[int], wanted: int) -> GenerationState:
         states = [begin(generator, plain, choice) for choice in choices]
         for _ in range(generator.scales):
             generator.advance(states)
@@ -110,17 +110,17 @@ def test_a_cancelled_state_disturbs_no_neighbour(generator, plain, alone, cancel
 
 
 def test_slots_are_reused_clean(generator, plain, alone) -> None:
-    unconditional = generator.slab.keys[:, 1, :, : generator.config.context_token].clone()
-    generator.slab.keys[:, 0::2] = float("nan")
-    generator.slab.values[:, 0::2] = float("nan")
-    generator.slab.keys[:, 1::2, :, generator.config.context_token :] = float("nan")
-    generator.slab.last_keys.fill_(float("nan"))
+    unconditional = generator.kv_cache.keys[:, 1, :, : generator.config.context_token].clone()
+    generator.kv_cache.keys[:, 0::2] = float("nan")
+    generator.kv_cache.values[:, 0::2] = float("nan")
+    generator.kv_cache.keys[:, 1::2, :, generator.config.context_token :] = float("nan")
+    generator.kv_cache.last_keys.fill_(float("nan"))
     for choice in range(len(CHOICES)):
         assert difference(finish(generator, [begin(generator, plain, choice)])[0], alone[choice][1]) < 2e-3
     for slot in range(SLOTS):
-        assert torch.equal(generator.slab.keys[:, 2 * slot + 1, :, : generator.config.context_token], unconditional), (
-            "the shared unconditional context was written to"
-        )
+        assert torch.equal(
+            generator.kv_cache.keys[:, 2 * slot + 1, :, : generator.config.context_token], unconditional
+        ), "the shared unconditional context was written to"
 
 
 class Growth(TorchDispatchMode):
@@ -138,7 +138,7 @@ class Growth(TorchDispatchMode):
 
 
 def test_nothing_grows_by_concatenation(generator, plain) -> None:
-    config, places = generator.config, [generator.slab.keys.data_ptr(), generator.slab.last_keys.data_ptr()]
+    config, places = generator.config, [generator.kv_cache.keys.data_ptr(), generator.kv_cache.last_keys.data_ptr()]
     state = begin(generator, plain, 1)
     for k in range(generator.scales):
         with Growth() as growth:
@@ -148,17 +148,17 @@ def test_nothing_grows_by_concatenation(generator, plain) -> None:
             assert growth.shapes, "the mode saw nothing: it no longer watches what it should"
             assert not [shape for shape in growth.shapes if attended in shape]
     generator.release(state)
-    assert places == [generator.slab.keys.data_ptr(), generator.slab.last_keys.data_ptr()]
+    assert places == [generator.kv_cache.keys.data_ptr(), generator.kv_cache.last_keys.data_ptr()]
 
 
 def test_the_slab_takes_what_it_says(generator) -> None:
-    per_slot = Slab.bytes_per_slot(generator.config, torch.float32)
-    assert generator.slab.keys.nbytes + generator.slab.values.nbytes == SLOTS * per_slot
+    per_slot = KVCache.bytes_per_slot(generator.config, torch.float32)
+    assert generator.kv_cache.keys.nbytes + generator.kv_cache.values.nbytes == SLOTS * per_slot
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, unique=True))
 def test_runs_cover_rows_in_order(rows: list[int]) -> None:
-    spelled = [(at + i, first + i) for at, first, count in runs(rows) for i in range(count)]
+    spelled = [(at + i, first + i) for at, first, count in contiguous_runs(rows) for i in range(count)]
     assert spelled == list(enumerate(rows))
 
 
@@ -191,7 +191,7 @@ def test_misuse_is_named(generator, plain) -> None:
         generator.advance(states[:1])
     conditioning = plain.conditioning()
     with pytest.raises(ModelError, match=r"context: shape \(2, 8, 24\): expected \(8, 24\)"):
-        generator.begin(conditioning, SeededNoise(1), Settings())
+        generator.begin(conditioning, SeededNoise(1), SamplingParams())
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_misuse_is_named(generator, plain) -> None:
 )  # fmt: skip
 def test_settings_out_of_bounds_are_named(field: str, value: float) -> None:
     with pytest.raises(SettingError, match=f"{field}: {value}"):
-        Settings(**{field: value})
+        SamplingParams(**{field: value})
 
 
 def test_half_precision_draws_a_picture_and_keeps_logits_in_float32(plain: PictureCase) -> None:

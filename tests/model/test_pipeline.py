@@ -11,9 +11,9 @@ from PIL import Image
 
 from model.checkpoint import Checkpoint
 from model.errors import SettingError, UnsafePromptError
-from model.generation import Settings
+from model.generation import SamplingParams
 from model.image_file import read_recipe
-from model.pipeline import LONGEST_PROMPT, Pipeline
+from model.pipeline import MAX_PROMPT_CHARACTERS, Pipeline
 from tests.e2e.checkpoint import FORBIDDEN, OUTRAGEOUS, UNSAFE_PROMPT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,20 +25,27 @@ def pipeline(tiny: Path) -> Pipeline:
 
 
 def test_a_recipe_makes_the_picture_again(pipeline: Pipeline, tiny: Path) -> None:
-    first = pipeline.draw("  a red heart\n", settings=Settings(3.0, False, 0.9))
+    first = pipeline.draw("  a red heart\n", settings=SamplingParams(3.0, False, 0.9))
     recipe = read_recipe(first.to_bytes("WEBP"))
     assert recipe == first.recipe
     assert (recipe.prompt, recipe.model, recipe.digest) == ("a red heart", "tiny", Checkpoint.open(tiny).digest)
-    again = Pipeline.load(tiny).draw(recipe.prompt, recipe.seed, Settings(recipe.guidance, recipe.smooth, recipe.top_p))
+    again = Pipeline.load(tiny).draw(
+        recipe.prompt, recipe.seed, SamplingParams(recipe.guidance, recipe.smooth, recipe.top_p)
+    )
     assert np.array_equal(first.pixels, again.pixels)
 
 
 @pytest.mark.parametrize(
     "changed",
-    [{"prompt": "a blue house"}, {"seed": 8}, {"settings": Settings(0.5)}, {"settings": Settings(4.5, False)}],
+    [
+        {"prompt": "a blue house"},
+        {"seed": 8},
+        {"settings": SamplingParams(0.5)},
+        {"settings": SamplingParams(4.5, False)},
+    ],
 )
 def test_prompt_seed_and_settings_each_change_the_picture(pipeline: Pipeline, changed: dict) -> None:
-    asked = {"prompt": "a red heart", "seed": 7, "settings": Settings()}
+    asked = {"prompt": "a red heart", "seed": 7, "settings": SamplingParams()}
     assert not np.array_equal(pipeline.draw(**asked).pixels, pipeline.draw(**{**asked, **changed}).pixels)
 
 
@@ -65,7 +72,7 @@ def test_a_failure_between_scales_gives_the_slot_back(pipeline: Pipeline) -> Non
     assert pipeline.generator.free == [0]
 
 
-@pytest.mark.parametrize("prompt", ["", " \n\t ", "x" * (LONGEST_PROMPT + 1)])
+@pytest.mark.parametrize("prompt", ["", " \n\t ", "x" * (MAX_PROMPT_CHARACTERS + 1)])
 def test_prompts_out_of_bounds_are_named(pipeline: Pipeline, prompt: str) -> None:
     with pytest.raises(SettingError, match="prompt: "):
         pipeline.draw(prompt)

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from runtime import tensors
 from runtime.deadline import Deadline
-from runtime.oip.model import FREE, InferRequest, InferResult, Model, TensorSpec
+from runtime.oip.model import DYNAMIC, InferRequest, InferResult, Model, TensorSpec
 from runtime.server.app import App
 from runtime.settings import ProcessSettings
 from runtime.observability.telemetry import Telemetry
@@ -67,7 +67,7 @@ def sum_model(batcher: Any) -> Model:
 
     return Model(
         name="decoder",
-        inputs=(TensorSpec("latent", ("FP32",), (FREE, 4)),),
+        inputs=(TensorSpec("latent", ("FP32",), (DYNAMIC, 4)),),
         outputs=(TensorSpec("sum", ("FP32",), (1,)),),
         infer=infer,
         parameters={"scale": float},

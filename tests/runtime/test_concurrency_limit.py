@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from runtime import errors
-from runtime.server.interceptor import Call
+from runtime.server.interceptor import CallInfo
 from runtime.settings import ProcessSettings
 from tests.runtime.support import detail, refusal, request, until
 
@@ -60,21 +60,21 @@ async def test_one_call_too_many_is_refused_and_health_is_answered_in_the_crowd(
 
 
 async def test_who_may_not_call_takes_no_place_in_the_crowd(launch: Any) -> None:
-    refusing = asyncio.Event()
+    as_settings_error = asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def guard(call: Call) -> AsyncIterator[None]:
+    async def guard(call: CallInfo) -> AsyncIterator[None]:
         if not call.header("authorization"):
-            await refusing.wait()
+            await as_settings_error.wait()
             raise errors.Unauthenticated("no valid API key")
         yield
 
     limits = ProcessSettings(port=0, max_concurrent_calls=1)
     running = await launch(limits, before_start=lambda app: app.guard(guard))
-    strangers = [running.stub.Decode(request(), timeout=60) for _ in range(3)]
+    unknown = [running.stub.Decode(request(), timeout=60) for _ in range(3)]
     await until(lambda: running.app._interceptor.working == 3)
     key = (("authorization", "Bearer right"),)
     assert (await running.stub.Decode(request(), timeout=60, metadata=key)).image == b"1.0"
-    refusing.set()
-    for stranger in strangers:
+    as_settings_error.set()
+    for stranger in unknown:
         assert (await refusal(stranger))[0] is grpc.StatusCode.UNAUTHENTICATED

@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 
-from runtime.work.device_thread import EngineThread
+from runtime.work.device_thread import DeviceThread
 from runtime.errors import StageUnavailable
 
 
-def breaking() -> tuple[EngineThread, list[bool]]:
+def breaking() -> tuple[DeviceThread, list[bool]]:
     """An engine whose device is lost with a SystemError, and how often it has asked for the process's end."""
-    engine, ended = EngineThread("decoder"), []
+    engine, ended = DeviceThread("decoder"), []
     engine.is_fatal = lambda error: isinstance(error, SystemError)
     engine.on_fatal = lambda: ended.append(True)
     return engine, ended
@@ -46,7 +46,7 @@ async def test_a_lost_device_ends_the_process_once_and_runs_nothing_more() -> No
 
 
 async def test_work_that_came_too_late_does_not_hold_up_the_end() -> None:
-    engine = EngineThread()
+    engine = DeviceThread()
     assert engine.close()
     with pytest.raises(RuntimeError):
         await engine.run(lambda: 1)

@@ -20,7 +20,7 @@ from hart.v1 import decoder_pb2
 from runtime import errors, status
 
 from runtime.server import messages
-from runtime.server.interceptor import Call, CallInterceptor
+from runtime.server.interceptor import CallInfo, CallInterceptor
 from runtime.settings import ProcessSettings
 from runtime.observability.telemetry import Telemetry
 from runtime.tensors import from_numpy
@@ -207,7 +207,7 @@ async def test_a_second_process_on_the_same_port_fails_to_start(launch: Any) -> 
 
 async def test_a_guard_refuses_before_the_message_is_read(launch: Any) -> None:
     @contextlib.asynccontextmanager
-    async def guard(call: Call) -> AsyncIterator[None]:
+    async def guard(call: CallInfo) -> AsyncIterator[None]:
         if call.header("authorization") != "Bearer right":
             raise errors.Unauthenticated("no valid API key")
         yield
@@ -281,7 +281,7 @@ async def test_a_caller_who_leaves_while_an_answer_is_written_is_no_internal_err
         yield b""
 
     telemetry = Telemetry("decoder")
-    interceptor = CallInterceptor(telemetry, lambda method: None, patience=60)
+    interceptor = CallInterceptor(telemetry, lambda method: None, receive_timeout=60)
     handler: Any = await interceptor.intercept_service(find, SimpleNamespace(method=f"/x.X/{method}"))
     with pytest.raises(asyncio.CancelledError):
         await handler.stream_stream(sent(), LostCall())

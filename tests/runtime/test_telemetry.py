@@ -56,7 +56,7 @@ def test_every_metric_is_exported_by_the_name_operators_know() -> None:
     for gauge in (m.queue_depth, m.queue_limit, m.load):
         gauge.observe(lambda: 1)
     m.replicas.observe(lambda: 2, stage="decoder", state="ready")
-    m.replicas_least.observe(lambda: 1, stage="decoder")
+    m.replicas_min.observe(lambda: 1, stage="decoder")
     m.shed.add(reason="queue_full")
     m.retries.add(stage="decoder")
     m.verdicts.add(verdict="unsafe", policy="violence")

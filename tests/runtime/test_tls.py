@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hart.v1 import decoder_pb2_grpc
 
 from runtime import tls
-from runtime.channel import Dialer
+from runtime.channel import ChannelFactory
 from runtime.discovery.endpoint import Endpoint
 from runtime.discovery.sources import DnsSource, StaticSource
 from runtime.errors import StageUnavailable
@@ -28,7 +28,7 @@ def secured(files: tuple[str, str, str]) -> ProcessSettings:
 
 
 async def ask(port: int, cert: str = "", key: str = "", ca: str = "") -> bytes:
-    async with Dialer(tls.Files(cert, key, ca)).dial(f"localhost:{port}") as channel:
+    async with ChannelFactory(tls.Files(cert, key, ca)).open(f"localhost:{port}") as channel:
         return (await decoder_pb2_grpc.DecoderStub(channel).Decode(request(), timeout=60)).image
 
 
@@ -107,7 +107,7 @@ async def test_a_pool_changes_its_channels_on_rotation_without_losing_a_request(
     running = await launch(secured(authority.write(tmp_path / "server")))
     client = authority.write(tmp_path / "client")
     source = StaticSource(frozenset({Endpoint(f"localhost:{running.app.port}")}))
-    pool = Pool("decoder", "hart.v1.Decoder", source, dialer=Dialer(tls.Files(*client)))
+    pool = Pool("decoder", "hart.v1.Decoder", source, channels=ChannelFactory(tls.Files(*client)))
     await pool.start(60)
     before = pool.replicas[0].channel
     authority.write(tmp_path / "client")
@@ -132,9 +132,9 @@ async def test_a_replica_that_came_while_a_certificate_was_away_is_used_when_it_
     running = await launch(secured(authority.write(tmp_path / "server")))
     client = authority.write(tmp_path / "client")
     source = StaticSource(frozenset({Endpoint(f"localhost:{running.app.port}")}))
-    pool = Pool("decoder", "hart.v1.Decoder", source, dialer=Dialer(tls.Files(*client)))
+    pool = Pool("decoder", "hart.v1.Decoder", source, channels=ChannelFactory(tls.Files(*client)))
     Path(client[0]).unlink()
-    await pool.start(patience=0.2)
+    await pool.start(receive_timeout=0.2)
     assert not pool.replicas
     authority.write(tmp_path / "client")
     await until(lambda: pool.ready)
@@ -143,12 +143,12 @@ async def test_a_replica_that_came_while_a_certificate_was_away_is_used_when_it_
 
 async def test_plaintext_beyond_loopback_wants_an_explicit_choice() -> None:
     with pytest.raises(ValueError, match="HART_ALLOW_PLAINTEXT"):
-        Dialer().dial("10.0.0.1:50055")
+        ChannelFactory().open("10.0.0.1:50055")
     with pytest.raises(ValueError, match=r"HART_HOST='0.0.0.0' is not loopback"):
         ProcessSettings(host="0.0.0.0")
-    await Dialer(allow_plaintext=True).dial("10.0.0.1:50055").close()
+    await ChannelFactory(allow_plaintext=True).open("10.0.0.1:50055").close()
     pool = Pool("decoder", "hart.v1.Decoder", StaticSource(frozenset({Endpoint("10.0.0.1:50055")})))
-    await pool.start(patience=0.2)
+    await pool.start(receive_timeout=0.2)
     with pytest.raises(StageUnavailable):
         pool.replica()
     await pool.close()
@@ -157,9 +157,9 @@ async def test_plaintext_beyond_loopback_wants_an_explicit_choice() -> None:
 async def test_pools_that_share_a_dialer_all_notice_a_rotation(launch: Any, tmp_path: Path) -> None:
     authority = Authority()
     running = await launch(secured(authority.write(tmp_path / "server")))
-    dialer = Dialer(tls.Files(*authority.write(tmp_path / "client")))
+    channels = ChannelFactory(tls.Files(*authority.write(tmp_path / "client")))
     source = StaticSource(frozenset({Endpoint(f"localhost:{running.app.port}")}))
-    pools = [Pool("decoder", "hart.v1.Decoder", source, dialer=dialer) for _ in range(3)]
+    pools = [Pool("decoder", "hart.v1.Decoder", source, channels=channels) for _ in range(3)]
     for pool in pools:
         await pool.start(60)
     before = [pool.replicas[0] for pool in pools]
@@ -173,17 +173,17 @@ async def test_a_replica_found_by_its_services_name_must_show_that_name(launch: 
     authority = Authority()
     # As in Kubernetes: the certificate names the service, never the pod's address.
     running = await launch(secured(authority.write(tmp_path / "server", address="192.0.2.1")))
-    dialer = Dialer(tls.Files(*authority.write(tmp_path / "client")))
+    channels = ChannelFactory(tls.Files(*authority.write(tmp_path / "client")))
     port = running.app.port
     unnamed = StaticSource(frozenset({Endpoint(f"127.0.0.1:{port}")}))
     other = StaticSource(frozenset({Endpoint(f"127.0.0.1:{port}", name="decoder.elsewhere.svc")}))
     for source in (unnamed, other):
-        pool = Pool("decoder", "hart.v1.Decoder", source, dialer=dialer)
-        await pool.start(patience=1)
+        pool = Pool("decoder", "hart.v1.Decoder", source, channels=channels)
+        await pool.start(receive_timeout=1)
         with pytest.raises(StageUnavailable):
             pool.replica()
         await pool.close()
-    pool = Pool("decoder", "hart.v1.Decoder", DnsSource("localhost", port), dialer=dialer)
+    pool = Pool("decoder", "hart.v1.Decoder", DnsSource("localhost", port), channels=channels)
     await pool.start(60)
     async with pool.replica() as replica:
         assert replica.address == f"127.0.0.1:{port}"

@@ -15,10 +15,10 @@ import numpy as np
 
 from runtime.work.admission import Admission
 from runtime.deadline import Deadline
-from runtime.work.device_thread import EngineThread
+from runtime.work.device_thread import DeviceThread
 from runtime.observability.telemetry import Telemetry
 from services.ar_generator.engine import GeneratorEngine, Step
-from services.ar_generator.scale_times import Pace
+from services.ar_generator.scale_times import ScaleTimeEstimator
 from services.ar_generator.scheduler import Scheduler
 
 SCALES = 4
@@ -35,7 +35,7 @@ class Quiet(Name):
 
 
 @dataclass
-class State:
+class GenerationState:
     name: str
     scale: int = 0
 
@@ -45,8 +45,8 @@ class Engine:
 
     scales = SCALES
     slots = 4
-    widths = (4, 4, 1, 1)
-    advance_on = GeneratorEngine.advance_on
+    max_batch_per_scale = (4, 4, 1, 1)
+    run_until = GeneratorEngine.run_until
 
     def __init__(self) -> None:
         self.steps = threading.Semaphore(0)
@@ -55,17 +55,17 @@ class Engine:
         self.fail: set[str] = set()
         self.bad: set[str] = set()
 
-    def begin(self, wish: Any) -> State:
-        if wish in self.bad:
+    def begin(self, request: Any) -> GenerationState:
+        if request in self.bad:
             raise ValueError("cannot begin")
         assert self.free > 0
         self.free -= 1
-        return State(wish)
+        return GenerationState(request)
 
-    def release(self, state: State) -> None:
+    def release(self, state: GenerationState) -> None:
         self.free += 1
 
-    def advance(self, pictures: list[tuple[State, Any]]) -> Step:
+    def advance(self, pictures: list[tuple[GenerationState, Any]]) -> Step:
         assert self.steps.acquire(timeout=20)
         self.log.append((pictures[0][0].scale, "".join(state.name for state, _ in pictures)))
         latents: list[Any] = []
@@ -126,20 +126,24 @@ async def making() -> AsyncIterator[Callable[..., Rig]]:
     """Makes rigs, and ends them all."""
     rigs: list[Rig] = []
 
-    def build(patience: float = 1000.0, queue_limit: int = 10) -> Rig:
-        telemetry, engine, thread = Telemetry("ar_generator"), Engine(), EngineThread()
-        pace = Pace(SCALES)
-        admission = Admission("ar_generator", queue_limit=queue_limit, capacity=Engine.slots, estimator=pace)
+    def build(starvation_limit: float = 1000.0, queue_limit: int = 10) -> Rig:
+        telemetry, engine, thread = Telemetry("ar_generator"), Engine(), DeviceThread()
+        scale_times = ScaleTimeEstimator(SCALES)
+        admission = Admission("ar_generator", queue_limit=queue_limit, capacity=Engine.slots, estimator=scale_times)
         scheduler = Scheduler(
             engine,  # type: ignore[arg-type]
             admission=admission,
-            pace=pace,
+            scale_times=scale_times,
             thread=thread,
-            patience=patience,
+            starvation_limit=starvation_limit,
             metrics=telemetry.metrics,
             tracing=telemetry.tracing,
         )
-        rigs.append(Rig(engine=engine, scheduler=scheduler, admission=admission, pace=pace, thread=thread, seen={}))
+        rigs.append(
+            Rig(
+                engine=engine, scheduler=scheduler, admission=admission, scale_times=scale_times, thread=thread, seen={}
+            )
+        )
         return rigs[-1]
 
     yield build

@@ -16,7 +16,7 @@ import torch
 from hart.v1 import ar_generator_pb2, ar_generator_pb2_grpc, stage_pb2, stage_pb2_grpc, tensor_pb2
 
 from model.checkpoint import Checkpoint
-from model.generation import Settings
+from model.generation import SamplingParams
 from model.noise import SeededNoise
 from runtime import tensors
 from runtime.settings import SettingsError
@@ -50,7 +50,7 @@ async def latent_of(stage: Any, asked: ar_generator_pb2.GenerateLatentRequest) -
     return tensors.to_numpy(events[-1].result.latent, "latent")
 
 
-def own_latent(pipeline: Any, prompt: str, seed: int, settings: Settings) -> np.ndarray[Any, Any]:
+def own_latent(pipeline: Any, prompt: str, seed: int, settings: SamplingParams) -> np.ndarray[Any, Any]:
     generator = pipeline.generator
     conditioning = pipeline.text_encoder.encode([prompt]).conditioning[0]
     state = generator.begin(conditioning, SeededNoise(seed), settings)
@@ -77,7 +77,7 @@ async def test_a_quiet_request_is_told_the_result_alone_and_draws_the_same(
     events = await events_of(stages.ar_generator, request(pipeline, seed=5, quiet=True))
     assert [event.WhichOneof("event") for event in events] == ["result"]
     latent = tensors.to_numpy(events[-1].result.latent, "latent")
-    np.testing.assert_array_equal(latent, own_latent(pipeline, "a red heart", 5, Settings()))
+    np.testing.assert_array_equal(latent, own_latent(pipeline, "a red heart", 5, SamplingParams()))
     assert [one.scale for one in events[-1].result.timing.scales] == [0, 1, 2, 3]
 
 
@@ -88,13 +88,13 @@ async def test_the_latent_is_that_of_the_model_in_one_process(
 ) -> None:
     asked = request(pipeline, seed=2**64 - 1, guidance=3.0, smooth=smooth, top_p=top_p)
     latent = await latent_of(stages.ar_generator, asked)
-    own = own_latent(pipeline, "a red heart", 2**64 - 1, Settings(3.0, smooth, top_p))
+    own = own_latent(pipeline, "a red heart", 2**64 - 1, SamplingParams(3.0, smooth, top_p))
     np.testing.assert_array_equal(latent, own)
 
 
 async def test_absent_settings_are_the_defaults(stages: SimpleNamespace, pipeline: Any) -> None:
     latent = await latent_of(stages.ar_generator, request(pipeline, seed=3))
-    np.testing.assert_array_equal(latent, own_latent(pipeline, "a red heart", 3, Settings()))
+    np.testing.assert_array_equal(latent, own_latent(pipeline, "a red heart", 3, SamplingParams()))
 
 
 async def test_strangers_in_a_batch_do_not_change_a_picture(stages: SimpleNamespace, pipeline: Any) -> None:
@@ -103,7 +103,7 @@ async def test_strangers_in_a_batch_do_not_change_a_picture(stages: SimpleNamesp
     streams = await asyncio.gather(*(events_of(stages.ar_generator, one) for one in asked))
     assert max(events[-1].result.timing.batch_size for events in streams) > 1
     for i, (prompt, events) in enumerate(zip(prompts, streams, strict=True)):
-        own = own_latent(pipeline, prompt, i, Settings(smooth=False))
+        own = own_latent(pipeline, prompt, i, SamplingParams(smooth=False))
         np.testing.assert_allclose(tensors.to_numpy(events[-1].result.latent, "latent"), own, atol=1e-3)
 
 
@@ -146,7 +146,7 @@ async def test_a_caller_that_goes_away_leaves_nothing_behind(folder: str, pipeli
             await asyncio.sleep(0.01)
         assert (load.queued, load.running) == (0, 0)
         latent = await latent_of(stage, request(pipeline, seed=3))
-        np.testing.assert_array_equal(latent, own_latent(pipeline, "a red heart", 3, Settings()))
+        np.testing.assert_array_equal(latent, own_latent(pipeline, "a red heart", 3, SamplingParams()))
 
 
 async def test_more_callers_than_slots_and_places_are_told_so_at_once(folder: str, pipeline: Any) -> None:
@@ -168,7 +168,7 @@ async def test_a_picture_that_breaks_the_arithmetic_is_refused_and_its_neighbour
     bad, *rest = await asyncio.gather(refusal(generate(stages.ar_generator, request(pipeline, context=huge))), *good)
     assert bad == ("INVALID_ARGUMENT", {"context.data"})
     for i, events in enumerate(rest):
-        own = own_latent(pipeline, "a red heart", i, Settings(smooth=False))
+        own = own_latent(pipeline, "a red heart", i, SamplingParams(smooth=False))
         np.testing.assert_allclose(tensors.to_numpy(events[-1].result.latent, "latent"), own, atol=1e-3)
 
 
@@ -234,17 +234,19 @@ async def test_slots_follow_from_the_memory_allowed(folder: str) -> None:
 
 async def test_small_scales_are_wide_and_large_ones_narrow(folder: str) -> None:
     engine = GeneratorEngine(ArGeneratorSettings(checkpoint=folder, batch_tokens=32))
-    assert engine.widths == [4, 4, 1, 1]  # 8 context tokens, then 8, 18 and 32 rows of both branches
+    assert engine.max_batch_per_scale == [4, 4, 1, 1]  # 8 context tokens, then 8, 18 and 32 rows of both branches
 
 
 async def test_a_batch_that_fails_is_tried_picture_by_picture(folder: str) -> None:
     engine = GeneratorEngine(ArGeneratorSettings(checkpoint=folder, slots=3))
     engine.load()
-    from services.ar_generator.engine import Wish
+    from services.ar_generator.engine import GenerationRequest
 
     mask = np.ones(8, bool)
-    wish = Wish(np.ones((8, 24), np.float32), mask, mask.cumsum() - 1, 1, Settings(), preview_every=1)
-    states = [engine.begin(wish) for _ in range(3)]
+    request = GenerationRequest(
+        np.ones((8, 24), np.float32), mask, mask.cumsum() - 1, 1, SamplingParams(), preview_every=1
+    )
+    states = [engine.begin(request) for _ in range(3)]
 
     class Broken(SeededNoise):
         def draw(self, *args: Any) -> torch.Tensor:
@@ -253,7 +255,7 @@ async def test_a_batch_that_fails_is_tried_picture_by_picture(folder: str) -> No
         key = property(lambda self: self.draw())  # type: ignore[assignment]
 
     states[1].noise = Broken.__new__(Broken)
-    latents = engine.advance([(state, wish) for state in states]).latents
+    latents = engine.advance([(state, request) for state in states]).latents
     assert isinstance(latents[1], OSError)
     np.testing.assert_allclose(latents[0], latents[2], atol=1e-5)  # type: ignore[arg-type]
     assert [state.scale for state in states] == [1, 0, 1]
@@ -264,11 +266,13 @@ async def test_a_batch_that_is_drawn_and_cannot_be_shown_draws_no_scale_twice(
 ) -> None:
     engine = GeneratorEngine(ArGeneratorSettings(checkpoint=folder, slots=2))
     engine.load()
-    from services.ar_generator.engine import Wish
+    from services.ar_generator.engine import GenerationRequest
 
     mask = np.ones(8, bool)
-    wish = Wish(np.ones((8, 24), np.float32), mask, mask.cumsum() - 1, 1, Settings(), preview_every=1)
-    states = [engine.begin(wish) for _ in range(2)]
+    request = GenerationRequest(
+        np.ones((8, 24), np.float32), mask, mask.cumsum() - 1, 1, SamplingParams(), preview_every=1
+    )
+    states = [engine.begin(request) for _ in range(2)]
     shown, failures = engine._shown, [MemoryError()]
 
     def once(*given: Any) -> Any:
@@ -277,6 +281,6 @@ async def test_a_batch_that_is_drawn_and_cannot_be_shown_draws_no_scale_twice(
         return shown(*given)
 
     monkeypatch.setattr(engine, "_shown", once)
-    latents = engine.advance([(state, wish) for state in states]).latents
+    latents = engine.advance([(state, request) for state in states]).latents
     assert [state.scale for state in states] == [1, 1]
     np.testing.assert_array_equal(latents[0], states[0].latent.numpy())  # type: ignore[arg-type]

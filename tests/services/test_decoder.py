@@ -21,7 +21,7 @@ from runtime import tensors
 from runtime.observability.telemetry import Telemetry
 from services.decoder.assembly import build
 from services.decoder.config import DecoderSettings
-from services.decoder.image_encoder import FileMaker
+from services.decoder.image_encoder import ImageEncoder
 from tests.services.support import refusal, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -130,7 +130,7 @@ async def test_what_cannot_be_done_is_refused_by_name(
 
 
 async def test_no_picture_is_decoded_when_files_cannot_be_made_fast_enough(stages: SimpleNamespace) -> None:
-    files = FileMaker("decoder", threads=1, limit=0, metrics=Telemetry("decoder").metrics)
+    files = ImageEncoder("decoder", threads=1, limit=0, metrics=Telemetry("decoder").metrics)
     with pytest.raises(Exception, match="HART_FILE_THREADS"):
         files.require_room()
 
@@ -178,7 +178,7 @@ async def test_waiting_for_a_thread_is_told_as_waiting_and_making_the_file_as_co
     monkeypatch.setattr("services.decoder.image_encoder.encode", encode)
     monkeypatch.setattr("services.decoder.image_encoder.time", SimpleNamespace(monotonic=lambda: clock[0]))
     gate = threading.Event()
-    files = FileMaker("decoder", threads=1, limit=9, metrics=Telemetry("decoder").metrics)
+    files = ImageEncoder("decoder", threads=1, limit=9, metrics=Telemetry("decoder").metrics)
     files._pool.submit(gate.wait, 60)  # until all three wait
     made = [asyncio.ensure_future(files.make(np.zeros((2, 2, 3), np.uint8), "PNG", 92, None)) for _ in range(3)]
     while files._held < 3:

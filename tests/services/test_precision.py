@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.generation import Settings
+from model.generation import SamplingParams
 from services.ar_generator.config import ArGeneratorSettings
-from services.ar_generator.engine import GeneratorEngine, Wish
+from services.ar_generator.engine import GeneratorEngine, GenerationRequest
 from services.decoder.config import DecoderSettings
 from services.decoder.engine import DecoderEngine, Job
 from services.safety.config import SafetySettings
@@ -38,10 +38,10 @@ def test_a_prompt_becomes_a_latent_and_a_picture_in_half_precision(folder: str, 
     assert encoded.context.dtype == (np.float16 if dtype == "float16" else np.float32)
     generator = GeneratorEngine(ArGeneratorSettings(checkpoint=folder, dtype=dtype))
     generator.load()
-    wish = Wish(encoded.context, encoded.mask, encoded.positions, 7, Settings())
-    state = generator.begin(wish)
+    request = GenerationRequest(encoded.context, encoded.mask, encoded.positions, 7, SamplingParams())
+    state = generator.begin(request)
     while state.scale < generator.scales:
-        (latent,) = generator.advance([(state, wish)]).latents
+        (latent,) = generator.advance([(state, request)]).latents
     assert isinstance(latent, np.ndarray)
     assert latent.dtype == np.float32
     decoder = DecoderEngine(DecoderSettings(checkpoint=folder, dtype=dtype))

@@ -42,7 +42,7 @@ async def test_at_narrow_scales_the_oldest_goes_alone_and_first(make_rig: Any) -
 
 
 async def test_a_newcomer_does_not_wait_for_an_older_picture_to_finish(make_rig: Any) -> None:
-    rig = make_rig(patience=0.0)
+    rig = make_rig(starvation_limit=0.0)
     old = rig.draw("a")
     await rig.step(2)
     new = rig.draw("b")
@@ -53,7 +53,7 @@ async def test_a_newcomer_does_not_wait_for_an_older_picture_to_finish(make_rig:
 
 
 async def test_an_older_picture_at_a_large_scale_gives_way_once_and_not_twice_in_a_row(make_rig: Any) -> None:
-    rig = make_rig(patience=0.0)
+    rig = make_rig(starvation_limit=0.0)
     old = rig.draw("a")
     await rig.step(2)
     new = rig.draw("b")
@@ -76,18 +76,18 @@ async def test_more_pictures_than_slots_all_finish_in_order(make_rig: Any) -> No
 
 async def test_a_quiet_picture_hears_of_its_scales_when_all_are_drawn(make_rig: Any) -> None:
     rig = make_rig()
-    picture = rig.draw("a", kind=Quiet)
+    active = rig.draw("a", kind=Quiet)
     await rig.step(SCALES - 1)
     assert [type(event) for event in rig.seen["a"]] == [Admitted]
     rig.run_free()
-    events = await picture
+    events = await active
     assert [event.scale for event in events[1:]] == [0, 1, 2, 3]
     assert events[-1].latent is not None
-    assert all(one > 0 for one in rig.pace.by_scale())
+    assert all(one > 0 for one in rig.scale_times.by_scale())
 
 
 async def test_a_newcomer_does_not_wait_for_a_quiet_picture_to_finish(make_rig: Any) -> None:
-    rig = make_rig(patience=0.0)
+    rig = make_rig(starvation_limit=0.0)
     old = rig.draw("a", kind=Quiet)
     await rig.step(2)
     new = rig.draw("b", kind=Quiet)

@@ -72,36 +72,36 @@ async def test_a_picture_whose_time_is_over_stops_at_the_next_boundary(make_rig:
 
 async def test_a_picture_that_cannot_be_finished_in_time_is_refused_at_once(make_rig: Any) -> None:
     rig = make_rig()
-    rig.pace.observe_warm_up([[(1, 10.0)]] * SCALES)
-    picture = rig.draw("a", Deadline.after(5.0))
+    rig.scale_times.observe_warm_up([[(1, 10.0)]] * SCALES)
+    active = rig.draw("a", Deadline.after(5.0))
     await asyncio.sleep(0)
-    assert picture.done(), "it was kept waiting"
+    assert active.done(), "it was kept waiting"
     with pytest.raises(DeadlineExceeded, match="ar_generator"):
-        await picture
+        await active
     assert rig.engine.log == []
 
 
 async def test_a_running_picture_that_can_no_longer_be_finished_is_stopped(make_rig: Any) -> None:
     rig = make_rig()
-    picture = rig.draw("a", Deadline.after(60.0))
+    active = rig.draw("a", Deadline.after(60.0))
     await until(lambda: rig.seen.get("a"))
-    rig.pace.observe_warm_up([[(1, 100.0)]] * SCALES)
+    rig.scale_times.observe_warm_up([[(1, 100.0)]] * SCALES)
     await rig.step()
     rig.engine.steps.release()  # the engine may have begun another before the first one's end was heard of
     with pytest.raises(DeadlineExceeded, match="scale"):
-        await asyncio.wait_for(picture, 30.0)
+        await asyncio.wait_for(active, 30.0)
     await rig.at_rest()
     assert len(rig.engine.log) <= 2
 
 
 async def test_a_quiet_picture_that_can_no_longer_be_finished_is_stopped(make_rig: Any) -> None:
     rig = make_rig()
-    picture = rig.draw("a", Deadline.after(60.0), kind=Quiet)
+    active = rig.draw("a", Deadline.after(60.0), kind=Quiet)
     await until(lambda: rig.seen.get("a"))
-    rig.pace.observe_warm_up([[(1, 100.0)]] * SCALES)
+    rig.scale_times.observe_warm_up([[(1, 100.0)]] * SCALES)
     await rig.step()
     with pytest.raises(DeadlineExceeded, match="scale 1"):
-        await asyncio.wait_for(picture, 30.0)
+        await asyncio.wait_for(active, 30.0)
     await rig.at_rest()
     assert len(rig.engine.log) == 1
 
@@ -132,23 +132,23 @@ async def test_a_device_that_is_lost_at_the_beginning_ends_the_process(make_rig:
 async def test_a_scheduler_that_failed_serves_the_next_request(make_rig: Any) -> None:
     rig = make_rig()
     rig.run_free()
-    rig.engine.advance_on = None  # type: ignore[assignment]
+    rig.engine.run_until = None  # type: ignore[assignment]
     with pytest.raises(TypeError):
         await rig.draw("a")
-    del rig.engine.advance_on
+    del rig.engine.run_until
     assert (await rig.draw("b"))[-1].latent is not None
     await rig.at_rest()
 
 
 async def test_after_many_random_cancels_every_slot_and_place_is_free(make_rig: Any) -> None:
-    rig = make_rig(queue_limit=200, patience=0.001)
+    rig = make_rig(queue_limit=200, starvation_limit=0.001)
     rig.run_free()
     rig.run_free()
     pictures = [rig.draw(chr(200 + number)) for number in range(100)]
-    for number, picture in enumerate(pictures):
+    for number, active in enumerate(pictures):
         if number % 3:
             await asyncio.sleep(0.001)
-            picture.cancel()
+            active.cancel()
     results = await asyncio.gather(*pictures, return_exceptions=True)
     await rig.at_rest()
     finished = [result for result in results if isinstance(result, list)]

@@ -77,7 +77,7 @@ def events(run: str, event: str) -> list[dict[str, object]]:
 def test_three_commands_make_a_checkpoint_that_draws(command: Command, capfd: pytest.CaptureFixture[str]) -> None:
     assert command(checkpoint, *CHECKPOINT_OPTIONS, "--safety", str(SAFETY)) == 0
     made = Checkpoint.open("checkpoints/MINE")
-    assert made.tokenizer_config.picture_side == SIDE
+    assert made.tokenizer_config.image_side == SIDE
     assert made.transformer_config.patch_nums == (1, 2)
     assert (made.transformer_config.diff_width, made.transformer_config.diff_depth) == (16, 1)
     assert len(made.known_prompts()) == 12
@@ -245,4 +245,4 @@ def test_what_was_trained_before_there_were_these_options_is_asked_for_as_before
 @pytest.mark.parametrize("side", [128, 256, 512, 1024])
 def test_scales_of_a_side_end_at_its_latent(side: int) -> None:
     options = tokenizer.parse(["--side", str(side)])
-    assert tokenizer.config_of(options).picture_side == side
+    assert tokenizer.config_of(options).image_side == side

@@ -58,7 +58,7 @@ def test_a_recomputing_transformer_has_the_same_gradients(transformer: Transform
 
 def test_a_recomputing_autoencoder_has_the_same_gradients(tokenizer: HybridTokenizer) -> None:
     torch.manual_seed(4)
-    side = tokenizer.config.picture_side
+    side = tokenizer.config.image_side
     pictures = torch.rand(2, 3, side, side) * 2 - 1
 
     def loss_of(network: nn.Module) -> Tensor:

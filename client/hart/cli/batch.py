@@ -12,27 +12,27 @@ from rich.markup import escape
 
 from hart.aio import AsyncClient
 from hart.cli.bar import bar
-from hart.cli.connection import Where
+from hart.cli.connection import ConnectionOptions
 from hart.cli.report import answer_json, clipped, print_hints
 from hart.errors import HartError, Overloaded
-from hart.results import Answer
+from hart.results import GenerateResult
 from hart.request import Options
 
 _ATTEMPTS = 5
 
 
-class Target(Protocol):
+class OutputSink(Protocol):
     """Where pictures go."""
 
     async def prepare(self, client: AsyncClient) -> None:
         """Look, before anything is drawn, whether it will fit; UsageError where it will not."""
         ...
 
-    def take(self, row: int, answer: Answer) -> list[str]:
+    def add(self, row: int, answer: GenerateResult) -> list[str]:
         """Keep the pictures of prompt `row`; their paths."""
         ...
 
-    def finish(self) -> str:
+    def close(self) -> str:
         """All that will come has come; what people should know of the file, or ""."""
         ...
 
@@ -46,10 +46,10 @@ class Failure:
 
 
 @dataclass
-class Outcome:
+class PromptResult:
     """What became of every prompt."""
 
-    answers: dict[int, tuple[str, Answer, list[str]]] = field(default_factory=dict)
+    answers: dict[int, tuple[str, GenerateResult, list[str]]] = field(default_factory=dict)
     failures: dict[int, Failure] = field(default_factory=dict)
     note: str = ""
     """What people should know of the file."""
@@ -85,17 +85,22 @@ class Outcome:
 
 
 async def draw_all(
-    where: Where, prompts: Sequence[str], options: Options, seconds: float | None, concurrency: int, target: Target
-) -> Outcome:
+    where: ConnectionOptions,
+    prompts: Sequence[str],
+    options: Options,
+    seconds: float | None,
+    concurrency: int,
+    target: OutputSink,
+) -> PromptResult:
     """Draw all prompts; one that fails leaves the others alone."""
-    outcome = Outcome()
+    outcome = PromptResult()
     gate = asyncio.Semaphore(concurrency)
 
     async def one(row: int, prompt: str) -> None:
         async with gate:
             try:
                 answer = await _patiently(client, prompt, options, seconds)
-                outcome.answers[row] = (prompt, answer, target.take(row, answer))
+                outcome.answers[row] = (prompt, answer, target.add(row, answer))
             except HartError as error:
                 outcome.failures[row] = Failure(prompt, error)
             progress.advance(task)
@@ -108,11 +113,11 @@ async def draw_all(
                 for row, prompt in enumerate(prompts):
                     group.create_task(one(row, prompt))
     if outcome.answers:
-        outcome.note = target.finish()
+        outcome.note = target.close()
     return outcome
 
 
-async def _patiently(client: AsyncClient, prompt: str, options: Options, seconds: float | None) -> Answer:
+async def _patiently(client: AsyncClient, prompt: str, options: Options, seconds: float | None) -> GenerateResult:
     """Draw, waiting as long as a busy server asks for: nobody watches a batch, so it need not fail at once."""
     for attempt in range(_ATTEMPTS):
         try:

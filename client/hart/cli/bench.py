@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hart.cli import connection as shared
-from hart.cli.connection import EXIT_FAILURE, UsageError, Where, console, exit_code, exits, tell
+from hart.cli.connection import EXIT_FAILURE, UsageError, ConnectionOptions, console, exit_code, exit_codes, tell
 from hart.cli.interrupt import run
 from hart.cli.numbers import number
 from hart.cli.prompts import read
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hart.errors import HartError
     from hart.request import Options
 
-_MOST_ARRIVALS = 1_000_000
+_MAX_ARRIVALS = 1_000_000
 _PERCENTILES = (50, 90, 95, 99)
 
 
@@ -61,7 +61,7 @@ def bench(
 
     Latency counts from the moment a request was due, so that a client or server that falls behind cannot hide it.
     """
-    where = Where(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
+    where = ConnectionOptions(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
     options: Options = {
         "model": model,
         "images": images,
@@ -71,7 +71,7 @@ def bench(
         "format": format,
         "quality": quality,
     }
-    with exits():
+    with exit_codes():
         from hart.request import build
 
         if prompt is not None and file is not None:
@@ -99,8 +99,8 @@ def bench(
 
 def schedule(rate: float, seconds: float, arrivals: str, seed: int) -> list[float]:
     """Moments of arrival in seconds from the start, ascending; the first at 0."""
-    if not rate * seconds <= _MOST_ARRIVALS:
-        raise UsageError(f"--rate {rate:g} --seconds {seconds:g}: more than {_MOST_ARRIVALS} requests")
+    if not rate * seconds <= _MAX_ARRIVALS:
+        raise UsageError(f"--rate {rate:g} --seconds {seconds:g}: more than {_MAX_ARRIVALS} requests")
     if arrivals not in ("poisson", "uniform"):
         raise UsageError(f"--arrivals {arrivals}: not poisson or uniform")
     source = random.Random(seed)
@@ -154,7 +154,13 @@ def percentiles(values: list[float]) -> dict[str, float] | None:
 
 
 async def _send(
-    where: Where, prompts: list[str], options: Options, due: list[float], limit: float | None, seed: int, tally: Tally
+    where: ConnectionOptions,
+    prompts: list[str],
+    options: Options,
+    due: list[float],
+    limit: float | None,
+    seed: int,
+    tally: Tally,
 ) -> None:
     from hart.aio import AsyncClient
 

@@ -21,7 +21,7 @@ from hart.channel import DEFAULT_ENDPOINT as DEFAULT_ENDPOINT
 from hart.cli.numbers import number
 
 _GROUP = "Connection"
-MOST_SECONDS = 1e8
+MAX_SECONDS = 1e8
 """As hart.request.LONGEST_TIMEOUT, which takes gRPC's messages to import."""
 Endpoint = Annotated[
     str, typer.Option("--endpoint", envvar="HART_ENDPOINT", help="The gateway, host:port.", rich_help_panel=_GROUP)
@@ -43,7 +43,7 @@ Insecure = Annotated[
 
 
 def _timeout(help: str) -> Any:
-    parser = number(float, 0.001, MOST_SECONDS)
+    parser = number(float, 0.001, MAX_SECONDS)
     return typer.Option("--timeout", parser=parser, metavar="SECONDS", help=help, rich_help_panel=_GROUP)
 
 
@@ -55,7 +55,7 @@ EXIT_FAILURE, EXIT_USAGE, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_DEADLINE, EXIT_IN
 
 
 @dataclass(frozen=True)
-class Where:
+class ConnectionOptions:
     """The connection options of a command line."""
 
     endpoint: str = DEFAULT_ENDPOINT
@@ -91,7 +91,7 @@ class UsageError(Exception):
 
 
 @contextmanager
-def exits(as_json: bool = False) -> Iterator[None]:
+def exit_codes(as_json: bool = False) -> Iterator[None]:
     """Tell an error to the person, as JSON too where that is asked for, and leave with its exit code."""
     from hart.errors import HartError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from hart.aio import AsyncClient
 from hart.cli.connection import UsageError
 from hart.cli.output_paths import ending, require_writable
-from hart.results import FORMATS, Answer
+from hart.results import FORMATS, GenerateResult
 from hart.request import Options
 
 
@@ -42,11 +42,11 @@ class Folder:
     async def prepare(self, client: AsyncClient) -> None:
         """Any number of files fits."""
 
-    def take(self, row: int, answer: Answer) -> list[str]:
+    def add(self, row: int, answer: GenerateResult) -> list[str]:
         """Write the files at once, so that an interrupt keeps what is drawn."""
         names = [f"{row * self.count + image.index:06d}{self.ending}" for image in answer]
         return [str(image.save(self.folder / name)) for image, name in zip(answer, names, strict=True)]
 
-    def finish(self) -> str:
+    def close(self) -> str:
         """Nothing is left to do."""
         return ""

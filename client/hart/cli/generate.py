@@ -14,14 +14,14 @@ from rich.markup import escape
 
 from hart.cli import connection as shared
 from hart.cli.bar import bar
-from hart.cli.connection import UsageError, Where, console, exits
+from hart.cli.connection import UsageError, ConnectionOptions, console, exit_codes
 from hart.cli.interrupt import run
 from hart.cli.numbers import number
-from hart.cli.output_paths import Places
+from hart.cli.output_paths import OutputPaths
 from hart.cli.prompts import read
 
 if TYPE_CHECKING:
-    from hart import Answer
+    from hart import GenerateResult
     from hart.request import Options
 
 _REQUEST = "Request"
@@ -110,7 +110,7 @@ def generate(
     insecure: shared.Insecure = False,
 ) -> None:
     """Draw a picture from a prompt."""
-    where = Where(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
+    where = ConnectionOptions(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
     options: Options = {
         "model": model,
         "images": images,
@@ -124,7 +124,7 @@ def generate(
         "metadata": metadata,
         "request_id": request_id,
     }
-    with exits(as_json):
+    with exit_codes(as_json):
         words = prompt or []
         if len(words) > 1:
             raise UsageError(f'the prompt wants quotes: hart generate "{" ".join(words)}"')
@@ -141,11 +141,11 @@ def generate(
 
 
 def _draw_one(
-    where: Where, prompt: str, output: Path | None, options: Options, timeout: float | None, as_json: bool
+    where: ConnectionOptions, prompt: str, output: Path | None, options: Options, timeout: float | None, as_json: bool
 ) -> None:
     from hart.cli.report import answer_json, print_hints, print_times
 
-    places = Places.plan(output, options.get("format"))
+    places = OutputPaths.plan(output, options.get("format"))
     if places.stdout and as_json:
         raise UsageError("-o - and --json both want standard output")
     if places.stdout and (options.get("images") or 1) > 1:
@@ -166,8 +166,8 @@ def _draw_one(
 
 
 async def _draw_and_save(
-    where: Where, prompt: str, options: Options, seconds: float | None, places: Places
-) -> tuple[Answer, list[str]]:
+    where: ConnectionOptions, prompt: str, options: Options, seconds: float | None, places: OutputPaths
+) -> tuple[GenerateResult, list[str]]:
     answer = await _draw(where, prompt, options, seconds, places)
     if places.stdout:
         return answer, ["-"]
@@ -175,13 +175,15 @@ async def _draw_and_save(
     return answer, [str(await asyncio.to_thread(image.save, places.path(image.index, len(answer)))) for image in answer]
 
 
-async def _draw(where: Where, prompt: str, options: Options, seconds: float | None, places: Places) -> Answer:
+async def _draw(
+    where: ConnectionOptions, prompt: str, options: Options, seconds: float | None, places: OutputPaths
+) -> GenerateResult:
     """Draw one request with a live bar of the scales, and its previews beside the output."""
     from hart import results
     from hart.aio import AsyncClient
     from hart.errors import HartError
 
-    done: list[pictures.Image] = []
+    done: list[results.Image] = []
     with bar() as progress:
         task = progress.add_task("waiting", total=None)
         async with (
@@ -190,22 +192,22 @@ async def _draw(where: Where, prompt: str, options: Options, seconds: float | No
         ):
             async for event in events:
                 match event:
-                    case pictures.Accepted(seeds=seeds, scales=scales):
+                    case results.Accepted(seeds=seeds, scales=scales):
                         progress.update(task, description="accepted", total=scales * len(seeds))
-                    case pictures.Progress(scale=scale, scales=scales, side=side):
+                    case results.Progress(scale=scale, scales=scales, side=side):
                         progress.update(task, description=f"scale {scale + 1}/{scales} ({side}x{side})", advance=1)
                         if event.preview is not None and not places.stdout:
                             event.preview.save(places.preview(event.image, options.get("images") or 1))
-                    case pictures.Image():
+                    case results.Image():
                         done.append(event)
                         progress.update(task, description=f"{len(done)} done")
-                    case pictures.Finished(report=report):
-                        return pictures.Answer(tuple(sorted(done, key=lambda image: image.index)), report)
+                    case results.Finished(report=report):
+                        return results.GenerateResult(tuple(sorted(done, key=lambda image: image.index)), report)
     raise HartError("the stream ended before the answer was complete")
 
 
 def _draw_file(
-    where: Where,
+    where: ConnectionOptions,
     file: Path,
     output: Path | None,
     separate: bool,
@@ -214,7 +216,7 @@ def _draw_file(
     timeout: float | None,
     as_json: bool,
 ) -> None:
-    from hart.cli.batch import Target, draw_all
+    from hart.cli.batch import OutputSink, draw_all
     from hart.cli.folder import Folder
     from hart.cli.grid import Grid
 
@@ -222,7 +224,7 @@ def _draw_file(
         if options.get(name) is not None:
             raise UsageError(f"{flag} is for a single prompt, not for --file")
     prompts = read(file)
-    target: Target
+    target: OutputSink
     if separate:
         target = Folder.plan(output or Path("pictures"), prompts, options, source=file)
     else:

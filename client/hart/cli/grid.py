@@ -17,13 +17,13 @@ from PIL.PngImagePlugin import PngInfo
 
 from hart.aio import AsyncClient
 from hart.cli.connection import UsageError
-from hart.cli.output_paths import Places
+from hart.cli.output_paths import OutputPaths
 from hart.errors import HartError
-from hart.results import Answer, Image, write_whole
+from hart.results import GenerateResult, Image, write_whole
 from hart.request import Options
 
 _PILLOW = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
-_LONGEST_SIDE = {"jpeg": 65500, "webp": 16383}  # pixels that the encoders take; PNG's bound is far beyond memory's
+_MAX_SIDE = {"jpeg": 65500, "webp": 16383}  # pixels that the encoders take; PNG's bound is far beyond memory's
 _JPEG_EXIF = 65533  # bytes: one marker's
 
 
@@ -31,7 +31,7 @@ _JPEG_EXIF = 65533  # bytes: one marker's
 class Grid:
     """One picture of all pictures, nearly square, row by row in the order of the prompts."""
 
-    places: Places
+    places: OutputPaths
     prompts: Sequence[str]
     options: Options
     count: int
@@ -40,7 +40,7 @@ class Grid:
     @classmethod
     def plan(cls, output: Path | None, prompts: Sequence[str], options: Options) -> Grid:
         """Choose the grid's file; the tiles travel as lossless PNG."""
-        places = Places.plan(output, options.get("format"))
+        places = OutputPaths.plan(output, options.get("format"))
         if places.stdout:
             raise UsageError("-o -: a grid needs a file")
         quality = options.get("quality")
@@ -54,7 +54,7 @@ class Grid:
 
     async def prepare(self, client: AsyncClient) -> None:
         """UsageError where the format holds no picture as large as the grid will be."""
-        longest = _LONGEST_SIDE.get(self.places.format)
+        longest = _MAX_SIDE.get(self.places.format)
         if longest is None:
             return
         with suppress(HartError):  # a server that does not say is asked to draw all the same
@@ -67,14 +67,14 @@ class Grid:
                         f"{self.places.format} holds {longest}: name a .png, or use --separate"
                     )
 
-    def take(self, row: int, answer: Answer) -> list[str]:
+    def add(self, row: int, answer: GenerateResult) -> list[str]:
         """Keep the tiles."""
         for image in answer:
             recipe = {"prompt": self.prompts[row], "seed": image.seed, "model": answer.report.model.name}
             self.tiles[row * self.count + image.index] = (image, recipe)
         return [str(self.places.base)] * len(answer)
 
-    def finish(self) -> str:
+    def close(self) -> str:
         """Put the tiles together; a prompt that failed leaves its cell grey. Raises OSError where the file cannot be
         written, naming the folder in which the pictures are kept instead."""
         settings, note = self._settings()

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hart.cli import connection as shared
-from hart.cli.connection import Where, console, exits
+from hart.cli.connection import ConnectionOptions, console, exit_codes
 from hart.cli.interrupt import run
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ def describe(
     """Show models, picture sizes, limits, defaults, and prompts to try."""
     from hart.cli.report import plain
 
-    where = Where(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
-    with exits(as_json):
+    where = ConnectionOptions(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
+    with exit_codes(as_json):
         answer = run(_ask(where, lambda client: client.describe(timeout=timeout)))
         if as_json:
             print(json.dumps(plain(answer), indent=2))
@@ -85,8 +85,8 @@ def status(
 
     from hart.cli.report import plain
 
-    where = Where(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
-    with exits(as_json):
+    where = ConnectionOptions(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
+    with exit_codes(as_json):
         answer = run(_ask(where, lambda client: client.status(timeout=timeout)))
         if as_json:
             print(json.dumps(plain(answer), indent=2))
@@ -111,7 +111,7 @@ def status(
             raise typer.Exit(shared.EXIT_UNAVAILABLE)
 
 
-async def _ask(where: Where, question: Callable[[AsyncClient], Awaitable[T]]) -> T:
+async def _ask(where: ConnectionOptions, question: Callable[[AsyncClient], Awaitable[T]]) -> T:
     from hart.aio import AsyncClient
 
     async with AsyncClient(**where.arguments()) as client:

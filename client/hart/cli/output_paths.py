@@ -18,7 +18,7 @@ def ending(format: str) -> str:
 
 
 @dataclass(frozen=True)
-class Places:
+class OutputPaths:
     """File names for the pictures of one request."""
 
     base: Path
@@ -26,7 +26,7 @@ class Places:
     stdout: bool = False
 
     @classmethod
-    def plan(cls, output: Path | None, format: str | None, default: str = "picture") -> Places:
+    def plan(cls, output: Path | None, format: str | None, default: str = "picture") -> OutputPaths:
         """Format and name from -o and --format; UsageError where they disagree or the place cannot be written."""
         if format is not None and format.lower() not in FORMATS:
             raise UsageError(f"--format {format}: not one of {', '.join(FORMATS)}")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hart.results import Answer
+from hart.results import GenerateResult
 from hart.v1 import images_pb2
 
 
@@ -46,7 +46,7 @@ def _scalar(value: Any, field: Any) -> Any:
     return value
 
 
-def answer_json(prompt: str, answer: Answer, paths: list[str]) -> dict[str, Any]:
+def answer_json(prompt: str, answer: GenerateResult, paths: list[str]) -> dict[str, Any]:
     """What `--json` prints for one request, and `hart trace` reads."""
     images = [
         {

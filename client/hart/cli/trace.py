@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from hart.cli.connection import UsageError, console, exits
+from hart.cli.connection import UsageError, console, exit_codes
 
 _QUEUE, _COMPUTE, _WIRE = "░", "█", "·"
 
@@ -24,7 +24,7 @@ def trace(
     scales: Annotated[bool, typer.Option(help="A row per scale too.")] = True,
 ) -> None:
     """Draw where a request's time went: ░ waiting in a stage's queue, █ computing, · on the wire."""
-    with exits():
+    with exit_codes():
         for answer in _answers(file):
             try:
                 print_waterfall(console(stderr=False), answer, scales)
