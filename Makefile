@@ -63,10 +63,10 @@ protos-baseline: setup      ## publish the contract as it stands as the new base
 .PHONY: picture demo up down status triton
 picture: setup              ## PROMPT="a red heart": draw it into picture.png through the cluster
 	@case "$$PROMPT" in *[![:space:]]*) ;; *) echo 'PROMPT is empty: make picture PROMPT="a red heart"' >&2; exit 2;; esac
-	@$(BIN)/python -m cluster with $(BIN)/hart generate -o picture.png -- "$$PROMPT"
+	@$(BIN)/python -m cluster run -- $(BIN)/hart generate -o picture.png -- "$$PROMPT"
 
 demo: $(VENV)/.stamp-demo   ## the web page, http://127.0.0.1:7860 (DEMO_PORT), with a cluster for it where none runs
-	@$(BIN)/python -m cluster with $(BIN)/python -m demo --port $(DEMO_PORT)
+	@$(BIN)/python -m cluster run -- $(BIN)/python -m demo --port $(DEMO_PORT)
 
 up: setup                   ## start the whole cluster on loopback and return when it is ready
 	@$(BIN)/python -m cluster up

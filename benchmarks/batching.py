@@ -5,7 +5,7 @@
 Draws the same pictures alone and in batches, and prints per precision and batch size: the share of tokens equal to
 those drawn alone, over all scales and in the last; the same between two batches of that size with other neighbours and
 other places in them; the largest and the mean difference of pixels (of 255) from the picture drawn alone; and the time
-of a picture over its time alone, decoding left out. Pictures are drawn with drawn codes (`smooth` off): soft ones carry
+of a picture over its time alone, decoding left out. Pictures are drawn with drawn codes (`more_smooth` off): soft ones carry
 a batch's rounding on without changing a token.
 """
 
@@ -22,11 +22,11 @@ from torch import Tensor
 from benchmarks.ending import run_command
 from model.checkpoint import bundled
 from model.device import DTYPES
-from model.generation import Conditioning, SamplingParams, GenerationState
+from model.generation import Conditioning, GenerationState, SamplingParams
 from model.noise import SeededNoise
 from model.pipeline import Pipeline
 
-SETTINGS = SamplingParams(smooth=False)
+SETTINGS = SamplingParams(more_smooth=False)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from benchmarks.ending import run_command
 from benchmarks.load_checkpoint import TOKENIZER, TRANSFORMER
-from model.generation import Conditioning, Generator, SamplingParams, GenerationState
+from model.generation import Conditioning, GenerationState, Generator, SamplingParams
 from model.noise import SeededNoise
 from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.full_size import decode, networks
 from benchmarks.load_checkpoint import TRANSFORMER
-from model.generation import Conditioning, Generator, SamplingParams, GenerationState
+from model.generation import Conditioning, GenerationState, Generator, SamplingParams
 from model.noise import SeededNoise
 from training.options import count
 

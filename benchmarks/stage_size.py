@@ -101,7 +101,7 @@ async def stages(first: int, seconds: float, callers: int) -> dict[str, Speed]:
             positions=encoded.positions,
             seed=seed,
             guidance=4.5,
-            smooth=True,
+            more_smooth=True,
         )
         async for event in generator.Generate(message):
             if event.HasField("result"):

@@ -18,8 +18,8 @@ from typing import Any
 
 import psutil
 
-from cluster.plan import ROOT, TLS, Plan, Process
 from cluster.gateway_metrics import gateway_metrics
+from cluster.plan import ROOT, TLS, Plan, Process
 
 START_SECONDS = 240.0
 """Four imports of torch side by side on two busy cores."""

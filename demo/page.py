@@ -45,7 +45,7 @@ def build(client: AsyncClient) -> gr.Blocks:
                     seed = gr.Textbox(label="Seed", placeholder="drawn anew each time", elem_id="seed")
                     guidance = gr.Slider(0, 20, value=4.5, step=0.1, label="Guidance")
                     top_p = gr.Slider(0, 1, value=0, step=0.01, label="Nucleus sampling (0: off)")
-                    smooth = gr.Checkbox(value=True, label="Smooth")
+                    more_smooth = gr.Checkbox(value=True, label="Smooth")
             with gr.Column():
                 gallery = gr.Gallery(
                     label="Pictures",
@@ -58,7 +58,7 @@ def build(client: AsyncClient) -> gr.Blocks:
                 status = gr.HTML(elem_id="status")
                 times = gr.HTML(elem_id="times")
 
-        settings = [images, seed, guidance, top_p, smooth]
+        settings = [images, seed, guidance, top_p, more_smooth]
 
         visits: dict[str | None, asyncio.Task[Any] | None] = {}
 
@@ -94,7 +94,7 @@ def build(client: AsyncClient) -> gr.Blocks:
         stop.click(lambda: _note("stopped"), None, status, cancels=[drawing], **quiet)
         examples.click(lambda row: row[0], examples, prompt, **quiet)
         page.unload(left)
-        page.load(known, None, [heading, examples, images, guidance, top_p, smooth, status], **quiet)
+        page.load(known, None, [heading, examples, images, guidance, top_p, more_smooth, status], **quiet)
     return page
 
 
@@ -111,9 +111,9 @@ async def _known(client: AsyncClient) -> list[Any]:
         heading,
         gr.Dataset(samples=prompts),
         gr.Slider(maximum=about.limits.max_images),
-        gr.Slider(maximum=about.limits.max_guidance or 20, value=about.defaults.guidance),
-        gr.Slider(value=about.defaults.top_p),
-        gr.Checkbox(value=about.defaults.smooth),
+        gr.Slider(maximum=about.limits.max_guidance or 20, value=about.sampling_defaults.guidance),
+        gr.Slider(value=about.sampling_defaults.top_p),
+        gr.Checkbox(value=about.sampling_defaults.more_smooth),
         "",
     ]
 
@@ -125,7 +125,7 @@ def _some(prompts: Sequence[str]) -> list[str]:
 
 
 async def _draw(
-    client: AsyncClient, prompt: str, images: int, seed: str | None, guidance: float, top_p: float, smooth: bool
+    client: AsyncClient, prompt: str, images: int, seed: str | None, guidance: float, top_p: float, more_smooth: bool
 ) -> AsyncGenerator[Shown, None]:
     """What the page shows, frame by frame. The files lie where it copies them from."""
     files: list[str] = []
@@ -136,7 +136,7 @@ async def _draw(
                 "seed": _seed(seed),
                 "guidance": guidance,
                 "top_p": top_p,
-                "smooth": smooth,
+                "more_smooth": more_smooth,
             }
             yield [], _note("waiting"), ""
             async for frame in draw(client, prompt, options):
@@ -178,7 +178,7 @@ def _status(frame: Frame) -> str:
     report = frame.report
     seeds = ", ".join(str(picture.seed) for picture in frame.pictures if isinstance(picture, Image))
     notes = [f"drawn in {report.timings.wall_seconds:.2f} s with seed {seeds}"]
-    notes += [notice.text for notice in report.notices]
+    notes += [notice.text for notice in report.warnings]
     notes += [f"trace {report.trace_id}"] if report.trace_id else []
     return "".join(_note(note) for note in notes)
 

@@ -26,7 +26,7 @@ def timeline(timings: images_pb2.Timings) -> str:
 
 
 def _row(call: images_pb2.StageCall, wall: float) -> str:
-    wire = max(0.0, call.seconds - call.queue_seconds - call.compute_seconds)
+    wire = max(0.0, call.duration_seconds - call.queue_seconds - call.compute_seconds)
     begin, bars = call.start_seconds, ""
     for colour, length in (
         (MOVING, wire / 2),
@@ -39,7 +39,7 @@ def _row(call: images_pb2.StageCall, wall: float) -> str:
             width = min(width, 100 - left)
             bars += f'<span style="left:{left:.2f}%;width:{width:.2f}%;background:{colour}"></span>'
         begin += length
-    return f'<div>{_label(call)}</div><div class="way">{bars}</div><div>{_milliseconds(call.seconds)}</div>'
+    return f'<div>{_label(call)}</div><div class="way">{bars}</div><div>{_milliseconds(call.duration_seconds)}</div>'
 
 
 def _label(call: images_pb2.StageCall) -> str:

@@ -9,16 +9,16 @@ from hart.v1 import images_pb2_grpc
 
 from gateway.access.authentication import Authentication
 from gateway.access.rate_limits import CallerLimits
-from gateway.routing.cluster_view import ClusterView
-from gateway.config import STAGES, GatewaySettings
-from gateway.routing.registry import ReplicaRegistry
-from gateway.keda import externalscaler_pb2_grpc
 from gateway.api.keda_scaler import ExternalScaler
 from gateway.api.servicer import ImagesServicer
+from gateway.config import STAGES, GatewaySettings
+from gateway.keda import externalscaler_pb2_grpc
+from gateway.routing.cluster_view import ClusterView
+from gateway.routing.registry import ReplicaRegistry
 from gateway.stages.client import Stages
+from runtime.calls.pool import Pool
 from runtime.channel import ChannelFactory
 from runtime.discovery.sources import StaticSource, source
-from runtime.calls.pool import Pool
 from runtime.server.app import App
 from runtime.settings import as_settings_error
 from runtime.tls import Files
@@ -30,7 +30,7 @@ PATIENCE = 0.5  # seconds for a first look at the stages: a missing one does not
 def build(app: App, settings: GatewaySettings) -> None:
     """Adds everything to the app. Raises SettingsError."""
     pools = {stage: _pool(app, settings, stage) for stage in STAGES}
-    registry = ReplicaRegistry(pools, settings.describe_seconds)
+    registry = ReplicaRegistry(pools, settings.describe_interval_seconds)
     cluster = ClusterView(pools, registry, settings)
     images = ImagesServicer(settings, Stages(pools, registry, settings, app.telemetry), cluster)
     with as_settings_error(ValueError):
@@ -39,14 +39,14 @@ def build(app: App, settings: GatewaySettings) -> None:
     app.add(images_pb2_grpc.add_ImagesServicer_to_server, images)
     scaler = ExternalScaler(cluster, images, settings)
     app.add(externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server, scaler, background=True)
-    app.telemetry.metrics.load.observe(lambda: images.inflight / settings.max_requests)
-    for reason in ("answer_bytes", "max_requests", "no_room", "preview"):
+    app.telemetry.metrics.load.observe(lambda: images.inflight / settings.max_ongoing_requests)
+    for reason in ("max_response_buffer_bytes", "max_ongoing_requests", "queue_full", "preview"):
         app.telemetry.metrics.shed.add(0, reason=reason)
     for stage in STAGES:
         app.telemetry.metrics.retries.add(0, stage=stage)
         app.telemetry.metrics.replicas_min.observe(partial(settings.min_replicas, stage), stage=stage)
     app.telemetry.metrics.queue_depth.observe(lambda: images.inflight)
-    app.telemetry.metrics.queue_limit.observe(lambda: settings.max_requests)
+    app.telemetry.metrics.queue_limit.observe(lambda: settings.max_ongoing_requests)
     app.on_start(lambda: asyncio.gather(*(pool.start(PATIENCE) for pool in pools.values())))
     app.on_start(registry.start)
     for pool in pools.values():

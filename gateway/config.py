@@ -63,13 +63,13 @@ class GatewaySettings(ProcessSettings):
     """The time of a request whose caller gives none."""
     max_deadline_seconds: float = Field(default=300.0, gt=0)
     """The longest time that any request has."""
-    margin_seconds: float = Field(default=0.02, ge=0)
+    deadline_margin_seconds: float = Field(default=0.02, ge=0)
     """Kept back from what stages are given of a request's time, so that the answer can still be sent."""
-    max_requests: int = Field(default=256, ge=1)
+    max_ongoing_requests: int = Field(default=256, ge=1)
     """Requests in work at the same time; one more is refused."""
-    answer_bytes: int = Field(default=512 * 2**20, ge=2**20)
+    max_response_buffer_bytes: int = Field(default=512 * 2**20, ge=2**20)
     """What answers under way may hold in memory, callers that do not read theirs included; beyond, none is begun."""
-    max_latents: int = Field(default=32, ge=1)
+    max_pending_decodes: int = Field(default=32, ge=1)
     """Latents that may wait for the decoder. No more pictures are begun and not finished than these and what the
     generators draw at the same time."""
 
@@ -82,9 +82,9 @@ class GatewaySettings(ProcessSettings):
     retry_burst: float = Field(default=20.0, ge=0)
     """Retries that a stage's budget holds at most, and at the start."""
 
-    repeat_seconds: float = Field(default=600.0, ge=0)
+    idempotency_ttl_seconds: float = Field(default=600.0, ge=0)
     """How long an answer is kept for a repeat of its request id."""
-    repeat_bytes: int = Field(default=256 * 2**20, ge=0)
+    idempotency_cache_bytes: int = Field(default=256 * 2**20, ge=0)
     """The most bytes of answers that are kept; the oldest goes first."""
 
     api_keys: SecretStr = SecretStr("")
@@ -106,14 +106,14 @@ class GatewaySettings(ProcessSettings):
     caller_concurrency: int = Field(default=0, ge=0)
     """Requests that one caller may have in work at the same time; 0: no limit."""
 
-    describe_seconds: float = Field(default=2.0, gt=0)
+    describe_interval_seconds: float = Field(default=2.0, gt=0)
     """How often stages are asked for their limits and load."""
     scaler_target_load: float = Field(default=0.8, gt=0)
     """The `hart_load` per replica that the external scaler asks KEDA to keep to."""
-    scaler_active_seconds: float = Field(default=30.0, ge=0)
+    scaler_cooldown_seconds: float = Field(default=30.0, ge=0)
     """How long after the last request the external scaler still calls a stage active."""
 
-    resting_stages: Annotated[str, AfterValidator(_stages)] = ""
+    scale_to_zero_stages: Annotated[str, AfterValidator(_stages)] = ""
     """Stages, with commas between, that may rest without a replica while nobody asks: no alert for them then."""
 
     @model_validator(mode="after")
@@ -123,9 +123,9 @@ class GatewaySettings(ProcessSettings):
                 f"HART_DEFAULT_DEADLINE_SECONDS={self.default_deadline_seconds:g} must not be over "
                 f"HART_MAX_DEADLINE_SECONDS={self.max_deadline_seconds:g}"
             )
-        if self.margin_seconds >= self.default_deadline_seconds:
+        if self.deadline_margin_seconds >= self.default_deadline_seconds:
             raise ValueError(
-                f"HART_MARGIN_SECONDS={self.margin_seconds:g} must be under "
+                f"HART_DEADLINE_MARGIN_SECONDS={self.deadline_margin_seconds:g} must be under "
                 f"HART_DEFAULT_DEADLINE_SECONDS={self.default_deadline_seconds:g}"
             )
         for name in ("jwt_issuer", "jwt_audience", "jwt_scope"):
@@ -164,7 +164,7 @@ class GatewaySettings(ProcessSettings):
 
     def min_replicas(self, stage: str) -> int:
         """The fewest replicas that a stage is meant to have."""
-        return 0 if stage in self.resting_stages.split(",") else 1
+        return 0 if stage in self.scale_to_zero_stages.split(",") else 1
 
     def where(self, stage: str) -> str:
         """Where a stage is."""

@@ -26,7 +26,7 @@ def to_json(recipe: decoder_pb2.Recipe) -> str:
         "prompt": recipe.prompt,
         "seed": recipe.seed,
         "guidance": recipe.guidance,
-        "smooth": recipe.smooth,
+        "more_smooth": recipe.more_smooth,
         "top_p": recipe.top_p,
         "model": recipe.model.name,
         "digest": recipe.model.digest,

@@ -26,7 +26,10 @@ OVERVIEW = [
     Panel(
         "Time of a call",
         "s",
-        {f"p{int(q * 100)}": quantile(q, "hart_request_seconds", ',stage="gateway"') for q in (0.5, 0.9, 0.99)},
+        {
+            f"p{int(q * 100)}": quantile(q, "hart_request_duration_seconds", ',stage="gateway"')
+            for q in (0.5, 0.9, 0.99)
+        },
         "At the gateway, from the first byte to the last. The objective: 99% within 10 s.",
         limits=OBJECTIVE,
     ),
@@ -42,7 +45,7 @@ OVERVIEW = [
         "short",
         {
             "{{stage}}": f'max by (stage) (hart_replicas{AT},state="ready"}})',
-            "{{stage}}: least": f"max by (stage) (hart_replicas_least{AT}}})",
+            "{{stage}}: least": f"max by (stage) (hart_replicas_min{AT}}})",
         },
         "As the gateways see them. At 0 every request ends with UNAVAILABLE. Where the least is 0 the stage may rest.",
     ),
@@ -89,13 +92,13 @@ STAGE = [
     Panel(
         "Waiting",
         "s",
-        {f"p{int(q * 100)}": quantile(q, "hart_queue_seconds", ONE) for q in (0.5, 0.99)},
+        {f"p{int(q * 100)}": quantile(q, "hart_queue_duration_seconds", ONE) for q in (0.5, 0.99)},
         "In the queue, before the engine takes a request. More replicas shorten it.",
     ),
     Panel(
         "Computing",
         "s",
-        {f"p{int(q * 100)}": quantile(q, "hart_compute_seconds", ONE) for q in (0.5, 0.99)},
+        {f"p{int(q * 100)}": quantile(q, "hart_compute_duration_seconds", ONE) for q in (0.5, 0.99)},
         "Of a batch on the engine. It grows with batches, and with a slow or shared device.",
     ),
     Panel(
@@ -126,7 +129,7 @@ STAGE = [
     Panel(
         "Seconds by scale",
         "s",
-        {"scale {{scale}}": mean("hart_scale_seconds", ONE, "scale")},
+        {"scale {{scale}}": mean("hart_scale_duration_seconds", ONE, "scale")},
         "Of the generator: the last scales take most of a picture's time.",
     ),
     Panel(
@@ -176,8 +179,8 @@ REQUEST = [
         "Where an average picture's time goes",
         "s",
         {
-            "{{stage}} waits": mean("hart_queue_seconds"),
-            "{{stage}} computes": mean("hart_compute_seconds"),
+            "{{stage}} waits": mean("hart_queue_duration_seconds"),
+            "{{stage}} computes": mean("hart_compute_duration_seconds"),
         },
         "To compare the one request with: stages one upon another.",
         stacked=True,
@@ -185,7 +188,7 @@ REQUEST = [
     Panel(
         "Scales of an average picture",
         "s",
-        {"scale {{scale}}": mean("hart_scale_seconds", by="scale")},
+        {"scale {{scale}}": mean("hart_scale_duration_seconds", by="scale")},
         "To compare the trace's scales with, one upon another.",
         stacked=True,
     ),
@@ -198,7 +201,7 @@ REQUEST = [
     Panel(
         "A call at the gateway",
         "s",
-        {"p50": quantile(0.5, "hart_request_seconds", ',stage="gateway"')},
+        {"p50": quantile(0.5, "hart_request_duration_seconds", ',stage="gateway"')},
         "To compare the one request with: half of all calls take no longer.",
         limits=OBJECTIVE,
     ),

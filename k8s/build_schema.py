@@ -53,7 +53,7 @@ DECIDED = frozenset(
         "jwt_issuer",
         "jwt_audience",
         "jwt_scope",
-        "resting_stages",
+        "scale_to_zero_stages",
     ]
 ) | set(STAGES)
 """Settings that follow from other values of the chart."""

@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, help="0 to 2^64-1; the same seed makes the same picture (default: drawn)")
     made.add_argument("--guidance", type=float, default=default.guidance, help="0 to 20 (default: %(default)s)")
     made.add_argument(
-        "--smooth", action=argparse.BooleanOptionalAction, default=default.smooth, help="soft or drawn codes"
+        "--smooth", action=argparse.BooleanOptionalAction, default=default.more_smooth, help="soft or drawn codes"
     )
     made.add_argument("--top-p", type=float, default=default.top_p, help="0 (off) to 1 (default: %(default)s)")
     made.add_argument("--format", type=str.upper, choices=FORMATS, help="default: by the file's ending, else PNG")
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Draw and write the picture. Raises ModelError, OSError."""
     path, chosen = output_of(arguments)
     check_encoding(chosen, arguments.quality)
-    settings = SamplingParams(arguments.guidance, arguments.smooth, arguments.top_p)
+    settings = SamplingParams(arguments.guidance, arguments.more_smooth, arguments.top_p)
     prompt = checked_prompt(arguments.prompt)
     folder = arguments.checkpoint or bundled()
     compute = Compute.of(arguments.device, arguments.dtype)

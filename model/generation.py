@@ -14,11 +14,11 @@ from torch import Tensor
 
 from model import noise as randomness
 from model.errors import ModelError, SettingError
+from model.kv_cache import BRANCHES, KVCache
 from model.layers import Rotary
 from model.noise import Noise
 from model.quantizer import Quantizer
 from model.sampling import draw_tokens, guide, keep_top_k, keep_top_p, soft_weights
-from model.kv_cache import BRANCHES, KVCache
 from model.transformer import Pooled, Transformer
 
 MAX_GUIDANCE = 20.0
@@ -30,7 +30,7 @@ class SamplingParams:
 
     guidance: float = 4.5
     """How strongly the prompt pulls, 0 to 20; it grows from 0 at the first scale to this at the last."""
-    smooth: bool = True
+    more_smooth: bool = True
     """Whether embeddings are soft mixtures of the codebook (the released default) or the drawn rows."""
     top_p: float = 0.0
     """Nucleus sampling's mass, 0 to 1; 0 is off."""
@@ -241,12 +241,12 @@ class Generator:
         shape = (logits.shape[1], logits.shape[2])
         tokens = draw_tokens(logits, randomness.draw(sources, randomness.TOKEN_DRAW, k, 0, shape))
         embeddings = self.quantizer.embedding(tokens)
-        smooth = [i for i, state in enumerate(states) if state.settings.smooth]
-        if smooth:
-            gumbel = randomness.draw([sources[i] for i in smooth], randomness.GUMBEL, k, 0, shape)
-            chosen = logits if len(smooth) == len(states) else torch.stack([logits[i] for i in smooth])
+        more_smooth = [i for i, state in enumerate(states) if state.settings.more_smooth]
+        if more_smooth:
+            gumbel = randomness.draw([sources[i] for i in more_smooth], randomness.GUMBEL, k, 0, shape)
+            chosen = logits if len(more_smooth) == len(states) else torch.stack([logits[i] for i in more_smooth])
             soft = soft_weights(chosen, gumbel, ratio) @ self.quantizer.embedding.weight
-            for i, mixture in zip(smooth, soft, strict=True):
+            for i, mixture in zip(more_smooth, soft, strict=True):
                 embeddings[i] = mixture
         return tokens, embeddings
 

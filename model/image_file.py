@@ -39,7 +39,7 @@ class Recipe:
     """The prompt that was drawn: the replacement, where an unsafe one was replaced."""
     seed: int
     guidance: float
-    smooth: bool
+    more_smooth: bool
     top_p: float
     model: str
     digest: str

@@ -10,7 +10,7 @@ import torch
 from model import noise as randomness
 from model.checkpoint import Checkpoint
 from model.errors import SettingError, UnsafePromptError
-from model.generation import Generator, SamplingParams, GenerationState
+from model.generation import GenerationState, Generator, SamplingParams
 from model.image_file import DEFAULT_QUALITY, Pixels, Recipe, encode, to_pixels
 from model.safety import SafetyClassifier, Verdict
 from model.text import TextEncoder
@@ -106,7 +106,7 @@ class Pipeline:
             prompt=prompt,
             seed=seed,
             guidance=settings.guidance,
-            smooth=settings.smooth,
+            more_smooth=settings.more_smooth,
             top_p=settings.top_p,
             model=self.checkpoint.name,
             digest=self.checkpoint.digest,

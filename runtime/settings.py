@@ -138,7 +138,7 @@ class ProcessSettings(Settings):
     """The most calls at the same time over all connections, health checks not counted; one more is refused."""
     max_concurrent_streams: int = Field(default=1000, ge=1, le=MAX_INT32)
     """The most calls at the same time on one connection. gRPC may reset what exceeds it, so that callers hear
-    UNAVAILABLE: a gateway's should be several times its `max_requests`, which tells them more."""
+    UNAVAILABLE: a gateway's should be several times its `max_ongoing_requests`, which tells them more."""
     connection_age_seconds: float = Field(default=300.0, gt=0, le=MAX_SECONDS)
     """A connection is asked to go after this time, so that callers come to know new replicas."""
     connection_age_grace_seconds: float = Field(default=310.0, gt=0, le=MAX_SECONDS)
@@ -187,7 +187,7 @@ class StageSettings(ProcessSettings):
 class BatchingSettings(StageSettings):
     """What a stage that gathers requests into batches can be told; the generator gathers scales instead."""
 
-    max_wait_seconds: float = Field(default=0.0, ge=0, le=1)
+    batch_wait_timeout_seconds: float = Field(default=0.0, ge=0, le=1)
     """How long a batch that is not full waits for company, while the engine is free."""
 
 
@@ -226,7 +226,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "StageSettings",
-    "is_loopback",
     "as_settings_error",
+    "is_loopback",
     "without_credentials",
 ]

@@ -113,11 +113,11 @@ def settings_figures(pipeline: Pipeline, judge: Judge, probes: Sequence[Probe]) 
     prompts = [probe.prompt for probe in probes]
     choices = {
         "default": SamplingParams(),
-        "discrete": SamplingParams(smooth=False),
+        "discrete": SamplingParams(more_smooth=False),
         "guidance_0": SamplingParams(guidance=0),
         "guidance_2": SamplingParams(guidance=2),
         "guidance_8": SamplingParams(guidance=8),
-        "discrete_guidance_2": SamplingParams(guidance=2, smooth=False),
+        "discrete_guidance_2": SamplingParams(guidance=2, more_smooth=False),
     }
     return {
         name: float(np.mean(judge.right(draw(pipeline, prompts, chosen, name)[0], probes)))

@@ -13,11 +13,19 @@ import random
 import sys
 from collections.abc import Awaitable, Callable
 
-from benchmarks.drills import balance, cancel, checkpoint, deadlines, kill, overload, repeats, scale, soak
-
-from benchmarks.drills import triton
-
-from benchmarks.drills import shutdown
+from benchmarks.drills import (
+    balance,
+    cancel,
+    checkpoint,
+    deadlines,
+    kill,
+    overload,
+    repeats,
+    scale,
+    shutdown,
+    soak,
+    triton,
+)
 from benchmarks.drills.asks import Truth
 from benchmarks.drills.report import Report
 from benchmarks.drills.site import SETTINGS, Site, opened

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from hart.aio import AsyncClient
-from hart.results import Image
 from hart.request import Options
+from hart.results import Image
 from PIL import Image as Pillow
 
 from tests.e2e.checkpoint import PROMPTS
@@ -35,7 +35,7 @@ class Ask:
         Drawn codes, not soft ones: with a drill's random weights soft codes turn a batch's rounding into another
         picture. That soft ones stand batching too is held on the bundled checkpoint (tests/model/test_bundled.py).
         """
-        chosen = Options(seed=self.seed, images=self.images, format=self.format, smooth=False)
+        chosen = Options(seed=self.seed, num_images=self.images, format=self.format, more_smooth=False)
         if self.preview_every:
             chosen["preview_every"] = self.preview_every
         return chosen
@@ -59,7 +59,7 @@ def mixed(seeds: int = 3) -> list[Ask]:
             ]
         asks += [
             Ask(prompt, 1000 * number + 77, format="jpeg"),
-            Ask(prompt, 1000 * number + 88, images=2, streams=number % 2 == 0),
+            Ask(prompt, 1000 * number + 88, num_images=2, streams=number % 2 == 0),
         ]
     return asks
 
@@ -86,8 +86,8 @@ class Truth:
     def fault(self, ask: Ask, images: Sequence[Image]) -> str:
         """What is wrong with the answer to this ask; "" where nothing is."""
         right = self._pictures[ask.plain]
-        if sorted(image.index for image in images) != list(range(ask.images)):
-            return f"{len(images)} pictures instead of {ask.images}"
+        if sorted(image.index for image in images) != list(range(ask.num_images)):
+            return f"{len(images)} pictures instead of {ask.num_images}"
         for image in images:
             if image.data == right[image.index]:
                 continue

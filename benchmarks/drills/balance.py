@@ -33,7 +33,7 @@ class RoundRobinGateway(Process):
 
 async def balance(site: Site, seconds: float, report: Report) -> None:
     """The same load by turns through either gateway; one generator has a tenth of its time."""
-    single = [ask for ask in site.asks if ask.images == 1 and not ask.preview_every]
+    single = [ask for ask in site.asks if ask.num_images == 1 and not ask.preview_every]
     generators = site.replicas("ar_generator")
     other = RoundRobinGateway("gateway", site.cluster.folder, site.cluster.where()).start()
     try:

@@ -64,14 +64,14 @@ async def at_each_scale(site: Site, report: Report) -> None:
 
 
 async def _drawn(site: Site, scales: int) -> list[float]:
-    return [await site.total("ar_generator", "hart_scale_seconds_count", scale=str(k)) for k in range(scales)]
+    return [await site.total("ar_generator", "hart_scale_duration_seconds_count", scale=str(k)) for k in range(scales)]
 
 
 async def _slowest_scale(site: Site) -> float:
     scales = (await site.client.describe()).models[0].shape.scales
     last = str(len(scales) - 1)
-    seconds = await site.total("ar_generator", "hart_scale_seconds_sum", scale=last)
-    return seconds / max(1.0, await site.total("ar_generator", "hart_scale_seconds_count", scale=last))
+    seconds = await site.total("ar_generator", "hart_scale_duration_seconds_sum", scale=last)
+    return seconds / max(1.0, await site.total("ar_generator", "hart_scale_duration_seconds_count", scale=last))
 
 
 async def _until_free(processes: Sequence[Process], began: float) -> float:
@@ -87,7 +87,7 @@ async def queued(site: Site, report: Report) -> None:
     """Fill the slots of every generator and a part of its queue; cancel all: what waited is never begun."""
     generators = site.replicas("ar_generator")
     count = len(generators) * (SLOTS + QUEUE // 2)
-    before = await metrics.total(generators, "hart_scale_seconds_count")
+    before = await metrics.total(generators, "hart_scale_duration_seconds_count")
     with chaos.hung(*generators):
         tasks = [asyncio.create_task(_ignored(site, Ask("a blue house", 50 + n))) for n in range(count)]
         await asyncio.sleep(1.0)
@@ -97,7 +97,7 @@ async def queued(site: Site, report: Report) -> None:
         await asyncio.sleep(0.3)
     began = time.monotonic()
     free = await _until_free(generators, began)
-    begun = await metrics.total(generators, "hart_scale_seconds_count") - before
+    begun = await metrics.total(generators, "hart_scale_duration_seconds_count") - before
     report.law("a generator that was hung frees all that was cancelled meanwhile", free < SETTLE, f"{free:.2f} s")
     report.law("and draws none of it to its end", begun <= 2 * count, f"{begun:g} batches for {count} pictures")
 

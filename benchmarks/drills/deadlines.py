@@ -25,7 +25,7 @@ ASK = Ask("a red heart", 0)
 async def deadlines(site: Site, seconds: float, report: Report) -> None:
     """1 ms, shorter than a picture, and out of time in each stage in turn."""
     await _too_short(site, report)
-    async with opened(site.cluster, site.truth, margin_seconds=str(MARGIN)) as careful:
+    async with opened(site.cluster, site.truth, deadline_margin_seconds=str(MARGIN)) as careful:
         await _shorter_than_a_picture(careful, report)
         for stage in STAGES:
             await _hangs(careful, stage, report)
@@ -50,13 +50,13 @@ async def _shorter_than_a_picture(site: Site, report: Report) -> None:
     alone = min([(await draw(site.client, ASK, site.truth)).seconds for _ in range(8)])
     report.figure("a picture alone at its fastest, seconds", alone)
     scales = len((await site.client.describe()).models[0].shape.scales)
-    before = await site.total("ar_generator", "hart_scale_seconds_count", scale=str(scales - 1))
+    before = await site.total("ar_generator", "hart_scale_duration_seconds_count", scale=str(scales - 1))
     for _ in range(TRIES):
         outcome = await draw(site.client, ASK, site.truth, MARGIN + 0.4 * alone)
         await site.settled()
         if _names(outcome, "ar_generator") or not isinstance(outcome.error, errors.DeadlineExceeded):
             break  # else a busy machine took the time before the generator had the request
-    last = await site.total("ar_generator", "hart_scale_seconds_count", scale=str(scales - 1)) - before
+    last = await site.total("ar_generator", "hart_scale_duration_seconds_count", scale=str(scales - 1)) - before
     report.law(
         "shorter than a picture: DEADLINE_EXCEEDED names the generator", _names(outcome, "ar_generator"), _said(outcome)
     )

@@ -152,7 +152,7 @@ async def capacity(client: AsyncClient, asks: Sequence[Ask], truth: Truth, worke
     """Pictures a second with `workers` requests always in work."""
     began = time.monotonic()
     outcomes = await closed_loop(workers, seconds, any_of(client, asks, truth, 120))
-    return sum(o.ask.images for o in outcomes if o.ok) / (time.monotonic() - began)
+    return sum(o.ask.num_images for o in outcomes if o.ok) / (time.monotonic() - began)
 
 
 def judge(report: Report, outcomes: Sequence[RequestResult], truth: Truth, *, share: float) -> None:

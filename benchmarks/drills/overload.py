@@ -28,7 +28,7 @@ async def overload(
     """An open loop at three times the capacity, and then none. `stall`: seconds for which a busy machine may keep a
     process waiting meanwhile; `told`: the share of the refused that must hear of it at once; `normal`: up to so many
     times a request's latency alone is normal."""
-    single = [ask for ask in site.asks if ask.images == 1 and not ask.streams]
+    single = [ask for ask in site.asks if ask.num_images == 1 and not ask.streams]
     room = len(site.replicas("ar_generator")) * (QUEUE + SLOTS)
     peace = await capacity(site.client, single, site.truth, room // 2, min(8.0, seconds / 3))
     calm = percentile([(await draw(site.client, single[0], site.truth)).seconds for _ in range(5)], 0.5)
@@ -95,9 +95,9 @@ def _judge(report: Report, outcomes: list[RequestResult], told: float) -> None:
 
 async def slow_decoder(site: Site, seconds: float, report: Report) -> None:
     """Decoders much slower than the generators: these are held back, and latents do not pile up."""
-    single = [ask for ask in site.asks if ask.images == 1 and not ask.preview_every]
+    single = [ask for ask in site.asks if ask.num_images == 1 and not ask.preview_every]
     scales = len((await site.client.describe()).models[0].shape.scales)
-    async with opened(site.cluster, site.truth, max_latents=str(LATENTS)) as gated, AsyncExitStack() as stack:
+    async with opened(site.cluster, site.truth, max_pending_decodes=str(LATENTS)) as gated, AsyncExitStack() as stack:
         begun = await _ahead(gated, scales)
         for decoder in gated.replicas("decoder"):
             await stack.enter_async_context(chaos.slowed(decoder, 0.05))

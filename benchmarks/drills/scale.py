@@ -27,7 +27,7 @@ STRETCH = 5.0
 """Seconds after which callers look whether the drill is over."""
 STAGES = ("ar_generator", "decoder")
 """Which are scaled: the first by EndpointSlices, the second by a file."""
-BEGUN = "hart_queue_seconds_count"
+BEGUN = "hart_queue_duration_seconds_count"
 """Work that a replica has begun."""
 
 

@@ -26,7 +26,7 @@ GROWTH = 0.05
 
 async def soak(site: Site, seconds: float, report: Report) -> None:
     """The load for all that time, beside one cancel and one bad request in ten each."""
-    async with opened(site.cluster, site.truth, repeat_bytes=str(2**20)) as small:
+    async with opened(site.cluster, site.truth, idempotency_cache_bytes=str(2**20)) as small:
         rate = max(0.2, SHARE * await capacity(small.client, small.asks, small.truth, 4, min(5.0, seconds / 6)))
         report.figure("requests/s sent", rate)
         watch = _Watch(small)

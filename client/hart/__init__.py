@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         Unauthenticated,
         Unavailable,
     )
-    from hart.results import Accepted, GenerateResult, Event, Finished, Image, Preview, Progress
+    from hart.results import Accepted, Event, Finished, GenerateResult, Image, Preview, Progress
 
     __version__: str
 
@@ -59,13 +59,13 @@ _HOME = {
 __all__ = [
     "TLS",
     "Accepted",
-    "GenerateResult",
     "AsyncClient",
     "Cancelled",
     "Client",
     "DeadlineExceeded",
     "Event",
     "Finished",
+    "GenerateResult",
     "HartError",
     "Image",
     "InternalError",

@@ -12,7 +12,7 @@ import grpc
 
 from hart import errors, request
 from hart.channel import DEFAULT_ENDPOINT, DEFAULT_MESSAGE_BYTES, TLS, Connection
-from hart.results import GenerateResult, Event, event_of
+from hart.results import Event, GenerateResult, event_of
 from hart.v1 import images_pb2, images_pb2_grpc
 
 T = TypeVar("T")
@@ -83,8 +83,8 @@ class AsyncClient:
         answer: images_pb2.DescribeResponse = await self._call(
             self._stub.Describe, images_pb2.DescribeRequest(), timeout
         )
-        if answer.limits.max_answer_bytes > self._message_bytes:
-            self._message_bytes = answer.limits.max_answer_bytes
+        if answer.limits.max_response_bytes > self._message_bytes:
+            self._message_bytes = answer.limits.max_response_bytes
             self._channels.append(self._connection.open_async(self._message_bytes))
         return answer
 

@@ -15,13 +15,13 @@ class Options(TypedDict, total=False):
 
     model: str | None
     """A model's name. Default: the only one."""
-    images: int | None
+    num_images: int | None
     """How many pictures, 1 to 8. Default 1."""
     seed: int | None
     """The first picture's seed, unsigned 64 bits. Default: drawn, and returned."""
     guidance: float | None
     """How strongly to follow the prompt, 0 to 20. Default 4.5."""
-    smooth: bool | None
+    more_smooth: bool | None
     """Soft tokens. Default true."""
     top_p: float | None
     """Nucleus sampling, 0 (off) to 1. Default 0."""
@@ -31,7 +31,7 @@ class Options(TypedDict, total=False):
     """JPEG and WEBP, 1 to 100. Default 92."""
     preview_every: int | None
     """A small preview with every n-th scale; only for streams. Default 0: none."""
-    metadata: bool | None
+    embed_metadata: bool | None
     """Write the recipe into the pictures. Default true."""
     request_id: str | None
     """Makes a repeat harmless. Default: made here, so that the channel's own retries are."""
@@ -73,7 +73,7 @@ def _set(request: images_pb2.GenerateRequest, name: str, value: object, bad: dic
             bad[name] = f"{value!r} is not one of {', '.join(FORMATS)}"
             return
         value = FORMATS[value.lower()]
-    if isinstance(value, bool) and name not in ("smooth", "metadata"):
+    if isinstance(value, bool) and name not in ("more_smooth", "embed_metadata"):
         bad[name] = f"{value!r} is not a number or text"
         return
     try:

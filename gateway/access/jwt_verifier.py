@@ -6,8 +6,8 @@ from typing import Any
 
 import jwt
 
-from gateway.config import GatewaySettings
 from gateway.access.jwks import KeySet
+from gateway.config import GatewaySettings
 from runtime.errors import PermissionDenied, Unauthenticated
 
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]

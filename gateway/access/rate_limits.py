@@ -9,8 +9,8 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from runtime.observability import logs
 from runtime.errors import HartError, Overloaded
+from runtime.observability import logs
 from runtime.server.interceptor import CallInfo
 
 MAX_CALLERS = 10_000  # remembered; the one that was quiet the longest is forgotten first

@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from gateway.access.rate_limits import host_of
-from gateway.routing.cluster_view import ClusterView
 from gateway.config import STAGES, GatewaySettings
 from gateway.keda import externalscaler_pb2, externalscaler_pb2_grpc
+from gateway.routing.cluster_view import ClusterView
 from runtime.errors import InvalidRequest, NotFound, Overloaded
 
 PUSH_SECONDS = 1.0  # between looks at the load while nothing arrives
@@ -40,7 +40,7 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
         self._cluster = cluster
         self._demand = demand
         self._target = settings.scaler_target_load
-        self._active_seconds = settings.scaler_active_seconds
+        self._active_seconds = settings.scaler_cooldown_seconds
         self._watchers: Counter[str] = Counter()
 
     async def IsActive(self, request: externalscaler_pb2.ScaledObjectRef, context: Any) -> Any:

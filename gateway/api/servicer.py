@@ -16,18 +16,18 @@ from hart.v1 import images_pb2, images_pb2_grpc
 from opentelemetry import trace
 
 from gateway.access import rate_limits
-from gateway.routing.cluster_view import ClusterView
 from gateway.config import GatewaySettings
 from gateway.request.admission import AdmissionController, DecodeBackpressure
 from gateway.request.idempotency import IdempotencyCache
 from gateway.request.pipeline import GenerationPipeline
-from gateway.stages.client import Stages
+from gateway.request.shared_execution import Emit, LatestDeadline, SharedExecution
 from gateway.request.timings import RequestTimings
 from gateway.request.validation import ImageRequest, validate
-from gateway.request.shared_execution import Emit, LatestDeadline, SharedExecution
-from runtime.observability import logs
+from gateway.routing.cluster_view import ClusterView
+from gateway.stages.client import Stages
 from runtime.deadline import Deadline
 from runtime.errors import DeadlineExceeded, HartError, Overloaded
+from runtime.observability import logs
 from runtime.version import VERSION
 
 MAX_INT64 = 2**63 - 1  # of a trace's attributes; seeds go further
@@ -41,13 +41,13 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
         self._stages = stages
         self._cluster = cluster
         self._backpressure = DecodeBackpressure(
-            settings.max_latents, lambda: cluster.slots("ar_generator"), settings.margin_seconds
+            settings.max_pending_decodes, lambda: cluster.slots("ar_generator"), settings.deadline_margin_seconds
         )
-        shed = partial(stages.metrics.shed.add, reason="no_room")
+        shed = partial(stages.metrics.shed.add, reason="queue_full")
         self._admission = AdmissionController(
             lambda: cluster.room("ar_generator"), cluster.wait, self._backpressure, shed
         )
-        self._idempotency = IdempotencyCache(settings.repeat_seconds, settings.repeat_bytes)
+        self._idempotency = IdempotencyCache(settings.idempotency_ttl_seconds, settings.idempotency_cache_bytes)
         self._started = time.monotonic()
         self._busy_at = -math.inf
         self._watched: Counter[SharedExecution] = Counter()
@@ -104,7 +104,7 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
             self._watched[work] += 1
             try:
                 # Stages are given less time than this, so that it is theirs to say where time ran out.
-                async with asyncio.timeout(deadline.earlier(settings.margin_seconds / 2).timeout()) as clock:
+                async with asyncio.timeout(deadline.earlier(settings.deadline_margin_seconds / 2).timeout()) as clock:
                     async with aclosing(work.subscribe()) as events:
                         async for event in events:
                             yield _as_replayed(event) if replayed else event
@@ -150,12 +150,12 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
 
     @contextmanager
     def _room(self) -> Iterator[None]:
-        if self.inflight >= self._settings.max_requests:
-            self._stages.metrics.shed.add(reason="max_requests")
-            raise Overloaded("gateway", "HART_MAX_REQUESTS", 1.0)
-        if sum(work.size for work in self._watched) > self._settings.answer_bytes:
-            self._stages.metrics.shed.add(reason="answer_bytes")
-            raise Overloaded("gateway", "HART_ANSWER_BYTES", 1.0)
+        if self.inflight >= self._settings.max_ongoing_requests:
+            self._stages.metrics.shed.add(reason="max_ongoing_requests")
+            raise Overloaded("gateway", "HART_MAX_ONGOING_REQUESTS", 1.0)
+        if sum(work.size for work in self._watched) > self._settings.max_response_buffer_bytes:
+            self._stages.metrics.shed.add(reason="max_response_buffer_bytes")
+            raise Overloaded("gateway", "HART_MAX_RESPONSE_BUFFER_BYTES", 1.0)
         self.inflight += 1
         self._busy_at = time.monotonic()
         self.arrived.set()
@@ -189,7 +189,7 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
                 "generate",
                 caller=rate_limits.current.get(),
                 request_id=message.request_id[:128],
-                images=message.images or 1,
+                images=message.num_images or 1,
                 code=code,
                 seconds=round(timings.elapsed, 3),
             )
@@ -213,7 +213,7 @@ def _describe_span(request: ImageRequest, model: str, record_prompt: bool) -> No
             "gen_ai.output.type": "image",
             "gen_ai.request.model": model,
             "gen_ai.request.seed": seed if seed <= MAX_INT64 else str(seed),
-            "gen_ai.request.choice.count": request.images,
+            "gen_ai.request.choice.count": request.num_images,
             "hart.request.id": request.request_id,
         }
     )

@@ -133,5 +133,5 @@ class AdmissionController:
 
     def _refusal(self) -> Overloaded:
         stage = self._backpressure.slow if self._backpressure.waiting else "ar_generator"
-        setting = "HART_MAX_LATENTS" if stage == "decoder" else "HART_QUEUE_LIMIT"
+        setting = "HART_MAX_PENDING_DECODES" if stage == "decoder" else "HART_MAX_QUEUED_REQUESTS"
         return Overloaded(stage, setting, min(30.0, max(0.5, self._wait(stage))))

@@ -7,8 +7,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gateway.request.validation import ImageRequest
 from gateway.request.shared_execution import SharedExecution
+from gateway.request.validation import ImageRequest
 from runtime.errors import InvalidRequest
 
 Key = tuple[str, str]

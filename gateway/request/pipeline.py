@@ -12,17 +12,17 @@ from hart.v1 import decoder_pb2, images_pb2, safety_pb2, stage_pb2, tensor_pb2, 
 from hart.v1.ar_generator_pb2 import GenerateLatentRequest, LatentProgress
 
 from gateway import digests, recipe
-from gateway.routing.cluster_view import ClusterView
 from gateway.request.admission import AdmissionController, DecodeBackpressure
-from gateway.request.warnings import warnings_of
-from gateway.stages.client import Latent, Stages
+from gateway.request.shared_execution import Emit
 from gateway.request.timings import RequestTimings
 from gateway.request.validation import ImageRequest
-from gateway.request.shared_execution import Emit
+from gateway.request.warnings import warnings_of
+from gateway.routing.cluster_view import ClusterView
+from gateway.stages.client import Latent, Stages
 from runtime.deadline import Deadline
 from runtime.errors import HartError, Overloaded, PromptUnsafe, StageUnavailable
-from runtime.tasks import cancel, together
 from runtime.observability.tracing import current_trace_id
+from runtime.tasks import cancel, together
 from runtime.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -74,10 +74,10 @@ class GenerationPipeline:
 
     async def run(self) -> None:
         """Draw everything. Emits `accepted`, then `progress` and `image`, then `finished`."""
-        with self.admission.admitted(self.request.images) as latent_came:
+        with self.admission.admitted(self.request.num_images) as latent_came:
             self._accept()
             prepared = await self.read()
-            pictures = (self.picture(index, prepared, latent_came) for index in range(self.request.images))
+            pictures = (self.picture(index, prepared, latent_came) for index in range(self.request.num_images))
             drawn = await together(*pictures)
         self._finish(prepared, drawn)
 
@@ -155,10 +155,10 @@ class GenerationPipeline:
             positions=encoded.positions,
             seed=request.seeds[index],
             guidance=request.guidance,
-            smooth=request.smooth,
+            more_smooth=request.more_smooth,
             top_p=request.top_p,
             preview_every=request.preview_every,
-            quiet=request.quiet,
+            result_only=request.result_only,
         )
         return await self.stages.generate(message, self.deadline, call, telling.tell, encoded.model.digest)
 
@@ -169,13 +169,13 @@ class GenerationPipeline:
         message = decoder_pb2.DecodeRequest(
             request_id=request.request_id, latent=latent.result.latent, encoding=request.encoding
         )
-        if request.metadata:
+        if request.embed_metadata:
             message.recipe.CopyFrom(
                 decoder_pb2.Recipe(
                     prompt=prepared.prompt,
                     seed=request.seeds[index],
                     guidance=request.guidance,
-                    smooth=request.smooth,
+                    more_smooth=request.more_smooth,
                     top_p=request.top_p,
                     model=model,
                     versions={"hart": VERSION},
@@ -259,7 +259,7 @@ class GenerationPipeline:
             verdict=prepared.verdict,
             prompt_tokens=prepared.encoded.prompt_tokens,
             prompt_truncated=prepared.encoded.prompt_truncated,
-            notices=warnings_of(prepared.verdict, prepared.encoded),
+            warnings=warnings_of(prepared.verdict, prepared.encoded),
             timings=self.timings.report([*prepared.critical, *last.critical]),
         )
         self.emit(images_pb2.GenerateEvent(finished=images_pb2.Finished(report=report)))
@@ -282,7 +282,9 @@ class ProgressStream:
     async def _tell(self, progress: LatentProgress, decoder: str, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await before
-        event = images_pb2.Progress(image=self._index, scale=progress.scale, side=progress.side, scales=progress.scales)
+        event = images_pb2.Progress(
+            image_index=self._index, scale=progress.scale, side=progress.side, scales=progress.scales
+        )
         if progress.HasField("latent"):
             preview = await self._drawing.preview(self._index, progress.latent, decoder)
             if preview is not None:
@@ -308,4 +310,4 @@ def _replaced(verdict: safety_pb2.Verdict) -> bool:
 
 
 def _end(call: Call) -> float:
-    return call.start_seconds + call.seconds
+    return call.start_seconds + call.duration_seconds

@@ -29,15 +29,17 @@ class RequestTimings:
         return self._open[-1].stage if self._open else ""
 
     @contextmanager
-    def call(self, stage: str, image: int | None = None, *, preview: bool = False) -> Iterator[images_pb2.StageCall]:
+    def call(
+        self, stage: str, image_index: int | None = None, *, preview: bool = False
+    ) -> Iterator[images_pb2.StageCall]:
         """A line of the sheet around one call to a stage, retries included. The block fills in the stage's account."""
-        entry = images_pb2.StageCall(stage=stage, image=image, preview=preview, start_seconds=self.elapsed)
+        entry = images_pb2.StageCall(stage=stage, image_index=image_index, preview=preview, start_seconds=self.elapsed)
         self._calls.append(entry)
         self._open.append(entry)
         try:
             yield entry
         finally:
-            entry.seconds = self.elapsed - entry.start_seconds
+            entry.duration_seconds = self.elapsed - entry.start_seconds
             self._open = [other for other in self._open if other is not entry]
 
     def report(self, critical: Iterable[images_pb2.StageCall]) -> images_pb2.Timings:

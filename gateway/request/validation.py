@@ -21,13 +21,13 @@ MAX_IMAGES = 8
 MAX_GUIDANCE = 20.0
 MAX_REQUEST_ID_CHARACTERS = 128
 DEFAULTS = images_pb2.Defaults(
-    images=1,
+    num_images=1,
     guidance=4.5,
-    smooth=True,
+    more_smooth=True,
     top_p=0.0,
     format=decoder_pb2.IMAGE_FORMAT_PNG,
     quality=92,
-    metadata=True,
+    embed_metadata=True,
 )
 FORMATS = (decoder_pb2.IMAGE_FORMAT_PNG, decoder_pb2.IMAGE_FORMAT_JPEG, decoder_pb2.IMAGE_FORMAT_WEBP)
 
@@ -43,17 +43,17 @@ class ImageRequest:
     seeds: tuple[int, ...]
     """One per picture."""
     guidance: float
-    smooth: bool
+    more_smooth: bool
     top_p: float
     encoding: decoder_pb2.ImageEncoding
     """Format and quality of the files."""
     preview_every: int
-    metadata: bool
-    quiet: bool = field(default=False, compare=False)
+    embed_metadata: bool
+    result_only: bool = field(default=False, compare=False)
     """Whoever asked hears of no scales: it is answered at once. A stream that joins it hears of them at their end."""
 
     @property
-    def images(self) -> int:
+    def num_images(self) -> int:
         """How many pictures."""
         return len(self.seeds)
 
@@ -78,19 +78,19 @@ def validate(message: images_pb2.GenerateRequest, limits: ModelLimits | None, *,
     if found:
         raise InvalidRequest(found)
     request_id = message.request_id if message.HasField("request_id") else uuid.uuid4().hex
-    count = message.images if message.HasField("images") else DEFAULTS.images
+    count = message.num_images if message.HasField("num_images") else DEFAULTS.num_images
     seed = _seed(message)
     return ImageRequest(
         request_id=request_id,
         prompt=message.prompt.strip(),
         seeds=tuple(seeds.seed_of_image(seed, index) for index in range(count)),
         guidance=message.guidance if message.HasField("guidance") else DEFAULTS.guidance,
-        smooth=message.smooth if message.HasField("smooth") else DEFAULTS.smooth,
+        more_smooth=message.more_smooth if message.HasField("more_smooth") else DEFAULTS.more_smooth,
         top_p=message.top_p,
         encoding=_encoding(message),
         preview_every=message.preview_every,
-        metadata=message.metadata if message.HasField("metadata") else DEFAULTS.metadata,
-        quiet=not streams,
+        embed_metadata=message.embed_metadata if message.HasField("embed_metadata") else DEFAULTS.embed_metadata,
+        result_only=not streams,
     )
 
 
@@ -111,8 +111,8 @@ def _drawing(message: images_pb2.GenerateRequest) -> Iterator[Violation]:
     length = characters(message.prompt.strip())
     if not 1 <= length <= MAX_PROMPT_CHARACTERS:
         yield Violation("prompt", f"must have 1 to {MAX_PROMPT_CHARACTERS} characters after trimming, not {length}")
-    if message.HasField("images") and not 1 <= message.images <= MAX_IMAGES:
-        yield Violation("images", f"must be 1 to {MAX_IMAGES}, not {message.images}")
+    if message.HasField("num_images") and not 1 <= message.num_images <= MAX_IMAGES:
+        yield Violation("num_images", f"must be 1 to {MAX_IMAGES}, not {message.num_images}")
     if not _within(message.guidance, MAX_GUIDANCE):
         yield Violation("guidance", f"must be 0 to {MAX_GUIDANCE:g}, not {message.guidance:g}")
     if not _within(message.top_p, 1.0):

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Mapping
 from hart.v1 import images_pb2, stage_pb2
 
 from gateway import digests
-
-from gateway.request import validation
 from gateway.config import STAGES, GatewaySettings
-from gateway.routing.registry import ReplicaRegistry
+from gateway.request import validation
 from gateway.request.validation import ModelLimits
-from runtime.errors import StageUnavailable
+from gateway.routing.registry import ReplicaRegistry
 from runtime.calls.pool import Pool
+from runtime.errors import StageUnavailable
 from runtime.version import VERSION
 
 RECIPE_BYTES = 64 * 2**10  # an answer's share of a picture that is not pixels: the recipe and the messages around it
@@ -62,11 +61,11 @@ class ClusterView:
 
     def model(self) -> stage_pb2.ModelIdentity:
         """The model by the name and the digest that pictures carry: the generator's, with the parts that it needs."""
-        needs = self._registry.last("ar_generator").needs
+        required_digests = self._registry.last("ar_generator").required_digests
         digest = digests.combine(
             generator=self.identity("ar_generator").digest,
-            text_encoder=needs.get("text_encoder", "") or self.identity("text_encoder").digest,
-            decoder=needs.get("decoder", "") or self.identity("decoder").digest,
+            text_encoder=required_digests.get("text_encoder", "") or self.identity("text_encoder").digest,
+            decoder=required_digests.get("decoder", "") or self.identity("decoder").digest,
         )
         return stage_pb2.ModelIdentity(name=self.name(), digest=digest)
 
@@ -107,7 +106,7 @@ class ClusterView:
             max_preview_every=len(shape.scales),
             max_request_id_characters=validation.MAX_REQUEST_ID_CHARACTERS,
             max_request_bytes=self._settings.max_message_bytes,
-            max_answer_bytes=validation.MAX_IMAGES * (pixels + pixels // 64 + RECIPE_BYTES),
+            max_response_bytes=validation.MAX_IMAGES * (pixels + pixels // 64 + RECIPE_BYTES),
             default_deadline_seconds=self._settings.default_deadline_seconds,
             max_deadline_seconds=self._settings.max_deadline_seconds,
         )

@@ -23,12 +23,12 @@ class ReplicaModel:
     """The part of a model that a replica serves."""
 
     digest: str = ""
-    needs: Mapping[str, str] = field(default_factory=dict)
+    required_digests: Mapping[str, str] = field(default_factory=dict)
     """By stage, the digest of the part that it was made with."""
 
     def required_digest(self, stage: str) -> str:
         """The digest of its partner in a stage; "" where any will do."""
-        return self.needs.get(stage, "")
+        return self.required_digests.get(stage, "")
 
 
 UNKNOWN_MODEL = ReplicaModel()

@@ -7,8 +7,8 @@ from typing import Any
 import grpc
 from hart.v1 import stage_pb2, stage_pb2_grpc
 
-from runtime.oip.client import OipClient
 from runtime.calls.replica import Replica
+from runtime.oip.client import OipClient
 
 
 async def describe(replica: Replica, stage: str, seconds: float) -> stage_pb2.StageDescribeResponse:

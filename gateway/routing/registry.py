@@ -159,7 +159,7 @@ def _key(replica: Replica) -> tuple[str, str]:
 
 
 def _model_from(description: Description | None) -> ReplicaModel:
-    return ReplicaModel(description.model.digest, dict(description.needs)) if description else UNKNOWN_MODEL
+    return ReplicaModel(description.model.digest, dict(description.required_digests)) if description else UNKNOWN_MODEL
 
 
 async def _ask(replica: Replica) -> Description | None:

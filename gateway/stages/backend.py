@@ -7,8 +7,8 @@ from typing import Protocol
 
 from hart.v1 import ar_generator_pb2, decoder_pb2, safety_pb2, text_encoder_pb2
 
-from runtime.deadline import Deadline
 from runtime.calls.replica import Replica
+from runtime.deadline import Deadline
 from runtime.observability.tracing import Metadata
 
 

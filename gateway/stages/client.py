@@ -12,13 +12,16 @@ from typing import TypeVar
 from hart.v1 import ar_generator_pb2, decoder_pb2, images_pb2, safety_pb2, stage_pb2, text_encoder_pb2
 from opentelemetry import trace
 
-from gateway.stages import grpc_v1
 from gateway.config import GatewaySettings
-from gateway.routing.registry import ReplicaRegistry
-from gateway.routing.compatibility import CompatibleReplicas, agree
-from gateway.stages.oip import OipBackend
-from gateway.stages.backend import StageBackend
 from gateway.request.timings import record
+from gateway.routing.compatibility import CompatibleReplicas, agree
+from gateway.routing.registry import ReplicaRegistry
+from gateway.stages import grpc_v1
+from gateway.stages.backend import StageBackend
+from gateway.stages.oip import OipBackend
+from runtime.calls.pool import Pool
+from runtime.calls.replica import Replica, ReplicaState
+from runtime.calls.retry_budget import RetryBudget
 from runtime.deadline import Deadline
 from runtime.errors import (
     DeadlineExceeded,
@@ -28,12 +31,9 @@ from runtime.errors import (
     StageUnavailable,
     Unauthenticated,
 )
-from runtime.calls.pool import Pool
-from runtime.calls.replica import Replica, ReplicaState
-from runtime.calls.retry_budget import RetryBudget
-from runtime.status import as_hart_error
 from runtime.observability.telemetry import Telemetry
 from runtime.observability.tracing import Metadata
+from runtime.status import as_hart_error
 
 R = TypeVar("R")
 M = TypeVar("M", safety_pb2.CheckRequest, text_encoder_pb2.EncodeRequest, decoder_pb2.DecodeRequest)
@@ -79,7 +79,7 @@ class Stages:
         self._tracing = telemetry.tracing
         self._protocols: Mapping[str, StageBackend] = {"grpc": grpc_v1, "oip": OipBackend(registry.about)}
         self._attempts = settings.retry_attempts
-        self._margin = settings.margin_seconds
+        self._margin = settings.deadline_margin_seconds
         self._budgets = {
             stage: RetryBudget(settings.retry_ratio, settings.retry_burst, settings.retry_per_second) for stage in pools
         }

@@ -18,9 +18,9 @@ from hart.v1 import (
 )
 
 from runtime import status
+from runtime.calls.replica import Replica
 from runtime.channel import drain_call
 from runtime.deadline import Deadline
-from runtime.calls.replica import Replica
 from runtime.observability.tracing import Metadata
 
 

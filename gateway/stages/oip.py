@@ -14,14 +14,14 @@ from hart.v1 import ar_generator_pb2, decoder_pb2, safety_pb2, stage_pb2, tensor
 
 from gateway import imagesize, recipe
 from runtime import tensors
+from runtime.calls.replica import Replica
 from runtime.deadline import Deadline
 from runtime.errors import HartError, StageUnavailable
+from runtime.observability.tracing import Metadata
 from runtime.oip.client import OipClient
 from runtime.oip.codec import bytes_array
 from runtime.oip.model import Array, InferResult, Parameter
-from runtime.calls.replica import Replica
 from runtime.status import as_hart_error
-from runtime.observability.tracing import Metadata
 
 Known = Callable[[str, Replica], stage_pb2.StageDescribeResponse]
 FORMATS = {
@@ -93,7 +93,7 @@ class OipBackend:
         parameters: dict[str, Parameter] = {
             "seed": str(message.seed),
             "guidance": message.guidance,
-            "smooth": message.smooth,
+            "more_smooth": message.more_smooth,
             "top_p": message.top_p,
             "preview_every": int(message.preview_every),
         }

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import aclosing, suppress
 
+from runtime.calls.replica import Attempt, Replica, ReplicaState
 from runtime.channel import ChannelFactory
 from runtime.discovery.endpoint import Endpoint
 from runtime.discovery.sources import Source
 from runtime.errors import StageUnavailable
 from runtime.observability.metrics import Metrics
-from runtime.calls.replica import Attempt, Replica, ReplicaState
 
 __all__ = ["Pool", "Replica", "ReplicaState", "least_outstanding"]
 log = logging.getLogger(__name__)

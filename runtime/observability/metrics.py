@@ -77,18 +77,20 @@ class Metrics:
         own = {"stage": stage}
         self.stage = stage
         self.requests = Counter(meter, "hart_requests", "Requests ended, by status code.", own)
-        self.request_seconds = Histogram(meter, "hart_request_seconds", "Duration of requests.", own, SECONDS)
+        self.request_seconds = Histogram(meter, "hart_request_duration_seconds", "Duration of requests.", own, SECONDS)
         self.inflight = Gauge(meter, "hart_inflight", "Calls being served.", own)
         self.queue_depth = ObservedGauge(meter, "hart_queue_depth", "Requests waiting.", own)
         self.queue_limit = ObservedGauge(meter, "hart_queue_limit", "Requests that may wait.", own)
-        self.queue_seconds = Histogram(meter, "hart_queue_seconds", "Time spent waiting.", own, SECONDS)
-        self.compute_seconds = Histogram(meter, "hart_compute_seconds", "Engine time of a batch.", own, SECONDS)
+        self.queue_seconds = Histogram(meter, "hart_queue_duration_seconds", "Time spent waiting.", own, SECONDS)
+        self.compute_seconds = Histogram(
+            meter, "hart_compute_duration_seconds", "Engine time of a batch.", own, SECONDS
+        )
         self.batch_size = Histogram(meter, "hart_batch_size", "Requests in a batch.", own, SIZES)
-        self.scale_seconds = Histogram(meter, "hart_scale_seconds", "Engine time of a scale.", own, SECONDS)
+        self.scale_seconds = Histogram(meter, "hart_scale_duration_seconds", "Engine time of a scale.", own, SECONDS)
         self.transfer_bytes = Histogram(meter, "hart_transfer_bytes", "Bytes sent between stages.", own, BYTES)
         self.load = ObservedGauge(meter, "hart_load", "Queued plus running cost over capacity.", own)
         self.replicas = ObservedGauge(meter, "hart_replicas", "Replicas of a stage, by state.", {})
-        self.replicas_min = ObservedGauge(meter, "hart_replicas_least", "Replicas that a stage should have.", {})
+        self.replicas_min = ObservedGauge(meter, "hart_replicas_min", "Replicas that a stage should have.", {})
         self.device_memory = ObservedGauge(meter, "hart_device_memory_bytes", "Memory of the device, by kind.", own)
         self.cache_hits = Counter(meter, "hart_cache_hits", "Answers from a cache.", own)
         self.cancelled = Counter(meter, "hart_cancelled", "Calls whose caller went away.", own)

@@ -15,8 +15,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 from prometheus_client import CollectorRegistry
 
 from runtime.observability.metrics import Metrics
-from runtime.observability.tail_sampling import ErrorTailSampler, RecordAllSampler
 from runtime.observability.metrics_server import MetricsServer
+from runtime.observability.tail_sampling import ErrorTailSampler, RecordAllSampler
 from runtime.observability.tracing import Tracing
 
 log = logging.getLogger(__name__)

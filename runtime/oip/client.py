@@ -14,10 +14,10 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from runtime import errors, status
 from runtime.channel import drain_call
 from runtime.deadline import Deadline
+from runtime.observability.tracing import Metadata
 from runtime.oip import codec
 from runtime.oip.model import Array, InferResult, Parameter
 from runtime.oip.servicer import FINAL, STATUS
-from runtime.observability.tracing import Metadata
 
 MAX_ELEMENTS = 2**28
 _MODEL_GONE = re.compile(r"unknown model|no available versions|[Ss]tub process .* not healthy")

@@ -14,12 +14,11 @@ from opentelemetry import trace
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from runtime import errors, status
-
-from runtime.observability import tracing
 from runtime.deadline import Deadline
+from runtime.observability import tracing
+from runtime.observability.telemetry import Telemetry
 from runtime.oip import checks, codec
 from runtime.oip.model import InferResult, Model, TensorSpec
-from runtime.observability.telemetry import Telemetry
 from runtime.version import VERSION
 
 FINAL = "triton_final_response"

@@ -13,17 +13,17 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from runtime import errors, tls
-from runtime.work.admission import Admission
-from runtime.work.batcher import Batcher
-from runtime.server.concurrency_limit import OTHER_CALLS, ConcurrencyLimiter
-from runtime.work.device_thread import DeviceThread
-from runtime.server.health import Health
-from runtime.server.interceptor import CallInterceptor, Guard
+from runtime.observability.telemetry import MetricsServer, Telemetry
 from runtime.oip.model import Model
 from runtime.oip.servicer import add_models
+from runtime.server.concurrency_limit import OTHER_CALLS, ConcurrencyLimiter
+from runtime.server.health import Health
+from runtime.server.interceptor import CallInterceptor, Guard
 from runtime.server.reflection import add_reflection
 from runtime.settings import ProcessSettings, as_settings_error
-from runtime.observability.telemetry import MetricsServer, Telemetry
+from runtime.work.admission import Admission
+from runtime.work.batcher import Batcher
+from runtime.work.device_thread import DeviceThread
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -92,7 +92,7 @@ class App:
         """Surround every call (health and reflection excepted), before its message is read, in the order added."""
         self._interceptor.guards.append(guard)
 
-    def admission(self, *, queue_limit: int, capacity: float, setting: str = "HART_QUEUE_LIMIT") -> Admission:
+    def admission(self, *, queue_limit: int, capacity: float, setting: str = "HART_MAX_QUEUED_REQUESTS") -> Admission:
         """A bounded room for work, wired to this process's metrics. One per process."""
         return Admission(
             self.stage, queue_limit=queue_limit, capacity=capacity, setting=setting, metrics=self.telemetry.metrics

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Container
 from contextlib import asynccontextmanager
 
 from runtime.errors import Overloaded
-from runtime.server.interceptor import CallInfo
 from runtime.observability.telemetry import Telemetry
+from runtime.server.interceptor import CallInfo
 
 RETRY_SECONDS = 1.0
 BACKGROUND_CALLS = 200

@@ -20,11 +20,9 @@ from google.protobuf.message import Message
 from opentelemetry.trace import SpanKind
 
 from runtime import errors, status
-
-from runtime.server import messages
-
 from runtime.observability import tracing
 from runtime.observability.telemetry import Telemetry
+from runtime.server import messages
 
 log = logging.getLogger(__name__)
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic to the type checker only

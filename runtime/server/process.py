@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 from runtime.observability import logs
+from runtime.observability.telemetry import Telemetry
 from runtime.server.app import App, PortTaken
 from runtime.settings import ProcessSettings, SettingsError
-from runtime.observability.telemetry import Telemetry
 from runtime.version import VERSION
 
 log = logging.getLogger(__name__)

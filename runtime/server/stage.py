@@ -9,10 +9,10 @@ from typing import Any
 from hart.v1 import stage_pb2
 from opentelemetry import trace
 
-from runtime.work.admission import Admission
-from runtime.work.batcher import BatchResult
 from runtime.server.app import App
 from runtime.version import VERSION
+from runtime.work.admission import Admission
+from runtime.work.batcher import BatchResult
 
 
 def label_request(request_id: str) -> None:

@@ -8,8 +8,8 @@ import time
 
 from runtime.deadline import Deadline
 from runtime.errors import DeadlineExceeded, Overloaded
-from runtime.work.estimator import Estimator
 from runtime.observability.metrics import Metrics
+from runtime.work.estimator import Estimator
 
 
 class TicketState(enum.Enum):
@@ -55,7 +55,7 @@ class Admission:
         *,
         queue_limit: int,
         capacity: float,
-        setting: str = "HART_QUEUE_LIMIT",
+        setting: str = "HART_MAX_QUEUED_REQUESTS",
         metrics: Metrics | None = None,
         estimator: Estimator | None = None,
     ) -> None:

@@ -12,12 +12,12 @@ from typing import Generic, TypeVar
 
 from opentelemetry import trace
 
-from runtime.work.admission import Admission, TicketState, Ticket
 from runtime.deadline import Deadline
-from runtime.work.device_thread import DeviceThread
 from runtime.errors import DeadlineExceeded
 from runtime.observability.metrics import Metrics
 from runtime.observability.tracing import Tracing
+from runtime.work.admission import Admission, Ticket, TicketState
+from runtime.work.device_thread import DeviceThread
 
 T = TypeVar("T")
 R = TypeVar("R")

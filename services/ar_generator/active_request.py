@@ -10,7 +10,7 @@ from opentelemetry.trace import SpanContext
 
 from model.generation import GenerationState
 from runtime.work.admission import Ticket
-from services.ar_generator.engine import Array, Step, GenerationRequest
+from services.ar_generator.engine import Array, GenerationRequest, Step
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def build(app: App, settings: ArGeneratorSettings) -> None:
         admission=admission,
         scale_times=scale_times,
         thread=app.engine,
-        starvation_limit=settings.patience_seconds,
+        starvation_limit=settings.max_starvation_seconds,
         metrics=telemetry.metrics,
         tracing=telemetry.tracing,
     )

@@ -15,15 +15,15 @@ from model.checkpoint import Checkpoint, bundled
 from model.config import TransformerConfig
 from model.device import Compute
 from model.errors import ModelError
-from model.generation import Conditioning, Generator, SamplingParams, GenerationState
-from model.noise import SeededNoise
+from model.generation import Conditioning, GenerationState, Generator, SamplingParams
 from model.kv_cache import BRANCHES, KVCache
+from model.noise import SeededNoise
 from runtime.errors import InvalidRequest
 from runtime.settings import SettingsError
 from services.ar_generator.config import ArGeneratorSettings
 
 Array = np.ndarray[Any, Any]
-CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 128, 2048
+CPU_MAX_BATCHED_TOKENS, GPU_MAX_BATCHED_TOKENS = 128, 2048
 PARTNERS = {"text_encoder": "text_encoder", "decoder": "tokenizer"}
 """By stage, the part of a checkpoint that the transformer was trained with."""
 
@@ -42,7 +42,7 @@ class GenerationRequest:
     settings: SamplingParams
     preview_every: int = 0
     """Show the latent so far after every n-th scale; 0: only the final one."""
-    quiet: bool = False
+    result_only: bool = False
     """Nobody is told of scales."""
 
     def previews(self, scale: int) -> bool:
@@ -72,22 +72,22 @@ class GeneratorEngine:
             self.config: TransformerConfig = self.checkpoint.transformer_config
             self.channels = self.checkpoint.tokenizer_config.z_channels
         self.slot_bytes = KVCache.bytes_per_slot(self.config, self.compute.dtype)
-        self.slots = settings.slots or self._slots_in(settings.slot_memory_bytes, settings.max_batch)
+        self.slots = settings.slots or self._slots_in(settings.kv_cache_bytes, settings.max_batch)
         on_gpu = self.compute.device.type == "cuda"
-        tokens = settings.batch_tokens or (GPU_BATCH_TOKENS if on_gpu else CPU_BATCH_TOKENS)
+        tokens = settings.max_batched_tokens or (GPU_MAX_BATCHED_TOKENS if on_gpu else CPU_MAX_BATCHED_TOKENS)
         self.max_batch_per_scale = [
             min(self.slots, settings.max_batch, max(1, tokens // rows)) for rows in self._rows()
         ]
         """Per scale, how many pictures may share a batch."""
         self.digest = ""
-        self.needs: dict[str, str] = {}
+        self.required_digests: dict[str, str] = {}
         """Digests of the parts that the transformer was made with, by the stage that has them; as far as the checkpoint
         holds them."""
 
     def _slots_in(self, memory: int, most: int) -> int:
         slots = min(most, memory // self.slot_bytes)
         if not slots:
-            raise SettingsError(f"HART_SLOT_MEMORY_BYTES={memory}: one picture takes {self.slot_bytes} bytes")
+            raise SettingsError(f"HART_KV_CACHE_BYTES={memory}: one picture takes {self.slot_bytes} bytes")
         return slots
 
     def _rows(self) -> list[int]:
@@ -106,7 +106,9 @@ class GeneratorEngine:
             transformer = self.checkpoint.load_transformer(self.compute.dtype, self.compute.device)
             self._generator = Generator(transformer, self.checkpoint.load_quantizer(self.compute.device), self.slots)
             self.digest = self.checkpoint.digest_of("llm")
-            self.needs = {stage: self.checkpoint.digest_of(part) for stage, part in PARTNERS.items() if self._has(part)}
+            self.required_digests = {
+                stage: self.checkpoint.digest_of(part) for stage, part in PARTNERS.items() if self._has(part)
+            }
         widest = max(self.max_batch_per_scale)
         self._time(1)  # the first time is slow
         measured = [self._time(1), *([self._time(widest)] if widest > 1 else [])]

@@ -22,16 +22,18 @@ def parse_request(
 ) -> GenerationRequest:
     """`shape` is (T, D). Raises InvalidRequest naming each bad field."""
     guidance = request.guidance if request.HasField("guidance") else DEFAULT.guidance
-    smooth = request.smooth if request.HasField("smooth") else DEFAULT.smooth
+    more_smooth = request.more_smooth if request.HasField("smooth") else DEFAULT.more_smooth
     _check(guidance, request.top_p, request.preview_every, scales)
-    if request.quiet and request.preview_every:
+    if request.result_only and request.preview_every:
         raise InvalidRequest.field("quiet", f"must be false where preview_every is {request.preview_every}")
     context = tensors.to_numpy(request.context, "context", dtypes=FLOATS, shape=shape)
     mask = tensors.to_numpy(request.mask, "mask", dtypes=("BOOL",), shape=shape[:1])
     positions = tensors.to_numpy(request.positions, "positions", dtypes=("INT64",), shape=shape[:1])
     _check_conditioning(mask, positions, "{}.data")
-    settings = SamplingParams(guidance, smooth, request.top_p)
-    return GenerationRequest(context, mask, positions, request.seed, settings, request.preview_every, request.quiet)
+    settings = SamplingParams(guidance, more_smooth, request.top_p)
+    return GenerationRequest(
+        context, mask, positions, request.seed, settings, request.preview_every, request.result_only
+    )
 
 
 def parse_infer_request(request: InferRequest, scales: int) -> GenerationRequest:

@@ -19,15 +19,15 @@ from collections.abc import AsyncGenerator
 from opentelemetry import trace
 
 from model.generation import GenerationState
-from runtime.work.admission import Admission
 from runtime.deadline import Deadline
-from runtime.work.device_thread import DeviceThread
 from runtime.errors import DeadlineExceeded
 from runtime.observability.metrics import Metrics
 from runtime.observability.tracing import Attributes, Tracing
-from services.ar_generator.engine import GeneratorEngine, Step, GenerationRequest
+from runtime.work.admission import Admission
+from runtime.work.device_thread import DeviceThread
+from services.ar_generator.active_request import ActiveRequest, Admitted, Event, ScaleDone
+from services.ar_generator.engine import GenerationRequest, GeneratorEngine, Step
 from services.ar_generator.scale_times import ScaleTimeEstimator
-from services.ar_generator.active_request import Admitted, Event, ActiveRequest, ScaleDone
 
 log = logging.getLogger(__name__)
 
@@ -158,16 +158,16 @@ class Scheduler:
         """Scale after scale, until there may be something else to choose."""
         loop, max_batch_per_scale = asyncio.get_running_loop(), self._engine.max_batch_per_scale
         alone = len(batch) == len(self._running)
-        quiet = all(active.request.quiet for active in batch)
+        result_only = all(active.request.result_only for active in batch)
         pending: list[tuple[list[ActiveRequest], int, Step]] = []
 
         # What follows up to `work` runs on the engine's thread.
         def should_continue(scale: int) -> bool:
-            in_time = not (quiet and any(self._is_late(active, scale) for active in batch))
+            in_time = not (result_only and any(self._is_late(active, scale) for active in batch))
             return alone and in_time and len(batch) <= max_batch_per_scale[scale] and not self._to_decide.is_set()
 
         def report(begun: list[ActiveRequest], scale: int, step: Step) -> None:
-            if quiet:  # each time that the event loop wakes up, the engine has to wait for the interpreter's lock
+            if result_only:  # each time that the event loop wakes up, the engine has to wait for the interpreter's lock
                 pending.append((begun, scale, step))
             else:
                 loop.call_soon_threadsafe(self._account, begun, scale, step)

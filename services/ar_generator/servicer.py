@@ -11,14 +11,13 @@ import numpy as np
 from hart.v1 import ar_generator_pb2, ar_generator_pb2_grpc, stage_pb2, stage_pb2_grpc
 
 from runtime import tensors
-
-from runtime.server import stage
 from runtime.deadline import Deadline
 from runtime.oip.model import InferRequest, InferResult, Model, TensorSpec
+from runtime.server import stage
 from runtime.server.app import App
+from services.ar_generator.active_request import ActiveRequest, Admitted
 from services.ar_generator.engine import Array, GeneratorEngine
-from services.ar_generator.active_request import Admitted, ActiveRequest
-from services.ar_generator.requests import FLOATS, parse_request, parse_infer_request
+from services.ar_generator.requests import FLOATS, parse_infer_request, parse_request
 from services.ar_generator.scheduler import Scheduler
 
 
@@ -38,10 +37,10 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
         async with aclosing(self._scheduler.draw(parsed, Deadline.of(context))) as events:
             async for picture, event in events:
                 if isinstance(event, Admitted):
-                    if not parsed.quiet:
+                    if not parsed.result_only:
                         yield self._admitted(event)
                     continue
-                if not parsed.quiet:
+                if not parsed.result_only:
                     yield self._progress(event.scale, event.latent if parsed.previews(event.scale) else None)
                 if event.scale == last and event.latent is not None:
                     yield self._result(picture, event.latent)
@@ -65,7 +64,7 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
             device=str(engine.compute),
             precision=engine.compute.precision,
             example_prompts=engine.checkpoint.known_prompts(),
-            needs=engine.needs,
+            required_digests=engine.required_digests,
         )
         answer.cost.scale_seconds.extend(scheduler.scale_times.by_scale())
         return answer
@@ -129,7 +128,7 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
                 scale=one.scale,
                 side=self._engine.config.patch_nums[one.scale],
                 start_seconds=one.start_seconds,
-                seconds=one.seconds,
+                duration_seconds=one.seconds,
                 batch_size=one.batch_size,
             )
             for one in picture.times

@@ -18,9 +18,9 @@ def build(app: App, settings: DecoderSettings) -> None:
         engine.run,
         queue_limit=settings.queue_limit,
         max_batch=settings.max_batch,
-        max_wait=settings.max_wait_seconds,
+        max_wait=settings.batch_wait_timeout_seconds,
     )
-    files = ImageEncoder(app.stage, settings.file_threads, settings.queue_limit, app.telemetry.metrics)
+    files = ImageEncoder(app.stage, settings.encode_threads, settings.queue_limit, app.telemetry.metrics)
     servicer = DecoderServicer(app, settings, engine, batcher, files)
     app.on_stop(files.close)
     app.on_start(stage.warming(app, batcher.admission, engine.load))

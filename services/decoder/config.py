@@ -14,5 +14,5 @@ class DecoderSettings(BatchingSettings):
     """The port of the gRPC server; 0 lets the system choose."""
     max_batch: int = Field(default=4, ge=1)
     """The most latents that are decoded together; also the most of one request by the Open Inference Protocol."""
-    file_threads: int = Field(default=2, ge=1)
+    encode_threads: int = Field(default=2, ge=1)
     """Threads that turn pixels into image files, beside the engine."""

@@ -11,7 +11,7 @@ from model.image_file import Pixels, encode
 from runtime.errors import Overloaded
 from runtime.observability.metrics import Metrics
 
-SHED = "files_full"
+SHED = "encoder_full"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ImageEncoder:
         """Raises Overloaded when no further picture can be taken; to be asked before one is decoded."""
         if self._held >= self._limit:
             self._metrics.shed.add(reason=SHED)
-            raise Overloaded(self._stage, "HART_FILE_THREADS")
+            raise Overloaded(self._stage, "HART_ENCODE_THREADS")
 
     async def make(self, pixels: Pixels, format: str, quality: int, recipe: str | None) -> EncodedImage:
         """The image file."""

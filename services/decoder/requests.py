@@ -81,7 +81,7 @@ def recipe_of(recipe: decoder_pb2.Recipe) -> Recipe:
         prompt=recipe.prompt,
         seed=recipe.seed,
         guidance=recipe.guidance,
-        smooth=recipe.smooth,
+        more_smooth=recipe.more_smooth,
         top_p=recipe.top_p,
         model=recipe.model.name,
         digest=recipe.model.digest,

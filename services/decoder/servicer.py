@@ -10,17 +10,17 @@ from hart.v1 import decoder_pb2, decoder_pb2_grpc, stage_pb2, stage_pb2_grpc
 
 from model.image_file import Pixels
 from runtime import tensors
-from runtime.server import stage
-from runtime.work.batcher import Batcher, BatchResult
 from runtime.deadline import Deadline
 from runtime.oip.codec import bytes_array
 from runtime.oip.model import DYNAMIC, InferRequest, InferResult, Model, TensorSpec
+from runtime.server import stage
 from runtime.server.app import App
 from runtime.tasks import together
+from runtime.work.batcher import Batcher, BatchResult
 from services.decoder.config import DecoderSettings
 from services.decoder.engine import Array, DecoderEngine, Job
 from services.decoder.image_encoder import ImageEncoder
-from services.decoder.requests import OutputOptions, parse_request, parse_parameters
+from services.decoder.requests import OutputOptions, parse_parameters, parse_request
 
 WIRE_FORMATS = {
     "PNG": decoder_pb2.IMAGE_FORMAT_PNG,

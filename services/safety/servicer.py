@@ -9,13 +9,12 @@ import numpy as np
 from hart.v1 import safety_pb2, safety_pb2_grpc, stage_pb2, stage_pb2_grpc
 
 from runtime import prompt
-
-from runtime.server import stage
-from runtime.work.batcher import Batcher
 from runtime.deadline import Deadline
 from runtime.oip.model import DYNAMIC, InferRequest, InferResult, Model, TensorSpec
+from runtime.server import stage
 from runtime.server.app import App
 from runtime.tasks import together
+from runtime.work.batcher import Batcher
 from services.safety.config import SafetySettings
 from services.safety.engine import Judgement, SafetyEngine
 

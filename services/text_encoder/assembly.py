@@ -17,7 +17,7 @@ def build(app: App, settings: TextEncoderSettings) -> None:
         engine.run,
         queue_limit=settings.queue_limit,
         max_batch=settings.max_batch,
-        max_wait=settings.max_wait_seconds,
+        max_wait=settings.batch_wait_timeout_seconds,
     )
     servicer = TextEncoderServicer(app, settings, engine, batcher)
     app.on_start(stage.warming(app, batcher.admission, engine.load))

@@ -9,13 +9,12 @@ import numpy as np
 from hart.v1 import stage_pb2, stage_pb2_grpc, text_encoder_pb2, text_encoder_pb2_grpc
 
 from runtime import prompt, tensors
-
-from runtime.server import stage
-from runtime.work.batcher import Batcher
 from runtime.deadline import Deadline
 from runtime.oip.model import DYNAMIC, InferRequest, InferResult, Model, TensorSpec
+from runtime.server import stage
 from runtime.server.app import App
 from runtime.tasks import together
+from runtime.work.batcher import Batcher
 from services.text_encoder.cache import Cache
 from services.text_encoder.config import TextEncoderSettings
 from services.text_encoder.engine import Encoded, TextEncoderEngine

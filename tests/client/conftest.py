@@ -52,15 +52,17 @@ def report(request: images_pb2.GenerateRequest) -> images_pb2.Report:
         answer.timings.calls.add(
             stage=stage,
             start_seconds=start,
-            seconds=queue + compute,
+            duration_seconds=queue + compute,
             queue_seconds=queue,
             compute_seconds=compute,
             transfer_bytes=2**40,
             critical=stage != "safety",
         )
     if "zyzzyva" in request.prompt:
-        answer.notices.add(
-            code=images_pb2.NOTICE_CODE_PROMPT_UNFAMILIAR, text="The prompt has unknown words.", words=["zyzzyva"]
+        answer.warnings.add(
+            code=images_pb2.WARNING_CODE_PROMPT_OUT_OF_VOCABULARY,
+            text="The prompt has unknown words.",
+            words=["zyzzyva"],
         )
     return answer
 
@@ -98,7 +100,7 @@ class Gateway(images_pb2_grpc.ImagesServicer):
     started: threading.Event = field(default_factory=threading.Event)
     cancelled: threading.Event = field(default_factory=threading.Event)
     before: Callable[[images_pb2.GenerateRequest], None] | None = None
-    max_answer_bytes: int = 0
+    max_response_bytes: int = 0
     side: int = 8
     """Pixels, as Describe has them."""
 
@@ -133,7 +135,7 @@ class Gateway(images_pb2_grpc.ImagesServicer):
 
     async def Generate(self, request: images_pb2.GenerateRequest, context: Any) -> images_pb2.GenerateResponse:
         await self._enter(request, context)
-        images = [image(request, index) for index in range(request.images or 1)]
+        images = [image(request, index) for index in range(request.num_images or 1)]
         for one in images:
             one.data += bytes(self.padding)
         return images_pb2.GenerateResponse(images=reversed(images), report=report(request))
@@ -141,7 +143,7 @@ class Gateway(images_pb2_grpc.ImagesServicer):
     async def GenerateStream(
         self, request: images_pb2.GenerateRequest, context: Any
     ) -> AsyncIterator[images_pb2.GenerateEvent]:
-        count = request.images or 1
+        count = request.num_images or 1
         yield images_pb2.GenerateEvent(
             accepted=images_pb2.Accepted(
                 request_id=request.request_id,
@@ -153,7 +155,7 @@ class Gateway(images_pb2_grpc.ImagesServicer):
         await self._enter(request, context)
         for scale, side in enumerate(SCALES):
             for index in range(count):
-                progress = images_pb2.Progress(image=index, scale=scale, side=side, scales=len(SCALES))
+                progress = images_pb2.Progress(image_index=index, scale=scale, side=side, scales=len(SCALES))
                 if request.preview_every and (scale + 1) % request.preview_every == 0:
                     progress.preview.CopyFrom(
                         images_pb2.Preview(data=picture(index, 2, 2), format=2, width=2, height=2)
@@ -172,8 +174,8 @@ class Gateway(images_pb2_grpc.ImagesServicer):
         )
         answer.models.add(model=MODEL, shape=shape, example_prompts=["a red heart", "a green apple"])
         answer.limits.max_images = 8
-        answer.limits.max_answer_bytes = self.max_answer_bytes
-        answer.defaults.guidance = 4.5
+        answer.limits.max_response_bytes = self.max_response_bytes
+        answer.sampling_defaults.guidance = 4.5
         return answer
 
     async def Status(self, request: images_pb2.StatusRequest, context: Any) -> images_pb2.StatusResponse:
@@ -247,10 +249,10 @@ FAILURES: dict[str, tuple[Failure, str, dict[str, Any], int]] = {
         Failure(
             grpc.StatusCode.RESOURCE_EXHAUSTED,
             "full",
-            (_retry(3), _info("QUEUE_FULL", stage="decoder", setting="HART_QUEUE_LIMIT")),
+            (_retry(3), _info("QUEUE_FULL", stage="decoder", setting="HART_MAX_QUEUED_REQUESTS")),
         ),
         "Overloaded",
-        {"stage": "decoder", "knob": "HART_QUEUE_LIMIT", "retry_after": 3.0},
+        {"stage": "decoder", "knob": "HART_MAX_QUEUED_REQUESTS", "retry_after": 3.0},
         4,
     ),
     "deadline": (

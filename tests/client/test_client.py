@@ -18,7 +18,7 @@ from tests.client.clients import both
 
 
 def test_generate_returns_pictures_in_order_with_seeds_and_report(gateway: Any) -> None:
-    for answer in both(gateway, "generate", "a red heart", seed=7, images=3):
+    for answer in both(gateway, "generate", "a red heart", seed=7, num_images=3):
         assert [image.index for image in answer] == [0, 1, 2]
         assert [image.seed for image in answer] == [7, 8, 9]
         assert len(answer) == 3
@@ -33,7 +33,7 @@ def test_every_option_reaches_the_wire(gateway: Any) -> None:
         "images": 2,
         "seed": 2**64 - 1,
         "guidance": 0.0,
-        "smooth": False,
+        "more_smooth": False,
         "top_p": 0.5,
         "format": "jpeg",
         "quality": 1,
@@ -59,7 +59,7 @@ def test_absent_options_stay_absent_except_the_request_id(gateway: Any) -> None:
 
 
 def test_stream_yields_typed_events_in_order_and_skips_unknown_ones(gateway: Any) -> None:
-    for events in both(gateway, "stream", "x", seed=3, images=2, preview_every=3):
+    for events in both(gateway, "stream", "x", seed=3, num_images=2, preview_every=3):
         kinds = [type(event).__name__ for event in events]
         assert kinds == ["Accepted"] + ["Progress"] * 6 + ["Image"] * 2 + ["Finished"]
         assert events[0].seeds == (3, 4)
@@ -145,11 +145,11 @@ def test_save_writes_into_a_pipe_and_leaves_it_one(gateway: Any, tmp_path: Any) 
 def test_answers_over_four_mebibytes_arrive_and_describe_raises_the_limit(gateway: Any) -> None:
     gateway.padding = 3 << 20
     with hart.Client(gateway.endpoint) as client:
-        assert len(client.generate("x", images=3)) == 3
+        assert len(client.generate("x", num_images=3)) == 3
         gateway.padding = 65 << 20
         with pytest.raises(hart.Overloaded, match="larger than max"):
             client.generate("x")
-        gateway.max_answer_bytes = 80 << 20
+        gateway.max_response_bytes = 80 << 20
         client.describe()
         assert len(client.generate("x")[0].data) > 65 << 20
 

@@ -37,7 +37,7 @@ def test_an_api_key_is_not_sent_in_the_open_to_another_machine() -> None:
         ({"images": 1.5}, "images"),
         ({"images": True}, "images"),
         ({"guidance": "strong"}, "guidance"),
-        ({"smooth": "yes"}, "smooth"),
+        ({"more_smooth": "yes"}, "more_smooth"),
         ({"format": "gif"}, "format"),
         ({"format": 7}, "format"),
         ({"steps": 50}, "steps"),
@@ -100,11 +100,11 @@ def test_with_tls_a_bare_host_means_port_443():
 
 def test_numbers_out_of_range_are_told_what_they_are_and_no_range_that_the_server_narrows():
     with pytest.raises(hart.InvalidRequest) as refused:
-        hart.Client("127.0.0.1:9").generate("x", seed=2**64, images=-1)
+        hart.Client("127.0.0.1:9").generate("x", seed=2**64, num_images=-1)
     assert refused.value.fields["seed"].endswith(f"must be 0 to {2**64 - 1}")
     assert refused.value.fields["images"].endswith("negative")
     with pytest.raises(hart.InvalidRequest, match="images: 4294967296 does not fit: it is too large"):
-        hart.Client("127.0.0.1:9").generate("x", images=2**32)
+        hart.Client("127.0.0.1:9").generate("x", num_images=2**32)
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), 1e18, "5", True])

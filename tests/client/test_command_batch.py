@@ -39,7 +39,7 @@ def test_grids_in_other_formats_hold_their_recipe_unless_told_not_to(hart: Any) 
     assert hart("generate", "--file", "p.txt", "-o", "g.jpg", "--quality", 50).exit_code == 0
     comment = PillowImage.open("g.jpg").getexif().get_ifd(0x8769)[0x9286]
     assert "ünë" in comment.removeprefix(b"UNICODE\0").decode("utf-16-be")
-    assert hart("generate", "--file", "p.txt", "-o", "h.jpg", "--no-metadata").exit_code == 0
+    assert hart("generate", "--file", "p.txt", "-o", "h.jpg", "--no-embed-metadata").exit_code == 0
     assert not PillowImage.open("h.jpg").getexif()
 
 

@@ -110,7 +110,7 @@ def test_percentiles_are_nearest_rank() -> None:
         ["--seconds", 1, "--seed", -1],
         ["--seconds", 1, "--seed", 2**64 - 1],
         ["--seconds", 1, "--format", "gif"],
-        ["--seconds", 1, "--images", -1],
+        ["--seconds", 1, "--num-images", -1],
     ],
     ids=str,
 )

@@ -47,7 +47,7 @@ def test_a_new_field_is_no_breaking_change(protos: Path) -> None:
         (r"string prompt = 2;", "string text = 2;"),
         (r"optional bool smooth = 6;", ""),
         (r"rpc Status\(", "rpc State("),
-        (r"NOTICE_CODE_PROMPT_REPLACED = 3", "NOTICE_CODE_PROMPT_SWAPPED = 3"),
+        (r"WARNING_CODE_PROMPT_REPLACED = 3", "NOTICE_CODE_PROMPT_SWAPPED = 3"),
     ],
 )
 def test_a_breaking_change_of_a_published_field_is_refused(protos: Path, pattern: str, replacement: str) -> None:

@@ -1,4 +1,4 @@
-"""The local cluster with real processes: small programs that serve health alone stand for the stages."""
+"""The local cluster run -- real processes: small programs that serve health alone stand for the stages."""
 
 from __future__ import annotations
 

@@ -38,9 +38,9 @@ async def test_every_event_is_a_frame_from_nothing_to_the_finished_pictures(gate
 
 async def test_what_the_caller_chose_goes_to_the_cluster(gateway: Gateway) -> None:
     async with AsyncClient(gateway.endpoint) as client:
-        _ = [frame async for frame in draw(client, "x", {"guidance": 2.0, "smooth": False})]
+        _ = [frame async for frame in draw(client, "x", {"guidance": 2.0, "more_smooth": False})]
     (request,) = gateway.requests
-    assert (request.prompt, request.guidance, request.smooth, request.preview_every) == ("x", 2.0, False, 1)
+    assert (request.prompt, request.guidance, request.more_smooth, request.preview_every) == ("x", 2.0, False, 1)
 
 
 async def test_a_drawing_that_is_closed_is_cancelled_on_the_server(gateway: Gateway) -> None:

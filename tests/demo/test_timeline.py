@@ -19,8 +19,8 @@ def bars(html: str) -> list[tuple[float, float, str]]:
 
 def test_a_call_is_wire_wait_work_and_wire_in_the_order_of_time() -> None:
     timings = images_pb2.Timings(wall_seconds=2)
-    timings.calls.add(stage="decoder", start_seconds=1, seconds=0.8, queue_seconds=0.2, compute_seconds=0.4)
-    timings.calls.add(stage="text_encoder", start_seconds=0, seconds=0.5, compute_seconds=0.5, cached=True)
+    timings.calls.add(stage="decoder", start_seconds=1, duration_seconds=0.8, queue_seconds=0.2, compute_seconds=0.4)
+    timings.calls.add(stage="text_encoder", start_seconds=0, duration_seconds=0.5, compute_seconds=0.5, cached=True)
     html = timeline(timings)
     assert bars(html) == [
         (0, 25, COMPUTING),
@@ -36,7 +36,7 @@ def test_a_call_is_wire_wait_work_and_wire_in_the_order_of_time() -> None:
 
 def test_a_stages_name_is_text_and_no_html() -> None:
     timings = images_pb2.Timings(wall_seconds=1)
-    timings.calls.add(stage="<script>", seconds=1, preview=True)
+    timings.calls.add(stage="<script>", duration_seconds=1, preview=True)
     assert "<script>" not in timeline(timings)
     assert "&lt;script&gt; (preview)" in timeline(timings)
 
@@ -45,6 +45,8 @@ def test_a_stages_name_is_text_and_no_html() -> None:
 def test_no_bar_leaves_its_row_whatever_the_stages_say(numbers: tuple[float, ...]) -> None:
     wall, start, seconds, queue, compute = numbers
     timings = images_pb2.Timings(wall_seconds=wall)
-    timings.calls.add(stage="x", start_seconds=start, seconds=seconds, queue_seconds=queue, compute_seconds=compute)
+    timings.calls.add(
+        stage="x", start_seconds=start, duration_seconds=seconds, queue_seconds=queue, compute_seconds=compute
+    )
     for left, width, _ in bars(timeline(timings)):
         assert 0 <= left <= left + width <= 100.02

@@ -6,11 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.drills import load
-
-from benchmarks.drills import triton
-
-from benchmarks.drills import shutdown
+from benchmarks.drills import load, shutdown, triton
 from benchmarks.drills.asks import Truth
 from benchmarks.drills.report import Report
 from benchmarks.drills.site import SETTINGS, opened

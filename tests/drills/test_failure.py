@@ -1,8 +1,6 @@
 """The laws of "Time, load and failure" on real processes, briefly; `python -m benchmarks.drills` is the long form."""
 
-from benchmarks.drills import cancel, chaos, deadlines, kill, overload, repeats, scale
-
-from benchmarks.drills import shutdown
+from benchmarks.drills import cancel, chaos, deadlines, kill, overload, repeats, scale, shutdown
 from tests.drills.conftest import STALL_SECONDS
 
 

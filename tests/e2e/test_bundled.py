@@ -39,7 +39,7 @@ def test_it_describes_what_it_knows_and_hints_at_what_it_does_not(client: hart.C
     (model,) = client.describe().models
     assert (model.shape.width, model.shape.height) == (128, 128)
     assert model.example_prompts
-    known = client.generate("a red heart", seed=1, smooth=False)
-    strange = client.generate("a zyzzyva quoxing", seed=1, smooth=False)
-    assert not known.report.notices
-    assert "zyzzyva" in [word for notice in strange.report.notices for word in notice.words]
+    known = client.generate("a red heart", seed=1, more_smooth=False)
+    strange = client.generate("a zyzzyva quoxing", seed=1, more_smooth=False)
+    assert not known.report.warnings
+    assert "zyzzyva" in [word for notice in strange.report.warnings for word in notice.words]

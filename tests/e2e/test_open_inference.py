@@ -132,7 +132,7 @@ def test_previews_are_latents_on_the_way(servers):
 
 def test_every_parameter_of_the_generator_counts(servers):
     inputs = conditioning(servers["text_encoder"])
-    changes = [{}, {"seed": "8"}, {"guidance": 0.0}, {"smooth": False}, {"smooth": False, "top_p": 0.01}]
+    changes = [{}, {"seed": "8"}, {"guidance": 0.0}, {"more_smooth": False}, {"more_smooth": False, "top_p": 0.01}]
     found = [drawn(servers["ar_generator"], inputs, **change)[-1].as_numpy("latent").tobytes() for change in changes]
     assert len(set(found)) == len(changes)
 
@@ -212,7 +212,7 @@ def test_wrong_inputs_are_refused(servers, stage, wrong):
     "parameters",
     [
         {"seed": "-1"}, {"seed": "x"}, {"seed": str(2**64)}, {"guidance": 21.0}, {"guidance": float("nan")},
-        {"top_p": 1.5}, {"preview_every": 5}, {"colour": "red"}, {"smooth": 1},
+        {"top_p": 1.5}, {"preview_every": 5}, {"colour": "red"}, {"more_smooth": 1},
     ],
     ids=str,
 )  # fmt: skip

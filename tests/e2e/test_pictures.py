@@ -22,9 +22,9 @@ OPTIONS = [
     {},
     {"guidance": 0.0},
     {"guidance": 20.0},
-    {"smooth": False},
+    {"more_smooth": False},
     {"top_p": 0.5},
-    {"smooth": False, "top_p": 1.0, "guidance": 1.5},
+    {"more_smooth": False, "top_p": 1.0, "guidance": 1.5},
 ]
 
 
@@ -89,13 +89,13 @@ def test_by_the_open_inference_protocol_an_unsafe_prompt_is_refused(oip_gateway)
 def test_seeds_are_the_one_process_pipelines(one_process, client):
     from model.noise import seed_of_image as models
 
-    drawn = client.generate("a green tree", seed=5, images=8)
+    drawn = client.generate("a green tree", seed=5, num_images=8)
     assert [image.seed for image in drawn] == [models(5, index) for index in range(8)]
     assert [image.index for image in drawn] == list(range(8))
 
 
 def test_a_picture_of_many_can_be_made_again_alone(client):
-    many = client.generate("a yellow sun", seed=5, images=4)
+    many = client.generate("a yellow sun", seed=5, num_images=4)
     for image in many:
         alone = client.generate("a yellow sun", seed=image.seed)[0]
         assert np.abs(pixels(alone.data) - pixels(image.data)).max() <= 2
@@ -103,7 +103,7 @@ def test_a_picture_of_many_can_be_made_again_alone(client):
 
 def test_pictures_of_a_request_are_spread_over_the_replicas(cluster, client):
     before = [_served(process) for process in cluster.stages["ar_generator"]]
-    client.generate("a red heart", seed=5, images=8)
+    client.generate("a red heart", seed=5, num_images=8)
     after = [_served(process) for process in cluster.stages["ar_generator"]]
     assert all(now > then for now, then in zip(after, before, strict=True))
 
@@ -114,7 +114,7 @@ def _served(process: Any) -> float:
 
     with urllib.request.urlopen(f"http://127.0.0.1:{process.metrics_port}/metrics") as page:
         text = page.read().decode()
-    lines = [line for line in text.splitlines() if line.startswith("hart_queue_seconds_count")]
+    lines = [line for line in text.splitlines() if line.startswith("hart_queue_duration_seconds_count")]
     return sum(float(line.split()[-1]) for line in lines)
 
 
@@ -129,12 +129,12 @@ def test_every_format_comes_with_its_recipe_unless_unwanted(client, format):
     found = recipe(image.data)
     assert (found["prompt"], found["seed"], found["guidance"], found["top_p"]) == ("a red heart", 7, 2.0, 0.25)
     assert (found["model"], found["digest"]) == (drawn.report.model.name, drawn.report.model.digest)
-    assert recipe(client.generate("a red heart", seed=7, format=format, metadata=False)[0].data) == {}
+    assert recipe(client.generate("a red heart", seed=7, format=format, embed_metadata=False)[0].data) == {}
 
 
 def test_quality_decides_about_size(client):
     coarse, fine = (
-        client.generate("a red heart", seed=7, format="jpeg", quality=quality, metadata=False)[0].data
+        client.generate("a red heart", seed=7, format="jpeg", quality=quality, embed_metadata=False)[0].data
         for quality in (1, 100)
     )
     assert len(coarse) < len(fine)
@@ -146,7 +146,7 @@ def test_the_digest_is_the_one_process_pipelines(client, one_process):
 
 
 def test_a_stream_tells_everything_in_order(client):
-    events = list(client.stream("a red heart", seed=7, images=3, preview_every=1))
+    events = list(client.stream("a red heart", seed=7, num_images=3, preview_every=1))
     accepted, finished = events[0], events[-1]
     assert accepted.seeds == tuple(seed_of_image(7, index) for index in range(3))
     for index in range(3):
@@ -157,7 +157,7 @@ def test_a_stream_tells_everything_in_order(client):
         at = next(i for i, e in enumerate(events) if isinstance(e, hart.Image) and e.index == index)
         assert all(events.index(e) < at for e in progress)
     assert finished.report.trace_id == accepted.trace_id
-    alone = client.generate("a red heart", seed=7, images=3)
+    alone = client.generate("a red heart", seed=7, num_images=3)
     streamed = {e.index: e.data for e in events if isinstance(e, hart.Image)}
     assert all(np.abs(pixels(image.data) - pixels(streamed[image.index])).max() <= 2 for image in alone)
 
@@ -178,13 +178,13 @@ def test_a_request_id_gives_the_same_picture_at_any_gateway(cluster, client):
         second = other.generate("a red heart", request_id="everywhere")
     assert first[0].seed == second[0].seed == seed_of_request_id("everywhere")
     assert first[0].data == second[0].data
-    assert not second.report.repeated
+    assert not second.report.replayed
 
 
 def test_the_same_request_id_again_is_answered_without_drawing(client):
     first = client.generate("a red heart", request_id="again")
     second = client.generate("a red heart", request_id="again")
-    assert (first.report.repeated, second.report.repeated) == (False, True)
+    assert (first.report.replayed, second.report.replayed) == (False, True)
     assert first[0].data == second[0].data
     with pytest.raises(errors.InvalidRequest) as caught:
         client.generate("a red heart", request_id="again", guidance=1)
@@ -212,19 +212,19 @@ def test_a_safe_prompt_comes_with_its_verdict(client):
 
 
 def test_words_that_the_model_never_saw_are_named(client):
-    notices = client.generate("a red zyzzyva").report.notices
-    found = [notice for notice in notices if notice.code == images_pb2.NOTICE_CODE_PROMPT_UNFAMILIAR]
+    warnings = client.generate("a red zyzzyva").report.warnings
+    found = [notice for notice in warnings if notice.code == images_pb2.WARNING_CODE_PROMPT_OUT_OF_VOCABULARY]
     assert [list(notice.words) for notice in found] == [["zyzzyva"]]
 
 
 def test_a_prompt_longer_than_the_model_reads_is_cut_and_said_so(client):
     report = client.generate("red heart " * 150).report
     assert report.prompt_truncated
-    assert images_pb2.NOTICE_CODE_PROMPT_TRUNCATED in [notice.code for notice in report.notices]
+    assert images_pb2.WARNING_CODE_PROMPT_TRUNCATED in [notice.code for notice in report.warnings]
 
 
 def test_times_of_the_stages_and_the_gateways_own_make_up_the_wall(client):
-    timings = client.generate("a red heart", images=3).report.timings
+    timings = client.generate("a red heart", num_images=3).report.timings
     critical = [call for call in timings.calls if call.critical]
     stages = sum(call.queue_seconds + call.compute_seconds for call in critical)
     assert stages + timings.gateway_seconds == pytest.approx(timings.wall_seconds)
@@ -232,7 +232,7 @@ def test_times_of_the_stages_and_the_gateways_own_make_up_the_wall(client):
     assert {call.stage for call in timings.calls} == set(STAGES)
     generating = next(call for call in critical if call.stage == "ar_generator")
     assert [scale.scale for scale in generating.scales] == list(range(len(generating.scales)))
-    assert sum(scale.seconds for scale in generating.scales) <= generating.seconds
+    assert sum(scale.duration_seconds for scale in generating.scales) <= generating.duration_seconds
 
 
 def test_describe_tells_what_a_client_must_know(cluster, client):
@@ -242,8 +242,8 @@ def test_describe_tells_what_a_client_must_know(cluster, client):
     assert (shape.width, shape.height, shape.context_tokens) == (8, 8, 8)
     assert list(described.models[0].example_prompts) == list(PROMPTS)
     assert list(described.policies) == ["dangerous_content", "harassment"]
-    largest = client.generate("a red heart", images=8, format="png")
-    assert sum(len(image.data) for image in largest) < described.limits.max_answer_bytes
+    largest = client.generate("a red heart", num_images=8, format="png")
+    assert sum(len(image.data) for image in largest) < described.limits.max_response_bytes
     model = described.models[0].model.name
     assert client.generate("a red heart", model=model).report.model.name == model
 
@@ -282,5 +282,5 @@ def test_where_the_operator_says_so_an_unsafe_prompt_is_replaced(cluster, client
     assert answer[0].data == safe[0].data
     assert recipe(answer[0].data)["prompt"] == "a red heart"
     assert answer.report.verdict.action == safety_pb2.SAFETY_ACTION_REPLACE
-    assert [notice.code for notice in answer.report.notices] == [images_pb2.NOTICE_CODE_PROMPT_REPLACED]
-    assert not safe.report.notices
+    assert [notice.code for notice in answer.report.warnings] == [images_pb2.WARNING_CODE_PROMPT_REPLACED]
+    assert not safe.report.warnings

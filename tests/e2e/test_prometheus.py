@@ -25,22 +25,22 @@ DASHBOARDS = sorted((ROOT / "k8s/dashboards").glob("*.json"))
 NAMESPACE = "pictures"
 PROMISED: dict[str, dict[str, set[str]]] = {
     "hart_requests_total": {"stage": {*STAGES, "gateway"}, "code": {"OK", "RESOURCE_EXHAUSTED"}},
-    "hart_request_seconds_bucket": {"stage": {*STAGES, "gateway"}},
+    "hart_request_duration_seconds_bucket": {"stage": {*STAGES, "gateway"}},
     "hart_queue_depth": {"stage": {*STAGES, "gateway"}},
     "hart_queue_limit": {"stage": {*STAGES, "gateway"}},
-    "hart_queue_seconds_bucket": {"stage": set(STAGES)},
+    "hart_queue_duration_seconds_bucket": {"stage": set(STAGES)},
     "hart_inflight": {"stage": {*STAGES, "gateway"}},
-    "hart_compute_seconds_bucket": {"stage": set(STAGES)},
+    "hart_compute_duration_seconds_bucket": {"stage": set(STAGES)},
     "hart_batch_size_bucket": {"stage": set(STAGES)},
-    "hart_scale_seconds_bucket": {"stage": {"ar_generator"}, "scale": {"0", "1", "2", "3"}},
+    "hart_scale_duration_seconds_bucket": {"stage": {"ar_generator"}, "scale": {"0", "1", "2", "3"}},
     "hart_transfer_bytes_bucket": {"from": {"gateway"}, "to": set(STAGES)},
     "hart_load": {"stage": {*STAGES, "gateway"}},
     "hart_replicas": {"stage": set(STAGES), "state": {"ready", "not_ready", "failed"}},
-    "hart_replicas_least": {"stage": set(STAGES)},
+    "hart_replicas_min": {"stage": set(STAGES)},
     "hart_device_memory_bytes": {"stage": set(STAGES), "kind": {"used", "total"}},
     "hart_cache_hits_total": {"stage": {"text_encoder"}},
     "hart_cancelled_total": {"stage": {"gateway", "ar_generator"}},
-    "hart_shed_total": {"stage": {"gateway"}, "reason": {"max_requests"}},
+    "hart_shed_total": {"stage": {"gateway"}, "reason": {"max_ongoing_requests"}},
     "hart_retries_total": {"stage": {"decoder"}},
     "hart_safety_verdicts_total": {"verdict": {"safe", "unsafe"}, "policy": {"dangerous_content"}},
 }
@@ -58,7 +58,7 @@ def load(gateway: Process, prompts: int = 6) -> None:
             pass
         with suppress(errors.PromptUnsafe):
             client.generate(UNSAFE_PROMPT)
-        for event in client.stream("a green tree", images=8):
+        for event in client.stream("a green tree", num_images=8):
             if isinstance(event, hart.Accepted):
                 break  # the caller goes away
 
@@ -85,7 +85,7 @@ def scraped(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
     folder = tmp_path_factory.mktemp("prometheus")
     with refusing_replica("hart.v1.Decoder") as as_settings_error:
         decoders = f"{as_settings_error},{cluster.where()['decoder']}"
-        with cluster.another_gateway(max_requests="2", decoder=decoders) as gateway:
+        with cluster.another_gateway(max_ongoing_requests="2", decoder=decoders) as gateway:
             processes = [*(p for replicas in cluster.stages.values() for p in replicas), gateway]
             targets = {
                 f"127.0.0.1:{p.metrics_port}": {"namespace": NAMESPACE, "pod": f"hart-{p.name}-{p.port}"}

@@ -171,7 +171,7 @@ def test_prompts_are_recorded_only_where_a_setting_says_so(cluster: Cluster, cli
 
 def test_at_ratio_0_failed_requests_alone_are_kept(cluster: Cluster, collector: Collector):
     with (
-        cluster.another_gateway(trace_ratio="0", margin_seconds="0.3") as gateway,
+        cluster.another_gateway(trace_ratio="0", deadline_margin_seconds="0.3") as gateway,
         hart.Client(gateway.address) as caller,
     ):
         good = caller.generate(fresh(), seed=1).report.trace_id
@@ -199,7 +199,7 @@ def test_at_ratio_0_failed_requests_alone_are_kept(cluster: Cluster, collector: 
 def test_who_asks_how_things_are_is_neither_traced_nor_counted(cluster: Cluster, client, collector: Collector):
     def counted() -> float:
         samples = asyncio.run(metrics.scrape(cluster.gateway))
-        return samples.total("hart_requests_total") + samples.total("hart_request_seconds_count")
+        return samples.total("hart_requests_total") + samples.total("hart_request_duration_seconds_count")
 
     before = counted()
     for _ in range(3):

@@ -29,9 +29,9 @@ from gateway.assembly import build
 from gateway.config import STAGES, GatewaySettings
 from runtime import tensors
 from runtime.calls.pool import Pool, Replica
+from runtime.observability.telemetry import Telemetry
 from runtime.server.app import App
 from runtime.settings import ProcessSettings
-from runtime.observability.telemetry import Telemetry
 
 SCALES = (1, 2, 4)
 PNG = b"\x89PNG\r\n\x1a\n a picture"
@@ -67,7 +67,7 @@ class FakeStage(
     left: list[float] = field(default_factory=list)
     port: int = 0
     digest: str = ""
-    needs: dict[str, str] = field(default_factory=dict)
+    required_digests: dict[str, str] = field(default_factory=dict)
 
     async def _enter(self, request: Any, context: Any) -> None:
         self.received.append(request)
@@ -103,7 +103,7 @@ class FakeStage(
     async def Generate(self, request: Any, context: Any) -> AsyncIterator[Any]:
         await self._enter(request, context)
         event = ar_generator_pb2.GenerateLatentEvent
-        if not request.quiet:
+        if not request.result_only:
             yield event(admitted=ar_generator_pb2.Admitted(scales=len(SCALES)))
         try:
             for scale, side in enumerate(SCALES):
@@ -112,7 +112,7 @@ class FakeStage(
                 progress = ar_generator_pb2.LatentProgress(scale=scale, side=side, scales=len(SCALES))
                 if request.preview_every and (scale + 1) % request.preview_every == 0:
                     progress.latent.CopyFrom(latent(scale))
-                if not request.quiet:
+                if not request.result_only:
                     yield event(progress=progress)
         except asyncio.CancelledError:
             self.cancelled += 1
@@ -138,7 +138,7 @@ class FakeStage(
         return stage_pb2.StageDescribeResponse(
             stage=self.stage,
             model=self.model,
-            needs=self.needs,
+            required_digests=self.required_digests,
             ready=True,
             load=stage_pb2.StageLoad(load=self.load),
             limits=stage_pb2.StageLimits(queue_limit=self.room, concurrency=1 if self.room else 0),

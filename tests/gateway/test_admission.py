@@ -88,9 +88,9 @@ async def test_who_waits_too_long_is_told_the_stage_that_is_slow(come, named):
 @pytest.mark.parametrize(
     ("held_back", "latent", "named", "knob"),
     [
-        (False, True, "ar_generator", "HART_QUEUE_LIMIT"),
-        (True, False, "ar_generator", "HART_QUEUE_LIMIT"),
-        (True, True, "decoder", "HART_MAX_LATENTS"),
+        (False, True, "ar_generator", "HART_MAX_QUEUED_REQUESTS"),
+        (True, False, "ar_generator", "HART_MAX_QUEUED_REQUESTS"),
+        (True, True, "decoder", "HART_MAX_PENDING_DECODES"),
     ],
 )
 async def test_a_full_house_names_the_stage_that_fills_it(held_back, latent, named, setting):

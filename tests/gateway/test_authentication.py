@@ -13,14 +13,14 @@ import jwt
 import pytest
 from hart.v1 import images_pb2
 
-from gateway.assembly import build
 from gateway.access.authentication import ApiKeys
-from gateway.config import GatewaySettings
 from gateway.access.jwks import KeySet
+from gateway.assembly import build
+from gateway.config import GatewaySettings
 from runtime.errors import StageUnavailable
+from runtime.observability.telemetry import Telemetry
 from runtime.server.app import App
 from runtime.settings import SettingsError
-from runtime.observability.telemetry import Telemetry
 from tests.gateway.support import Front, front, until
 
 ISSUER = "https://issuer.example"

@@ -22,7 +22,7 @@ def versions(**of: list[str]) -> Callable[[Stages], None]:
         for stage, names in of.items():
             for fake, name in zip(stages[stage], names, strict=True):
                 fake.digest, *partners = name.split()
-                fake.needs = dict(zip(("text_encoder", "decoder"), partners, strict=False))
+                fake.required_digests = dict(zip(("text_encoder", "decoder"), partners, strict=False))
 
     return prepare
 
@@ -117,7 +117,7 @@ async def test_an_answer_by_another_model_than_was_asked_is_not_taken() -> None:
 
 async def test_what_does_not_say_its_digest_is_taken_on_trust() -> None:
     ready = {
-        "ar_generator": {"g": ReplicaModel(needs={"decoder": "D1"})},
+        "ar_generator": {"g": ReplicaModel(required_digests={"decoder": "D1"})},
         "text_encoder": {"foreign": UNKNOWN_MODEL},
         "decoder": {"d": ReplicaModel("D1")},
     }

@@ -9,9 +9,9 @@ import pytest
 
 from gateway.assembly import build
 from gateway.config import GatewaySettings
+from runtime.observability.telemetry import Telemetry
 from runtime.server.app import App
 from runtime.settings import SettingsError
-from runtime.observability.telemetry import Telemetry
 from tests.runtime.certificates import Authority
 
 

@@ -72,7 +72,7 @@ async def goes_on_for_the_repeat(stage: str) -> None:
 
 
 async def test_a_repeat_with_less_time_waits_no_longer_than_its_own():
-    async with front(margin_seconds=30) as running:  # half of it is for the way of the gateway's own answer
+    async with front(deadline_margin_seconds=30) as running:  # half of it is for the way of the gateway's own answer
         backpressure = asyncio.Event()
         running.stage("decoder").before = holding(backpressure)
         first = running.stub.Generate(request(request_id="one"), timeout=120)

@@ -36,7 +36,7 @@ async def test_an_idle_stage_is_inactive_and_a_request_pushes_it_active_at_once(
 
 
 async def test_a_stage_is_told_inactive_when_the_last_request_is_over():
-    async with front(scaler_active_seconds=0.3) as running:
+    async with front(scaler_cooldown_seconds=0.3) as running:
         backpressure = asyncio.Event()
         running.stage("ar_generator").before = holding(backpressure)
         call = running.stub.Generate(images_pb2.GenerateRequest(prompt="a"))

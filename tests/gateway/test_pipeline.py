@@ -15,7 +15,7 @@ from tests.gateway.support import SCALES, front
 
 async def test_pictures_come_with_their_seeds_and_a_report():
     async with front() as running:
-        answer = await running.stub.Generate(request(images=3, format=decoder_pb2.IMAGE_FORMAT_JPEG))
+        answer = await running.stub.Generate(request(num_images=3, format=decoder_pb2.IMAGE_FORMAT_JPEG))
     assert [image.index for image in answer.images] == [0, 1, 2]
     assert [image.seed for image in answer.images] == [seed_of_image(7, index) for index in range(3)]
     assert all(image.format == decoder_pb2.IMAGE_FORMAT_JPEG and image.width == 64 for image in answer.images)
@@ -30,19 +30,25 @@ async def test_pictures_come_with_their_seeds_and_a_report():
 async def test_every_setting_reaches_the_stages():
     async with front() as running:
         message = request(
-            prompt=" blue ", guidance=0, smooth=False, top_p=0.5, preview_every=2, request_id="id-1",
+            prompt=" blue ", guidance=0, more_smooth=False, top_p=0.5, preview_every=2, request_id="id-1",
             format=decoder_pb2.IMAGE_FORMAT_WEBP, quality=33,
         )  # fmt: skip
         [_ async for _ in running.stub.GenerateStream(message)]
         assert running.stage("safety").received[0].prompt == "blue"
         assert running.stage("text_encoder").received[0].prompt == "blue"
         drawn = running.stage("ar_generator").received[0]
-        assert (drawn.guidance, drawn.smooth, drawn.top_p) == (0, False, 0.5)
+        assert (drawn.guidance, drawn.more_smooth, drawn.top_p) == (0, False, 0.5)
         assert (drawn.HasField("guidance"), drawn.seed, drawn.preview_every, drawn.request_id) == (True, 7, 2, "id-1")
         decoded = next(r for r in running.stage("decoder").received if not r.HasField("side"))
         assert (decoded.encoding.format, decoded.encoding.quality) == (decoder_pb2.IMAGE_FORMAT_WEBP, 33)
         recipe = decoded.recipe
-        assert (recipe.prompt, recipe.seed, recipe.guidance, recipe.smooth, recipe.top_p) == ("blue", 7, 0, False, 0.5)
+        assert (recipe.prompt, recipe.seed, recipe.guidance, recipe.more_smooth, recipe.top_p) == (
+            "blue",
+            7,
+            0,
+            False,
+            0.5,
+        )
         assert recipe.model.digest
 
 
@@ -50,7 +56,7 @@ async def test_the_generator_is_quiet_where_the_caller_hears_of_no_scales():
     async with front() as running:
         await running.stub.Generate(request())
         [_ async for _ in running.stub.GenerateStream(request())]
-        assert [message.quiet for message in running.stage("ar_generator").received] == [True, False]
+        assert [message.result_only for message in running.stage("ar_generator").received] == [True, False]
 
 
 async def test_a_stream_that_joins_a_quiet_picture_hears_of_every_scale_once():
@@ -64,22 +70,22 @@ async def test_a_stream_that_joins_a_quiet_picture_hears_of_every_scale_once():
 
 async def test_without_metadata_no_recipe_is_written():
     async with front() as running:
-        await running.stub.Generate(request(metadata=False))
+        await running.stub.Generate(request(embed_metadata=False))
         assert not running.stage("decoder").received[0].HasField("recipe")
 
 
 async def test_notices_tell_of_unfamiliar_words_and_cut_prompts():
     async with front() as running:
         report = (await running.stub.Generate(request(prompt="a long zyzzyva"))).report
-    codes = [notice.code for notice in report.notices]
-    assert codes == [images_pb2.NOTICE_CODE_PROMPT_TRUNCATED, images_pb2.NOTICE_CODE_PROMPT_UNFAMILIAR]
-    assert list(report.notices[1].words) == ["zyzzyva"]
+    codes = [notice.code for notice in report.warnings]
+    assert codes == [images_pb2.WARNING_CODE_PROMPT_TRUNCATED, images_pb2.WARNING_CODE_PROMPT_OUT_OF_VOCABULARY]
+    assert list(report.warnings[1].words) == ["zyzzyva"]
     assert report.prompt_truncated
 
 
 async def test_events_come_in_order_with_previews_on_the_way():
     async with front() as running:
-        stream = running.stub.GenerateStream(request(images=2, preview_every=2))
+        stream = running.stub.GenerateStream(request(num_images=2, preview_every=2))
         events = [event async for event in stream]
     assert events[0].HasField("accepted")
     assert list(events[0].accepted.seeds) == [7, seed_of_image(7, 1)]
@@ -112,14 +118,14 @@ async def test_a_decoder_that_does_not_tell_its_size_makes_previews_as_large_as_
 
 def _of(event: images_pb2.GenerateEvent) -> int | None:
     if event.HasField("progress"):
-        return event.progress.image
+        return event.progress.image_index
     return event.image.index if event.HasField("image") else None
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        Overloaded("decoder", "HART_QUEUE_LIMIT", 0.01), StageUnavailable("decoder", "dying"),
+        Overloaded("decoder", "HART_MAX_QUEUED_REQUESTS", 0.01), StageUnavailable("decoder", "dying"),
         DeadlineExceeded("decoder"), InvalidRequest.field("side", "must be something else"), RuntimeError("broken"),
     ],
     ids=str,

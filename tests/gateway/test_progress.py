@@ -17,8 +17,8 @@ async def test_describe_and_status_come_from_the_stages():
         assert (model.model.name, list(model.shape.scales), model.shape.width) == ("tiny", list(SCALES), 64)
         assert (model.shape.context_tokens, list(model.example_prompts)) == (3, ["a red heart"])
         assert (described.policy_version, list(described.policies)) == ("p1", ["harm"])
-        assert described.limits.max_answer_bytes > 8 * 64 * 64 * 3
-        assert described.defaults.guidance == 4.5
+        assert described.limits.max_response_bytes > 8 * 64 * 64 * 3
+        assert described.sampling_defaults.guidance == 4.5
         status = await running.stub.Status(images_pb2.StatusRequest())
         assert [stage.stage for stage in status.stages] == ["safety", "text_encoder", "ar_generator", "decoder"]
         assert [(stage.replicas, stage.ready) for stage in status.stages] == [(1, 1), (1, 1), (2, 2), (1, 1)]

@@ -12,7 +12,11 @@ from gateway import imagesize, recipe
 
 EXIF_DESCRIPTION = 0x010E
 RECIPE = decoder_pb2.Recipe(
-    prompt='a "red" ♥ \U0001f600', seed=2**64 - 1, guidance=4.5, smooth=True, model={"name": "tiny", "digest": "ab"}
+    prompt='a "red" ♥ \U0001f600',
+    seed=2**64 - 1,
+    guidance=4.5,
+    more_smooth=True,
+    model={"name": "tiny", "digest": "ab"},
 )
 KINDS = {
     "png": ("PNG", {}),

@@ -11,9 +11,9 @@ import pytest
 from gateway.assembly import SERVICES
 from gateway.config import STAGES
 from gateway.routing.registry import ReplicaRegistry
-from runtime.discovery.sources import source
 from runtime.calls.pool import Pool
 from runtime.calls.replica import ReplicaState
+from runtime.discovery.sources import source
 from tests.gateway.support import FakeStage, serve, until
 
 

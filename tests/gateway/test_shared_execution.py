@@ -8,8 +8,8 @@ import pytest
 from hart.v1 import images_pb2
 
 from gateway.request.idempotency import IdempotencyCache
-from gateway.request.validation import ImageRequest, validate
 from gateway.request.shared_execution import SharedExecution
+from gateway.request.validation import ImageRequest, validate
 from runtime.errors import InvalidRequest
 from runtime.tasks import cancel
 

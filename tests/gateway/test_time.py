@@ -13,7 +13,7 @@ from tests.gateway.support import front, until
 
 @pytest.mark.parametrize("stage", ["safety", "text_encoder", "ar_generator", "decoder"])
 async def test_the_status_names_the_stage_where_time_ran_out(stage):
-    async with front(margin_seconds=30) as running:  # the answer comes long before the caller gives up
+    async with front(deadline_margin_seconds=30) as running:  # the answer comes long before the caller gives up
         running.stage(stage).before = holding(asyncio.Event())
         for seconds in (1, 15):  # a busy machine may not come as far in one
             code, info, _ = await refused(running.stub.Generate(request(), timeout=30 + seconds))
@@ -25,8 +25,10 @@ async def test_the_status_names_the_stage_where_time_ran_out(stage):
 
 
 def test_a_margin_that_leaves_no_time_is_refused_with_both_values():
-    with pytest.raises(SettingsError, match="HART_MARGIN_SECONDS=60 must be under HART_DEFAULT_DEADLINE_SECONDS=60"):
-        GatewaySettings.load(margin_seconds=60)
+    with pytest.raises(
+        SettingsError, match="HART_DEADLINE_MARGIN_SECONDS=60 must be under HART_DEFAULT_DEADLINE_SECONDS=60"
+    ):
+        GatewaySettings.load(deadline_margin_seconds=60)
 
 
 def test_a_default_over_the_longest_deadline_is_refused_with_both_values():
@@ -37,7 +39,9 @@ def test_a_default_over_the_longest_deadline_is_refused_with_both_values():
 
 async def test_stages_get_what_is_left_less_the_gateways_margin():
     ends = {"drain_seconds": 3000, "connection_age_grace_seconds": 3000}
-    async with front(margin_seconds=50, default_deadline_seconds=2000, max_deadline_seconds=3000, **ends) as running:
+    async with front(
+        deadline_margin_seconds=50, default_deadline_seconds=2000, max_deadline_seconds=3000, **ends
+    ) as running:
         await running.stub.Generate(request())
         await running.stub.Generate(request(), timeout=1000)
         await running.stub.Generate(request(), timeout=10_000)
@@ -47,15 +51,15 @@ async def test_stages_get_what_is_left_less_the_gateways_margin():
 
 async def test_the_critical_calls_and_the_gateways_own_time_make_up_the_wall():
     async with front() as running:
-        timings = (await running.stub.Generate(request(images=2))).report.timings
+        timings = (await running.stub.Generate(request(num_images=2))).report.timings
     critical = [call for call in timings.calls if call.critical]
     assert [call.stage for call in critical if call.stage in ("ar_generator", "decoder")] == ["ar_generator", "decoder"]
     assert len([call for call in critical if call.stage in ("safety", "text_encoder")]) == 1
-    assert critical[-1].image == critical[-2].image
+    assert critical[-1].image_index == critical[-2].image_index
     stages = sum(call.queue_seconds + call.compute_seconds for call in critical)
     assert stages + timings.gateway_seconds == pytest.approx(timings.wall_seconds)
     assert timings.gateway_seconds > 0
-    assert all(0 < call.seconds <= timings.wall_seconds for call in timings.calls)
+    assert all(0 < call.duration_seconds <= timings.wall_seconds for call in timings.calls)
     assert [call.start_seconds for call in timings.calls] == sorted(call.start_seconds for call in timings.calls)
     assert all(call.transfer_bytes > 0 for call in timings.calls)
 
@@ -75,7 +79,7 @@ async def test_a_cancel_reaches_the_stage_that_works(stage):
 async def test_a_caller_who_does_not_read_until_time_is_over_is_told_so():
     async with front(default_deadline_seconds=5) as running:
         running.stage("decoder").image = bytes(3 * 2**20)  # more than connection and call take unread
-        call = running.stub.GenerateStream(request(images=8))  # it sets no deadline that would end it
+        call = running.stub.GenerateStream(request(num_images=8))  # it sets no deadline that would end it
         assert (await call.read()).HasField("accepted")
         await until(lambda: not running.inflight)
         with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -8,8 +8,8 @@ from hart.v1 import decoder_pb2, images_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.seeds import seed_of_image, seed_of_request_id
 from gateway.request.validation import ModelLimits, validate
+from gateway.seeds import seed_of_image, seed_of_request_id
 from runtime.errors import InvalidRequest
 
 SERVED = ModelLimits("tiny", 14)
@@ -48,7 +48,7 @@ def bad_fields(message: images_pb2.GenerateRequest, *, streams: bool = True) -> 
         {"preview_every": 14},
         {"request_id": "!"},
         {"request_id": "~" * 128},
-        {"smooth": False, "metadata": False},
+        {"more_smooth": False, "metadata": False},
     ],
     ids=str,
 )
@@ -93,7 +93,7 @@ def test_a_value_past_its_bound_is_refused_by_name(fields, field):
 
 def test_all_bad_fields_are_named_at_once():
     message = request(
-        prompt="", images=9, guidance=math.nan, top_p=2, quality=0, preview_every=1, model="x", request_id=" "
+        prompt="", num_images=9, guidance=math.nan, top_p=2, quality=0, preview_every=1, model="x", request_id=" "
     )
     expected = ["prompt", "images", "guidance", "top_p", "quality", "model", "preview_every", "request_id"]
     assert bad_fields(message, streams=False) == expected
@@ -109,15 +109,21 @@ def test_what_depends_on_the_model_waits_until_the_model_is_known():
 
 def test_absent_fields_take_the_published_defaults():
     drawn = validate(request(prompt=" a red heart "), SERVED, streams=False)
-    assert (drawn.prompt, drawn.images, drawn.guidance, drawn.smooth, drawn.top_p) == ("a red heart", 1, 4.5, True, 0)
+    assert (drawn.prompt, drawn.num_images, drawn.guidance, drawn.more_smooth, drawn.top_p) == (
+        "a red heart",
+        1,
+        4.5,
+        True,
+        0,
+    )
     assert drawn.encoding == decoder_pb2.ImageEncoding(format=PNG)
-    assert drawn.metadata
+    assert drawn.embed_metadata
     assert 0 <= drawn.seeds[0] < 2**53
 
 
 def test_zero_is_a_value_where_the_default_is_not_zero():
-    drawn = validate(request(guidance=0, smooth=False, metadata=False, seed=0), SERVED, streams=False)
-    assert (drawn.guidance, drawn.smooth, drawn.metadata, drawn.seeds) == (0, False, False, (0,))
+    drawn = validate(request(guidance=0, more_smooth=False, embed_metadata=False, seed=0), SERVED, streams=False)
+    assert (drawn.guidance, drawn.more_smooth, drawn.embed_metadata, drawn.seeds) == (0, False, False, (0,))
 
 
 def test_a_lossy_format_has_a_quality():
@@ -125,7 +131,7 @@ def test_a_lossy_format_has_a_quality():
 
 
 def test_an_absent_seed_follows_from_a_given_request_id():
-    drawn = validate(request(request_id="abc", images=3), SERVED, streams=False)
+    drawn = validate(request(request_id="abc", num_images=3), SERVED, streams=False)
     first = seed_of_request_id("abc")
     assert drawn.seeds == (first, seed_of_image(first, 1), seed_of_image(first, 2))
 
@@ -139,7 +145,7 @@ numbers = st.floats(allow_nan=True, allow_infinity=True) | st.floats(-1, 30)
 
 @given(
     prompt=st.text(max_size=40),
-    images=st.none() | st.integers(0, 2**32 - 1) | st.integers(0, 10),
+    num_images=st.none() | st.integers(0, 2**32 - 1) | st.integers(0, 10),
     seed=st.none() | st.integers(0, 2**64 - 1),
     guidance=st.none() | numbers,
     top_p=numbers,
@@ -162,7 +168,7 @@ def test_any_request_is_drawn_within_the_limits_or_refused_by_a_known_field(stre
         assert named <= set(images_pb2.GenerateRequest.DESCRIPTOR.fields_by_name)
         return
     assert 1 <= len(drawn.prompt) <= 2000
-    assert 1 <= drawn.images <= 8
+    assert 1 <= drawn.num_images <= 8
     assert 0 <= drawn.guidance <= 20
     assert 0 <= drawn.top_p <= 1
     assert drawn.encoding.HasField("quality") == (drawn.encoding.format != PNG)

@@ -70,6 +70,6 @@ async def test_a_replaced_prompt_is_what_is_drawn_and_what_the_recipe_holds():
         report = (await running.stub.Generate(request(prompt="something bad"))).report
         assert running.stage("text_encoder").received[-1].prompt == "a red heart"
         assert running.stage("decoder").received[0].recipe.prompt == "a red heart"
-        assert report.notices[0].code == images_pb2.NOTICE_CODE_PROMPT_REPLACED
+        assert report.warnings[0].code == images_pb2.WARNING_CODE_PROMPT_REPLACED
         assert report.verdict.unsafe
         assert "something bad" not in str(report)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client import generate_latest
+from runtime.telemetry import Telemetry
 
 from k8s import build_dashboards, render
 from k8s.tools import ToolMissing, tool
 from runtime.observability import metrics
-from runtime.telemetry import Telemetry
 from tests.e2e.prometheus import Prometheus, prometheus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,7 +95,9 @@ def test_every_exported_metric_is_on_a_dashboard(telemetry: Telemetry) -> None:
 
 def test_the_objectives_bound_is_a_bucket(telemetry: Telemetry) -> None:
     bounds = set(
-        re.findall(r'hart_request_seconds_bucket\{[^}]*[,{]le="([^"]+)"', generate_latest(telemetry.registry).decode())
+        re.findall(
+            r'hart_request_duration_seconds_bucket\{[^}]*[,{]le="([^"]+)"', generate_latest(telemetry.registry).decode()
+        )
     )
     used = {bound for rule in alerts() for bound in re.findall(r'le="([^"]+)"', rule["expr"])}
     assert used == {"10.0"}

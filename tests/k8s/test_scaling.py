@@ -17,14 +17,14 @@ def test_a_gpu_asks_for_the_device_and_the_images_variant() -> None:
 def test_a_stages_own_word_wins_over_the_default_even_when_it_is_nothing() -> None:
     values = """
 defaults: {gpu: {count: 2}, replicas: 3, settings: {queue_limit: 5}}
-stages: {safety: {gpu: {count: 0}, replicas: 0, topologySpread: [], settings: {max_wait_seconds: 0}}}"""
+stages: {safety: {gpu: {count: 0}, replicas: 0, topologySpread: [], settings: {batch_wait_timeout_seconds: 0}}}"""
     safety = deployments(values)["hart-safety"]["spec"]
     spec = safety["template"]["spec"]
     assert safety["replicas"] == 0
     assert "topologySpreadConstraints" not in spec
     assert "HART_DEVICE" not in environment(spec["containers"][0])
-    assert environment(spec["containers"][0])["HART_QUEUE_LIMIT"] == "5"
-    assert environment(spec["containers"][0])["HART_MAX_WAIT_SECONDS"] == "0"
+    assert environment(spec["containers"][0])["HART_MAX_QUEUED_REQUESTS"] == "5"
+    assert environment(spec["containers"][0])["HART_BATCH_WAIT_TIMEOUT_SECONDS"] == "0"
     assert deployments(values)["hart-decoder"]["spec"]["replicas"] == 3
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model import noise as randomness
 from model.checkpoint import Checkpoint
-from model.generation import Conditioning, Generator, SamplingParams, GenerationState
+from model.generation import Conditioning, GenerationState, Generator, SamplingParams
 from model.noise import RecordedNoise
 
 

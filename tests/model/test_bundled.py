@@ -10,8 +10,8 @@ from PIL import ExifTags, Image
 
 from model.checkpoint import Checkpoint, bundled
 from model.generation import Generator, SamplingParams
-from model.noise import SeededNoise
 from model.image_file import Pixels, read_recipe
+from model.noise import SeededNoise
 from model.pipeline import Pipeline
 
 LARGEST_BYTES = 36_000_000
@@ -45,9 +45,9 @@ def test_a_red_heart_is_red_in_the_middle_and_white_around(pipeline: Pipeline) -
     assert recipe.model == Checkpoint.open(bundled()).name
 
 
-@pytest.mark.parametrize("smooth", [True, False])
-def test_a_batch_of_strangers_changes_no_picture(pipeline: Pipeline, smooth: bool) -> None:
-    checkpoint, settings = pipeline.checkpoint, SamplingParams(smooth=smooth)
+@pytest.mark.parametrize("more_smooth", [True, False])
+def test_a_batch_of_strangers_changes_no_picture(pipeline: Pipeline, more_smooth: bool) -> None:
+    checkpoint, settings = pipeline.checkpoint, SamplingParams(more_smooth=more_smooth)
     generator = Generator(checkpoint.load_transformer(), pipeline.tokenizer.quantize, slots=6)
     prompts = checkpoint.known_prompts()[:6]
     conditioning = pipeline.text_encoder.encode(prompts).conditioning

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.errors import ModelError, SettingError
-from model.generation import Generator, SamplingParams, GenerationState
-from model.noise import SeededNoise
+from model.generation import GenerationState, Generator, SamplingParams
 from model.kv_cache import KVCache, contiguous_runs
+from model.noise import SeededNoise
 
 SLOTS = 4
 CHOICES = [

@@ -38,7 +38,7 @@ def test_golden_picture(picture_case: Path, forced: bool) -> None:
                 assert difference(state.next_map, expected[f"scale.{k}.next_map"][row]) < EXACT
                 state.latent, state.next_map = expected[f"scale.{k}.latent"][row], expected[f"scale.{k}.next_map"][row]
     latent = torch.stack([state.latent for state in states])
-    free = FREE_SMOOTH if golden.settings.smooth else FREE_DRAWN
+    free = FREE_SMOOTH if golden.settings.more_smooth else FREE_DRAWN
     assert difference(latent, expected["output.latent"]) < (EXACT if forced else free)
     with torch.inference_mode():
         assert difference(golden.tokenizer.decode(latent), expected["output.image"]) < (EXACT if forced else free)

@@ -17,7 +17,7 @@ recipes = st.builds(
     prompt=st.text(min_size=1),
     seed=st.integers(0, 2**64 - 1),
     guidance=st.floats(0, 20),
-    smooth=st.booleans(),
+    more_smooth=st.booleans(),
     top_p=st.floats(0, 1),
     model=st.just("hart-tiny"),
     digest=st.just("ab" * 32),

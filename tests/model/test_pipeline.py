@@ -30,7 +30,7 @@ def test_a_recipe_makes_the_picture_again(pipeline: Pipeline, tiny: Path) -> Non
     assert recipe == first.recipe
     assert (recipe.prompt, recipe.model, recipe.digest) == ("a red heart", "tiny", Checkpoint.open(tiny).digest)
     again = Pipeline.load(tiny).draw(
-        recipe.prompt, recipe.seed, SamplingParams(recipe.guidance, recipe.smooth, recipe.top_p)
+        recipe.prompt, recipe.seed, SamplingParams(recipe.guidance, recipe.more_smooth, recipe.top_p)
     )
     assert np.array_equal(first.pixels, again.pixels)
 
@@ -108,14 +108,14 @@ def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_the_command_draws_a_picture(tiny: Path, tmp_path: Path) -> None:
     done = command(
-        "a red heart", "--checkpoint", str(tiny), "--seed", "7", "--no-smooth", "-o", "heart.jpg", cwd=tmp_path
+        "a red heart", "--checkpoint", str(tiny), "--seed", "7", "--no-more-smooth", "-o", "heart.jpg", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "heart.jpg") as image:
         assert (image.format, image.size) == ("JPEG", (8, 8))
     recipe = read_recipe((tmp_path / "heart.jpg").read_bytes())
     assert recipe is not None
-    assert (recipe.seed, recipe.smooth) == (7, False)
+    assert (recipe.seed, recipe.more_smooth) == (7, False)
     assert "not trained on" not in done.stderr
 
 

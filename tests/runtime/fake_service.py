@@ -8,8 +8,8 @@ from typing import Any
 
 from hart.v1 import decoder_pb2_grpc
 
-from runtime.server.process import serve
 from runtime.server.app import App
+from runtime.server.process import serve
 from runtime.settings import ProcessSettings
 from tests.runtime.support import Servicer
 

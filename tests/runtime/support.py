@@ -18,10 +18,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from runtime import tensors
 from runtime.deadline import Deadline
+from runtime.observability.telemetry import Telemetry
 from runtime.oip.model import DYNAMIC, InferRequest, InferResult, Model, TensorSpec
 from runtime.server.app import App
 from runtime.settings import ProcessSettings
-from runtime.observability.telemetry import Telemetry
 
 
 class Engine:

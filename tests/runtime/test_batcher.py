@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.deadline import Deadline
+from runtime.errors import DeadlineExceeded, Overloaded, StageUnavailable
 from runtime.work.admission import Admission, State
 from runtime.work.batcher import Batcher
-from runtime.deadline import Deadline
 from runtime.work.device_thread import DeviceThread
-from runtime.errors import DeadlineExceeded, Overloaded, StageUnavailable
 from runtime.work.estimator import Estimator
 from tests.runtime.support import until
 
@@ -112,7 +112,7 @@ async def test_a_full_queue_refuses_at_once_and_never_holds_more(engine: Engine)
     assert b.admission.queued == 3
     for refused in (task.exception() for task in tasks[3:]):
         assert isinstance(refused, Overloaded)
-        assert (refused.stage, refused.setting) == ("decoder", "HART_QUEUE_LIMIT")
+        assert (refused.stage, refused.setting) == ("decoder", "HART_MAX_QUEUED_REQUESTS")
     engine.release.set()
     await asyncio.gather(first, *tasks[:3])
     assert b.admission.load == 0

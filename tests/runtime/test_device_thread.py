@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from runtime.work.device_thread import DeviceThread
 from runtime.errors import StageUnavailable
+from runtime.work.device_thread import DeviceThread
 
 
 def breaking() -> tuple[DeviceThread, list[bool]]:

@@ -20,11 +20,11 @@ from tritonclient.utils import InferenceServerException
 
 from runtime import errors
 from runtime.deadline import Deadline
+from runtime.observability.telemetry import Telemetry
 from runtime.oip import codec
 from runtime.oip.client import OipClient
 from runtime.oip.model import InferRequest, InferResult, Model
 from runtime.oip.servicer import MAX_PER_STREAM, OipServicer
-from runtime.observability.telemetry import Telemetry
 from tests.runtime.support import Running, until
 
 
@@ -230,7 +230,7 @@ async def test_each_request_of_a_stream_is_counted_and_timed_by_its_own_end(serv
     value = served.app.telemetry.registry.get_sample_value
     counted = {c.name: value("hart_requests_total", {"stage": "decoder", "code": c.name}) for c in grpc.StatusCode}
     assert {code: n for code, n in counted.items() if n} == {"OK": 2, "INVALID_ARGUMENT": 1, "NOT_FOUND": 1}
-    assert value("hart_request_seconds_count", {"stage": "decoder"}) == 4
+    assert value("hart_request_duration_seconds_count", {"stage": "decoder"}) == 4
 
 
 async def test_a_stream_that_breaks_off_is_counted_once_and_not_as_served(served: Running) -> None:

@@ -11,12 +11,12 @@ import pytest
 from hart.v1 import decoder_pb2_grpc
 
 from runtime import status
-from runtime.discovery.endpoint import Endpoint
-from runtime.discovery.sources import FileSource, StaticSource
-from runtime.errors import StageUnavailable
 from runtime.calls.pool import Pool
 from runtime.calls.replica import Replica
 from runtime.calls.retry_budget import RetryBudget
+from runtime.discovery.endpoint import Endpoint
+from runtime.discovery.sources import FileSource, StaticSource
+from runtime.errors import StageUnavailable
 from tests.runtime.support import Proxy, request, until
 
 SERVICE = "hart.v1.Decoder"

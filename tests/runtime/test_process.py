@@ -18,10 +18,10 @@ import pytest
 from hart.v1 import decoder_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
+from runtime.calls.pool import Pool
 from runtime.discovery.endpoint import Endpoint
 from runtime.discovery.sources import StaticSource
 from runtime.errors import StageUnavailable
-from runtime.calls.pool import Pool
 from tests.runtime.support import request
 
 

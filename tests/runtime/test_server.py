@@ -18,11 +18,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hart.v1 import decoder_pb2
 
 from runtime import errors, status
-
+from runtime.observability.telemetry import Telemetry
 from runtime.server import messages
 from runtime.server.interceptor import CallInfo, CallInterceptor
 from runtime.settings import ProcessSettings
-from runtime.observability.telemetry import Telemetry
 from runtime.tensors import from_numpy
 from tests.runtime.support import detail, refusal, request, until
 
@@ -101,7 +100,7 @@ EVERY_ERROR = [
     errors.InvalidRequest([errors.Violation("seed", "must not be -1"), errors.Violation("n", "9 is over 8")]),
     errors.PromptUnsafe(["violence", "hate"], "v2"),
     errors.NotFound("unknown model 'x'"),
-    errors.Overloaded("decoder", "HART_QUEUE_LIMIT", 2.5),
+    errors.Overloaded("decoder", "HART_MAX_QUEUED_REQUESTS", 2.5),
     errors.DeadlineExceeded("decoder", "0.100 s are left"),
     errors.StageUnavailable("decoder", "no replica is ready", 3.0),
     errors.Unauthenticated("no API key"),
@@ -182,7 +181,7 @@ async def test_busy_is_not_unready_and_a_full_queue_answers_at_once(served: Any)
     code, proto, _ = await refusal(served.stub.Decode(request(), timeout=60))
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     info = detail(proto, error_details_pb2.ErrorInfo)
-    assert (info.metadata["stage"], info.metadata["knob"]) == ("decoder", "HART_QUEUE_LIMIT")
+    assert (info.metadata["stage"], info.metadata["knob"]) == ("decoder", "HART_MAX_QUEUED_REQUESTS")
     assert detail(proto, error_details_pb2.RetryInfo).retry_delay.ToMilliseconds() > 0
     health = health_pb2_grpc.HealthStub(served.channel)
     answer = await health.Check(health_pb2.HealthCheckRequest(service="hart.v1.Decoder"), timeout=60)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import Field, SecretStr, ValidationError, field_validator
 
+from runtime.observability.telemetry import Telemetry
 from runtime.server.app import App
 from runtime.settings import ProcessSettings, Settings, SettingsError, is_loopback
-from runtime.observability.telemetry import Telemetry
 
 
 class Example(Settings):

@@ -19,17 +19,14 @@ from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client.parser import text_string_to_metric_families
 
 from runtime import errors
-
-from runtime.observability import logs
-
-from runtime.observability import tracing
+from runtime.observability import logs, tracing
 from runtime.observability.telemetry import Telemetry
 from tests.runtime.support import Running, request, until
 
 ALL_FAMILIES = {
-    "hart_requests", "hart_request_seconds", "hart_queue_depth", "hart_queue_limit", "hart_queue_seconds",
-    "hart_inflight", "hart_compute_seconds", "hart_batch_size", "hart_scale_seconds", "hart_transfer_bytes",
-    "hart_load", "hart_replicas", "hart_replicas_least", "hart_device_memory_bytes", "hart_cache_hits",
+    "hart_requests", "hart_request_duration_seconds", "hart_queue_depth", "hart_queue_limit", "hart_queue_duration_seconds",
+    "hart_inflight", "hart_compute_duration_seconds", "hart_batch_size", "hart_scale_duration_seconds", "hart_transfer_bytes",
+    "hart_load", "hart_replicas", "hart_replicas_min", "hart_device_memory_bytes", "hart_cache_hits",
     "hart_cancelled", "hart_shed", "hart_retries", "hart_safety_verdicts",
 }  # fmt: skip
 
@@ -73,7 +70,7 @@ def test_every_metric_is_exported_by_the_name_operators_know() -> None:
     verdict = (("policy", "violence"), ("stage", "decoder"), ("verdict", "unsafe"))
     assert ("hart_safety_verdicts_total", verdict) in samples
     assert ("hart_transfer_bytes_sum", (("from", "gateway"), ("stage", "decoder"), ("to", "decoder"))) in samples
-    assert ("hart_scale_seconds_count", (("scale", "3"), ("stage", "decoder"))) in samples
+    assert ("hart_scale_duration_seconds_count", (("scale", "3"), ("stage", "decoder"))) in samples
     server.close()
 
 
@@ -135,7 +132,7 @@ CALLERS_OWN = [
     errors.InvalidRequest.field("seed", "must not be -1"),
     errors.PromptUnsafe(["violence"]),
     errors.NotFound("unknown model 'x'"),
-    errors.Overloaded("decoder", "HART_QUEUE_LIMIT"),
+    errors.Overloaded("decoder", "HART_MAX_QUEUED_REQUESTS"),
     errors.Unauthenticated("no API key"),
     errors.PermissionDenied("not yours"),
 ]

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from runtime import tensors
-
-from runtime.server import messages
 from runtime.errors import InvalidRequest
+from runtime.server import messages
 
 DTYPES = [np.bool_, np.uint8, np.int32, np.int64, np.float16, np.float32, ml_dtypes.bfloat16]
 

@@ -13,11 +13,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hart.v1 import decoder_pb2_grpc
 
 from runtime import tls
+from runtime.calls.pool import Pool
 from runtime.channel import ChannelFactory
 from runtime.discovery.endpoint import Endpoint
 from runtime.discovery.sources import DnsSource, StaticSource
 from runtime.errors import StageUnavailable
-from runtime.calls.pool import Pool
 from runtime.settings import ProcessSettings, SettingsError
 from tests.runtime.certificates import Authority
 from tests.runtime.support import request, until

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from runtime.work.admission import Admission
 from runtime.deadline import Deadline
-from runtime.work.device_thread import DeviceThread
 from runtime.observability.telemetry import Telemetry
+from runtime.work.admission import Admission
+from runtime.work.device_thread import DeviceThread
 from services.ar_generator.engine import GeneratorEngine, Step
 from services.ar_generator.scale_times import ScaleTimeEstimator
 from services.ar_generator.scheduler import Scheduler
@@ -27,11 +27,11 @@ SCALES = 4
 class Name(str):
     """A wish as far as the scheduler looks into it."""
 
-    quiet = False
+    result_only = False
 
 
 class Quiet(Name):
-    quiet = True
+    result_only = True
 
 
 @dataclass

@@ -15,8 +15,8 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from runtime.server.app import App
 from runtime.observability.telemetry import Telemetry
+from runtime.server.app import App
 
 
 def assemblies() -> dict[str, tuple[Callable[[App, Any], None], Any]]:

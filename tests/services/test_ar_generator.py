@@ -74,21 +74,21 @@ async def test_events_come_in_order_and_previews_with_every_nth_scale(stages: Si
 async def test_a_quiet_request_is_told_the_result_alone_and_draws_the_same(
     stages: SimpleNamespace, pipeline: Any
 ) -> None:
-    events = await events_of(stages.ar_generator, request(pipeline, seed=5, quiet=True))
+    events = await events_of(stages.ar_generator, request(pipeline, seed=5, result_only=True))
     assert [event.WhichOneof("event") for event in events] == ["result"]
     latent = tensors.to_numpy(events[-1].result.latent, "latent")
     np.testing.assert_array_equal(latent, own_latent(pipeline, "a red heart", 5, SamplingParams()))
     assert [one.scale for one in events[-1].result.timing.scales] == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("smooth", [True, False])
+@pytest.mark.parametrize("more_smooth", [True, False])
 @pytest.mark.parametrize("top_p", [0.0, 0.5])
 async def test_the_latent_is_that_of_the_model_in_one_process(
-    stages: SimpleNamespace, pipeline: Any, smooth: bool, top_p: float
+    stages: SimpleNamespace, pipeline: Any, more_smooth: bool, top_p: float
 ) -> None:
-    asked = request(pipeline, seed=2**64 - 1, guidance=3.0, smooth=smooth, top_p=top_p)
+    asked = request(pipeline, seed=2**64 - 1, guidance=3.0, more_smooth=more_smooth, top_p=top_p)
     latent = await latent_of(stages.ar_generator, asked)
-    own = own_latent(pipeline, "a red heart", 2**64 - 1, SamplingParams(3.0, smooth, top_p))
+    own = own_latent(pipeline, "a red heart", 2**64 - 1, SamplingParams(3.0, more_smooth, top_p))
     np.testing.assert_array_equal(latent, own)
 
 
@@ -99,22 +99,22 @@ async def test_absent_settings_are_the_defaults(stages: SimpleNamespace, pipelin
 
 async def test_strangers_in_a_batch_do_not_change_a_picture(stages: SimpleNamespace, pipeline: Any) -> None:
     prompts = [PROMPTS[i % 3] for i in range(8)]
-    asked = [request(pipeline, prompt, seed=i, smooth=False) for i, prompt in enumerate(prompts)]
+    asked = [request(pipeline, prompt, seed=i, more_smooth=False) for i, prompt in enumerate(prompts)]
     streams = await asyncio.gather(*(events_of(stages.ar_generator, one) for one in asked))
     assert max(events[-1].result.timing.batch_size for events in streams) > 1
     for i, (prompt, events) in enumerate(zip(prompts, streams, strict=True)):
-        own = own_latent(pipeline, prompt, i, SamplingParams(smooth=False))
+        own = own_latent(pipeline, prompt, i, SamplingParams(more_smooth=False))
         np.testing.assert_allclose(tensors.to_numpy(events[-1].result.latent, "latent"), own, atol=1e-3)
 
 
 async def test_timings_of_the_scales_add_up(stages: SimpleNamespace, pipeline: Any) -> None:
     timing = (await events_of(stages.ar_generator, request(pipeline)))[-1].result.timing
     assert [one.scale for one in timing.scales] == [0, 1, 2, 3]
-    assert math.isclose(sum(one.seconds for one in timing.scales), timing.compute_seconds)
+    assert math.isclose(sum(one.duration_seconds for one in timing.scales), timing.compute_seconds)
     assert math.isclose(timing.queue_seconds + timing.compute_seconds, timing.total_seconds)
     starts = [one.start_seconds for one in timing.scales]
     assert starts == sorted(starts)
-    assert await stages.ar_generator.metric('hart_scale_seconds_count{scale="3"') >= 1
+    assert await stages.ar_generator.metric('hart_scale_duration_seconds_count{scale="3"') >= 1
 
 
 async def test_each_scale_is_a_span_below_the_calls_own(stages: SimpleNamespace, pipeline: Any) -> None:
@@ -164,11 +164,11 @@ async def test_a_picture_that_breaks_the_arithmetic_is_refused_and_its_neighbour
     stages: SimpleNamespace, pipeline: Any
 ) -> None:
     huge = tensors.from_numpy(np.full((8, 24), 3e38, np.float32))
-    good = [events_of(stages.ar_generator, request(pipeline, seed=i, smooth=False)) for i in range(3)]
+    good = [events_of(stages.ar_generator, request(pipeline, seed=i, more_smooth=False)) for i in range(3)]
     bad, *rest = await asyncio.gather(refusal(generate(stages.ar_generator, request(pipeline, context=huge))), *good)
     assert bad == ("INVALID_ARGUMENT", {"context.data"})
     for i, events in enumerate(rest):
-        own = own_latent(pipeline, "a red heart", i, SamplingParams(smooth=False))
+        own = own_latent(pipeline, "a red heart", i, SamplingParams(more_smooth=False))
         np.testing.assert_allclose(tensors.to_numpy(events[-1].result.latent, "latent"), own, atol=1e-3)
 
 
@@ -202,15 +202,15 @@ async def test_time_that_does_not_suffice_ends_the_call_and_the_work(stages: Sim
 
 async def test_describe_tells_what_each_scale_costs(stages: SimpleNamespace) -> None:
     said = await stage_pb2_grpc.StageStub(stages.ar_generator.channel).Describe(stage_pb2.StageDescribeRequest())
-    assert len(said.cost.scale_seconds) == SCALES
-    assert math.isclose(sum(said.cost.scale_seconds), said.cost.request_seconds)
+    assert len(said.cost.scales) == SCALES
+    assert math.isclose(sum(scale.batch_seconds[1] for scale in said.cost.scales), said.cost.request_seconds)
     assert said.limits.concurrency == 8
 
 
 async def test_describe_names_the_parts_that_the_model_was_made_with(stages: SimpleNamespace, folder: str) -> None:
     said = await stage_pb2_grpc.StageStub(stages.ar_generator.channel).Describe(stage_pb2.StageDescribeRequest())
     checkpoint = Checkpoint.open(folder)
-    assert dict(said.needs) == {
+    assert dict(said.required_digests) == {
         "text_encoder": checkpoint.digest_of("text_encoder"),
         "decoder": checkpoint.digest_of("tokenizer"),
     }
@@ -221,19 +221,19 @@ async def test_a_part_that_the_folder_does_not_hold_is_not_named(folder: str, tm
         shutil.copytree(Path(folder) / part, tmp_path / part)
     engine = GeneratorEngine(ArGeneratorSettings(checkpoint=str(tmp_path)))
     engine.load()
-    assert engine.needs == {"decoder": Checkpoint.open(folder).digest_of("tokenizer")}
+    assert engine.required_digests == {"decoder": Checkpoint.open(folder).digest_of("tokenizer")}
 
 
 async def test_slots_follow_from_the_memory_allowed(folder: str) -> None:
     one = GeneratorEngine(ArGeneratorSettings(checkpoint=folder)).slot_bytes
-    engine = GeneratorEngine(ArGeneratorSettings(checkpoint=folder, slot_memory_bytes=3 * one + 1))
+    engine = GeneratorEngine(ArGeneratorSettings(checkpoint=folder, kv_cache_bytes=3 * one + 1))
     assert engine.slots == 3
-    with pytest.raises(SettingsError, match="HART_SLOT_MEMORY_BYTES"):
-        GeneratorEngine(ArGeneratorSettings(checkpoint=folder, slot_memory_bytes=one - 1))
+    with pytest.raises(SettingsError, match="HART_KV_CACHE_BYTES"):
+        GeneratorEngine(ArGeneratorSettings(checkpoint=folder, kv_cache_bytes=one - 1))
 
 
 async def test_small_scales_are_wide_and_large_ones_narrow(folder: str) -> None:
-    engine = GeneratorEngine(ArGeneratorSettings(checkpoint=folder, batch_tokens=32))
+    engine = GeneratorEngine(ArGeneratorSettings(checkpoint=folder, max_batched_tokens=32))
     assert engine.max_batch_per_scale == [4, 4, 1, 1]  # 8 context tokens, then 8, 18 and 32 rows of both branches
 
 

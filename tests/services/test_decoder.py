@@ -49,7 +49,7 @@ async def test_pixels_are_those_of_the_model_in_one_process(stages: SimpleNamesp
 
 
 async def test_latents_that_share_a_batch_give_the_pictures_they_give_alone(folder: str, pipeline: Any) -> None:
-    settings = DecoderSettings(checkpoint=folder, port=0, max_wait_seconds=1)
+    settings = DecoderSettings(checkpoint=folder, port=0, batch_wait_timeout_seconds=1)
     async with serving("decoder", build, settings) as stage:
         shared = SimpleNamespace(decoder=stage)
         answers = await asyncio.gather(*(decode(shared, latent(seed), raw_pixels=True) for seed in range(8)))
@@ -70,7 +70,7 @@ async def test_a_png_holds_exactly_the_pixels(stages: SimpleNamespace, pipeline:
 async def test_every_format_comes_as_asked_with_its_recipe(stages: SimpleNamespace, name: str) -> None:
     format = decoder_pb2.ImageFormat.Value(f"IMAGE_FORMAT_{name}")
     recipe = decoder_pb2.Recipe(
-        prompt="ein rotes Herz ❤", seed=2**64 - 1, guidance=4.5, smooth=True, top_p=0.25, versions={"gateway": "1"}
+        prompt="ein rotes Herz ❤", seed=2**64 - 1, guidance=4.5, more_smooth=True, top_p=0.25, versions={"gateway": "1"}
     )
     recipe.model.name, recipe.model.digest = "tiny", "abc"
     answer = await decode(stages, encoding={"format": format}, recipe=recipe)
@@ -131,7 +131,7 @@ async def test_what_cannot_be_done_is_refused_by_name(
 
 async def test_no_picture_is_decoded_when_files_cannot_be_made_fast_enough(stages: SimpleNamespace) -> None:
     files = ImageEncoder("decoder", threads=1, limit=0, metrics=Telemetry("decoder").metrics)
-    with pytest.raises(Exception, match="HART_FILE_THREADS"):
+    with pytest.raises(Exception, match="HART_ENCODE_THREADS"):
         files.require_room()
 
 
@@ -145,7 +145,7 @@ async def test_files_that_wait_are_told_as_load_as_queue_and_as_shed(
         return b"a file"
 
     monkeypatch.setattr("services.decoder.image_encoder.encode", encode)
-    settings = DecoderSettings(checkpoint=folder, port=0, file_threads=1, queue_limit=3)
+    settings = DecoderSettings(checkpoint=folder, port=0, encode_threads=1, queue_limit=3)
     async with serving("decoder", build, settings) as stage:
         describe = stage_pb2_grpc.StageStub(stage.channel).Describe
         shared = SimpleNamespace(decoder=stage)
@@ -157,9 +157,9 @@ async def test_files_that_wait_are_told_as_load_as_queue_and_as_shed(
             assert (load.load, load.queued, load.running) == (3, 2, 1)
             assert await stage.metric("hart_load{") == 3
             assert await stage.metric('hart_queue_depth{queue="files"') == 2
-            with pytest.raises(grpc.aio.AioRpcError, match="HART_FILE_THREADS"):
+            with pytest.raises(grpc.aio.AioRpcError, match="HART_ENCODE_THREADS"):
                 await decode(shared)
-            assert await stage.metric('hart_shed_total{reason="files_full"') == 1
+            assert await stage.metric('hart_shed_total{reason="encoder_full"') == 1
         finally:
             gate.set()
         assert [answer.image for answer in await asyncio.gather(*calls)] == [b"a file"] * 3

@@ -116,7 +116,7 @@ async def test_all_four_stages_by_the_aio_client_give_the_pipelines_picture(
     async with aio.InferenceServerClient(stages.text_encoder.address) as client:
         encoded = await client.infer("text_encoder", inputs(prompt=prompts("a blue house")))
     given = inputs(**{name: encoded.as_numpy(name) for name in ("context", "mask", "positions")})
-    parameters = {"seed": str(SEED), "guidance": 4.5, "smooth": True, "preview_every": 1}
+    parameters = {"seed": str(SEED), "guidance": 4.5, "more_smooth": True, "preview_every": 1}
 
     async def requests() -> Any:
         yield {"model_name": "ar_generator", "inputs": given, "parameters": parameters}

@@ -7,7 +7,7 @@ import pytest
 
 from model.generation import SamplingParams
 from services.ar_generator.config import ArGeneratorSettings
-from services.ar_generator.engine import GeneratorEngine, GenerationRequest
+from services.ar_generator.engine import GenerationRequest, GeneratorEngine
 from services.decoder.config import DecoderSettings
 from services.decoder.engine import DecoderEngine, Job
 from services.safety.config import SafetySettings

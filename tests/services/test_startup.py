@@ -15,8 +15,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from k8s.build_schema import PROCESSES
-from runtime.server.process import run
 from runtime.prompt import LONGEST
+from runtime.server.process import run
 from runtime.settings import ProcessSettings, SettingsError, StageSettings
 from services.ar_generator.config import ArGeneratorSettings
 from services.ar_generator.engine import GeneratorEngine

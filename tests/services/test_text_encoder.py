@@ -36,7 +36,7 @@ async def test_the_conditioning_is_that_of_the_model_in_one_process(stages: Simp
 
 async def test_neighbours_in_a_batch_do_not_change_a_prompts_conditioning(folder: str, pipeline: Any) -> None:
     prompts = [f"{prompt} number {i}" for i, prompt in enumerate(PROMPTS)]
-    settings = TextEncoderSettings(checkpoint=folder, port=0, max_batch=len(prompts), max_wait_seconds=1)
+    settings = TextEncoderSettings(checkpoint=folder, port=0, max_batch=len(prompts), batch_wait_timeout_seconds=1)
     async with serving("text_encoder", build, settings) as stage:
         answers = await asyncio.gather(*(encode(stage, prompt) for prompt in prompts))
     assert max(answer.timing.batch_size for answer in answers) > 1

@@ -29,7 +29,7 @@ def test_one_pass_over_drawn_tokens_gives_the_logits_that_drew_them(
     net = Transformer(config, 32, 8).eval().requires_grad_(False)
     given = conditioning(1, real=3)
     generator = Generator(net, tokenizer.quantize)
-    state = generator.begin(given[0], SeededNoise(7), SamplingParams(smooth=False))
+    state = generator.begin(given[0], SeededNoise(7), SamplingParams(more_smooth=False))
     logits, hidden, tokens = [], [], []
     while state.scale < generator.scales:
         step = generator.forward([state])

@@ -15,8 +15,8 @@ from hart.cli.bar import bar
 from hart.cli.connection import ConnectionOptions
 from hart.cli.report import answer_json, clipped, print_hints
 from hart.errors import HartError, Overloaded
-from hart.results import GenerateResult
 from hart.request import Options
+from hart.results import GenerateResult
 
 _ATTEMPTS = 5
 

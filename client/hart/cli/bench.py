@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hart.cli import connection as shared
-from hart.cli.connection import EXIT_FAILURE, UsageError, ConnectionOptions, console, exit_code, exit_codes, tell
+from hart.cli.connection import EXIT_FAILURE, ConnectionOptions, UsageError, console, exit_code, exit_codes, tell
 from hart.cli.interrupt import run
 from hart.cli.numbers import number
 from hart.cli.prompts import read
@@ -35,11 +35,11 @@ def bench(
     ],
     prompt: Annotated[str | None, typer.Option(help="Default: the cluster's own examples in turn.")] = None,
     file: Annotated[Path | None, typer.Option(help="Prompts, one a line, in turn; - for standard input.")] = None,
-    images: Annotated[
-        int | None, typer.Option("--images", "-n", parser=number(int), metavar="N", help="Pictures per request.")
+    num_images: Annotated[
+        int | None, typer.Option("--num-images", "-n", parser=number(int), metavar="N", help="Pictures per request.")
     ] = None,
     guidance: Annotated[float | None, typer.Option(parser=number(float), metavar="X", help="As in generate.")] = None,
-    smooth: Annotated[bool | None, typer.Option(help="As in generate.")] = None,
+    more_smooth: Annotated[bool | None, typer.Option(help="As in generate.")] = None,
     top_p: Annotated[float | None, typer.Option(parser=number(float), metavar="X", help="As in generate.")] = None,
     format: Annotated[str | None, typer.Option(help="As in generate.")] = None,
     quality: Annotated[int | None, typer.Option(parser=number(int), metavar="N", help="As in generate.")] = None,
@@ -64,9 +64,9 @@ def bench(
     where = ConnectionOptions(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
     options: Options = {
         "model": model,
-        "images": images,
+        "num_images": num_images,
         "guidance": guidance,
-        "smooth": smooth,
+        "more_smooth": more_smooth,
         "top_p": top_p,
         "format": format,
         "quality": quality,

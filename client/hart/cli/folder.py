@@ -9,8 +9,8 @@ from pathlib import Path
 from hart.aio import AsyncClient
 from hart.cli.connection import UsageError
 from hart.cli.output_paths import ending, require_writable
-from hart.results import FORMATS, GenerateResult
 from hart.request import Options
+from hart.results import FORMATS, GenerateResult
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Folder:
         format = (options.get("format") or "png").lower()
         if format not in FORMATS:
             raise UsageError(f"--format {format}: not one of {', '.join(FORMATS)}")
-        count = max(1, options.get("images") or 1)
+        count = max(1, options.get("num_images") or 1)
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"-o {folder}: --separate wants a folder, and this is a file")
         listed = folder / "prompts.txt"

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from hart.cli import connection as shared
 from hart.cli.bar import bar
-from hart.cli.connection import UsageError, ConnectionOptions, console, exit_codes
+from hart.cli.connection import ConnectionOptions, UsageError, console, exit_codes
 from hart.cli.interrupt import run
 from hart.cli.numbers import number
 from hart.cli.output_paths import OutputPaths
@@ -37,9 +37,9 @@ def generate(
             "-o", "--output", help="File, or folder with --separate; - for standard output. Default: picture.png"
         ),
     ] = None,
-    images: Annotated[
+    num_images: Annotated[
         int | None,
-        typer.Option("--images", "-n", parser=number(int), metavar="N", help="How many.", rich_help_panel=_REQUEST),
+        typer.Option("--num-images", "-n", parser=number(int), metavar="N", help="How many.", rich_help_panel=_REQUEST),
     ] = None,
     seed: Annotated[
         int | None,
@@ -56,7 +56,7 @@ def generate(
             parser=number(float), metavar="X", help="How strongly to follow the prompt.", rich_help_panel=_REQUEST
         ),
     ] = None,
-    smooth: Annotated[bool | None, typer.Option(help="Soft tokens.", rich_help_panel=_REQUEST)] = None,
+    more_smooth: Annotated[bool | None, typer.Option(help="Soft tokens.", rich_help_panel=_REQUEST)] = None,
     top_p: Annotated[
         float | None,
         typer.Option(parser=number(float), metavar="X", help="Nucleus sampling; 0 is off.", rich_help_panel=_REQUEST),
@@ -77,7 +77,7 @@ def generate(
             rich_help_panel=_REQUEST,
         ),
     ] = None,
-    metadata: Annotated[
+    embed_metadata: Annotated[
         bool | None, typer.Option(help="Write the recipe into the picture.", rich_help_panel=_REQUEST)
     ] = None,
     model: Annotated[str | None, typer.Option(help="Which model.", rich_help_panel=_REQUEST)] = None,
@@ -113,15 +113,15 @@ def generate(
     where = ConnectionOptions(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
     options: Options = {
         "model": model,
-        "images": images,
+        "num_images": num_images,
         "seed": seed,
         "guidance": guidance,
-        "smooth": smooth,
+        "more_smooth": more_smooth,
         "top_p": top_p,
         "format": format,
         "quality": quality,
         "preview_every": preview,
-        "metadata": metadata,
+        "embed_metadata": embed_metadata,
         "request_id": request_id,
     }
     with exit_codes(as_json):
@@ -148,7 +148,7 @@ def _draw_one(
     places = OutputPaths.plan(output, options.get("format"))
     if places.stdout and as_json:
         raise UsageError("-o - and --json both want standard output")
-    if places.stdout and (options.get("images") or 1) > 1:
+    if places.stdout and (options.get("num_images") or 1) > 1:
         raise UsageError("-o - holds one picture; ask for one, or name a file")
     options["format"] = places.format
     screen = console()
@@ -197,7 +197,7 @@ async def _draw(
                     case results.Progress(scale=scale, scales=scales, side=side):
                         progress.update(task, description=f"scale {scale + 1}/{scales} ({side}x{side})", advance=1)
                         if event.preview is not None and not places.stdout:
-                            event.preview.save(places.preview(event.image, options.get("images") or 1))
+                            event.preview.save(places.preview(event.image, options.get("num_images") or 1))
                     case results.Image():
                         done.append(event)
                         progress.update(task, description=f"{len(done)} done")

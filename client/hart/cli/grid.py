@@ -19,8 +19,8 @@ from hart.aio import AsyncClient
 from hart.cli.connection import UsageError
 from hart.cli.output_paths import OutputPaths
 from hart.errors import HartError
-from hart.results import GenerateResult, Image, write_whole
 from hart.request import Options
+from hart.results import GenerateResult, Image, write_whole
 
 _PILLOW = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 _MAX_SIDE = {"jpeg": 65500, "webp": 16383}  # pixels that the encoders take; PNG's bound is far beyond memory's
@@ -50,7 +50,7 @@ class Grid:
             raise UsageError(f"--quality {quality}: not from 1 to 100")
         wanted = Options(**options)
         options["format"], options["quality"] = "png", None
-        return cls(places, prompts, wanted, max(1, options.get("images") or 1))
+        return cls(places, prompts, wanted, max(1, options.get("num_images") or 1))
 
     async def prepare(self, client: AsyncClient) -> None:
         """UsageError where the format holds no picture as large as the grid will be."""
@@ -119,7 +119,7 @@ class Grid:
     def _settings(self) -> tuple[dict[str, Any], str]:
         """Pillow's arguments, and what people should know about them."""
         settings: dict[str, Any] = {} if self.places.format == "png" else {"quality": self.options.get("quality") or 92}
-        if self.options.get("metadata") is False:
+        if self.options.get("embed_metadata") is False:
             return settings, ""
         recipes = json.dumps([self.tiles[cell][1] for cell in sorted(self.tiles)], ensure_ascii=False)
         if self.places.format == "png":

@@ -60,7 +60,7 @@ def answer_json(prompt: str, answer: GenerateResult, paths: list[str]) -> dict[s
         }
         for image, path in zip(answer, paths, strict=True)
     ]
-    return {"prompt": prompt, "images": images, **plain(answer.report)}
+    return {"prompt": prompt, "num_images": num_images, **plain(answer.report)}
 
 
 def seconds(value: float) -> str:
@@ -97,9 +97,9 @@ def clipped(text: str, most: int) -> str:
 def print_hints(screen: Console, report: images_pb2.Report, prompt: str = "") -> None:
     """What the person should know about the answer, and what to do about it; of which prompt, where it is given."""
     whose = f"{escape(repr(clipped(prompt, 80)))}: " if prompt else ""
-    for notice in report.notices:
+    for notice in report.warnings:
         screen.print(f"[yellow]note:[/] {whose}{escape(clipped(notice.text, 500))}", soft_wrap=True)
-        if notice.code == images_pb2.NOTICE_CODE_PROMPT_UNFAMILIAR:
+        if notice.code == images_pb2.WARNING_CODE_PROMPT_OUT_OF_VOCABULARY:
             if not all(word in notice.text for word in notice.words):
                 words = clipped(", ".join(notice.words), 500)
                 screen.print(f"  words this checkpoint was not trained on: {escape(words)}", soft_wrap=True)

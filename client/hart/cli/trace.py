@@ -65,7 +65,7 @@ def print_waterfall(screen: Console, answer: dict[str, Any], scales: bool = True
 
 def _rows(calls: list[dict[str, Any]], wall: float, width: int, scales: bool) -> Iterator[tuple[str | Text, ...]]:
     for call in sorted(calls, key=lambda one: float(one["start_seconds"])):
-        start, length = call["start_seconds"], call["seconds"]
+        start, length = call["start_seconds"], call["duration_seconds"]
         wire = max(0.0, length - call["queue_seconds"] - call["compute_seconds"])
         parts = [(_WIRE, wire / 2), (_QUEUE, call["queue_seconds"]), (_COMPUTE, call["compute_seconds"])]
         style = "green" if call.get("critical") else "cyan"
@@ -83,7 +83,7 @@ def _rows(calls: list[dict[str, Any]], wall: float, width: int, scales: bool) ->
                 "",
                 f"{scale['seconds'] * 1000:.1f}",
                 "",
-                Text(_bar(begin, [(_COMPUTE, scale["seconds"])], wall, width), style="dim"),
+                Text(_bar(begin, [(_COMPUTE, scale["duration_seconds"])], wall, width), style="dim"),
             )
 
 

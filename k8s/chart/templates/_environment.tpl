@@ -43,7 +43,7 @@
 {{- if ne .values.model.source "bundled" }}{{ $_ := set $e "checkpoint" (printf "/models/%s" .values.model.folder | trimSuffix "/") }}{{ end }}
 {{- else }}
 {{- $_ := set $e "max_deadline_seconds" $v.longestDeadlineSeconds }}
-{{- with include "hart.resting" .root | trimSuffix "," }}{{ $_ := set $e "resting_stages" . }}{{ end }}
+{{- with include "hart.resting" .root | trimSuffix "," }}{{ $_ := set $e "scale_to_zero_stages" . }}{{ end }}
 {{- range $name, $_ := include "hart.known" .root | fromYaml }}
 {{- $context := merge (include "hart.context" (list $.root $name) | fromYaml) (dict "root" $.root) }}
 {{- $_ := set $e $name (include "hart.endpoints" (dict "root" $.root "context" $context)) }}
