@@ -5,8 +5,8 @@
 Draws the same pictures alone and in batches, and prints per precision and batch size: the share of tokens equal to
 those drawn alone, over all scales and in the last; the same between two batches of that size with other neighbours and
 other places in them; the largest and the mean difference of pixels (of 255) from the picture drawn alone; and the time
-of a picture over its time alone, decoding left out. Pictures are drawn with drawn codes (`more_smooth` off): soft ones carry
-a batch's rounding on without changing a token.
+of a picture over its time alone, decoding left out. Pictures are drawn with drawn codes (`more_smooth` off): soft ones
+carry a batch's rounding on without changing a token.
 """
 
 import argparse

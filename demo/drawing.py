@@ -29,7 +29,7 @@ class Frame:
         match event:
             case Accepted(seeds=seeds, scales=scales):
                 return replace(self, pictures=(None,) * len(seeds), scales=scales * len(seeds))
-            case Progress(image=index, preview=preview):
+            case Progress(image_index=index, preview=preview):
                 return replace(self._with(index, preview), drawn=self.drawn + 1)
             case Image(index=index):
                 return self._with(index, event)

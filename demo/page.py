@@ -111,9 +111,9 @@ async def _known(client: AsyncClient) -> list[Any]:
         heading,
         gr.Dataset(samples=prompts),
         gr.Slider(maximum=about.limits.max_images),
-        gr.Slider(maximum=about.limits.max_guidance or 20, value=about.sampling_defaults.guidance),
-        gr.Slider(value=about.sampling_defaults.top_p),
-        gr.Checkbox(value=about.sampling_defaults.more_smooth),
+        gr.Slider(maximum=about.limits.max_guidance or 20, value=model.sampling_defaults.guidance),
+        gr.Slider(value=model.sampling_defaults.top_p),
+        gr.Checkbox(value=model.sampling_defaults.more_smooth),
         "",
     ]
 
@@ -132,7 +132,7 @@ async def _draw(
     with TemporaryDirectory(prefix="hart-demo-") as folder:
         try:
             options: Options = {
-                "images": images,
+                "num_images": images,
                 "seed": _seed(seed),
                 "guidance": guidance,
                 "top_p": top_p,

@@ -13,6 +13,7 @@ from gateway.api.keda_scaler import ExternalScaler
 from gateway.api.servicer import ImagesServicer
 from gateway.config import STAGES, GatewaySettings
 from gateway.keda import externalscaler_pb2_grpc
+from gateway.request.executor import RequestExecutor
 from gateway.routing.cluster_view import ClusterView
 from gateway.routing.registry import ReplicaRegistry
 from gateway.stages.client import Stages
@@ -32,20 +33,20 @@ def build(app: App, settings: GatewaySettings) -> None:
     pools = {stage: _pool(app, settings, stage) for stage in STAGES}
     registry = ReplicaRegistry(pools, settings.describe_interval_seconds)
     cluster = ClusterView(pools, registry, settings)
-    images = ImagesServicer(settings, Stages(pools, registry, settings, app.telemetry), cluster)
+    executor = RequestExecutor(settings, Stages(pools, registry, settings, app.telemetry), cluster)
     with as_settings_error(ValueError):
         app.guard(Authentication(settings))
     app.guard(CallerLimits(settings.caller_requests_per_second, settings.caller_burst, settings.caller_concurrency))
-    app.add(images_pb2_grpc.add_ImagesServicer_to_server, images)
-    scaler = ExternalScaler(cluster, images, settings)
+    app.add(images_pb2_grpc.add_ImagesServicer_to_server, ImagesServicer(settings, executor, cluster))
+    scaler = ExternalScaler(cluster, executor.demand, settings)
     app.add(externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server, scaler, background=True)
-    app.telemetry.metrics.load.observe(lambda: images.inflight / settings.max_ongoing_requests)
+    app.telemetry.metrics.load.observe(lambda: executor.demand.ongoing / settings.max_ongoing_requests)
     for reason in ("max_response_buffer_bytes", "max_ongoing_requests", "queue_full", "preview"):
         app.telemetry.metrics.shed.add(0, reason=reason)
     for stage in STAGES:
         app.telemetry.metrics.retries.add(0, stage=stage)
         app.telemetry.metrics.replicas_min.observe(partial(settings.min_replicas, stage), stage=stage)
-    app.telemetry.metrics.queue_depth.observe(lambda: images.inflight)
+    app.telemetry.metrics.queue_depth.observe(lambda: executor.demand.ongoing)
     app.telemetry.metrics.queue_limit.observe(lambda: settings.max_ongoing_requests)
     app.on_start(lambda: asyncio.gather(*(pool.start(PATIENCE) for pool in pools.values())))
     app.on_start(registry.start)

@@ -28,6 +28,7 @@ def to_json(recipe: decoder_pb2.Recipe) -> str:
         "guidance": recipe.guidance,
         "more_smooth": recipe.more_smooth,
         "top_p": recipe.top_p,
+        "residual_temperature": recipe.residual_temperature,
         "model": recipe.model.name,
         "digest": recipe.model.digest,
         "versions": dict(recipe.versions),

@@ -15,22 +15,25 @@ from model.generation import SamplingParams
 from model.image_file import DEFAULT_QUALITY, FORMATS, check_encoding
 from model.pipeline import Pipeline, checked_prompt
 
+PARAMS = [field.name for field in dataclasses.fields(SamplingParams)]
 USAGE, REFUSED, INTERRUPTED = 2, 3, 130
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    default = SamplingParams()
     made = argparse.ArgumentParser(prog="python -m model", description="Draws a picture of PROMPT in this process.")
     made.add_argument("prompt", help="what to draw, 1 to 2,000 characters")
     made.add_argument("-o", "--output", type=Path, help="the image file (default: picture.png, or .jpg, .webp)")
     made.add_argument("--checkpoint", type=Path, help="checkpoint folder (default: the bundled one)")
     made.add_argument("--seed", type=int, help="0 to 2^64-1; the same seed makes the same picture (default: drawn)")
-    made.add_argument("--guidance", type=float, default=default.guidance, help="0 to 20 (default: %(default)s)")
+    made.add_argument("--guidance", type=float, help="0 to 20 (default: the checkpoint's)")
     made.add_argument(
-        "--smooth", action=argparse.BooleanOptionalAction, default=default.more_smooth, help="soft or drawn codes"
+        "--more-smooth",
+        action=argparse.BooleanOptionalAction,
+        help="soft instead of drawn tokens (default: the checkpoint's)",
     )
-    made.add_argument("--top-p", type=float, default=default.top_p, help="0 (off) to 1 (default: %(default)s)")
+    made.add_argument("--top-p", type=float, help="0 (off) to 1 (default: the checkpoint's)")
+    made.add_argument("--residual-temperature", type=float, help="0 to 1 (default: the checkpoint's)")
     made.add_argument("--format", type=str.upper, choices=FORMATS, help="default: by the file's ending, else PNG")
     made.add_argument("--quality", type=int, default=DEFAULT_QUALITY, help="of JPEG and WEBP, 1 to 100")
     made.add_argument("--metadata", action=argparse.BooleanOptionalAction, default=True, help="the recipe in the file")
@@ -65,11 +68,13 @@ def run(arguments: argparse.Namespace) -> None:
     """Draw and write the picture. Raises ModelError, OSError."""
     path, chosen = output_of(arguments)
     check_encoding(chosen, arguments.quality)
-    settings = SamplingParams(arguments.guidance, arguments.more_smooth, arguments.top_p)
+    chosen_params = {name: value for name in PARAMS if (value := getattr(arguments, name)) is not None}
+    SamplingParams(**chosen_params)  # refuses a bad value before the checkpoint is read
     prompt = checked_prompt(arguments.prompt)
     folder = arguments.checkpoint or bundled()
     compute = Compute.of(arguments.device, arguments.dtype)
     pipeline = Pipeline.load(folder, compute.device, compute.dtype, arguments.safety)
+    settings = dataclasses.replace(pipeline.checkpoint.sampling_defaults, **chosen_params)
     with tqdm(total=pipeline.generator.scales, unit="scale", disable=None) as bar:
         picture = pipeline.draw(prompt, arguments.seed, settings, on_scale=lambda _: bar.update() and None)
     path.write_bytes(picture.to_bytes(chosen, arguments.quality, arguments.metadata))

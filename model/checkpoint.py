@@ -1,6 +1,8 @@
 """A checkpoint folder in the released layout, and the parts of the model that it holds (spec, section 1)."""
 
+import dataclasses
 import hashlib
+import json
 import logging
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +13,8 @@ import torch
 
 from model import weights
 from model.config import TokenizerConfig, TransformerConfig, check_pair
-from model.errors import CheckpointError
+from model.errors import CheckpointError, SettingError
+from model.generation import SamplingParams
 from model.quantizer import Quantizer
 from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer
@@ -28,6 +31,7 @@ TOKENIZER_IGNORED = ("disc.*", "vae.quantize.ema_vocab_hit_SV")
 TOKENIZER_PREFIX = "vae."
 DRAWING_PARTS = ("llm", "text_encoder", "tokenizer")
 """The parts on which a picture depends."""
+DEFAULTS_FILE = "generation.json"
 BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
 
 
@@ -174,6 +178,15 @@ class Checkpoint:
         """Words that the checkpoint was trained on; without any where it does not say."""
         return Vocabulary(frozenset(self._text_of("vocabulary.txt").split()))
 
+    @cached_property
+    def sampling_defaults(self) -> SamplingParams:
+        """What `generation.json` beside the parts says; the released model's values where there is no such file.
+
+        Raises CheckpointError naming the file and the field.
+        """
+        text = self._text_of(DEFAULTS_FILE)
+        return _sampling_defaults(text, self.llm.resolve().parent / DEFAULTS_FILE) if text else SamplingParams()
+
     def _text_of(self, file: str) -> str:
         """A text file beside the parts; empty where there is none."""
         path = self.llm.resolve().parent / file
@@ -190,6 +203,23 @@ class Checkpoint:
     def digest(self) -> str:
         """What a picture depends on besides its prompt, seed and settings: the drawing parts' digests in one."""
         return combine_digests({part: self.digest_of(part) for part in DRAWING_PARTS})
+
+
+def _sampling_defaults(text: str, path: Path) -> SamplingParams:
+    try:
+        given = json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not JSON: {error}") from None
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(SamplingParams)}
+    if not isinstance(given, dict) or given.keys() - kinds:
+        raise CheckpointError(f"{path}: expected an object with some of {', '.join(kinds)}, not {text.strip()[:200]}")
+    for name, value in given.items():
+        if isinstance(value, bool) != (kinds[name] is bool) or not isinstance(value, int | float):
+            raise CheckpointError(f"{path}: {name}: {value!r}: expected a {kinds[name].__name__}")
+    try:
+        return SamplingParams(**given)
+    except SettingError as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
 
 def digest_of_folder(folder: Path) -> str:

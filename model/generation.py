@@ -34,12 +34,16 @@ class SamplingParams:
     """Whether embeddings are soft mixtures of the codebook (the released default) or the drawn rows."""
     top_p: float = 0.0
     """Nucleus sampling's mass, 0 to 1; 0 is off."""
+    residual_temperature: float = 1.0
+    """Scale of the residual diffusion's step noise, 0 to 1; 1 as released. The start noise is never scaled."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.guidance <= MAX_GUIDANCE:
             raise SettingError("guidance", f"{self.guidance}: expected 0 to {MAX_GUIDANCE:g}")
         if not 0 <= self.top_p <= 1:
             raise SettingError("top_p", f"{self.top_p}: expected 0 (off) to 1")
+        if not 0 <= self.residual_temperature <= 1:
+            raise SettingError("residual_temperature", f"{self.residual_temperature}: expected 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class GenerationState:
     """A picture in flight. `scale` is the next one to be drawn; at S the latent is final."""
 
     slot: int
-    settings: SamplingParams
+    params: SamplingParams
     noise: Noise
     conditioning: Conditioning
     embedded: Tensor | None
@@ -102,7 +106,7 @@ class Generator:
         """S, the number of scales."""
         return self.config.scales
 
-    def begin(self, conditioning: Conditioning, noise: Noise, settings: SamplingParams) -> GenerationState:
+    def begin(self, conditioning: Conditioning, noise: Noise, params: SamplingParams) -> GenerationState:
         """Takes a free slot for one prompt's conditioning, (T, context_dim). Raises ModelError if there is none."""
         wanted = (self.config.context_token, self.config.context_dim)
         if tuple(conditioning.context.shape) != wanted:
@@ -113,18 +117,18 @@ class Generator:
                 raise ModelError(f"{name}: shape {shape}: expected {wanted[:1]}")
         if not self.free:
             raise ModelError(f"all {self.kv_cache.slots} slots are taken")
-        state = self._begin(self.free[0], conditioning.to(self.device), noise, settings)
+        state = self._begin(self.free[0], conditioning.to(self.device), noise, params)
         self.free.pop(0)  # now that nothing can fail any more: a slot that nobody holds would be lost
         return state
 
     @torch.inference_mode()
-    def _begin(self, slot: int, conditioning: Conditioning, noise: Noise, settings: SamplingParams) -> GenerationState:
+    def _begin(self, slot: int, conditioning: Conditioning, noise: Noise, params: SamplingParams) -> GenerationState:
         embedded = self.transformer.embed_context(conditioning.context[None])
         pooled = self.transformer.pool(embedded, conditioning.mask[None])
         side = self.config.side
         return GenerationState(
             slot=slot,
-            settings=settings,
+            params=params,
             noise=noise,
             conditioning=conditioning,
             embedded=embedded[0],
@@ -148,7 +152,7 @@ class Generator:
         # The last scale is drawn with the guidance and temperature of the one before: the weights were trained so.
         ratio = (min(k, self.scales - 2)) / (self.scales - 1)
         hidden = self.forward(states)
-        t = self._vector([state.settings.guidance * ratio for state in states])
+        t = self._vector([state.params.guidance * ratio for state in states])
         logits = self._filter(states, guide(self.logits(states, hidden), t), k)
         tokens, embeddings = self._draw(states, logits, k, ratio)
         if last:
@@ -231,8 +235,8 @@ class Generator:
 
     def _filter(self, states: Sequence[GenerationState], logits: Tensor, k: int) -> Tensor:
         logits = keep_top_k(logits, k)
-        if any(state.settings.top_p > 0 for state in states):
-            logits = keep_top_p(logits, self._vector([state.settings.top_p for state in states]))
+        if any(state.params.top_p > 0 for state in states):
+            logits = keep_top_p(logits, self._vector([state.params.top_p for state in states]))
         return logits
 
     def _draw(self, states: Sequence[GenerationState], logits: Tensor, k: int, ratio: float) -> tuple[Tensor, Tensor]:
@@ -241,7 +245,7 @@ class Generator:
         shape = (logits.shape[1], logits.shape[2])
         tokens = draw_tokens(logits, randomness.draw(sources, randomness.TOKEN_DRAW, k, 0, shape))
         embeddings = self.quantizer.embedding(tokens)
-        more_smooth = [i for i, state in enumerate(states) if state.settings.more_smooth]
+        more_smooth = [i for i, state in enumerate(states) if state.params.more_smooth]
         if more_smooth:
             gumbel = randomness.draw([sources[i] for i in more_smooth], randomness.GUMBEL, k, 0, shape)
             chosen = logits if len(more_smooth) == len(states) else torch.stack([logits[i] for i in more_smooth])
@@ -256,11 +260,13 @@ class Generator:
         codes = self.quantizer.embedding(tokens)
         shape = (codes.shape[1], codes.shape[2])
         condition = self.transformer.diffusion_condition(hidden, codes[:, None])
+        steps = randomness.draw_steps(sources, randomness.DIFFUSION_STEP, k, self.config.diffusion_steps - 1, shape)
+        temperature = self._vector([state.params.residual_temperature for state in states])
         return self.transformer.diffloss.sample(
             condition,
             t,
             randomness.draw(sources, randomness.DIFFUSION_START, k, 0, shape),
-            randomness.draw_steps(sources, randomness.DIFFUSION_STEP, k, self.config.diffusion_steps - 1, shape),
+            steps * temperature[:, None, None],
         )
 
     def _vector(self, values: list[float]) -> Tensor:

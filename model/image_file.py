@@ -41,6 +41,7 @@ class Recipe:
     guidance: float
     more_smooth: bool
     top_p: float
+    residual_temperature: float
     model: str
     digest: str
     versions: dict[str, str] = field(default_factory=dict)

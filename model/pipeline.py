@@ -79,7 +79,7 @@ class Pipeline:
         self,
         prompt: str,
         seed: int | None = None,
-        settings: SamplingParams | None = None,
+        params: SamplingParams | None = None,
         on_scale: Callable[[GenerationState], None] | None = None,
     ) -> GeneratedImage:
         """Draws one picture; `on_scale` is called after every scale with the picture in flight.
@@ -87,14 +87,14 @@ class Pipeline:
         Raises SettingError for a prompt or seed out of bounds, UnsafePromptError for a prompt that a policy refuses.
         """
         prompt = checked_prompt(prompt)
-        settings = settings or SamplingParams()
+        params = params or self.checkpoint.sampling_defaults
         seed = randomness.draw_seed() if seed is None else seed
         noise = randomness.SeededNoise(seed, self.generator.device)
         verdict = self.safety.check([prompt])[0] if self.safety else None
         if verdict and verdict.violated:
             raise UnsafePromptError(verdict.violated)
         encoded = self.text_encoder.encode([prompt])
-        state = self.generator.begin(encoded.conditioning[0], noise, settings)
+        state = self.generator.begin(encoded.conditioning[0], noise, params)
         try:
             while state.scale < self.generator.scales:
                 self.generator.advance([state])
@@ -105,9 +105,10 @@ class Pipeline:
         recipe = Recipe(
             prompt=prompt,
             seed=seed,
-            guidance=settings.guidance,
-            more_smooth=settings.more_smooth,
-            top_p=settings.top_p,
+            guidance=params.guidance,
+            more_smooth=params.more_smooth,
+            top_p=params.top_p,
+            residual_temperature=params.residual_temperature,
             model=self.checkpoint.name,
             digest=self.checkpoint.digest,
             versions=versions(),

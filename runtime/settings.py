@@ -62,7 +62,7 @@ class Settings(BaseSettings):
 
     @contextmanager
     def as_settings_error(self, field: str, *kinds: type[Exception]) -> Iterator[None]:
-        """As `as_settings_error`, for errors that come of this field's value; the line names the variable and the value."""
+        """Raises SettingsError naming the variable and its value for errors caused by this field's value."""
         try:
             with as_settings_error(*kinds):
                 yield

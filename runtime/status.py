@@ -65,7 +65,7 @@ def _details(error: errors.HartError) -> list[Message]:
     if isinstance(error, errors.PromptUnsafe):
         metadata |= {"policies": ",".join(error.policies), "policy_version": error.policy_version}
     if isinstance(error, errors.Overloaded):
-        metadata["knob"] = error.setting
+        metadata["setting"] = error.setting
     if isinstance(error, errors.Internal):
         metadata["error_id"] = error.error_id
     if isinstance(error, errors.Overloaded | errors.StageUnavailable):
@@ -141,7 +141,7 @@ def from_parts(code: grpc.StatusCode, message: str, proto: status_pb2.Status | N
         case grpc.StatusCode.NOT_FOUND:
             return errors.NotFound(message, stage=where)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return errors.Overloaded(where, metadata.get("knob", ""), retry_after, message=message)
+            return errors.Overloaded(where, metadata.get("setting", ""), retry_after, message=message)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return errors.DeadlineExceeded(where, _tail(message) if info else "")
         case grpc.StatusCode.UNAVAILABLE:

@@ -22,7 +22,7 @@ def draw(
     tokenizer: HybridTokenizer,
     encoder: TextEncoder,
     prompts: Sequence[str],
-    settings: SamplingParams | None = None,
+    params: SamplingParams | None = None,
     most: int = 16,
 ) -> NDArray[np.uint8]:
     """One picture a prompt, uint8 (n, S, S, 3), `most` at once; prompt i takes seed i."""
@@ -33,7 +33,7 @@ def draw(
         part = prompts[start : start + batch]
         conditioning = encoder.encode(part).conditioning
         states = [
-            generator.begin(conditioning[i], SeededNoise(start + i, generator.device), settings or SamplingParams())
+            generator.begin(conditioning[i], SeededNoise(start + i, generator.device), params or SamplingParams())
             for i in range(len(part))
         ]
         for _ in range(generator.scales):

@@ -34,14 +34,14 @@ SCENE_SEED = 3
 
 
 def draw(
-    pipeline: Pipeline, prompts: Sequence[str], settings: SamplingParams, name: str
+    pipeline: Pipeline, prompts: Sequence[str], params: SamplingParams, name: str
 ) -> tuple[NDArray[np.uint8], int]:
     """One picture a prompt (seed = its number), and how many were refused; a refused one is white."""
     drawn: list[NDArray[np.uint8]] = []
     refused = []
     for seed, prompt in enumerate(tqdm(prompts, desc=name)):
         try:
-            drawn.append(pipeline.draw(prompt, seed=seed, settings=settings).pixels)
+            drawn.append(pipeline.draw(prompt, seed=seed, params=params).pixels)
         except UnsafePromptError:
             refused.append(seed)
     blank = np.full_like(drawn[0], 255)

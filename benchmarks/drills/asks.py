@@ -24,7 +24,7 @@ class Ask:
 
     prompt: str
     seed: int
-    images: int = 1
+    num_images: int = 1
     format: str = "png"
     preview_every: int = 0
     streams: bool = False
@@ -35,7 +35,7 @@ class Ask:
         Drawn codes, not soft ones: with a drill's random weights soft codes turn a batch's rounding into another
         picture. That soft ones stand batching too is held on the bundled checkpoint (tests/model/test_bundled.py).
         """
-        chosen = Options(seed=self.seed, num_images=self.images, format=self.format, more_smooth=False)
+        chosen = Options(seed=self.seed, num_images=self.num_images, format=self.format, more_smooth=False)
         if self.preview_every:
             chosen["preview_every"] = self.preview_every
         return chosen

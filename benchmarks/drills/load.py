@@ -89,17 +89,17 @@ def patient(one: Callable[[], Awaitable[RequestResult]]) -> Callable[[], Awaitab
 
 async def _stream(client: AsyncClient, ask: Ask, truth: Truth, timeout: float) -> str:
     images: list[Image] = []
-    gateway_metrics: dict[int, int] = {}
+    last_scale: dict[int, int] = {}
     ends = 0
     async for event in client.stream(ask.prompt, timeout=timeout, **ask.options()):
         if isinstance(event, Progress):
-            if event.scale != gateway_metrics.get(event.image, -1) + 1:
-                return f"progress from scale {gateway_metrics.get(event.image, -1)} to {event.scale}"
-            gateway_metrics[event.image] = event.scale
+            if event.scale != last_scale.get(event.image_index, -1) + 1:
+                return f"progress from scale {last_scale.get(event.image_index, -1)} to {event.scale}"
+            last_scale[event.image_index] = event.scale
         elif isinstance(event, Image):
             images.append(event)
         elif isinstance(event, Accepted):
-            if gateway_metrics or images:
+            if last_scale or images:
                 return "accepted twice"
         elif isinstance(event, Finished):
             ends += 1

@@ -134,7 +134,7 @@ async def _same(site: Site, asks: list[Ask], report: Report) -> None:
 
 async def _gone(site: Site, how: str, stages: tuple[str, ...], report: Report) -> None:
     outcomes = await asyncio.gather(*(draw(site.client, ask, site.truth, 30.0) for ask in site.asks[:4]))
-    named = all(isinstance(o.error, errors.ToolMissing) and o.error.stage in stages for o in outcomes)
+    named = all(isinstance(o.error, errors.Unavailable) and o.error.stage in stages for o in outcomes)
     report.law(f"{how}: no picture, UNAVAILABLE that names the stage", named, _ends(outcomes))
     report.figure("  longest wait for it, seconds", max(o.seconds for o in outcomes))
 

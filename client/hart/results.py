@@ -125,8 +125,8 @@ class Accepted:
 class Progress:
     """A scale of a picture is done."""
 
-    image: int
-    """Which picture, from 0."""
+    image_index: int
+    """The image, from 0."""
     scale: int
     """Which scale, from 0."""
     side: int
@@ -201,4 +201,4 @@ def _progress_of(message: images_pb2.Progress) -> Progress:
     if message.HasField("preview"):
         small = message.preview
         preview = Preview(small.data, format_name(small.format), small.width, small.height)
-    return Progress(message.image, message.scale, message.side, message.scales, preview)
+    return Progress(message.image_index, message.scale, message.side, message.scales, preview)

@@ -6,11 +6,12 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 from gateway.access.rate_limits import host_of
 from gateway.config import STAGES, GatewaySettings
 from gateway.keda import externalscaler_pb2, externalscaler_pb2_grpc
+from gateway.request.demand import Demand
 from gateway.routing.cluster_view import ClusterView
 from runtime.errors import InvalidRequest, NotFound, Overloaded
 
@@ -19,17 +20,6 @@ MAX_WATCHERS = 64
 MAX_WATCHERS_PER_HOST = 16
 """Of one host, so that none takes the place of KEDA, which watches each stage once."""
 METRIC = "hart_load_"
-
-
-class Demand(Protocol):
-    """What the front door says of its callers."""
-
-    arrived: asyncio.Event
-    """Set, and replaced by a new one, when a request arrives."""
-    inflight: int
-
-    def quiet_seconds(self) -> float:
-        """Since the last request was in work."""
 
 
 class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
@@ -89,7 +79,7 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
         return externalscaler_pb2.GetMetricsResponse(metricValues=[value])
 
     def _active(self, stage: str) -> bool:
-        lately = self._demand.inflight > 0 or self._demand.quiet_seconds() < self._active_seconds
+        lately = self._demand.idle_seconds() < self._active_seconds
         return lately or self._cluster.total_load(stage) > 0
 
     def _target_of(self, request: externalscaler_pb2.ScaledObjectRef) -> float:

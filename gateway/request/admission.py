@@ -1,4 +1,4 @@
-"""Keeps work from piling up: before a full generator at the door, before a slow decoder in between. Knows counts."""
+"""Admission of images: bounded by what the generators can hold and by what the decoder can take."""
 
 from __future__ import annotations
 
@@ -6,96 +6,140 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 
 from runtime.deadline import Deadline
 from runtime.errors import DeadlineExceeded, Overloaded
 
+MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.5, 30.0
+
 
 class DecodeBackpressure:
-    """Lets pictures begin while there is a place for their latents, so that a slow decoder slows the generators.
+    """Limits the images in progress, so that a slow decoder slows the generators.
 
-    A picture holds its place from before the generator is asked until its pixels have come. There are `limit` places
-    for latents that wait, and one for each picture that the generators draw at the same time (`slots()`, 0 where it is
-    not known): never are more pictures begun and not finished. Who finds no place waits in line, until `margin` seconds
-    before the deadline. `come` of the begun ones have their latents, and wait for the decoder.
+    An image holds a slot from before the generator call until its pixels arrive. There are `limit` slots for latents
+    that wait for the decoder, plus one for each image that the generators can draw at once (`generator_slots()`, 0
+    while unknown). An image without a slot waits until `margin` seconds before its deadline.
     """
 
-    def __init__(self, limit: int, slots: Callable[[], int] = lambda: 0, margin: float = 0.0) -> None:
+    def __init__(self, limit: int, generator_slots: Callable[[], int] = lambda: 0, margin: float = 0.0) -> None:
         self._limit = limit
-        self._slots = slots
+        self._generator_slots = generator_slots
         self._margin = margin
-        self._line: deque[asyncio.Future[None]] = deque()
-        self.begun = 0
-        self.come = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self.in_progress = 0
+        self.at_decoder = 0
+        """Images in progress whose latent has arrived."""
 
     @property
-    def slow(self) -> str:
-        """The stage that pictures wait for: the one that most of those begun have still before them."""
-        return "decoder" if 2 * self.come > self.begun else "ar_generator"
+    def bottleneck(self) -> str:
+        """The stage that most images in progress wait for."""
+        return "decoder" if 2 * self.at_decoder > self.in_progress else "ar_generator"
 
     @property
-    def places(self) -> int:
-        """Pictures that may be begun and not finished, as things stand."""
-        return self._limit + self._slots()
+    def slots(self) -> int:
+        """The current maximum of images in progress."""
+        return self._limit + self._generator_slots()
 
     @property
     def waiting(self) -> int:
-        """Pictures in line."""
-        return len(self._line)
+        """Images without a slot."""
+        return len(self._waiters)
 
     @asynccontextmanager
-    async def place(self, deadline: Deadline) -> AsyncIterator[Callable[[], None]]:
-        """Around a picture, from before its first scale to its pixels. Yields what to call when its latent has come.
-        Raises DeadlineExceeded naming the slow stage."""
-        await self._enter(deadline)
-        come = 0
-
-        def latent_came() -> None:
-            nonlocal come
-            come = 1
-            self.come += 1
-
+    async def slot(self, deadline: Deadline) -> AsyncIterator[None]:
+        """Holds a slot. Raises DeadlineExceeded naming the bottleneck."""
+        await self._acquire(deadline)
         try:
-            yield latent_came
+            yield
         finally:
-            self.begun -= 1
-            self.come -= come
-            self._call_in()
+            self.in_progress -= 1
+            self._grant()
 
-    async def _enter(self, deadline: Deadline) -> None:
-        if not self._line and self.begun < self.places:
-            self.begun += 1
+    async def _acquire(self, deadline: Deadline) -> None:
+        if not self._waiters and self.in_progress < self.slots:
+            self.in_progress += 1
             return
-        called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._line.append(called)
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(granted)
         try:
-            while not called.done():
-                left = deadline.earlier(self._margin)  # anew each time: a repeat that joined may have brought more time
+            while not granted.done():
+                left = deadline.earlier(self._margin)  # read again each time: a repeated request may extend it
                 if left.expired:
-                    raise DeadlineExceeded(self.slow, f"{self.begun} pictures are begun and not finished")
-                await asyncio.wait([called], timeout=left.timeout())
+                    raise DeadlineExceeded(
+                        self.bottleneck, f"{self.in_progress} images are in progress; this stage is the bottleneck"
+                    )
+                await asyncio.wait([granted], timeout=left.timeout())
         except BaseException:
-            if called.done():
-                self.begun -= 1  # it was called in at the same moment
+            if granted.done():
+                self.in_progress -= 1  # granted at the same moment
             else:
                 with suppress(ValueError):
-                    self._line.remove(called)
-            self._call_in()
+                    self._waiters.remove(granted)
+            self._grant()
             raise
 
-    def _call_in(self) -> None:
-        while self._line and self.begun < self.places:
-            self._line.popleft().set_result(None)
-            self.begun += 1
+    def _grant(self) -> None:
+        while self._waiters and self.in_progress < self.slots:
+            self._waiters.popleft().set_result(None)
+            self.in_progress += 1
+
+
+@dataclass(eq=False)
+class ImagePermit:
+    """One image in progress: it counts for the generators until its latent arrives, then for the decoder."""
+
+    _request: RequestPermit
+    _backpressure: DecodeBackpressure
+    _at_decoder: bool = False
+
+    def generator_done(self) -> None:
+        """The latent has arrived."""
+        self._at_decoder = True
+        self._backpressure.at_decoder += 1
+        self._request.release_one()
+
+    def release(self) -> None:
+        """The image is finished or has failed."""
+        self._backpressure.at_decoder -= self._at_decoder
+
+
+class RequestPermit:
+    """An admitted request. Each of its images counts as admitted until its latent arrives."""
+
+    def __init__(self, controller: AdmissionController, num_images: int, backpressure: DecodeBackpressure) -> None:
+        self._controller = controller
+        self._backpressure = backpressure
+        self._held = num_images
+        controller.admitted += num_images
+
+    @asynccontextmanager
+    async def image(self, deadline: Deadline) -> AsyncIterator[ImagePermit]:
+        """Begins one image: waits for decoder backpressure. Raises DeadlineExceeded naming the bottleneck."""
+        async with self._backpressure.slot(deadline):
+            permit = ImagePermit(self, self._backpressure)
+            try:
+                yield permit
+            finally:
+                permit.release()
+
+    def release_one(self) -> None:
+        """One image has left the generators."""
+        self._held -= 1
+        self._controller.admitted -= 1
+
+    def release(self) -> None:
+        """The request has ended."""
+        self._controller.admitted -= self._held
+        self._held = 0
 
 
 class AdmissionController:
-    """Lets in no more pictures than the generators can hold, queues included, so that what cannot be drawn is refused
-    before it has cost a verdict and an encoding.
+    """Admits no more images than the generators can hold, their queues included: an image that cannot be drawn is
+    refused before it costs a verdict and an encoding.
 
-    `capacity()`: pictures over all ready replicas, 0 where it is not known. `wait(stage)`: seconds until it is worth
-    trying again; `shed()` counts a refusal. A picture counts from its admission until its latent has come; while the
-    gate holds pictures back for a slow decoder, it is that one which fills the house.
+    `capacity()`: images over all ready replicas, 0 while unknown. `wait(stage)`: seconds until a retry is worthwhile.
+    `on_shed()` counts a refusal.
     """
 
     def __init__(
@@ -103,35 +147,28 @@ class AdmissionController:
         capacity: Callable[[], int],
         wait: Callable[[str], float],
         backpressure: DecodeBackpressure,
-        shed: Callable[[], None] = lambda: None,
+        on_shed: Callable[[], None] = lambda: None,
     ) -> None:
         self._capacity = capacity
         self._wait = wait
         self._backpressure = backpressure
-        self._shed = shed
-        self.inside = 0
+        self._on_shed = on_shed
+        self.admitted = 0
 
     @contextmanager
-    def admitted(self, pictures: int) -> Iterator[Callable[[], None]]:
-        """Around a request's work. Yields what to call when one of its latents has come. Raises Overloaded."""
+    def acquire(self, num_images: int) -> Iterator[RequestPermit]:
+        """Admits a request's images until the block ends. Raises Overloaded."""
         capacity = self._capacity()
-        if self.inside and 0 < capacity < self.inside + pictures:
-            self._shed()
+        if self.admitted and 0 < capacity < self.admitted + num_images:
+            self._on_shed()
             raise self._refusal()
-        left = pictures
-        self.inside += left
-
-        def drawn() -> None:
-            nonlocal left
-            left -= 1
-            self.inside -= 1
-
+        permit = RequestPermit(self, num_images, self._backpressure)
         try:
-            yield drawn
+            yield permit
         finally:
-            self.inside -= left
+            permit.release()
 
     def _refusal(self) -> Overloaded:
-        stage = self._backpressure.slow if self._backpressure.waiting else "ar_generator"
+        stage = self._backpressure.bottleneck if self._backpressure.waiting else "ar_generator"
         setting = "HART_MAX_PENDING_DECODES" if stage == "decoder" else "HART_MAX_QUEUED_REQUESTS"
-        return Overloaded(stage, setting, min(30.0, max(0.5, self._wait(stage))))
+        return Overloaded(stage, setting, min(MAX_RETRY_SECONDS, max(MIN_RETRY_SECONDS, self._wait(stage))))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from hart.v1 import decoder_pb2, images_pb2
 
@@ -22,12 +23,15 @@ MAX_GUIDANCE = 20.0
 MAX_REQUEST_ID_CHARACTERS = 128
 DEFAULTS = images_pb2.Defaults(
     num_images=1,
-    guidance=4.5,
-    more_smooth=True,
-    top_p=0.0,
     format=decoder_pb2.IMAGE_FORMAT_PNG,
     quality=92,
     embed_metadata=True,
+)
+SAMPLING_FIELDS: tuple[Literal["guidance", "more_smooth", "top_p", "residual_temperature"], ...] = (
+    "guidance",
+    "more_smooth",
+    "top_p",
+    "residual_temperature",
 )
 FORMATS = (decoder_pb2.IMAGE_FORMAT_PNG, decoder_pb2.IMAGE_FORMAT_JPEG, decoder_pb2.IMAGE_FORMAT_WEBP)
 
@@ -42,15 +46,15 @@ class ImageRequest:
     """Trimmed."""
     seeds: tuple[int, ...]
     """One per picture."""
-    guidance: float
-    more_smooth: bool
-    top_p: float
+    sampling: Mapping[str, Any]
+    """The sampling fields that the caller set, by name. The generator fills in its checkpoint's defaults."""
     encoding: decoder_pb2.ImageEncoding
     """Format and quality of the files."""
     preview_every: int
     embed_metadata: bool
     result_only: bool = field(default=False, compare=False)
-    """Whoever asked hears of no scales: it is answered at once. A stream that joins it hears of them at their end."""
+    """True for unary calls: no progress events are sent. A stream that joins this execution gets all progress at the
+    end."""
 
     @property
     def num_images(self) -> int:
@@ -84,9 +88,7 @@ def validate(message: images_pb2.GenerateRequest, limits: ModelLimits | None, *,
         request_id=request_id,
         prompt=message.prompt.strip(),
         seeds=tuple(seeds.seed_of_image(seed, index) for index in range(count)),
-        guidance=message.guidance if message.HasField("guidance") else DEFAULTS.guidance,
-        more_smooth=message.more_smooth if message.HasField("more_smooth") else DEFAULTS.more_smooth,
-        top_p=message.top_p,
+        sampling={name: getattr(message, name) for name in SAMPLING_FIELDS if message.HasField(name)},
         encoding=_encoding(message),
         preview_every=message.preview_every,
         embed_metadata=message.embed_metadata if message.HasField("embed_metadata") else DEFAULTS.embed_metadata,
@@ -117,6 +119,8 @@ def _drawing(message: images_pb2.GenerateRequest) -> Iterator[Violation]:
         yield Violation("guidance", f"must be 0 to {MAX_GUIDANCE:g}, not {message.guidance:g}")
     if not _within(message.top_p, 1.0):
         yield Violation("top_p", f"must be 0 to 1, not {message.top_p:g}")
+    if not _within(message.residual_temperature, 1.0):
+        yield Violation("residual_temperature", f"must be 0 to 1, not {message.residual_temperature:g}")
 
 
 def _file(message: images_pb2.GenerateRequest) -> Iterator[Violation]:

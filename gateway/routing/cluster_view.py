@@ -85,6 +85,7 @@ class ClusterView:
         model = images_pb2.ModelDescription(
             model=self.model(),
             shape=self.shape(),
+            sampling_defaults=self._registry.last("ar_generator").sampling_defaults,
             example_prompts=next((p for stage in STAGES if (p := self._registry.last(stage).example_prompts)), []),
         )
         return images_pb2.DescribeResponse(

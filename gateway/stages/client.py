@@ -1,73 +1,57 @@
-"""Typed calls to the four stages over their replicas, retries included. Knows no order of stages."""
+"""The stages as the pipeline calls them: one typed call each, over whichever replica and protocol."""
 
 from __future__ import annotations
 
-import asyncio
-import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TypeVar
 
-from hart.v1 import ar_generator_pb2, decoder_pb2, images_pb2, safety_pb2, stage_pb2, text_encoder_pb2
-from opentelemetry import trace
+from hart.v1 import ar_generator_pb2, decoder_pb2, safety_pb2, stage_pb2, text_encoder_pb2
 
 from gateway.config import GatewaySettings
-from gateway.request.timings import record
-from gateway.routing.compatibility import CompatibleReplicas, agree
+from gateway.routing.compatibility import agree
 from gateway.routing.registry import ReplicaRegistry
 from gateway.stages import grpc_v1
 from gateway.stages.backend import StageBackend
 from gateway.stages.oip import OipBackend
+from gateway.stages.retry import RETRYABLE, Attempt, Choose, Retry, RetryPolicy
+from gateway.stages.rpc import CHECK, DECODE, ENCODE, GENERATE, A, M, Rpc, UnaryRpc
+from gateway.stages.timings import CallRecord
 from runtime.calls.pool import Pool
-from runtime.calls.replica import Replica, ReplicaState
 from runtime.calls.retry_budget import RetryBudget
 from runtime.deadline import Deadline
-from runtime.errors import (
-    DeadlineExceeded,
-    InvalidRequest,
-    NotFound,
-    PermissionDenied,
-    StageUnavailable,
-    Unauthenticated,
-)
+from runtime.errors import StageUnavailable
 from runtime.observability.telemetry import Telemetry
-from runtime.observability.tracing import Metadata
-from runtime.status import as_hart_error
 
-R = TypeVar("R")
-M = TypeVar("M", safety_pb2.CheckRequest, text_encoder_pb2.EncodeRequest, decoder_pb2.DecodeRequest)
-A = TypeVar("A", safety_pb2.CheckResponse, text_encoder_pb2.EncodeResponse, decoder_pb2.DecodeResponse)
-Ask = Callable[[Replica, M, Deadline, Metadata], Awaitable[A]]
-Call = images_pb2.StageCall
-Tell = Callable[[ar_generator_pb2.LatentProgress, str], None]
-"""Told of a scale, and the digest of the decoder that its latent is for."""
-Choose = Callable[[CompatibleReplicas], frozenset[str]]
-"""Addresses of the replicas that may be asked. Raises StageUnavailable where there are others alone."""
-COST = 1.0  # of a call, in outstanding work: one picture's
-PATIENCE = 2.0  # seconds that a stage may be without a replica before callers hear UNAVAILABLE
-CALLER_ERRORS_FROM_STAGES = (InvalidRequest, NotFound, Unauthenticated, PermissionDenied)
-"""Refusals of a message that the gateway wrote: not the caller's fault, and not the caller's to read."""
-OIP_METHOD = "inference.GRPCInferenceService/ModelInfer"
-OIP_METHODS = {"ar_generator": "inference.GRPCInferenceService/ModelStreamInfer"}
-POLL_SECONDS = 0.05  # between looks for a replica that was set aside
-FIRST_BACKOFF = 0.02  # seconds, doubled with every attempt, with jitter
+
+@dataclass(frozen=True)
+class ScaleProgress:
+    """A scale that a generator has drawn."""
+
+    progress: ar_generator_pb2.LatentProgress
+    decoder: str
+    """The digest of the decoder that its latent is for; "" while unknown."""
+
+    @property
+    def has_latent(self) -> bool:
+        """True where a preview can be decoded."""
+        return self.progress.HasField("latent")
 
 
 @dataclass(frozen=True)
 class Latent:
-    """What a generator drew."""
+    """A generator's result."""
 
     result: ar_generator_pb2.LatentResult
     decoder: str
-    """The digest of the decoder that it is for; "" where the generator does not know."""
+    """The digest of the decoder that it is for; "" while unknown."""
 
 
 class Stages:
-    """The stages as the pipeline sees them: one call each, whichever replica answers.
+    """One method per stage.
 
-    A call that fails with UNAVAILABLE is tried on another replica while deadline, attempts and the stage's retry budget
-    last; the request, with its id and seed, is the same. Nothing else is ever tried again here.
+    A call that fails with UNAVAILABLE is retried on another replica within deadline, attempts and the stage's retry
+    budget, with the same request id and seed. Nothing else is retried here.
     """
 
     def __init__(
@@ -77,202 +61,131 @@ class Stages:
         self._registry = registry
         self.metrics = telemetry.metrics
         self._tracing = telemetry.tracing
-        self._protocols: Mapping[str, StageBackend] = {"grpc": grpc_v1, "oip": OipBackend(registry.about)}
-        self._attempts = settings.retry_attempts
-        self._margin = settings.deadline_margin_seconds
-        self._budgets = {
-            stage: RetryBudget(settings.retry_ratio, settings.retry_burst, settings.retry_per_second) for stage in pools
+        self._backends: Mapping[str, StageBackend] = {"grpc": grpc_v1, "oip": OipBackend(registry.about)}
+        self._policies = {
+            stage: RetryPolicy(
+                settings.retry_attempts,
+                settings.deadline_margin_seconds,
+                RetryBudget(settings.retry_ratio, settings.retry_burst, settings.retry_per_second),
+            )
+            for stage in pools
         }
 
-    async def check(self, message: safety_pb2.CheckRequest, deadline: Deadline, call: Call) -> safety_pb2.CheckResponse:
+    async def check(
+        self, message: safety_pb2.CheckRequest, deadline: Deadline, call: CallRecord
+    ) -> safety_pb2.CheckResponse:
         """The safety stage's verdict."""
-        return await self._unary(
-            "safety", "hart.v1.Safety/Check", lambda calls: calls.check, message, deadline, call, None
-        )
+        return await self._unary(CHECK, message, self._retry(CHECK, deadline, call), call)
 
     async def encode(
-        self, message: text_encoder_pb2.EncodeRequest, deadline: Deadline, call: Call
+        self, message: text_encoder_pb2.EncodeRequest, deadline: Deadline, call: CallRecord
     ) -> text_encoder_pb2.EncodeResponse:
-        """The prompt's conditioning, by a text encoder that a generator was made with."""
-        return await self._unary(
-            "text_encoder",
-            "hart.v1.TextEncoder/Encode",
-            lambda calls: calls.encode,
-            message,
-            deadline,
-            call,
-            lambda compatible: compatible.encoders(compatible.text_encoder()),
-        )
+        """The prompt's conditioning, from a text encoder that a ready generator was trained with."""
+        retry = self._retry(ENCODE, deadline, call, lambda replicas: replicas.encoders(replicas.text_encoder()))
+        return await self._unary(ENCODE, message, retry, call)
 
     async def decode(
-        self, message: decoder_pb2.DecodeRequest, deadline: Deadline, call: Call, digest: str
+        self, message: decoder_pb2.DecodeRequest, deadline: Deadline, call: CallRecord, digest: str
     ) -> decoder_pb2.DecodeResponse:
-        """The picture of a latent that is for the decoder of this digest ("": for any)."""
-        return await self._unary(
-            "decoder",
-            "hart.v1.Decoder/Decode",
-            lambda calls: calls.decode,
-            message,
-            deadline,
-            call,
-            lambda compatible: compatible.decoders(digest),
-            digest,
-        )
+        """The image of a latent, from a decoder with this digest ("" for any)."""
+        retry = self._retry(DECODE, deadline, call, lambda replicas: replicas.decoders(digest))
+        return await self._unary(DECODE, message, retry, call, digest)
 
     async def generate(
         self,
         message: ar_generator_pb2.GenerateLatentRequest,
         deadline: Deadline,
-        call: Call,
-        tell: Tell,
+        call: CallRecord,
         text_encoder: str,
-    ) -> Latent:
-        """The latent of what the text encoder of this digest wrote. `tell` is called with each scale's progress in
-        ascending order, once each, whatever fails; where the message is quiet, when all are drawn."""
-        told = -1
+    ) -> AsyncGenerator[ScaleProgress | Latent, None]:
+        """Each scale once, in ascending order, whatever fails; then the latent.
 
-        async def draw(replica: Replica, allowed: Deadline, metadata: Metadata) -> Latent:
-            nonlocal told
-            model_of = self._registry.model_of(replica)
-            decoder = model_of.required_digest("decoder")
-            events = self._protocols[replica.endpoint.protocol].generate(replica, message, allowed, metadata)
-            async with aclosing(events) as stream:
-                async for event in stream:
-                    call.transfer_bytes += event.ByteSize()
-                    if event.HasField("progress") and event.progress.scale > told:
-                        told = event.progress.scale
-                        tell(event.progress, decoder)
-                    elif event.HasField("result"):
-                        result: ar_generator_pb2.LatentResult = event.result
-                        _require("ar_generator", result.model.digest, model_of.digest)
-                        _note(call)
-                        for progress in _untold(result, told):
-                            tell(progress, decoder)
-                        return Latent(result, decoder)
-            raise StageUnavailable("ar_generator", "the stream ended before the latent came")
-
+        `text_encoder`: the digest of the text encoder whose output the message carries. With `result_only` the scales
+        follow from the result. Close the generator to cancel the call.
+        """
+        retry = self._retry(GENERATE, deadline, call, lambda replicas: replicas.generators(text_encoder))
         call.transfer_bytes = message.ByteSize()
-        latent = await self._retried(
-            "ar_generator",
-            "hart.v1.ArGenerator/Generate",
-            deadline,
-            call,
-            draw,
-            lambda compatible: compatible.generators(text_encoder),
-        )
-        self._settle("ar_generator", call, latent.result.timing)
-        return latent
-
-    async def _unary(
-        self,
-        stage: str,
-        method: str,
-        of: Callable[[StageBackend], Ask[M, A]],
-        message: M,
-        deadline: Deadline,
-        call: Call,
-        choose: Choose | None,
-        digest: str = "",
-    ) -> A:
-        async def ask(replica: Replica, allowed: Deadline, metadata: Metadata) -> A:
-            answer = await of(self._protocols[replica.endpoint.protocol])(replica, message, allowed, metadata)
-            _require(stage, answer.model.digest, digest)
-            call.transfer_bytes = message.ByteSize() + answer.ByteSize()
-            _note(call)
-            return answer
-
-        answer = await self._retried(stage, method, deadline, call, ask, choose)
-        self._settle(stage, call, answer.timing)
-        return answer
-
-    def _settle(self, stage: str, call: Call, timing: stage_pb2.Timing) -> None:
-        record(call, timing)
-        self.metrics.transfer_bytes.record(call.transfer_bytes, **{"from": "gateway", "to": stage})
-
-    async def _retried(
-        self,
-        stage: str,
-        method: str,
-        deadline: Deadline,
-        call: Call,
-        ask: Callable[[Replica, Deadline, Metadata], Awaitable[R]],
-        choose: Choose | None,
-    ) -> R:
-        failed: set[str] = set()
+        last_scale = -1
         while True:
-            allowed = deadline.earlier(self._margin)  # anew each time: a repeat that joined may have brought more time
-            allowed.require(stage)
-            among = await self._among(stage, allowed, choose)
             try:
-                answer = await self._attempt(stage, method, allowed, failed, among, ask)
-            except DeadlineExceeded:
-                if deadline.earlier(self._margin).at <= allowed.at:
-                    raise
-            except StageUnavailable:
-                if not await self._may_retry(stage, call, allowed):
-                    raise
-            else:
-                self._budgets[stage].succeeded()
-                return answer
-
-    async def _among(self, stage: str, allowed: Deadline, choose: Choose | None) -> frozenset[str] | None:
-        """Addresses of the ready replicas that may be asked; None: of all. Where none of those that are ready may, one
-        that was set aside is waited for."""
-        pool = self.pools[stage]
-        patience = Deadline.after(min(PATIENCE, allowed.remaining() / 2))
-        while True:
-            await pool.wait_ready(patience.remaining())
-            try:
-                return choose(await self._registry.compatible()) if choose else None
-            except StageUnavailable:
-                if patience.expired or all(r.state is not ReplicaState.FAILED for r in pool.replicas):
-                    raise
-            await asyncio.sleep(POLL_SECONDS)
+                async with retry.attempt() as attempt, aclosing(self._attempt(message, attempt, call)) as events:
+                    async for event in events:
+                        if isinstance(event, ScaleProgress):
+                            if event.progress.scale > last_scale:
+                                last_scale = event.progress.scale
+                                yield event
+                            continue
+                        for progress in _scales_of(event.result, after=last_scale):
+                            yield ScaleProgress(progress, event.decoder)
+                        latent = event
+                break
+            except RETRYABLE as error:
+                await retry.after(error)
+        retry.succeeded()
+        self._record(GENERATE, call, latent.result.timing)
+        yield latent
 
     async def _attempt(
-        self,
-        stage: str,
-        method: str,
-        allowed: Deadline,
-        failed: set[str],
-        among: frozenset[str] | None,
-        ask: Callable[..., Awaitable[R]],
-    ) -> R:
-        async with self.pools[stage].replica(COST, avoid=failed, among=among) as replica:
-            failed.add(replica.address)
-            called = method if replica.endpoint.protocol == "grpc" else OIP_METHODS.get(stage, OIP_METHOD)
-            with self._tracing.call(called, stage, {"server.address": replica.address}) as (_, metadata):
-                try:
-                    return await ask(replica, allowed, metadata)
-                except CALLER_ERRORS_FROM_STAGES as error:
-                    raise as_hart_error(
-                        RuntimeError(f"{stage} at {replica.address} refused: {error}"), stage
-                    ) from error
+        self, message: ar_generator_pb2.GenerateLatentRequest, attempt: Attempt, call: CallRecord
+    ) -> AsyncGenerator[ScaleProgress | Latent, None]:
+        replica = attempt.replica
+        model = self._registry.model_of(replica)
+        decoder = model.required_digest("decoder")
+        backend = self._backends[replica.endpoint.protocol]
+        async with aclosing(backend.generate(replica, message, attempt.deadline, attempt.metadata)) as events:
+            async for event in events:
+                call.transfer_bytes += event.ByteSize()
+                if event.HasField("progress"):
+                    yield ScaleProgress(event.progress, decoder)
+                elif event.HasField("result"):
+                    _require_model(GENERATE, event.result.model.digest, model.digest)
+                    attempt.span.set_attribute("hart.transfer.bytes", call.transfer_bytes)
+                    yield Latent(event.result, decoder)
+                    return
+        raise StageUnavailable(GENERATE.stage, "the stream ended before the latent arrived")
 
-    async def _may_retry(self, stage: str, call: Call, allowed: Deadline) -> bool:
-        pause = FIRST_BACKOFF * 2**call.retries * random.uniform(0.5, 1.5)
-        if call.retries + 1 >= self._attempts or allowed.remaining() <= pause or not self._budgets[stage].spend():
-            return False
-        call.retries += 1
-        self.metrics.retries.add(stage=stage)
-        await asyncio.sleep(pause)
-        return True
+    async def _unary(self, rpc: UnaryRpc[M, A], message: M, retry: Retry, call: CallRecord, digest: str = "") -> A:
+        while True:
+            try:
+                async with retry.attempt() as attempt:
+                    invoke = rpc.invoke(self._backends[attempt.replica.endpoint.protocol])
+                    response = await invoke(attempt.replica, message, attempt.deadline, attempt.metadata)
+                    _require_model(rpc, response.model.digest, digest)
+                    call.transfer_bytes = message.ByteSize() + response.ByteSize()
+                    attempt.span.set_attribute("hart.transfer.bytes", call.transfer_bytes)
+                break
+            except RETRYABLE as error:
+                await retry.after(error)
+        retry.succeeded()
+        self._record(rpc, call, response.timing)
+        return response
+
+    def _retry(self, rpc: Rpc, deadline: Deadline, call: CallRecord, choose: Choose | None = None) -> Retry:
+        return Retry(
+            rpc,
+            self.pools[rpc.stage],
+            self._registry,
+            self._policies[rpc.stage],
+            deadline=deadline,
+            call=call,
+            choose=choose,
+            tracing=self._tracing,
+            metrics=self.metrics,
+        )
+
+    def _record(self, rpc: Rpc, call: CallRecord, timing: stage_pb2.Timing) -> None:
+        call.timing = timing
+        self.metrics.transfer_bytes.record(call.transfer_bytes, **{"from": "gateway", "to": rpc.stage})
 
 
-def _require(stage: str, digest: str, wanted: str) -> None:
-    if not agree(digest, wanted):
-        raise StageUnavailable(stage, f"the model {digest} answered, where {wanted} was asked")
+def _require_model(rpc: Rpc, digest: str, expected: str) -> None:
+    if not agree(digest, expected):
+        raise StageUnavailable(rpc.stage, f"replica answered with model {digest}, expected {expected}")
 
 
-def _note(call: Call) -> None:
-    trace.get_current_span().set_attribute("hart.transfer.bytes", call.transfer_bytes)
-
-
-def _untold(result: ar_generator_pb2.LatentResult, told: int) -> list[ar_generator_pb2.LatentProgress]:
-    """Progress of the scales after `told`, which a quiet generator reports with its result."""
+def _scales_of(result: ar_generator_pb2.LatentResult, after: int) -> Iterator[ar_generator_pb2.LatentProgress]:
+    """The scales after `after`, as a generator lists them with its result."""
     scales = result.timing.scales
-    return [
-        ar_generator_pb2.LatentProgress(scale=one.scale, side=one.side, scales=len(scales))
-        for one in scales
-        if one.scale > told
-    ]
+    for scale in scales:
+        if scale.scale > after:
+            yield ar_generator_pb2.LatentProgress(scale=scale.scale, side=scale.side, scales=len(scales))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import Literal
 
 import numpy as np
 from hart.v1 import ar_generator_pb2, decoder_pb2, safety_pb2, stage_pb2, tensor_pb2, text_encoder_pb2
@@ -24,6 +25,12 @@ from runtime.oip.model import Array, InferResult, Parameter
 from runtime.status import as_hart_error
 
 Known = Callable[[str, Replica], stage_pb2.StageDescribeResponse]
+SAMPLING_FIELDS: tuple[Literal["guidance", "more_smooth", "top_p", "residual_temperature"], ...] = (
+    "guidance",
+    "more_smooth",
+    "top_p",
+    "residual_temperature",
+)
 FORMATS = {
     decoder_pb2.IMAGE_FORMAT_UNSPECIFIED: "PNG",
     decoder_pb2.IMAGE_FORMAT_PNG: "PNG",
@@ -92,10 +99,8 @@ class OipBackend:
         inputs = {name: tensors.to_numpy(getattr(message, name), name)[None] for name in fields}
         parameters: dict[str, Parameter] = {
             "seed": str(message.seed),
-            "guidance": message.guidance,
-            "more_smooth": message.more_smooth,
-            "top_p": message.top_p,
             "preview_every": int(message.preview_every),
+            **{name: getattr(message, name) for name in SAMPLING_FIELDS if message.HasField(name)},
         }
         client = OipClient(replica.channel, replica.endpoint.model, "ar_generator")
         answers = client.stream(inputs, parameters, deadline=deadline, metadata=metadata, request_id=message.request_id)
@@ -115,7 +120,12 @@ class OipBackend:
                 if final:
                     if latent is None:
                         raise StageUnavailable("ar_generator", "the stream ended before the latent came")
-                    ending = ar_generator_pb2.LatentResult(latent=latent, model=known.model, timing=_timing(begun))
+                    ending = ar_generator_pb2.LatentResult(
+                        latent=latent,
+                        model=known.model,
+                        timing=_timing(begun),
+                        sampling=_sampling(message, known.sampling_defaults),
+                    )
                     yield ar_generator_pb2.GenerateLatentEvent(result=ending)
 
     async def decode(
@@ -157,6 +167,18 @@ class OipBackend:
     ) -> InferResult:
         client = OipClient(replica.channel, replica.endpoint.model, stage)
         return await client.infer(inputs, parameters, deadline=deadline, metadata=metadata)
+
+
+def _sampling(
+    message: ar_generator_pb2.GenerateLatentRequest, defaults: stage_pb2.SamplingParams
+) -> stage_pb2.SamplingParams:
+    """What the request asks for over what the replica describes: the protocol does not return what was used."""
+    used = stage_pb2.SamplingParams()
+    used.CopyFrom(defaults)
+    for name in SAMPLING_FIELDS:
+        if message.HasField(name):
+            setattr(used, name, getattr(message, name))
+    return used
 
 
 def _output(result: InferResult, name: str, stage: str) -> Array:

@@ -1,4 +1,4 @@
-"""Spans, and their way over gRPC metadata. Knows no stage; which spans are kept is `runtime.observability.tail_sampling`'s."""
+"""Spans, and their propagation in gRPC metadata. `tail_sampling` decides which spans are exported."""
 
 from __future__ import annotations
 
@@ -144,7 +144,12 @@ def extract(metadata: Iterable[tuple[str, str | bytes]] | None) -> Context:
     return _propagator.extract(carrier, Context())
 
 
-def current_trace_id() -> str:
-    """The current trace's id in hexadecimal, "" outside of any."""
-    context = trace.get_current_span().get_span_context()
+def trace_id_of(span: Span) -> str:
+    """The span's trace id, 32 hexadecimal digits; "" without a trace."""
+    context = span.get_span_context()
     return f"{context.trace_id:032x}" if context.is_valid else ""
+
+
+def current_trace_id() -> str:
+    """The current span's trace id, for log lines."""
+    return trace_id_of(trace.get_current_span())

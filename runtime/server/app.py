@@ -51,7 +51,7 @@ class App:
         self.settings = settings
         self.stage = stage
         self.telemetry = telemetry
-        self.engine = DeviceThread(stage)
+        self.device_thread = DeviceThread(stage)
         self.health = Health()
         self.ready = False
         self.draining = asyncio.Event()
@@ -112,7 +112,7 @@ class App:
         batcher = Batcher(
             run,
             admission=admission,
-            engine=self.engine,
+            thread=self.device_thread,
             max_batch=max_batch,
             max_cost=max_cost,
             max_wait=max_wait,
@@ -227,7 +227,7 @@ class App:
                 await stop()
             except Exception:
                 log.exception("while stopping")
-        free = await asyncio.to_thread(self.engine.close)
+        free = await asyncio.to_thread(self.device_thread.close)
         if self._health_server:
             await self._health_server.stop(0)
         if self._metrics_server:

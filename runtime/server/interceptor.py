@@ -63,8 +63,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler of a server.
 
     `gate(method)` may refuse (draining, not ready); `guards` surround the call in order (authentication, limits) and
-    refuse by raising. A message may take `receive_timeout` seconds to come. `background` names services whose calls do not
-    count as work when draining.
+    refuse by raising. A message may take `receive_timeout` seconds to arrive. `background` names services
+    whose calls do not count as work when draining.
     """
 
     def __init__(self, telemetry: Telemetry, gate: Precheck, receive_timeout: float) -> None:

@@ -27,7 +27,7 @@ def warming(
     """What `App.on_start` takes: runs `load` on the engine thread and notes the (cost, seconds) that it measured."""
 
     async def warm() -> None:
-        for cost_measured, seconds in await app.engine.run(load):
+        for cost_measured, seconds in await app.device_thread.run(load):
             admission.observe(cost_measured, seconds)
 
     return warm

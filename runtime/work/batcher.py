@@ -57,7 +57,7 @@ class Batcher(Generic[T, R]):
         run: Callable[[Sequence[T]], Sequence[R | BaseException]],
         *,
         admission: Admission,
-        engine: DeviceThread,
+        thread: DeviceThread,
         max_batch: int,
         max_cost: float | None = None,
         max_wait: float = 0.0,
@@ -66,7 +66,7 @@ class Batcher(Generic[T, R]):
     ) -> None:
         self._run = run
         self.admission = admission
-        self._engine = engine
+        self._thread = thread
         self._max_batch = max_batch
         self._max_cost = max_cost if max_cost is not None else float("inf")
         self._max_wait = max_wait
@@ -187,7 +187,7 @@ class Batcher(Generic[T, R]):
     async def _results(self, batch: list[_Entry[T, R]]) -> Sequence[R | BaseException]:
         results = await self._attempt(batch)
         if isinstance(results, BaseException):
-            if len(batch) == 1 or self._engine.lost:
+            if len(batch) == 1 or self._thread.lost:
                 return [results] * len(batch)
             log.warning("a batch of %d failed (%s); each item is tried alone", len(batch), type(results).__name__)
             alone = [await self._attempt([entry]) for entry in batch]
@@ -196,7 +196,7 @@ class Batcher(Generic[T, R]):
 
     async def _attempt(self, batch: list[_Entry[T, R]]) -> Sequence[R | BaseException] | BaseException:
         try:
-            results = await self._engine.run(self._run, [e.item for e in batch])
+            results = await self._thread.run(self._run, [e.item for e in batch])
         except Exception as error:
             return error
         if len(results) != len(batch):

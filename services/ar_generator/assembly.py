@@ -13,7 +13,7 @@ from services.ar_generator.servicer import ArGeneratorServicer
 def build(app: App, settings: ArGeneratorSettings) -> None:
     """Adds everything to the app. Raises SettingsError."""
     engine = GeneratorEngine(settings)
-    app.engine.is_fatal = engine.compute.is_lost
+    app.device_thread.is_fatal = engine.compute.is_lost
     telemetry = app.telemetry
     admission = app.admission(queue_limit=settings.queue_limit, capacity=engine.slots)
     scale_times = admission.estimator = ScaleTimeEstimator(engine.scales)
@@ -21,7 +21,7 @@ def build(app: App, settings: ArGeneratorSettings) -> None:
         engine,
         admission=admission,
         scale_times=scale_times,
-        thread=app.engine,
+        thread=app.device_thread,
         starvation_limit=settings.max_starvation_seconds,
         metrics=telemetry.metrics,
         tracing=telemetry.tracing,
@@ -29,7 +29,7 @@ def build(app: App, settings: ArGeneratorSettings) -> None:
     servicer = ArGeneratorServicer(app, engine, scheduler)
 
     async def warm_up() -> None:
-        scale_times.observe_warm_up(await app.engine.run(engine.load))
+        scale_times.observe_warm_up(await app.device_thread.run(engine.load))
 
     app.on_start(warm_up)
     app.on_stop(scheduler.close)

@@ -39,7 +39,7 @@ class GenerationRequest:
     positions: Array
     """(T,), int64, -1 to T - 1."""
     seed: int
-    settings: SamplingParams
+    params: SamplingParams
     preview_every: int = 0
     """Show the latent so far after every n-th scale; 0: only the final one."""
     result_only: bool = False
@@ -71,6 +71,7 @@ class GeneratorEngine:
             self.checkpoint = Checkpoint.open(settings.checkpoint or bundled())
             self.config: TransformerConfig = self.checkpoint.transformer_config
             self.channels = self.checkpoint.tokenizer_config.z_channels
+            self.defaults: SamplingParams = self.checkpoint.sampling_defaults
         self.slot_bytes = KVCache.bytes_per_slot(self.config, self.compute.dtype)
         self.slots = settings.slots or self._slots_in(settings.kv_cache_bytes, settings.max_batch)
         on_gpu = self.compute.device.type == "cuda"
@@ -144,7 +145,7 @@ class GeneratorEngine:
             torch.from_numpy(request.mask.astype(np.bool_)),
             torch.from_numpy(request.positions.astype(np.int64)),
         )
-        return self._generator.begin(conditioning, SeededNoise(request.seed, self.compute.device), request.settings)
+        return self._generator.begin(conditioning, SeededNoise(request.seed, self.compute.device), request.params)
 
     def advance(self, pictures: Sequence[tuple[GenerationState, GenerationRequest]]) -> Step:
         """Draws the next scale of pictures that stand at the same one; an error is that picture's alone."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any, Literal
 
-from hart.v1 import ar_generator_pb2
+from hart.v1 import ar_generator_pb2, stage_pb2
 
 from model.generation import MAX_GUIDANCE, SamplingParams
 from model.noise import MAX_SEED
@@ -14,42 +16,49 @@ from runtime.oip.model import InferRequest, Parameter
 from services.ar_generator.engine import Array, GenerationRequest
 
 FLOATS = ("FP32", "FP16")
-DEFAULT = SamplingParams()
+FIELDS: tuple[Literal["guidance", "more_smooth", "top_p", "residual_temperature"], ...] = (
+    "guidance",
+    "more_smooth",
+    "top_p",
+    "residual_temperature",
+)
+SAMPLING: dict[str, float] = {"guidance": MAX_GUIDANCE, "top_p": 1.0, "residual_temperature": 1.0}
+"""Maximum of each numeric sampling parameter; the minimum is 0."""
 
 
 def parse_request(
-    request: ar_generator_pb2.GenerateLatentRequest, shape: tuple[int, int], scales: int
+    request: ar_generator_pb2.GenerateLatentRequest, shape: tuple[int, int], scales: int, defaults: SamplingParams
 ) -> GenerationRequest:
-    """`shape` is (T, D). Raises InvalidRequest naming each bad field."""
-    guidance = request.guidance if request.HasField("guidance") else DEFAULT.guidance
-    more_smooth = request.more_smooth if request.HasField("smooth") else DEFAULT.more_smooth
-    _check(guidance, request.top_p, request.preview_every, scales)
+    """`shape` is (T, D); `defaults` fills in absent sampling fields. Raises InvalidRequest naming each bad field."""
+    given = {name: getattr(request, name) for name in FIELDS if request.HasField(name)}
+    _check(given, request.preview_every, scales)
     if request.result_only and request.preview_every:
-        raise InvalidRequest.field("quiet", f"must be false where preview_every is {request.preview_every}")
+        raise InvalidRequest.field("result_only", f"must be false where preview_every is {request.preview_every}")
     context = tensors.to_numpy(request.context, "context", dtypes=FLOATS, shape=shape)
     mask = tensors.to_numpy(request.mask, "mask", dtypes=("BOOL",), shape=shape[:1])
     positions = tensors.to_numpy(request.positions, "positions", dtypes=("INT64",), shape=shape[:1])
     _check_conditioning(mask, positions, "{}.data")
-    settings = SamplingParams(guidance, more_smooth, request.top_p)
-    return GenerationRequest(
-        context, mask, positions, request.seed, settings, request.preview_every, request.result_only
-    )
+    params = replace(defaults, **given)
+    return GenerationRequest(context, mask, positions, request.seed, params, request.preview_every, request.result_only)
 
 
-def parse_infer_request(request: InferRequest, scales: int) -> GenerationRequest:
-    """The same of the Open Inference Protocol's inputs, each with a leading axis of 1, and parameters."""
-    given = request.parameters
-    guidance = float(given.get("guidance", DEFAULT.guidance))
-    top_p = float(given.get("top_p", 0.0))
-    preview_every = int(given.get("preview_every", 0))
-    _check(guidance, top_p, preview_every, scales, "parameters[{}]")
-    seed = _seed(given)
+def parse_infer_request(request: InferRequest, scales: int, defaults: SamplingParams) -> GenerationRequest:
+    """The same from an Open Inference Protocol request: inputs with a leading axis of 1, and parameters."""
+    given: dict[str, Any] = {name: float(request.parameters[name]) for name in SAMPLING if name in request.parameters}
+    if "more_smooth" in request.parameters:
+        given["more_smooth"] = bool(request.parameters["more_smooth"])
+    preview_every = int(request.parameters.get("preview_every", 0))
+    _check(given, preview_every, scales, "parameters[{}]")
+    seed = _seed(request.parameters)
     context, mask, positions = (request.inputs[name][0] for name in ("context", "mask", "positions"))
     tensors.require_finite(context, "inputs[context]")
     _check_conditioning(mask, positions, "inputs[{}]")
-    return GenerationRequest(
-        context, mask, positions, seed, SamplingParams(guidance, bool(given.get("smooth", True)), top_p), preview_every
-    )
+    return GenerationRequest(context, mask, positions, seed, replace(defaults, **given), preview_every)
+
+
+def to_proto(params: SamplingParams) -> stage_pb2.SamplingParams:
+    """The parameters as a hart.v1 message."""
+    return stage_pb2.SamplingParams(**asdict(params))
 
 
 def _seed(given: Mapping[str, Parameter]) -> int:
@@ -59,16 +68,12 @@ def _seed(given: Mapping[str, Parameter]) -> int:
     return int(digits)
 
 
-def _check(guidance: float, top_p: float, preview_every: int, scales: int, name: str = "{}") -> None:
-    bounds = (
-        ("guidance", guidance, MAX_GUIDANCE),
-        ("top_p", top_p, 1),
-        ("preview_every", preview_every, scales),
-    )
+def _check(given: Mapping[Any, Any], preview_every: int, scales: int, name: str = "{}") -> None:
+    bounds = [(field, given[field], maximum) for field, maximum in SAMPLING.items() if field in given]
     found = [
-        Violation(name.format(field), f"must be 0 to {most:g}, not {value}")
-        for field, value, most in bounds
-        if not 0 <= value <= most  # false for NaN
+        Violation(name.format(field), f"must be 0 to {maximum:g}, not {value}")
+        for field, value, maximum in [*bounds, ("preview_every", preview_every, scales)]
+        if not 0 <= value <= maximum  # false for NaN
     ]
     if found:
         raise InvalidRequest(found)

@@ -46,3 +46,7 @@ class ScaleTimeEstimator(Estimator):
     def by_scale(self) -> list[float]:
         """Mean seconds of each scale of one picture alone, as far as it is known."""
         return [one.typical(1.0) for one in self._scales]
+
+    def tables(self) -> list[dict[int, float]]:
+        """Per scale, mean seconds of a batch by its size, for the sizes measured lately."""
+        return [one.table() for one in self._scales]

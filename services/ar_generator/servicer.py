@@ -17,7 +17,7 @@ from runtime.server import stage
 from runtime.server.app import App
 from services.ar_generator.active_request import ActiveRequest, Admitted
 from services.ar_generator.engine import Array, GeneratorEngine
-from services.ar_generator.requests import FLOATS, parse_infer_request, parse_request
+from services.ar_generator.requests import FLOATS, parse_infer_request, parse_request, to_proto
 from services.ar_generator.scheduler import Scheduler
 
 
@@ -32,7 +32,7 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
     ) -> AsyncGenerator[ar_generator_pb2.GenerateLatentEvent, None]:
         """One latent, scale by scale."""
         stage.label_request(request.request_id)
-        parsed = parse_request(request, self._context_shape, self._engine.scales)
+        parsed = parse_request(request, self._context_shape, self._engine.scales, self._engine.defaults)
         last = self._engine.scales - 1
         async with aclosing(self._scheduler.draw(parsed, Deadline.of(context))) as events:
             async for picture, event in events:
@@ -65,8 +65,12 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
             precision=engine.compute.precision,
             example_prompts=engine.checkpoint.known_prompts(),
             required_digests=engine.required_digests,
+            sampling_defaults=to_proto(engine.defaults),
         )
-        answer.cost.scale_seconds.extend(scheduler.scale_times.by_scale())
+        answer.cost.scales.extend(
+            stage_pb2.ScaleCost(side=side, batch_seconds=table)
+            for side, table in zip(engine.config.patch_nums, scheduler.scale_times.tables(), strict=True)
+        )
         return answer
 
     def oip(self) -> Model:
@@ -90,7 +94,7 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
         )
 
     async def _stream(self, request: InferRequest) -> AsyncGenerator[InferResult, None]:
-        parsed = parse_infer_request(request, self._engine.scales)
+        parsed = parse_infer_request(request, self._engine.scales, self._engine.defaults)
         async with aclosing(self._scheduler.draw(parsed, request.deadline)) as events:
             async for _, event in events:
                 if isinstance(event, Admitted):
@@ -115,7 +119,10 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
 
     def _result(self, picture: ActiveRequest, latent: Array) -> ar_generator_pb2.GenerateLatentEvent:
         result = ar_generator_pb2.LatentResult(
-            latent=tensors.from_numpy(latent), model=self._model, timing=self._timing(picture)
+            latent=tensors.from_numpy(latent),
+            model=self._model,
+            timing=self._timing(picture),
+            sampling=to_proto(picture.request.params),
         )
         return ar_generator_pb2.GenerateLatentEvent(result=result)
 

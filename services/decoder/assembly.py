@@ -13,7 +13,7 @@ from services.decoder.servicer import DecoderServicer
 def build(app: App, settings: DecoderSettings) -> None:
     """Adds everything to the app. Raises SettingsError."""
     engine = DecoderEngine(settings)
-    app.engine.is_fatal = engine.compute.is_lost
+    app.device_thread.is_fatal = engine.compute.is_lost
     batcher = app.batcher(
         engine.run,
         queue_limit=settings.queue_limit,

@@ -83,6 +83,7 @@ def recipe_of(recipe: decoder_pb2.Recipe) -> Recipe:
         guidance=recipe.guidance,
         more_smooth=recipe.more_smooth,
         top_p=recipe.top_p,
+        residual_temperature=recipe.residual_temperature,
         model=recipe.model.name,
         digest=recipe.model.digest,
         versions={**versions(), **recipe.versions},
@@ -104,9 +105,13 @@ def _side(field: str, side: Parameter | None, largest: int) -> list[Violation]:
 
 
 def _recipe(recipe: decoder_pb2.Recipe) -> list[Violation]:
-    numbers = (("guidance", recipe.guidance), ("top_p", recipe.top_p))
+    numbers = {
+        "guidance": recipe.guidance,
+        "top_p": recipe.top_p,
+        "residual_temperature": recipe.residual_temperature,
+    }
     return [
         Violation(f"recipe.{name}", f"must be finite, not {value}")
-        for name, value in numbers
+        for name, value in numbers.items()
         if not math.isfinite(value)
     ]

@@ -12,7 +12,7 @@ from services.text_encoder.servicer import TextEncoderServicer
 def build(app: App, settings: TextEncoderSettings) -> None:
     """Adds everything to the app. Raises SettingsError."""
     engine = TextEncoderEngine(settings)
-    app.engine.is_fatal = engine.compute.is_lost
+    app.device_thread.is_fatal = engine.compute.is_lost
     batcher = app.batcher(
         engine.run,
         queue_limit=settings.queue_limit,

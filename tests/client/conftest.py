@@ -252,7 +252,7 @@ FAILURES: dict[str, tuple[Failure, str, dict[str, Any], int]] = {
             (_retry(3), _info("QUEUE_FULL", stage="decoder", setting="HART_MAX_QUEUED_REQUESTS")),
         ),
         "Overloaded",
-        {"stage": "decoder", "knob": "HART_MAX_QUEUED_REQUESTS", "retry_after": 3.0},
+        {"stage": "decoder", "setting": "HART_MAX_QUEUED_REQUESTS", "retry_after": 3.0},
         4,
     ),
     "deadline": (

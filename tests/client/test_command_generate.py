@@ -30,8 +30,10 @@ def test_a_prompt_becomes_a_file_and_its_times_are_told(hart: Any, tmp_path: Pat
 
 def test_every_option_of_a_request_reaches_the_wire(hart: Any, gateway: Any) -> None:
     outcome = hart(
-        "generate", "x", "-o", "a.jpg", "--num-images", 2, "--seed", 5, "--guidance", 0, "--no-more-smooth", "--top-p", 0.9,
-        "--quality", 80, "--preview", 1, "--no-embed-metadata", "--model", "tiny", "--request-id", "r-1", "--timeout", 90,
+        "generate", "x", "-o", "a.jpg", "--num-images", 2, "--seed", 5, "--guidance", 0, "--no-more-smooth",
+        "--top-p", 0.9,
+        "--quality", 80, "--preview", 1, "--no-embed-metadata", "--model", "tiny", "--request-id", "r-1",
+        "--timeout", 90,
         "--api-key", "k",
     )  # fmt: skip
     assert outcome.exit_code == 0, outcome.output

@@ -150,7 +150,7 @@ def test_a_stream_tells_everything_in_order(client):
     accepted, finished = events[0], events[-1]
     assert accepted.seeds == tuple(seed_of_image(7, index) for index in range(3))
     for index in range(3):
-        progress = [e for e in events if isinstance(e, hart.Progress) and e.image == index]
+        progress = [e for e in events if isinstance(e, hart.Progress) and e.image_index == index]
         assert [e.scale for e in progress] == list(range(accepted.scales))
         for event in progress:
             assert pixels(event.preview.data).shape == (event.preview.height, event.preview.width, 3)

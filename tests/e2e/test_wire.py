@@ -99,7 +99,7 @@ def picture(**fields: Any) -> images_pb2.GenerateRequest:
     [
         {"prompt": "x"}, {"prompt": "é" * 2000}, {"images": 1}, {"images": 8}, {"seed": 0}, {"seed": 2**64 - 1},
         {"guidance": 0}, {"guidance": 20}, {"top_p": 1}, {"format": 2, "quality": 1}, {"format": 3, "quality": 100},
-        {"request_id": "x" * 128}, {"model": "tiny"}, {"more_smooth": False}, {"metadata": False},
+        {"request_id": "x" * 128}, {"model": "tiny"}, {"more_smooth": False}, {"embed_metadata": False},
     ],
     ids=lambda fields: str(fields)[:30],
 )  # fmt: skip

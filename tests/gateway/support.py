@@ -58,6 +58,8 @@ class FakeStage(
     )
     before: Hook | None = None
     at_scale: Callable[[Any, int], Awaitable[None]] | None = None
+    scale_seconds: float = 0.0
+    """Before each scale: time for the preview of the one before."""
     load: float = 0.0
     room: int = 0
     side: int = 64
@@ -109,6 +111,7 @@ class FakeStage(
             for scale, side in enumerate(SCALES):
                 if self.at_scale:
                     await self.at_scale(request, scale)
+                await asyncio.sleep(self.scale_seconds)
                 progress = ar_generator_pb2.LatentProgress(scale=scale, side=side, scales=len(SCALES))
                 if request.preview_every and (scale + 1) % request.preview_every == 0:
                     progress.latent.CopyFrom(latent(scale))
@@ -119,7 +122,9 @@ class FakeStage(
             raise
         spent = timing()
         spent.scales.extend(stage_pb2.ScaleTiming(scale=scale, side=side) for scale, side in enumerate(SCALES))
-        result = ar_generator_pb2.LatentResult(latent=latent(request.seed % 97), model=self.model, timing=spent)
+        result = ar_generator_pb2.LatentResult(
+            latent=latent(request.seed % 97), model=self.model, timing=spent, sampling=used_by(request)
+        )
         yield event(result=result)
 
     async def Decode(self, request: Any, context: Any) -> Any:
@@ -148,7 +153,21 @@ class FakeStage(
             policies=["harm"] if self.stage == "safety" else [],
             policy_version="p1" if self.stage == "safety" else "",
             example_prompts=["a red heart"] if self.stage == "text_encoder" else [],
+            sampling_defaults=DEFAULTS if self.stage == "ar_generator" else None,
         )
+
+
+DEFAULTS = stage_pb2.SamplingParams(guidance=4.5, more_smooth=True, residual_temperature=1.0)
+
+
+def used_by(request: Any) -> stage_pb2.SamplingParams:
+    """The request's sampling parameters, absent ones filled in with the defaults."""
+    used = stage_pb2.SamplingParams()
+    used.CopyFrom(DEFAULTS)
+    for name in used.DESCRIPTOR.fields_by_name:
+        if request.HasField(name):
+            setattr(used, name, getattr(request, name))
+    return used
 
 
 def timing() -> stage_pb2.Timing:

@@ -1,7 +1,8 @@
-"""The gate: never more pictures than places, first come first served, and no place is lost."""
+"""gateway.request.admission: bounds on images in progress. No slot is lost, waiters are served in order."""
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
@@ -11,16 +12,16 @@ from runtime.deadline import Deadline
 from runtime.errors import DeadlineExceeded, Overloaded
 
 
-async def test_the_first_in_line_is_the_first_to_begin():
+async def test_waiters_are_served_in_order() -> None:
     backpressure, begun = DecodeBackpressure(1), []
     free = asyncio.Event()
 
-    async def picture(number: int) -> None:
-        async with backpressure.place(Deadline.none()):
+    async def image(number: int) -> None:
+        async with backpressure.slot(Deadline.none()):
             begun.append(number)
             await free.wait()
 
-    tasks = [asyncio.create_task(picture(number)) for number in range(4)]
+    tasks = [asyncio.create_task(image(number)) for number in range(4)]
     await asyncio.sleep(0.01)
     assert begun == [0]
     assert backpressure.waiting == 3
@@ -29,86 +30,104 @@ async def test_the_first_in_line_is_the_first_to_begin():
     assert begun == [0, 1, 2, 3]
 
 
-async def test_a_new_generators_slots_are_places_too():
+async def test_slots_of_a_new_generator_count() -> None:
     slots = 0
     backpressure = DecodeBackpressure(1, lambda: slots)
     free = asyncio.Event()
 
-    async def picture(until: asyncio.Event | None = None) -> None:
-        async with backpressure.place(Deadline.none()):
+    async def image(until: asyncio.Event | None = None) -> None:
+        async with backpressure.slot(Deadline.none()):
             await (until or free).wait()
 
     first = asyncio.Event()
-    tasks = [asyncio.create_task(picture(first)), *(asyncio.create_task(picture()) for _ in range(4))]
+    tasks = [asyncio.create_task(image(first)), *(asyncio.create_task(image()) for _ in range(4))]
     await asyncio.sleep(0.01)
-    assert backpressure.begun == 1
+    assert backpressure.in_progress == 1
     slots = 2
     first.set()
     await asyncio.sleep(0.01)
-    assert backpressure.begun == 3
+    assert backpressure.in_progress == 3
     free.set()
     await asyncio.gather(*tasks)
-    assert (backpressure.begun, backpressure.waiting) == (0, 0)
+    assert (backpressure.in_progress, backpressure.waiting) == (0, 0)
 
 
-async def test_cancels_and_deadlines_at_any_moment_lose_no_place_and_never_exceed_them():
-    backpressure, rng, most = DecodeBackpressure(2, lambda: 1), random.Random(1), 0
+async def test_cancels_and_deadlines_never_lose_or_exceed_slots() -> None:
+    backpressure, rng, maximum = DecodeBackpressure(2, lambda: 1), random.Random(1), 0
 
-    async def picture(seconds: float) -> None:
-        nonlocal most
+    async def image(seconds: float) -> None:
+        nonlocal maximum
         with suppress(DeadlineExceeded):
-            async with backpressure.place(Deadline.after(seconds)):
-                most = max(most, backpressure.begun)
+            async with backpressure.slot(Deadline.after(seconds)):
+                maximum = max(maximum, backpressure.in_progress)
                 await asyncio.sleep(rng.random() * 0.004)
 
     tasks = []
     for _ in range(400):
-        tasks.append(asyncio.create_task(picture(rng.random() * 0.05)))
+        tasks.append(asyncio.create_task(image(rng.random() * 0.05)))
         if rng.random() < 0.5:
             rng.choice(tasks).cancel()
         if rng.random() < 0.3:
             await asyncio.sleep(0.001)
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert most == 3
-    assert (backpressure.begun, backpressure.waiting) == (0, 0)
+    assert maximum == 3
+    assert (backpressure.in_progress, backpressure.waiting) == (0, 0)
 
 
-@pytest.mark.parametrize(("come", "named"), [(0, "ar_generator"), (1, "ar_generator"), (2, "decoder")])
-async def test_who_waits_too_long_is_told_the_stage_that_is_slow(come, named):
+@pytest.mark.parametrize(("latents", "bottleneck"), [(0, "ar_generator"), (1, "ar_generator"), (2, "decoder")])
+async def test_an_expired_wait_names_the_bottleneck(latents: int, bottleneck: str) -> None:
     backpressure = DecodeBackpressure(2)
-    async with backpressure.place(Deadline.none()) as first, backpressure.place(Deadline.none()) as second:
-        for latent_came in (first, second)[:come]:
-            latent_came()
-        with pytest.raises(DeadlineExceeded, match=named):
-            async with backpressure.place(Deadline.after(0.02)):
+    admission = AdmissionController(lambda: 0, lambda stage: 1.0, backpressure)
+    with admission.acquire(2) as permit:
+        async with permit.image(Deadline.none()) as first, permit.image(Deadline.none()) as second:
+            for image in (first, second)[:latents]:
+                image.generator_done()
+            with pytest.raises(DeadlineExceeded, match=bottleneck):
+                async with backpressure.slot(Deadline.after(0.02)):
+                    pass
+    assert (backpressure.in_progress, backpressure.at_decoder, backpressure.waiting) == (0, 0, 0)
+    assert admission.admitted == 0
+
+
+async def test_an_image_leaves_the_generators_when_its_latent_arrives() -> None:
+    admission = AdmissionController(lambda: 2, lambda stage: 1.0, DecodeBackpressure(4))
+    with admission.acquire(2) as permit:
+        async with permit.image(Deadline.none()) as image:
+            with pytest.raises(Overloaded), admission.acquire(1):
                 pass
-    assert (backpressure.begun, backpressure.come, backpressure.waiting) == (0, 0, 0)
+            image.generator_done()
+            with admission.acquire(1):
+                assert admission.admitted == 2
+    assert admission.admitted == 0
 
 
 @pytest.mark.parametrize(
-    ("held_back", "latent", "named", "knob"),
+    ("held_back", "latent", "stage", "setting"),
     [
         (False, True, "ar_generator", "HART_MAX_QUEUED_REQUESTS"),
         (True, False, "ar_generator", "HART_MAX_QUEUED_REQUESTS"),
         (True, True, "decoder", "HART_MAX_PENDING_DECODES"),
     ],
 )
-async def test_a_full_house_names_the_stage_that_fills_it(held_back, latent, named, setting):
+async def test_a_refusal_names_the_bottleneck_and_its_setting(
+    held_back: bool, latent: bool, stage: str, setting: str
+) -> None:
     backpressure = DecodeBackpressure(1)
-    admission = AdmissionController(lambda: 2, lambda stage: 1.0, backpressure)
-    async with backpressure.place(Deadline.none()) as latent_came:
-        if latent:
-            latent_came()
-        waiting = asyncio.create_task(anext(aiter_of(backpressure))) if held_back else None
-        await asyncio.sleep(0)
-        with admission.admitted(2), pytest.raises(Overloaded) as caught, admission.admitted(1):
-            pass
-        assert (caught.value.stage, caught.value.setting) == (named, setting)
-        if waiting:
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
+    admission = AdmissionController(lambda: 3, lambda stage: 1.0, backpressure)
+    with admission.acquire(1) as permit:
+        async with permit.image(Deadline.none()) as image:
+            if latent:
+                image.generator_done()
+            waiting = asyncio.create_task(anext(_slot(backpressure))) if held_back else None
+            await asyncio.sleep(0)
+            with admission.acquire(3 - admission.admitted), pytest.raises(Overloaded) as caught, admission.acquire(1):
+                pass
+            assert (caught.value.stage, caught.value.setting) == (stage, setting)
+            if waiting:
+                waiting.cancel()
+                await asyncio.gather(waiting, return_exceptions=True)
 
 
-async def aiter_of(backpressure: DecodeBackpressure):
-    async with backpressure.place(Deadline.none()):
+async def _slot(backpressure: DecodeBackpressure) -> AsyncIterator[None]:
+    async with backpressure.slot(Deadline.none()):
         yield

@@ -134,7 +134,7 @@ async def test_a_list_without_a_key_is_refused_lest_everybody_be_let_in(listed):
 
 
 async def test_a_valid_jwt_may_call_and_others_may_not(signing_keys, monkeypatch):
-    monkeypatch.setattr("gateway.access.jwks.QUIET", 600.0)  # longer than the test, however slow
+    monkeypatch.setattr("gateway.access.jwks.REFETCH_COOLDOWN", 600.0)  # longer than the test, however slow
     key, stranger = signing_keys
     with issuer([("k1", key)]) as (url, asked):
         async with front(jwt_jwks_url=url, jwt_issuer=ISSUER, jwt_audience="hart", jwt_scope="draw") as running:
@@ -184,7 +184,7 @@ async def test_credentials_in_the_issuers_url_are_not_logged(signing_keys, caplo
 
 
 async def test_a_caller_who_goes_away_does_not_cost_the_others_the_issuers_keys(signing_keys, monkeypatch):
-    monkeypatch.setattr("gateway.access.jwks.QUIET", 600.0)  # longer than the test, however slow
+    monkeypatch.setattr("gateway.access.jwks.REFETCH_COOLDOWN", 600.0)  # longer than the test, however slow
     monkeypatch.setattr("gateway.access.jwks.TIMEOUT", 60.0)
     backpressure = threading.Event()
     with issuer([("k1", signing_keys[0])], backpressure) as (url, asked):
@@ -213,7 +213,7 @@ async def test_only_so_many_wait_for_the_issuer(signing_keys, monkeypatch):
 
 
 async def test_a_known_key_does_not_wait_for_the_issuer(signing_keys, monkeypatch):
-    for name, seconds in (("LIFETIME", 0.0), ("QUIET", 0.0), ("TIMEOUT", 600.0)):
+    for name, seconds in (("LIFETIME", 0.0), ("REFETCH_COOLDOWN", 0.0), ("TIMEOUT", 600.0)):
         monkeypatch.setattr(f"gateway.access.jwks.{name}", seconds)
     backpressure = threading.Event()
     backpressure.set()

@@ -91,7 +91,7 @@ async def test_wrong_metadata_is_refused_by_name(metadata):
 
 
 async def test_one_host_may_not_take_every_watchers_place_and_none_is_lost(monkeypatch):
-    monkeypatch.setattr("gateway.api.keda_scaler.MAX_WATCHERS_OF_ONE", 2)
+    monkeypatch.setattr("gateway.api.keda_scaler.MAX_WATCHERS_PER_HOST", 2)
     monkeypatch.setattr("gateway.api.keda_scaler.PUSH_SECONDS", 0.01)
     async with front(max_concurrent_calls=1) as running:
         reference = scaled_object(stage="safety")

@@ -27,7 +27,7 @@ async def test_overload_is_passed_on_at_once_and_not_tried_again(stage):
             fake.before = raising(Overloaded(stage, "HART_MAX_QUEUED_REQUESTS", 3.0), times=100)
         code, info, _ = await refused(running.stub.Generate(request()))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert (info.metadata["stage"], info.metadata["knob"]) == (stage, "HART_MAX_QUEUED_REQUESTS")
+        assert (info.metadata["stage"], info.metadata["setting"]) == (stage, "HART_MAX_QUEUED_REQUESTS")
         assert sum(len(fake.received) for fake in running.stages[stage]) == 1
 
 
@@ -103,7 +103,7 @@ async def test_what_the_generators_cannot_hold_is_refused_before_it_costs_a_verd
         await until(lambda: len(running.stage("ar_generator").received) == 3)
         code, info, _ = await refused(running.stub.Generate(request()))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert (info.metadata["stage"], info.metadata["knob"]) == ("ar_generator", "HART_MAX_QUEUED_REQUESTS")
+        assert (info.metadata["stage"], info.metadata["setting"]) == ("ar_generator", "HART_MAX_QUEUED_REQUESTS")
         assert len(running.stage("safety").received) == 3
         shed = {"stage": "gateway", "reason": "queue_full"}
         assert running.app.telemetry.registry.get_sample_value("hart_shed_total", shed) == 1
@@ -119,7 +119,7 @@ async def test_more_requests_than_the_gateway_takes_are_refused():
         held = running.stub.Generate(request())
         await until(lambda: running.stage("safety").received)
         code, info, _ = await refused(running.stub.Generate(request()))
-        assert (code, info.metadata["knob"]) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "HART_MAX_ONGOING_REQUESTS")
+        assert (code, info.metadata["setting"]) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "HART_MAX_ONGOING_REQUESTS")
         backpressure.set()
         await held
 
@@ -131,7 +131,10 @@ async def test_answers_that_nobody_reads_take_no_more_memory_than_they_may():
         while not (await anext(events)).HasField("image"):
             pass
         code, info, _ = await refused(running.stub.Generate(request()))
-        assert (code, info.metadata["knob"]) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "HART_MAX_RESPONSE_BUFFER_BYTES")
+        assert (code, info.metadata["setting"]) == (
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "HART_MAX_RESPONSE_BUFFER_BYTES",
+        )
         assert [event.HasField("image") async for event in events].count(True) == 7
         await running.stub.Generate(request())
 
@@ -145,7 +148,7 @@ async def test_callers_who_share_a_connection_hear_of_the_gateways_limit_before_
         for call in calls:
             if call.done():
                 code, info, _ = await refused(call)
-                assert (code, info.metadata["knob"]) == (
+                assert (code, info.metadata["setting"]) == (
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
                     "HART_MAX_ONGOING_REQUESTS",
                 )

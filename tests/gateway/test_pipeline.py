@@ -85,6 +85,7 @@ async def test_notices_tell_of_unfamiliar_words_and_cut_prompts():
 
 async def test_events_come_in_order_with_previews_on_the_way():
     async with front() as running:
+        running.stage("ar_generator").scale_seconds = 0.1
         stream = running.stub.GenerateStream(request(num_images=2, preview_every=2))
         events = [event async for event in stream]
     assert events[0].HasField("accepted")
@@ -111,9 +112,10 @@ async def test_a_decoder_that_does_not_tell_its_size_makes_previews_as_large_as_
             fake.side = 0
 
     async with front(prepare=untold) as running:
+        running.stage("ar_generator").scale_seconds = 0.1
         events = [event async for event in running.stub.GenerateStream(request(preview_every=1))]
         assert not any(asked.HasField("side") for asked in running.stage("decoder").received)
-    assert sum(e.progress.HasField("preview") for e in events) == len(SCALES)
+    assert sum(e.progress.HasField("preview") for e in events) == len(SCALES) - 1  # the image overtakes the last one
 
 
 def _of(event: images_pb2.GenerateEvent) -> int | None:

@@ -1,58 +1,90 @@
-"""What callers and operators are told of the stages: fake stages on real sockets."""
+"""gateway.request.progress: events in order, previews that never hold up the image."""
 
 import asyncio
-from types import SimpleNamespace
 
 from hart.v1 import ar_generator_pb2, images_pb2
 
-from gateway.request.pipeline import ProgressStream
-from tests.gateway.calls import request
-from tests.gateway.support import SCALES, front
+from gateway.request.progress import ProgressStream
+from gateway.stages.client import ScaleProgress
 
 
-async def test_describe_and_status_come_from_the_stages():
-    async with front(replicas={"ar_generator": 2}) as running:
-        described = await running.stub.Describe(images_pb2.DescribeRequest())
-        model = described.models[0]
-        assert (model.model.name, list(model.shape.scales), model.shape.width) == ("tiny", list(SCALES), 64)
-        assert (model.shape.context_tokens, list(model.example_prompts)) == (3, ["a red heart"])
-        assert (described.policy_version, list(described.policies)) == ("p1", ["harm"])
-        assert described.limits.max_response_bytes > 8 * 64 * 64 * 3
-        assert described.sampling_defaults.guidance == 4.5
-        status = await running.stub.Status(images_pb2.StatusRequest())
-        assert [stage.stage for stage in status.stages] == ["safety", "text_encoder", "ar_generator", "decoder"]
-        assert [(stage.replicas, stage.ready) for stage in status.stages] == [(1, 1), (1, 1), (2, 2), (1, 1)]
+def scale(number: int, *, latent: bool = True) -> ScaleProgress:
+    progress = ar_generator_pb2.LatentProgress(scale=number, side=number + 1, scales=9)
+    if latent:
+        progress.latent.SetInParent()
+    return ScaleProgress(progress, "")
 
 
-async def test_one_trace_holds_the_request_and_its_calls():
-    async with front() as running:
-        report = (await running.stub.Generate(request())).report
-        spans = {span.name: span for span in running.spans.get_finished_spans()}
-        root = spans["hart.v1.Images/Generate"]
-        assert f"{root.context.trace_id:032x}" == report.trace_id
-        for name in ("Safety/Check", "TextEncoder/Encode", "ArGenerator/Generate", "Decoder/Decode"):
-            assert spans[f"hart.v1.{name}"].parent.span_id == root.context.span_id
-        assert root.attributes["gen_ai.request.model"] == "tiny"
-        assert root.attributes["gen_ai.output.type"] == "image"
-        assert not any("red heart" in str(span.attributes) for span in spans.values())
+class Decoder:
+    """Decodes a preview when it is released; records what it was asked for."""
 
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self.cancelled: list[int] = []
+        self.free = asyncio.Event()
+        self.began = asyncio.Event()
 
-async def test_a_picture_that_ends_takes_its_previews_with_it_whatever_has_begun():
-    begun, cancelled = asyncio.Event(), asyncio.Event()
-
-    async def preview(*_: object) -> None:
-        begun.set()
+    async def __call__(self, progress: ScaleProgress) -> images_pb2.Preview:
+        self.asked.append(progress.progress.scale)
+        self.began.set()
         try:
-            await asyncio.Event().wait()
+            await self.free.wait()
         except asyncio.CancelledError:
-            cancelled.set()
+            self.cancelled.append(progress.progress.scale)
             raise
+        return images_pb2.Preview(data=b"x")
 
-    telling = ProgressStream(SimpleNamespace(preview=preview), 0)
-    progress = ar_generator_pb2.LatentProgress(scale=1)
-    progress.latent.SetInParent()
-    telling.tell(progress, "")
-    await begun.wait()
-    telling.tell(ar_generator_pb2.LatentProgress(scale=2), "")
-    await telling.stop()
-    assert cancelled.is_set()
+
+async def settled() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def shown(events: list[images_pb2.GenerateEvent]) -> list[tuple[int, bool]]:
+    return [(event.progress.scale, event.progress.HasField("preview")) for event in events]
+
+
+async def test_events_come_in_order_with_their_previews() -> None:
+    events: list[images_pb2.GenerateEvent] = []
+    decoder = Decoder()
+    decoder.free.set()
+    async with ProgressStream(3, events.append, decoder) as progress:
+        for number in range(4):
+            progress.put(scale(number, latent=number % 2 == 0))
+            await settled()
+        assert shown(events) == [(0, True), (1, False), (2, True), (3, False)]
+        assert {event.progress.image_index for event in events} == {3}
+
+
+async def test_the_newest_latent_wins_over_older_ones_that_wait() -> None:
+    events: list[images_pb2.GenerateEvent] = []
+    decoder = Decoder()
+    async with ProgressStream(0, events.append, decoder) as progress:
+        for number in range(4):
+            progress.put(scale(number))
+            await settled()
+        assert shown(events) == []
+        decoder.free.set()
+        await settled()
+        assert shown(events) == [(0, True), (1, False), (2, False), (3, True)]
+        assert decoder.asked == [0, 3]
+
+
+async def test_flush_sends_what_is_left_without_waiting_for_a_preview() -> None:
+    events: list[images_pb2.GenerateEvent] = []
+    decoder = Decoder()
+    async with ProgressStream(0, events.append, decoder) as progress:
+        progress.put(scale(0))
+        await decoder.began.wait()
+        progress.put(scale(1))
+        await asyncio.wait_for(progress.flush(), 5)
+        assert shown(events) == [(0, False), (1, False)]
+    assert decoder.cancelled == [0]
+
+
+async def test_an_image_that_fails_cancels_its_preview() -> None:
+    decoder = Decoder()
+    async with ProgressStream(0, lambda event: None, decoder) as progress:
+        progress.put(scale(0))
+        await decoder.began.wait()
+    assert decoder.cancelled == [0]

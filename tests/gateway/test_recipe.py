@@ -57,7 +57,7 @@ def test_the_header_states_the_size(kind, size):
 def test_the_json_is_the_one_that_the_one_process_pipeline_writes():
     from model.image_file import Recipe
 
-    other = Recipe(RECIPE.prompt, RECIPE.seed, 4.5, True, 0.0, "tiny", "ab", {})
+    other = Recipe(RECIPE.prompt, RECIPE.seed, 4.5, True, 0.0, 0.0, "tiny", "ab", {})
     assert recipe.to_json(RECIPE) == other.to_json()
 
 

@@ -33,14 +33,16 @@ def bad_fields(message: images_pb2.GenerateRequest, *, streams: bool = True) -> 
         {"prompt": "é" * 2000},
         {"prompt": "  " + "x" * 2000 + "\n"},
         {"model": "tiny"},
-        {"images": 1},
-        {"images": 8},
+        {"num_images": 1},
+        {"num_images": 8},
         {"seed": 0},
         {"seed": 2**64 - 1},
         {"guidance": 0.0},
         {"guidance": 20.0},
         {"top_p": 0.0},
         {"top_p": 1.0},
+        {"residual_temperature": 0.0},
+        {"residual_temperature": 1.0},
         {"format": PNG},
         {"format": JPEG, "quality": 1},
         {"format": WEBP, "quality": 100},
@@ -48,7 +50,7 @@ def bad_fields(message: images_pb2.GenerateRequest, *, streams: bool = True) -> 
         {"preview_every": 14},
         {"request_id": "!"},
         {"request_id": "~" * 128},
-        {"more_smooth": False, "metadata": False},
+        {"more_smooth": False, "embed_metadata": False},
     ],
     ids=str,
 )
@@ -65,8 +67,8 @@ def test_a_value_at_its_bound_is_taken(fields):
         ({"prompt": "\ufdfa" * 112}, "prompt"),  # each is written out as eighteen letters
         ({"model": ""}, "model"),
         ({"model": "other"}, "model"),
-        ({"images": 0}, "images"),
-        ({"images": 9}, "images"),
+        ({"num_images": 0}, "num_images"),
+        ({"num_images": 9}, "num_images"),
         ({"guidance": -0.01}, "guidance"),
         ({"guidance": 20.01}, "guidance"),
         ({"guidance": math.nan}, "guidance"),
@@ -74,6 +76,9 @@ def test_a_value_at_its_bound_is_taken(fields):
         ({"top_p": -1e-9}, "top_p"),
         ({"top_p": 1.0001}, "top_p"),
         ({"top_p": math.nan}, "top_p"),
+        ({"residual_temperature": -0.1}, "residual_temperature"),
+        ({"residual_temperature": 1.1}, "residual_temperature"),
+        ({"residual_temperature": math.nan}, "residual_temperature"),
         ({"format": 4}, "format"),
         ({"quality": 50}, "quality"),
         ({"format": PNG, "quality": 50}, "quality"),
@@ -95,7 +100,7 @@ def test_all_bad_fields_are_named_at_once():
     message = request(
         prompt="", num_images=9, guidance=math.nan, top_p=2, quality=0, preview_every=1, model="x", request_id=" "
     )
-    expected = ["prompt", "images", "guidance", "top_p", "quality", "model", "preview_every", "request_id"]
+    expected = ["prompt", "num_images", "guidance", "top_p", "quality", "model", "preview_every", "request_id"]
     assert bad_fields(message, streams=False) == expected
 
 
@@ -107,15 +112,9 @@ def test_what_depends_on_the_model_waits_until_the_model_is_known():
     validate(request(model="other", preview_every=10_000), None, streams=True)
 
 
-def test_absent_fields_take_the_published_defaults():
+def test_absent_fields_take_the_published_defaults_or_are_left_to_the_generator():
     drawn = validate(request(prompt=" a red heart "), SERVED, streams=False)
-    assert (drawn.prompt, drawn.num_images, drawn.guidance, drawn.more_smooth, drawn.top_p) == (
-        "a red heart",
-        1,
-        4.5,
-        True,
-        0,
-    )
+    assert (drawn.prompt, drawn.num_images, drawn.sampling) == ("a red heart", 1, {})
     assert drawn.encoding == decoder_pb2.ImageEncoding(format=PNG)
     assert drawn.embed_metadata
     assert 0 <= drawn.seeds[0] < 2**53
@@ -123,7 +122,8 @@ def test_absent_fields_take_the_published_defaults():
 
 def test_zero_is_a_value_where_the_default_is_not_zero():
     drawn = validate(request(guidance=0, more_smooth=False, embed_metadata=False, seed=0), SERVED, streams=False)
-    assert (drawn.guidance, drawn.more_smooth, drawn.embed_metadata, drawn.seeds) == (0, False, False, (0,))
+    assert drawn.sampling == {"guidance": 0, "more_smooth": False}
+    assert (drawn.embed_metadata, drawn.seeds) == (False, (0,))
 
 
 def test_a_lossy_format_has_a_quality():
@@ -148,7 +148,7 @@ numbers = st.floats(allow_nan=True, allow_infinity=True) | st.floats(-1, 30)
     num_images=st.none() | st.integers(0, 2**32 - 1) | st.integers(0, 10),
     seed=st.none() | st.integers(0, 2**64 - 1),
     guidance=st.none() | numbers,
-    top_p=numbers,
+    top_p=st.none() | numbers,
     format=st.integers(0, 5),
     quality=st.none() | st.integers(0, 200),
     preview_every=st.integers(0, 20),
@@ -169,8 +169,8 @@ def test_any_request_is_drawn_within_the_limits_or_refused_by_a_known_field(stre
         return
     assert 1 <= len(drawn.prompt) <= 2000
     assert 1 <= drawn.num_images <= 8
-    assert 0 <= drawn.guidance <= 20
-    assert 0 <= drawn.top_p <= 1
+    assert 0 <= drawn.sampling.get("guidance", 0) <= 20
+    assert 0 <= drawn.sampling.get("top_p", 0) <= 1
     assert drawn.encoding.HasField("quality") == (drawn.encoding.format != PNG)
     if message.HasField("seed"):
         assert drawn.seeds[0] == message.seed

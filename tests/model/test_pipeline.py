@@ -25,7 +25,7 @@ def pipeline(tiny: Path) -> Pipeline:
 
 
 def test_a_recipe_makes_the_picture_again(pipeline: Pipeline, tiny: Path) -> None:
-    first = pipeline.draw("  a red heart\n", settings=SamplingParams(3.0, False, 0.9))
+    first = pipeline.draw("  a red heart\n", params=SamplingParams(3.0, False, 0.9))
     recipe = read_recipe(first.to_bytes("WEBP"))
     assert recipe == first.recipe
     assert (recipe.prompt, recipe.model, recipe.digest) == ("a red heart", "tiny", Checkpoint.open(tiny).digest)

@@ -35,8 +35,8 @@ def main() -> None:
                 raise SystemError("lost")
             return [float(x.sum()) for x in latents]
 
-        app.engine.is_fatal = lambda error: isinstance(error, SystemError)
-        app.on_start(lambda: app.engine.run(time.sleep, settings.load_seconds))
+        app.device_thread.is_fatal = lambda error: isinstance(error, SystemError)
+        app.on_start(lambda: app.device_thread.run(time.sleep, settings.load_seconds))
         batcher = app.batcher(run, queue_limit=64, max_batch=2)
         app.add(decoder_pb2_grpc.add_DecoderServicer_to_server, Servicer(batcher))
 

@@ -48,7 +48,7 @@ def engine() -> Engine:
 
 def batcher(engine: Engine, *, limit: int = 8, max_batch: int = 4, **kwargs: Any) -> Batcher[Any, Any]:
     admission = Admission("decoder", queue_limit=limit, capacity=max_batch)
-    return Batcher(engine.run, admission=admission, engine=DeviceThread(), max_batch=max_batch, **kwargs)
+    return Batcher(engine.run, admission=admission, thread=DeviceThread(), max_batch=max_batch, **kwargs)
 
 
 async def held(engine: Engine, b: Batcher[Any, Any]) -> asyncio.Task[Any]:
@@ -197,7 +197,7 @@ async def test_a_lost_device_is_tried_no_more_and_whoever_waited_may_go_elsewher
 async def test_a_wrong_number_of_results_is_an_error_not_a_mixup() -> None:
     admission = Admission("decoder", queue_limit=8, capacity=4)
     b: Batcher[int, int] = Batcher(
-        lambda items: [1] * (len(items) + 1), admission=admission, engine=DeviceThread(), max_batch=4
+        lambda items: [1] * (len(items) + 1), admission=admission, thread=DeviceThread(), max_batch=4
     )
     with pytest.raises(RuntimeError, match="1 items gave 2 results"):
         await b.submit(1)

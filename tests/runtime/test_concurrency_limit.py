@@ -51,7 +51,7 @@ async def test_one_call_too_many_is_refused_and_health_is_answered_in_the_crowd(
         code, proto, _ = await refusal(running.stub.Decode(request(), timeout=60))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
         info = detail(proto, error_details_pb2.ErrorInfo)
-        assert info.metadata["knob"] == "HART_MAX_CONCURRENT_CALLS"
+        assert info.metadata["setting"] == "HART_MAX_CONCURRENT_CALLS"
         assert (await health.Check(health_pb2.HealthCheckRequest(service="hart.v1.Decoder"), timeout=60)).status == 1
     for call in silent:
         call.cancel()

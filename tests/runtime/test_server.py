@@ -131,7 +131,7 @@ async def test_every_error_survives_the_wire(served: Any, error: errors.HartErro
     back = status.from_rpc_error(caught.value, "somewhere")
     assert type(back) is type(error)
     assert back.message == error.message
-    for name in ("stage", "violations", "policies", "policy_version", "knob", "retry_after", "detail", "error_id"):
+    for name in ("stage", "violations", "policies", "policy_version", "setting", "retry_after", "detail", "error_id"):
         if getattr(error, name, ""):
             assert getattr(back, name) == getattr(error, name), name
 
@@ -140,7 +140,9 @@ async def test_alive_before_ready_and_work_is_refused_until_then(launch: Any) ->
     import threading
 
     release = threading.Event()
-    running = await launch(wait=False, before_start=lambda app: app.on_start(lambda: app.engine.run(release.wait, 120)))
+    running = await launch(
+        wait=False, before_start=lambda app: app.on_start(lambda: app.device_thread.run(release.wait, 120))
+    )
     health = health_pb2_grpc.HealthStub(running.channel)
 
     async def state(name: str) -> int:
@@ -181,7 +183,7 @@ async def test_busy_is_not_unready_and_a_full_queue_answers_at_once(served: Any)
     code, proto, _ = await refusal(served.stub.Decode(request(), timeout=60))
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     info = detail(proto, error_details_pb2.ErrorInfo)
-    assert (info.metadata["stage"], info.metadata["knob"]) == ("decoder", "HART_MAX_QUEUED_REQUESTS")
+    assert (info.metadata["stage"], info.metadata["setting"]) == ("decoder", "HART_MAX_QUEUED_REQUESTS")
     assert detail(proto, error_details_pb2.RetryInfo).retry_delay.ToMilliseconds() > 0
     health = health_pb2_grpc.HealthStub(served.channel)
     answer = await health.Check(health_pb2.HealthCheckRequest(service="hart.v1.Decoder"), timeout=60)

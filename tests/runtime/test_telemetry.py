@@ -24,8 +24,10 @@ from runtime.observability.telemetry import Telemetry
 from tests.runtime.support import Running, request, until
 
 ALL_FAMILIES = {
-    "hart_requests", "hart_request_duration_seconds", "hart_queue_depth", "hart_queue_limit", "hart_queue_duration_seconds",
-    "hart_inflight", "hart_compute_duration_seconds", "hart_batch_size", "hart_scale_duration_seconds", "hart_transfer_bytes",
+    "hart_requests", "hart_request_duration_seconds", "hart_queue_depth", "hart_queue_limit",
+    "hart_queue_duration_seconds",
+    "hart_inflight", "hart_compute_duration_seconds", "hart_batch_size", "hart_scale_duration_seconds",
+    "hart_transfer_bytes",
     "hart_load", "hart_replicas", "hart_replicas_min", "hart_device_memory_bytes", "hart_cache_hits",
     "hart_cancelled", "hart_shed", "hart_retries", "hart_safety_verdicts",
 }  # fmt: skip

@@ -50,10 +50,10 @@ async def latent_of(stage: Any, asked: ar_generator_pb2.GenerateLatentRequest) -
     return tensors.to_numpy(events[-1].result.latent, "latent")
 
 
-def own_latent(pipeline: Any, prompt: str, seed: int, settings: SamplingParams) -> np.ndarray[Any, Any]:
+def own_latent(pipeline: Any, prompt: str, seed: int, params: SamplingParams) -> np.ndarray[Any, Any]:
     generator = pipeline.generator
     conditioning = pipeline.text_encoder.encode([prompt]).conditioning[0]
-    state = generator.begin(conditioning, SeededNoise(seed), settings)
+    state = generator.begin(conditioning, SeededNoise(seed), params)
     while state.scale < generator.scales:
         generator.advance([state])
     generator.release(state)

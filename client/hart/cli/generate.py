@@ -197,7 +197,7 @@ async def _draw(
                     case results.Progress(scale=scale, scales=scales, side=side):
                         progress.update(task, description=f"scale {scale + 1}/{scales} ({side}x{side})", advance=1)
                         if event.preview is not None and not places.stdout:
-                            event.preview.save(places.preview(event.image, options.get("num_images") or 1))
+                            event.preview.save(places.preview(event.image_index, options.get("num_images") or 1))
                     case results.Image():
                         done.append(event)
                         progress.update(task, description=f"{len(done)} done")

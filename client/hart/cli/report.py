@@ -60,7 +60,7 @@ def answer_json(prompt: str, answer: GenerateResult, paths: list[str]) -> dict[s
         }
         for image, path in zip(answer, paths, strict=True)
     ]
-    return {"prompt": prompt, "num_images": num_images, **plain(answer.report)}
+    return {"prompt": prompt, "images": images, **plain(answer.report)}
 
 
 def seconds(value: float) -> str:

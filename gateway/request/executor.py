@@ -1,0 +1,135 @@
+"""Executes generation requests for every API of the gateway: limits, idempotency, deadline, audit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from functools import partial
+
+from hart.v1 import images_pb2
+from opentelemetry import trace
+
+from gateway.config import GatewaySettings
+from gateway.request.admission import AdmissionController, DecodeBackpressure
+from gateway.request.audit import audited
+from gateway.request.context import RequestContext
+from gateway.request.demand import Demand
+from gateway.request.idempotency import IdempotencyCache
+from gateway.request.pipeline import GenerationPipeline
+from gateway.request.shared_execution import Emit, LatestDeadline, SharedExecution
+from gateway.request.spans import describe_span
+from gateway.request.validation import ImageRequest, validate
+from gateway.routing.cluster_view import ClusterView
+from gateway.stages.client import Stages
+from gateway.stages.timings import RequestTimings
+from runtime.deadline import Deadline
+from runtime.errors import DeadlineExceeded, Overloaded
+
+RETRY_SECONDS = 1.0  # after a refusal for the gateway's own limits
+
+
+class RequestExecutor:
+    """Turns a GenerateRequest into its events. One per gateway process."""
+
+    def __init__(self, settings: GatewaySettings, stages: Stages, cluster: ClusterView) -> None:
+        self._settings = settings
+        self._stages = stages
+        self._cluster = cluster
+        self._admission = AdmissionController(
+            lambda: cluster.room("ar_generator"),
+            cluster.wait,
+            DecodeBackpressure(
+                settings.max_pending_decodes, lambda: cluster.slots("ar_generator"), settings.deadline_margin_seconds
+            ),
+            partial(stages.metrics.shed.add, reason="queue_full"),
+        )
+        self._idempotency = IdempotencyCache(settings.idempotency_ttl_seconds, settings.idempotency_cache_bytes)
+        self._executions: Counter[SharedExecution] = Counter()
+        """Executions by number of subscribers."""
+        self.demand = Demand()
+
+    async def events(
+        self, message: images_pb2.GenerateRequest, *, caller: str, deadline: Deadline, streams: bool
+    ) -> AsyncGenerator[images_pb2.GenerateEvent, None]:
+        """The request's events. Raises HartError.
+
+        `streams`: True where the caller receives every event as it happens. Call it within the request's server span.
+        """
+        timings, margin = RequestTimings(), self._settings.deadline_margin_seconds
+        with audited(message, caller, timings), self._limited(), self.demand.request():
+            request = await self._validated(message, streams)
+            span = trace.get_current_span()
+            describe_span(span, request, message.model or self._cluster.name(), self._settings.record_prompts)
+            context = RequestContext(request.request_id, caller, LatestDeadline(deadline.at), timings, span)
+            execution, replayed = self._execution(request, context, idempotent=message.HasField("request_id"))
+            with self._subscribed(execution):
+                # Stages get less time than this, so that they report the stage where time ran out.
+                try:
+                    async with asyncio.timeout(deadline.earlier(margin / 2).timeout()) as clock:
+                        async with aclosing(execution.subscribe()) as events:
+                            async for event in events:
+                                yield _as_replayed(event) if replayed else event
+                except TimeoutError:
+                    raise DeadlineExceeded(execution.where() or "gateway", "no time is left") from None
+                except GeneratorExit:
+                    if clock.expired():  # it cancelled the sending of an event, outside of this generator
+                        raise DeadlineExceeded("gateway", "the caller did not read its response in time") from None
+                    raise
+
+    async def _validated(self, message: images_pb2.GenerateRequest, streams: bool) -> ImageRequest:
+        limits = self._cluster.limits()
+        request = validate(message, limits, streams=streams)
+        await self._cluster.require()
+        # Without a known generator, fields that depend on the model could not be checked before.
+        return request if limits else validate(message, self._cluster.limits(), streams=streams)
+
+    def _execution(
+        self, request: ImageRequest, context: RequestContext, *, idempotent: bool
+    ) -> tuple[SharedExecution, bool]:
+        """The execution of this request, and whether an earlier request with the same id started it. It lasts until the
+        latest deadline of its subscribers; each of them waits until its own."""
+        key = (context.caller, request.request_id)
+        earlier = self._idempotency.join(key, request) if idempotent else None
+        if earlier is not None:
+            earlier.deadline.extend(context.deadline)
+            return earlier, True
+
+        async def run(emit: Emit) -> None:
+            await GenerationPipeline(request, context, emit, self._stages, self._cluster, self._admission).run()
+
+        execution = SharedExecution(run, context.deadline, lambda: context.timings.current)
+        if idempotent:
+            self._idempotency.remember(key, request, execution)
+        return execution, False
+
+    @contextmanager
+    def _subscribed(self, execution: SharedExecution) -> Iterator[None]:
+        self._executions[execution] += 1
+        try:
+            yield
+        finally:
+            self._executions[execution] -= 1
+            self._executions += Counter()  # drops executions without a subscriber
+
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        if self.demand.ongoing >= self._settings.max_ongoing_requests:
+            raise self._refusal("max_ongoing_requests")
+        if sum(execution.size for execution in self._executions) > self._settings.max_response_buffer_bytes:
+            raise self._refusal("max_response_buffer_bytes")
+        yield
+
+    def _refusal(self, setting: str) -> Overloaded:
+        self._stages.metrics.shed.add(reason=setting)
+        return Overloaded("gateway", f"HART_{setting.upper()}", RETRY_SECONDS)
+
+
+def _as_replayed(event: images_pb2.GenerateEvent) -> images_pb2.GenerateEvent:
+    if not event.HasField("finished"):
+        return event
+    copy = images_pb2.GenerateEvent()
+    copy.CopyFrom(event)
+    copy.finished.report.replayed = True
+    return copy
