@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from hart import Accepted, AsyncClient, Finished, Image, Preview, Progress
+from hart import Accepted, AsyncClient, Event, Finished, Image, Preview, Progress, Starting
 from hart.request import Options
 from hart.v1 import images_pb2
 
@@ -24,11 +24,13 @@ class Frame:
     report: images_pb2.Report | None = None
     """With the last frame."""
 
-    def after(self, event: Accepted | Progress | Image | Finished) -> Frame:
+    def after(self, event: Event) -> Frame:
         """The frame that an event leads to."""
         match event:
             case Accepted(seeds=seeds, scales=scales):
                 return replace(self, pictures=(None,) * len(seeds), scales=scales * len(seeds))
+            case Starting():
+                return self
             case Progress(image_index=index, preview=preview):
                 return replace(self._with(index, preview), drawn=self.drawn + 1)
             case Image(index=index):

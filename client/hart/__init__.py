@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         Unauthenticated,
         Unavailable,
     )
-    from hart.results import Accepted, Event, Finished, GenerateResult, Image, Preview, Progress
+    from hart.results import Accepted, Event, Finished, GenerateResult, Image, Preview, Progress, Starting
 
     __version__: str
 
@@ -52,7 +52,7 @@ _HOME = {
         "hart.errors",
     ),
     **dict.fromkeys(
-        ("Accepted", "GenerateResult", "Event", "Finished", "Image", "Preview", "Progress"), "hart.results"
+        ("Accepted", "GenerateResult", "Event", "Finished", "Image", "Preview", "Progress", "Starting"), "hart.results"
     ),
 }
 
@@ -75,6 +75,7 @@ __all__ = [
     "Preview",
     "Progress",
     "PromptUnsafe",
+    "Starting",
     "Unauthenticated",
     "Unavailable",
 ]

@@ -11,20 +11,22 @@ from hart.v1 import images_pb2
 
 
 class Options(TypedDict, total=False):
-    """What a request may say beside its prompt; an absent option (or None) takes the server's default."""
+    """A request's options. An absent option (or None) takes the server's default."""
 
     model: str | None
     """A model's name. Default: the only one."""
     num_images: int | None
-    """How many pictures, 1 to 8. Default 1."""
+    """Number of images, 1 to 8. Default 1."""
     seed: int | None
-    """The first picture's seed, unsigned 64 bits. Default: drawn, and returned."""
+    """The first image's seed, unsigned 64 bits. Default: random, and returned."""
     guidance: float | None
-    """How strongly to follow the prompt, 0 to 20. Default 4.5."""
+    """Classifier-free guidance, 0 to 20. Default: the model's."""
     more_smooth: bool | None
-    """Soft tokens. Default true."""
+    """Soft tokens. Default: the model's."""
     top_p: float | None
-    """Nucleus sampling, 0 (off) to 1. Default 0."""
+    """Nucleus sampling, 0 (off) to 1. Default: the model's."""
+    residual_temperature: float | None
+    """Scale of the residual diffusion's step noise, 0 to 1. Default: the model's."""
     format: str | None
     """ "png", "jpeg" or "webp". Default "png"."""
     quality: int | None
@@ -32,9 +34,9 @@ class Options(TypedDict, total=False):
     preview_every: int | None
     """A small preview with every n-th scale; only for streams. Default 0: none."""
     embed_metadata: bool | None
-    """Write the recipe into the pictures. Default true."""
+    """Embed the recipe in the files. Default true."""
     request_id: str | None
-    """Makes a repeat harmless. Default: made here, so that the channel's own retries are."""
+    """Idempotency key. Default: generated here, so that the channel's own retries are idempotent."""
 
 
 def build(prompt: str, options: Options) -> images_pb2.GenerateRequest:

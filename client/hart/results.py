@@ -122,6 +122,15 @@ class Accepted:
 
 
 @dataclass(frozen=True)
+class Starting:
+    """The request waits for a stage that starts its first replica."""
+
+    stage: str
+    estimated_seconds: float | None
+    """Expected seconds until it is ready; None while no start was measured."""
+
+
+@dataclass(frozen=True)
 class Progress:
     """A scale of a picture is done."""
 
@@ -142,10 +151,10 @@ class Finished:
     """The last event."""
 
     report: images_pb2.Report = field(repr=False)
-    """The verdict, the timings, the notices, the model."""
+    """The verdict, the timings, the warnings, the model."""
 
 
-Event: TypeAlias = Accepted | Progress | Image | Finished
+Event: TypeAlias = Accepted | Starting | Progress | Image | Finished
 
 
 @dataclass(frozen=True)
@@ -187,6 +196,10 @@ def event_of(message: images_pb2.GenerateEvent) -> Event | None:
                 start.model.name,
                 start.model.digest,
             )
+        case "starting":
+            starting = message.starting
+            estimate = starting.estimated_seconds if starting.HasField("estimated_seconds") else None
+            return Starting(starting.stage, estimate)
         case "progress":
             return _progress_of(message.progress)
         case "image":

@@ -54,12 +54,12 @@ class ActiveRequest:
     """Its caller has gone."""
     moved_at: float = 0.0
     """When it got its slot or its last scale (monotonic seconds)."""
-    share: float = 0.0
+    device_seconds: float = 0.0
     """Seconds of the engine that it has had: its part of each batch."""
     error: BaseException | None = None
     """What the engine failed with."""
     times: list[ScaleTime] = field(default_factory=list)
-    event: asyncio.Queue[Event | BaseException] = field(default_factory=asyncio.Queue)
+    events: asyncio.Queue[Event | BaseException] = field(default_factory=asyncio.Queue)
     """At most two entries per scale: it needs no bound of its own."""
 
     @property
@@ -69,11 +69,11 @@ class ActiveRequest:
 
     def send(self, event: Event | BaseException) -> None:
         """What the caller hears next; an error is the last."""
-        self.event.put_nowait(event)
+        self.events.put_nowait(event)
 
-    def record_scale(self, scale: int, step: Step) -> None:
+    def record(self, step: Step) -> None:
         """Account for a scale that has just been drawn."""
         self.moved_at = time.monotonic()
-        self.share += step.seconds / len(step.latents)
+        self.device_seconds += step.seconds / len(step.latents)
         start = (step.started_ns - self.ticket.arrived_ns) / 1e9
-        self.times.append(ScaleTime(scale, start, step.seconds, len(step.latents)))
+        self.times.append(ScaleTime(step.scale, start, step.seconds, len(step.latents)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class GenerationRequest:
     preview_every: int = 0
     """Show the latent so far after every n-th scale; 0: only the final one."""
     result_only: bool = False
-    """Nobody is told of scales."""
+    """No progress events are sent."""
 
     def previews(self, scale: int) -> bool:
         """Whether the latent so far is wanted after this scale, counted from 0."""
@@ -52,12 +53,31 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class Step:
-    """What one run of the engine did."""
+    """One scale of a batch."""
 
+    scale: int
     latents: list[Array | BaseException | None]
-    """Each picture's (Z, N, N), None where it is not wanted, or the error that ends it."""
+    """Per request: its (Z, N, N), None where it is not needed, or the error that ends it."""
     started_ns: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """How far a batch may go before the scheduler chooses again."""
+
+    last_scale: int
+    latest_start: Sequence[float]
+    """Per scale, the monotonic time in seconds after which it must not start: the batch could no longer finish in
+    time."""
+    stop: threading.Event
+    """Set: stop at the next scale boundary."""
+    on_step: Callable[[Step], object] = lambda step: None
+    """Called on the device thread after each scale. Each wake-up of the event loop costs the engine a little time."""
+
+    def continues(self, scale: int) -> bool:
+        """Whether this scale may start now."""
+        return scale <= self.last_scale and not self.stop.is_set() and time.monotonic() < self.latest_start[scale]
 
 
 class GeneratorEngine:
@@ -159,26 +179,18 @@ class GeneratorEngine:
             if self.compute.is_lost(error):
                 raise
             latents = [error] if len(pictures) == 1 else self._each_alone(pictures, scale)
-        return Step(latents, started_ns, time.perf_counter() - started)
+        return Step(scale, latents, started_ns, time.perf_counter() - started)
 
-    def run_until(
-        self,
-        pictures: Sequence[tuple[GenerationState, GenerationRequest]],
-        should_continue: Callable[[int], bool],
-        report: Callable[[int, Step], object],
-    ) -> None:
-        """Draws scale after scale, as long as none fails and `should_continue` agrees to the next scale.
-
-        `report` hears of each scale drawn. Staying on this thread saves a change of threads per scale and way.
-        """
+    def run(self, batch: Sequence[tuple[GenerationState, GenerationRequest]], plan: RunPlan) -> list[Step]:
+        """Draws the batch's next scale, and further ones as the plan allows and none fails."""
+        steps: list[Step] = []
         while True:
-            scale = pictures[0][0].scale
-            step = self.advance(pictures)
-            report(scale, step)
-            if any(isinstance(latent, BaseException) for latent in step.latents):
-                return
-            if scale + 1 == self.scales or not should_continue(scale + 1):
-                return
+            step = self.advance(batch)
+            steps.append(step)
+            plan.on_step(step)
+            failed = any(isinstance(latent, BaseException) for latent in step.latents)
+            if failed or not plan.continues(step.scale + 1):
+                return steps
 
     def _each_alone(
         self, pictures: Sequence[tuple[GenerationState, GenerationRequest]], scale: int

@@ -1,11 +1,4 @@
-"""Which pictures advance by which scale next. Knows no model and no wire.
-
-The oldest picture leads, and whoever stands at its scale comes along, as many as that scale's width allows. Small
-scales are bound by launches or by reading weights: they are wide, and a batch costs hardly more than one picture. At
-large ones a picture keeps the device busy alone; company there would delay it and gain nothing. So newcomers gather at
-scale 0 while an older picture is finished, and then go through the small scales together. Lest they stand still for
-long meanwhile, one that has waited longer than `starvation_limit` at a wide scale leads once in between.
-"""
+"""Interleaves requests over the engine's slots, scale by scale. `schedule` decides who advances next."""
 
 from __future__ import annotations
 
@@ -14,7 +7,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from opentelemetry import trace
 
@@ -26,8 +19,9 @@ from runtime.observability.tracing import Attributes, Tracing
 from runtime.work.admission import Admission
 from runtime.work.device_thread import DeviceThread
 from services.ar_generator.active_request import ActiveRequest, Admitted, Event, ScaleDone
-from services.ar_generator.engine import GenerationRequest, GeneratorEngine, Step
+from services.ar_generator.engine import GenerationRequest, GeneratorEngine, RunPlan, Step
 from services.ar_generator.scale_times import ScaleTimeEstimator
+from services.ar_generator.schedule import choose_batch, last_scale
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +46,7 @@ class Scheduler:
         self._waiting: list[ActiveRequest] = []
         self._running: list[ActiveRequest] = []
         self._arrived = asyncio.Event()
-        self._cut_in = False
+        self._preempted = False
         self._to_decide = threading.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -79,7 +73,7 @@ class Scheduler:
 
     async def _next_event(self, active: ActiveRequest) -> Event:
         try:
-            event = await asyncio.wait_for(active.event.get(), active.ticket.deadline.timeout())
+            event = await asyncio.wait_for(active.events.get(), active.ticket.deadline.timeout())
         except TimeoutError:
             raise self._out_of_time(active) from None
         if isinstance(event, BaseException):
@@ -138,76 +132,70 @@ class Scheduler:
             active.send(Admitted(active.ticket.queue_seconds))
 
     def _choose(self) -> list[ActiveRequest]:
-        """The leader, and those who share its batch, the oldest first."""
+        """The next batch; empty without a running request."""
         if not self._running:
             return []
-        starving = None if self._cut_in else self._starving()
-        leader = starving or self._running[0]
-        self._cut_in = starving is not None and starving is not self._running[0]
-        batch_peers = [p for p in self._running if p.scale == leader.scale and p is not leader]
-        return [leader, *batch_peers][: self._engine.max_batch_per_scale[leader.scale]]
-
-    def _starving(self) -> ActiveRequest | None:
-        horizon = time.monotonic() - self._starvation_limit
-        waiting_long = [
-            p for p in self._running if self._engine.max_batch_per_scale[p.scale] > 1 and p.moved_at < horizon
-        ]
-        return min(waiting_long, key=lambda p: p.moved_at, default=None)
+        starved_since = time.monotonic() - self._starvation_limit
+        choice = choose_batch(
+            self._running, self._engine.max_batch_per_scale, starved_since, may_preempt=not self._preempted
+        )
+        self._preempted = choice.preempts
+        return choice.batch
 
     async def _advance(self, batch: list[ActiveRequest]) -> None:
-        """Scale after scale, until there may be something else to choose."""
-        loop, max_batch_per_scale = asyncio.get_running_loop(), self._engine.max_batch_per_scale
-        alone = len(batch) == len(self._running)
-        result_only = all(active.request.result_only for active in batch)
-        pending: list[tuple[list[ActiveRequest], int, Step]] = []
-
-        # What follows up to `work` runs on the engine's thread.
-        def should_continue(scale: int) -> bool:
-            in_time = not (result_only and any(self._is_late(active, scale) for active in batch))
-            return alone and in_time and len(batch) <= max_batch_per_scale[scale] and not self._to_decide.is_set()
-
-        def report(begun: list[ActiveRequest], scale: int, step: Step) -> None:
-            if result_only:  # each time that the event loop wakes up, the engine has to wait for the interpreter's lock
-                pending.append((begun, scale, step))
-            else:
-                loop.call_soon_threadsafe(self._account, begun, scale, step)
-
-        def work() -> None:
-            begun = [(active, state) for active in batch if (state := self._begun(active)) is not None]
-            if begun:
-                pictures = [active for active, _ in begun]
-                states = [(state, active.request) for active, state in begun]
-                self._engine.run_until(states, should_continue, lambda scale, step: report(pictures, scale, step))
-
-        await self._thread.run(work)
-        for told in pending:
-            self._account(*told)
+        """Draws the batch's next scales, until another choice may be better."""
+        begun = [(active, state) for active in batch if (state := await self._state(active)) is not None]
+        if begun:
+            actives = [active for active, _ in begun]
+            states = [(state, active.request) for active, state in begun]
+            result_only = all(active.request.result_only for active in actives)
+            plan = self._plan(actives, None if result_only else self._on_step(actives))
+            steps = await self._thread.run(self._engine.run, states, plan)
+            for step in steps if result_only else ():
+                self._record(actives, step)
         for active in batch:
             if active.error is not None or active.scale == self._engine.scales:
                 self._end(active, active.error)
 
-    def _begun(self, active: ActiveRequest) -> GenerationState | None:
-        """The picture's state, made where it has none yet; None where that fails. On the engine's thread."""
-        try:
-            active.state = active.state or self._engine.begin(active.request)
-        except Exception as error:
-            if self._thread.is_fatal(error):
-                raise
-            active.error = error
+    def _plan(self, batch: list[ActiveRequest], on_step: Callable[[Step], object] | None) -> RunPlan:
+        scale, maxima = batch[0].scale, self._engine.max_batch_per_scale
+        alone = len(batch) == len(self._running)
+        deadline = min(active.ticket.deadline.at for active in batch)
+        return RunPlan(
+            last_scale=last_scale(len(batch), scale, maxima) if alone else scale,
+            latest_start=[deadline - self.scale_times.remaining(k) for k in range(len(maxima))],
+            stop=self._to_decide,
+            on_step=on_step or (lambda step: None),
+        )
+
+    def _on_step(self, batch: list[ActiveRequest]) -> Callable[[Step], object]:
+        loop = asyncio.get_running_loop()
+        return lambda step: loop.call_soon_threadsafe(self._record, batch, step)
+
+    async def _state(self, active: ActiveRequest) -> GenerationState | None:
+        """The request's state, begun on the device thread where it has none yet; None where that fails."""
+        if active.state is None:
+            try:
+                active.state = await self._thread.run(self._engine.begin, active.request)
+            except Exception as error:
+                if self._thread.lost:
+                    raise
+                active.error = error
         return active.state
 
-    def _account(self, batch: list[ActiveRequest], scale: int, step: Step) -> None:
-        """Tells callers, metrics and estimates of a scale that was drawn; the engine may be at the next one already."""
+    def _record(self, batch: list[ActiveRequest], step: Step) -> None:
+        """Reports a drawn scale to callers, metrics and estimates. The engine may already draw the next one."""
+        scale = step.scale
         self.scale_times.observe_scale(scale, len(batch), step.seconds)
-        self._measure(batch, scale, step)
+        self._measure(batch, step)
         for active, latent in zip(batch, step.latents, strict=True):
-            active.record_scale(scale, step)
+            active.record(step)
             if isinstance(latent, BaseException):
                 active.error = latent
                 continue
             if scale == self._engine.scales - 1:
-                self.admission.observe(1.0, active.share)
-                self._trace(active)  # before the last news: with them the call's own span may end
+                self.admission.observe(1.0, active.device_seconds)
+                self._trace(active)  # before the last event: with it the call's own span may end
             elif self._is_late(active, scale + 1):
                 self._to_decide.set()
             active.send(ScaleDone(scale, latent))
@@ -232,12 +220,12 @@ class Scheduler:
         self._metrics.shed.add(reason="deadline")
         return DeadlineExceeded(self.admission.stage, f"time does not suffice at scale {active.scale}")
 
-    def _measure(self, batch: list[ActiveRequest], scale: int, step: Step) -> None:
-        self._metrics.scale_seconds.record(step.seconds, scale=str(scale))
+    def _measure(self, batch: list[ActiveRequest], step: Step) -> None:
+        self._metrics.scale_seconds.record(step.seconds, scale=str(step.scale))
         self._metrics.compute_seconds.record(step.seconds)
         self._metrics.batch_size.record(len(batch))
         links = [p.span for p in batch if p.span.is_valid]
-        attributes: Attributes = {"hart.scale": scale, "hart.batch.size": len(batch)}
+        attributes: Attributes = {"hart.scale": step.scale, "hart.batch.size": len(batch)}
         ended_ns = step.started_ns + int(step.seconds * 1e9)
         for active in batch:
             self._tracing.record("batch", active.span, step.started_ns, ended_ns, attributes=attributes, links=links)

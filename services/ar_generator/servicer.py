@@ -90,7 +90,14 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
                 TensorSpec("latent", ("FP32",), (1, self._engine.channels, side, side)),
             ),
             stream=self._stream,
-            parameters={"seed": str, "guidance": float, "smooth": bool, "top_p": float, "preview_every": int},
+            parameters={
+                "seed": str,
+                "guidance": float,
+                "more_smooth": bool,
+                "top_p": float,
+                "residual_temperature": float,
+                "preview_every": int,
+            },
         )
 
     async def _stream(self, request: InferRequest) -> AsyncGenerator[InferResult, None]:

@@ -175,7 +175,7 @@ class Gateway(images_pb2_grpc.ImagesServicer):
         answer.models.add(model=MODEL, shape=shape, example_prompts=["a red heart", "a green apple"])
         answer.limits.max_images = 8
         answer.limits.max_response_bytes = self.max_response_bytes
-        answer.sampling_defaults.guidance = 4.5
+        answer.models[0].sampling_defaults.guidance = 4.5
         return answer
 
     async def Status(self, request: images_pb2.StatusRequest, context: Any) -> images_pb2.StatusResponse:

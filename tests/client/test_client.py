@@ -30,15 +30,16 @@ def test_generate_returns_pictures_in_order_with_seeds_and_report(gateway: Any) 
 def test_every_option_reaches_the_wire(gateway: Any) -> None:
     options = {
         "model": "tiny",
-        "images": 2,
+        "num_images": 2,
         "seed": 2**64 - 1,
         "guidance": 0.0,
         "more_smooth": False,
         "top_p": 0.5,
+        "residual_temperature": 0.25,
         "format": "jpeg",
         "quality": 1,
         "preview_every": 2,
-        "metadata": False,
+        "embed_metadata": False,
         "request_id": "r-1",
     }
     assert set(options) == set(hart.request.Options.__annotations__)  # type: ignore[attr-defined]

@@ -34,8 +34,8 @@ def test_an_api_key_is_not_sent_in_the_open_to_another_machine() -> None:
         ({"seed": -1}, "seed"),
         ({"seed": 2**64}, "seed"),
         ({"seed": "seven"}, "seed"),
-        ({"images": 1.5}, "images"),
-        ({"images": True}, "images"),
+        ({"num_images": 1.5}, "num_images"),
+        ({"num_images": True}, "num_images"),
         ({"guidance": "strong"}, "guidance"),
         ({"more_smooth": "yes"}, "more_smooth"),
         ({"format": "gif"}, "format"),
@@ -102,7 +102,7 @@ def test_numbers_out_of_range_are_told_what_they_are_and_no_range_that_the_serve
     with pytest.raises(hart.InvalidRequest) as refused:
         hart.Client("127.0.0.1:9").generate("x", seed=2**64, num_images=-1)
     assert refused.value.fields["seed"].endswith(f"must be 0 to {2**64 - 1}")
-    assert refused.value.fields["images"].endswith("negative")
+    assert refused.value.fields["num_images"].endswith("negative")
     with pytest.raises(hart.InvalidRequest, match="images: 4294967296 does not fit: it is too large"):
         hart.Client("127.0.0.1:9").generate("x", num_images=2**32)
 

@@ -31,15 +31,13 @@ def test_a_prompt_becomes_a_file_and_its_times_are_told(hart: Any, tmp_path: Pat
 def test_every_option_of_a_request_reaches_the_wire(hart: Any, gateway: Any) -> None:
     outcome = hart(
         "generate", "x", "-o", "a.jpg", "--num-images", 2, "--seed", 5, "--guidance", 0, "--no-more-smooth",
-        "--top-p", 0.9,
-        "--quality", 80, "--preview", 1, "--no-embed-metadata", "--model", "tiny", "--request-id", "r-1",
-        "--timeout", 90,
-        "--api-key", "k",
+        "--top-p", 0.9, "--quality", 80, "--preview", 1, "--no-embed-metadata", "--model", "tiny",
+        "--request-id", "r-1", "--residual-temperature", 0.25, "--timeout", 90, "--api-key", "k",
     )  # fmt: skip
     assert outcome.exit_code == 0, outcome.output
     sent = gateway.requests[0]
     fields = [field.name for field in sent.DESCRIPTOR.fields]
-    values = ["tiny", "x", 2, 5, 0, False, 0.9, 2, 80, 1, False, "r-1"]
+    values = ["tiny", "x", 2, 5, 0, False, 0.9, 2, 80, 1, False, "r-1", 0.25]
     assert [getattr(sent, field) for field in fields] == values
     assert all(sent.HasField(field.name) for field in sent.DESCRIPTOR.fields if field.has_presence)
     assert 0 < gateway.remaining[0] < 90 + 1  # gRPC rounds up, from a clock that it read a little earlier

@@ -45,7 +45,7 @@ def test_a_new_field_is_no_breaking_change(protos: Path) -> None:
         (r"string prompt = 2;", "string prompt = 20;"),
         (r"string prompt = 2;", "bytes prompt = 2;"),
         (r"string prompt = 2;", "string text = 2;"),
-        (r"optional bool smooth = 6;", ""),
+        (r"optional bool more_smooth = 6;", ""),
         (r"rpc Status\(", "rpc State("),
         (r"WARNING_CODE_PROMPT_REPLACED = 3", "NOTICE_CODE_PROMPT_SWAPPED = 3"),
     ],

@@ -24,7 +24,7 @@ def picture(index: int) -> Image:
 
 async def test_every_event_is_a_frame_from_nothing_to_the_finished_pictures(gateway: Gateway) -> None:
     async with AsyncClient(gateway.endpoint) as client:
-        frames = [frame async for frame in draw(client, "x", {"images": 2, "seed": 5})]
+        frames = [frame async for frame in draw(client, "x", {"num_images": 2, "seed": 5})]
     scales = 2 * len(SCALES)
     assert frames[0] == Frame(pictures=(None, None), scales=scales)
     assert [frame.drawn for frame in frames] == [*range(scales + 1), *[scales] * 3]

@@ -40,12 +40,12 @@ def test_a_recipe_makes_the_picture_again(pipeline: Pipeline, tiny: Path) -> Non
     [
         {"prompt": "a blue house"},
         {"seed": 8},
-        {"settings": SamplingParams(0.5)},
-        {"settings": SamplingParams(4.5, False)},
+        {"params": SamplingParams(0.5)},
+        {"params": SamplingParams(4.5, False)},
     ],
 )
 def test_prompt_seed_and_settings_each_change_the_picture(pipeline: Pipeline, changed: dict) -> None:
-    asked = {"prompt": "a red heart", "seed": 7, "settings": SamplingParams()}
+    asked = {"prompt": "a red heart", "seed": 7, "params": SamplingParams()}
     assert not np.array_equal(pipeline.draw(**asked).pixels, pipeline.draw(**{**asked, **changed}).pixels)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from runtime.deadline import Deadline
 from runtime.errors import DeadlineExceeded, Overloaded, StageUnavailable
-from runtime.work.admission import Admission, State
+from runtime.work.admission import Admission, TicketState
 from runtime.work.batcher import Batcher
 from runtime.work.device_thread import DeviceThread
 from runtime.work.estimator import Estimator
@@ -184,8 +184,8 @@ async def test_one_bad_item_does_not_poison_the_others(engine: Engine) -> None:
 
 async def test_a_lost_device_is_tried_no_more_and_whoever_waited_may_go_elsewhere(engine: Engine) -> None:
     b, ended = batcher(engine), []
-    b._engine.is_fatal = lambda error: isinstance(error, SystemError)
-    b._engine.on_fatal = lambda: ended.append(True)
+    b._thread.is_fatal = lambda error: isinstance(error, SystemError)
+    b._thread.on_fatal = lambda: ended.append(True)
     engine.broken = {1: SystemError("lost")}
     results = await asyncio.gather(*(b.submit(i) for i in range(1, 8)), return_exceptions=True)
     assert [type(result) for result in results] == [StageUnavailable] * 7
@@ -230,7 +230,7 @@ def test_tickets_go_from_queued_to_running_to_done_once() -> None:
         admission.start(ticket)
     admission.finish(ticket)
     admission.finish(ticket)
-    assert (admission.load, ticket.state) == (0, State.DONE)
+    assert (admission.load, ticket.state) == (0, TicketState.DONE)
 
 
 @pytest.mark.parametrize("running", [False, True])

@@ -99,7 +99,7 @@ async def test_a_pool_that_closes_closes_also_the_replicas_that_were_leaving(beg
 
 async def test_without_a_ready_replica_the_stage_is_unavailable() -> None:
     pool = Pool("decoder", SERVICE, StaticSource(frozenset({Endpoint("127.0.0.1:9")})))
-    await pool.start(receive_timeout=0.5)
+    await pool.start(patience=0.5)
     with pytest.raises(StageUnavailable, match="decoder is unavailable"):
         pool.replica()
     await pool.close()

@@ -134,7 +134,7 @@ async def test_a_replica_that_came_while_a_certificate_was_away_is_used_when_it_
     source = StaticSource(frozenset({Endpoint(f"localhost:{running.app.port}")}))
     pool = Pool("decoder", "hart.v1.Decoder", source, channels=ChannelFactory(tls.Files(*client)))
     Path(client[0]).unlink()
-    await pool.start(receive_timeout=0.2)
+    await pool.start(patience=0.2)
     assert not pool.replicas
     authority.write(tmp_path / "client")
     await until(lambda: pool.ready)
@@ -148,7 +148,7 @@ async def test_plaintext_beyond_loopback_wants_an_explicit_choice() -> None:
         ProcessSettings(host="0.0.0.0")
     await ChannelFactory(allow_plaintext=True).open("10.0.0.1:50055").close()
     pool = Pool("decoder", "hart.v1.Decoder", StaticSource(frozenset({Endpoint("10.0.0.1:50055")})))
-    await pool.start(receive_timeout=0.2)
+    await pool.start(patience=0.2)
     with pytest.raises(StageUnavailable):
         pool.replica()
     await pool.close()
@@ -179,7 +179,7 @@ async def test_a_replica_found_by_its_services_name_must_show_that_name(launch: 
     other = StaticSource(frozenset({Endpoint(f"127.0.0.1:{port}", name="decoder.elsewhere.svc")}))
     for source in (unnamed, other):
         pool = Pool("decoder", "hart.v1.Decoder", source, channels=channels)
-        await pool.start(receive_timeout=1)
+        await pool.start(patience=1)
         with pytest.raises(StageUnavailable):
             pool.replica()
         await pool.close()

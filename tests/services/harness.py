@@ -46,7 +46,7 @@ class Engine:
     scales = SCALES
     slots = 4
     max_batch_per_scale = (4, 4, 1, 1)
-    run_until = GeneratorEngine.run_until
+    run = GeneratorEngine.run
 
     def __init__(self) -> None:
         self.steps = threading.Semaphore(0)
@@ -67,13 +67,14 @@ class Engine:
 
     def advance(self, pictures: list[tuple[GenerationState, Any]]) -> Step:
         assert self.steps.acquire(timeout=20)
-        self.log.append((pictures[0][0].scale, "".join(state.name for state, _ in pictures)))
+        scale = pictures[0][0].scale
+        self.log.append((scale, "".join(state.name for state, _ in pictures)))
         latents: list[Any] = []
         for state, _ in pictures:
             failed = state.name in self.fail
             state.scale += not failed
             latents.append(OSError("broken") if failed else np.zeros(1) if state.scale == SCALES else None)
-        return Step(latents, time.time_ns(), 0.001)
+        return Step(scale, latents, time.time_ns(), 0.001)
 
 
 class Rig(SimpleNamespace):

@@ -179,7 +179,7 @@ async def test_a_picture_that_breaks_the_arithmetic_is_refused_and_its_neighbour
         ({"guidance": float("nan"), "top_p": -0.1}, {"guidance", "top_p"}),
         ({"top_p": 1.5}, {"top_p"}),
         ({"preview_every": 5}, {"preview_every"}),
-        ({"preview_every": 1, "quiet": True}, {"quiet"}),
+        ({"preview_every": 1, "result_only": True}, {"result_only"}),
         ({"context": tensor_pb2.Tensor()}, {"context.dtype"}),
         ({"context": tensors.from_numpy(np.zeros((8, 25), np.float32))}, {"context.shape"}),
         ({"context": tensors.from_numpy(np.full((8, 24), np.inf, np.float32))}, {"context.data"}),

@@ -61,6 +61,12 @@ def generate(
         float | None,
         typer.Option(parser=number(float), metavar="X", help="Nucleus sampling; 0 is off.", rich_help_panel=_REQUEST),
     ] = None,
+    residual_temperature: Annotated[
+        float | None,
+        typer.Option(
+            parser=number(float), metavar="X", help="Noise of the residual, 0 to 1.", rich_help_panel=_REQUEST
+        ),
+    ] = None,
     format: Annotated[
         str | None,
         typer.Option(help="png, jpeg or webp. Default: by the output's suffix.", rich_help_panel=_REQUEST),
@@ -118,6 +124,7 @@ def generate(
         "guidance": guidance,
         "more_smooth": more_smooth,
         "top_p": top_p,
+        "residual_temperature": residual_temperature,
         "format": format,
         "quality": quality,
         "preview_every": preview,
@@ -194,6 +201,9 @@ async def _draw(
                 match event:
                     case results.Accepted(seeds=seeds, scales=scales):
                         progress.update(task, description="accepted", total=scales * len(seeds))
+                    case results.Starting(stage=stage, estimated_seconds=estimate):
+                        about = "" if estimate is None else f", about {estimate:.0f} s"
+                        progress.update(task, description=f"{stage} is starting{about}")
                     case results.Progress(scale=scale, scales=scales, side=side):
                         progress.update(task, description=f"scale {scale + 1}/{scales} ({side}x{side})", advance=1)
                         if event.preview is not None and not places.stdout:
