@@ -15,6 +15,7 @@ from typing import Any
 from hart.v1 import images_pb2, images_pb2_grpc
 from opentelemetry import trace
 
+from common.version import VERSION
 from gateway.access import rate_limits
 from gateway.config import GatewaySettings
 from gateway.request.admission import AdmissionController, DecodeBackpressure
@@ -28,7 +29,6 @@ from gateway.stages.client import Stages
 from runtime.deadline import Deadline
 from runtime.errors import DeadlineExceeded, HartError, Overloaded
 from runtime.observability import logs
-from runtime.version import VERSION
 
 MAX_INT64 = 2**63 - 1  # of a trace's attributes; seeds go further
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from hart.v1 import decoder_pb2, images_pb2, safety_pb2, stage_pb2, tensor_pb2, text_encoder_pb2
 from hart.v1.ar_generator_pb2 import GenerateLatentRequest, LatentProgress
 
-from gateway import digests, recipe
+from common import digests, image_formats, recipe
+from common.version import VERSION
 from gateway.request.admission import AdmissionController, DecodeBackpressure
 from gateway.request.shared_execution import Emit
 from gateway.request.timings import RequestTimings
@@ -21,15 +22,15 @@ from gateway.routing.cluster_view import ClusterView
 from gateway.stages.client import Latent, Stages
 from runtime.deadline import Deadline
 from runtime.errors import HartError, Overloaded, PromptUnsafe, StageUnavailable
+from runtime.image_messages import recipe_of, to_wire
 from runtime.observability.tracing import current_trace_id
 from runtime.tasks import cancel, together
-from runtime.version import VERSION
 
 log = logging.getLogger(__name__)
 Call = images_pb2.StageCall
 PREVIEW_DIVISOR = 4  # a preview has about a quarter of the picture's side,
 MIN_PREVIEW_SIDE = 128  # but so many pixels where there are: a decoder makes nothing of a latent of two by two
-PREVIEW_ENCODING = decoder_pb2.ImageEncoding(format=decoder_pb2.IMAGE_FORMAT_JPEG)
+PREVIEW_ENCODING = decoder_pb2.ImageEncoding(format=to_wire(image_formats.JPEG))
 
 
 def preview_side(width: int) -> int:
@@ -195,7 +196,7 @@ class GenerationPipeline:
             message.ClearField("recipe")
             answer, call = await self._decode(index, message, latent.decoder)
             written.model.CopyFrom(self._model(prepared, latent, answer))
-            answer.image = recipe.write(answer.image, written)
+            answer.image = recipe.write(answer.image, recipe_of(written).to_json())
         return answer, call
 
     async def _decode(

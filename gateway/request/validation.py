@@ -12,24 +12,19 @@ from dataclasses import dataclass, field
 
 from hart.v1 import decoder_pb2, images_pb2
 
-from gateway import seeds
+from common import image_formats, limits, seeds
 from runtime.errors import InvalidRequest, Violation
-from runtime.prompt import LONGEST, characters
+from runtime.image_messages import from_wire, to_wire
 
-MAX_PROMPT_CHARACTERS = LONGEST
-MAX_IMAGES = 8
-MAX_GUIDANCE = 20.0
-MAX_REQUEST_ID_CHARACTERS = 128
 DEFAULTS = images_pb2.Defaults(
-    num_images=1,
-    guidance=4.5,
-    more_smooth=True,
-    top_p=0.0,
-    format=decoder_pb2.IMAGE_FORMAT_PNG,
-    quality=92,
+    images=limits.DEFAULT_IMAGES,
+    guidance=limits.DEFAULT_GUIDANCE,
+    more_smooth=limits.DEFAULT_MORE_SMOOTH,
+    top_p=limits.DEFAULT_TOP_P,
+    format=to_wire(image_formats.DEFAULT_FORMAT),
+    quality=limits.DEFAULT_QUALITY,
     embed_metadata=True,
 )
-FORMATS = (decoder_pb2.IMAGE_FORMAT_PNG, decoder_pb2.IMAGE_FORMAT_JPEG, decoder_pb2.IMAGE_FORMAT_WEBP)
 
 
 @dataclass(frozen=True)
@@ -102,32 +97,36 @@ def _seed(message: images_pb2.GenerateRequest) -> int:
 
 def _encoding(message: images_pb2.GenerateRequest) -> decoder_pb2.ImageEncoding:
     encoding = decoder_pb2.ImageEncoding(format=message.format or DEFAULTS.format)
-    if encoding.format != decoder_pb2.IMAGE_FORMAT_PNG:
+    if from_wire(encoding.format).has_quality:
         encoding.quality = message.quality if message.HasField("quality") else DEFAULTS.quality
     return encoding
 
 
 def _drawing(message: images_pb2.GenerateRequest) -> Iterator[Violation]:
-    length = characters(message.prompt.strip())
-    if not 1 <= length <= MAX_PROMPT_CHARACTERS:
-        yield Violation("prompt", f"must have 1 to {MAX_PROMPT_CHARACTERS} characters after trimming, not {length}")
-    if message.HasField("num_images") and not 1 <= message.num_images <= MAX_IMAGES:
-        yield Violation("num_images", f"must be 1 to {MAX_IMAGES}, not {message.num_images}")
-    if not _within(message.guidance, MAX_GUIDANCE):
-        yield Violation("guidance", f"must be 0 to {MAX_GUIDANCE:g}, not {message.guidance:g}")
-    if not _within(message.top_p, 1.0):
-        yield Violation("top_p", f"must be 0 to 1, not {message.top_p:g}")
+    try:
+        limits.checked_prompt(message.prompt)
+    except ValueError as error:
+        yield Violation("prompt", str(error))
+    if message.HasField("num_images") and not 1 <= message.num_images <= limits.MAX_IMAGES:
+        yield Violation("num_images", f"must be 1 to {limits.MAX_IMAGES}, not {message.num_images}")
+    if not _within(message.guidance, limits.MAX_GUIDANCE):
+        yield Violation("guidance", f"must be 0 to {limits.MAX_GUIDANCE:g}, not {message.guidance:g}")
+    if not _within(message.top_p, limits.MAX_TOP_P):
+        yield Violation("top_p", f"must be 0 to {limits.MAX_TOP_P:g}, not {message.top_p:g}")
 
 
 def _file(message: images_pb2.GenerateRequest) -> Iterator[Violation]:
-    if message.format and message.format not in FORMATS:
-        yield Violation("format", f"unknown value {message.format}")
+    try:
+        format = from_wire(message.format)
+    except ValueError as error:
+        yield Violation("format", str(error))
+        return
     if not message.HasField("quality"):
         return
-    if not 1 <= message.quality <= 100:
-        yield Violation("quality", f"must be 1 to 100, not {message.quality}")
-    elif message.format in (decoder_pb2.IMAGE_FORMAT_UNSPECIFIED, decoder_pb2.IMAGE_FORMAT_PNG):
-        yield Violation("quality", f"must be absent for PNG, which is lossless, not {message.quality}")
+    if not limits.is_quality(message.quality):
+        yield Violation("quality", f"must be {limits.MIN_QUALITY} to {limits.MAX_QUALITY}, not {message.quality}")
+    elif not format.has_quality:
+        yield Violation("quality", f"must be absent for {format.name}, which is lossless, not {message.quality}")
 
 
 def _calling(message: images_pb2.GenerateRequest, limits: ModelLimits | None, streams: bool) -> Iterator[Violation]:
@@ -137,14 +136,10 @@ def _calling(message: images_pb2.GenerateRequest, limits: ModelLimits | None, st
         yield Violation("preview_every", f"must be 0 in Generate, not {message.preview_every}: use GenerateStream")
     elif limits and message.preview_every > limits.scales:
         yield Violation("preview_every", f"must be 0 to {limits.scales}, not {message.preview_every}")
-    if message.HasField("request_id") and not _visible(message.request_id):
-        detail = f"must be 1 to {MAX_REQUEST_ID_CHARACTERS} visible ASCII characters, not {message.request_id[:80]!r}"
-        yield Violation("request_id", detail)
+    if message.HasField("request_id") and not limits.is_request_id(message.request_id):
+        length = f"1 to {limits.MAX_REQUEST_ID_CHARACTERS}"
+        yield Violation("request_id", f"must be {length} visible ASCII characters, not {message.request_id[:80]!r}")
 
 
 def _within(value: float, largest: float) -> bool:
     return math.isfinite(value) and 0 <= value <= largest
-
-
-def _visible(text: str) -> bool:
-    return 1 <= len(text) <= MAX_REQUEST_ID_CHARACTERS and all("!" <= c <= "~" for c in text)

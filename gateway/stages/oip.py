@@ -12,11 +12,13 @@ from contextlib import aclosing
 import numpy as np
 from hart.v1 import ar_generator_pb2, decoder_pb2, safety_pb2, stage_pb2, tensor_pb2, text_encoder_pb2
 
-from gateway import imagesize, recipe
+from common import recipe
+from common.image_header import inspect
 from runtime import tensors
 from runtime.calls.replica import Replica
 from runtime.deadline import Deadline
 from runtime.errors import HartError, StageUnavailable
+from runtime.image_messages import from_wire, recipe_of, to_wire
 from runtime.observability.tracing import Metadata
 from runtime.oip.client import OipClient
 from runtime.oip.codec import bytes_array
@@ -24,12 +26,6 @@ from runtime.oip.model import Array, InferResult, Parameter
 from runtime.status import as_hart_error
 
 Known = Callable[[str, Replica], stage_pb2.StageDescribeResponse]
-FORMATS = {
-    decoder_pb2.IMAGE_FORMAT_UNSPECIFIED: "PNG",
-    decoder_pb2.IMAGE_FORMAT_PNG: "PNG",
-    decoder_pb2.IMAGE_FORMAT_JPEG: "JPEG",
-    decoder_pb2.IMAGE_FORMAT_WEBP: "WEBP",
-}
 
 
 class OipBackend:
@@ -122,7 +118,7 @@ class OipBackend:
         self, replica: Replica, message: decoder_pb2.DecodeRequest, deadline: Deadline, metadata: Metadata
     ) -> decoder_pb2.DecodeResponse:
         """The picture's file. The recipe is written here: the protocol has no place for it."""
-        parameters: dict[str, Parameter] = {"format": FORMATS[message.encoding.format]}
+        parameters: dict[str, Parameter] = {"format": from_wire(message.encoding.format).name}
         if message.encoding.HasField("quality"):
             parameters["quality"] = message.encoding.quality
         if message.HasField("side"):
@@ -132,16 +128,16 @@ class OipBackend:
         result = await self._infer(replica, "decoder", inputs, parameters, deadline, metadata)
         data = bytes(_output(result, "image", "decoder").reshape(-1)[0])
         try:
-            format, width, height = imagesize.inspect(data)
+            header = inspect(data)
             if message.HasField("recipe"):
-                data = recipe.write(data, message.recipe)
+                data = recipe.write(data, recipe_of(message.recipe).to_json())
         except ValueError as error:
             raise as_hart_error(error, "decoder") from error
         return decoder_pb2.DecodeResponse(
             image=data,
-            format=format,
-            width=width,
-            height=height,
+            format=to_wire(header.format),
+            width=header.width,
+            height=header.height,
             model=self._known("decoder", replica).model,
             timing=_timing(begun),
         )

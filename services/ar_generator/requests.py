@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from hart.v1 import ar_generator_pb2
 
-from model.generation import MAX_GUIDANCE, SamplingParams
-from model.noise import MAX_SEED
+from common.limits import MAX_GUIDANCE, MAX_TOP_P
+from common.seeds import MAX_SEED
+from model.generation import SamplingParams
 from runtime import tensors
 from runtime.errors import InvalidRequest, Violation
 from runtime.oip.model import InferRequest, Parameter
@@ -40,7 +41,7 @@ def parse_infer_request(request: InferRequest, scales: int) -> GenerationRequest
     """The same of the Open Inference Protocol's inputs, each with a leading axis of 1, and parameters."""
     given = request.parameters
     guidance = float(given.get("guidance", DEFAULT.guidance))
-    top_p = float(given.get("top_p", 0.0))
+    top_p = float(given.get("top_p", DEFAULT.top_p))
     preview_every = int(given.get("preview_every", 0))
     _check(guidance, top_p, preview_every, scales, "parameters[{}]")
     seed = _seed(given)
@@ -48,7 +49,12 @@ def parse_infer_request(request: InferRequest, scales: int) -> GenerationRequest
     tensors.require_finite(context, "inputs[context]")
     _check_conditioning(mask, positions, "inputs[{}]")
     return GenerationRequest(
-        context, mask, positions, seed, SamplingParams(guidance, bool(given.get("smooth", True)), top_p), preview_every
+        context,
+        mask,
+        positions,
+        seed,
+        SamplingParams(guidance, bool(given.get("smooth", DEFAULT.more_smooth)), top_p),
+        preview_every,
     )
 
 
@@ -62,7 +68,7 @@ def _seed(given: Mapping[str, Parameter]) -> int:
 def _check(guidance: float, top_p: float, preview_every: int, scales: int, name: str = "{}") -> None:
     bounds = (
         ("guidance", guidance, MAX_GUIDANCE),
-        ("top_p", top_p, 1),
+        ("top_p", top_p, MAX_TOP_P),
         ("preview_every", preview_every, scales),
     )
     found = [
