@@ -65,6 +65,7 @@ COPY --from=stubs /app/client/hart/v1 ./client/hart/v1
 COPY --from=stubs /app/gateway/keda ./gateway/keda
 COPY client/hart/__init__.py ./client/hart/
 COPY client/hart/v1/__init__.py ./client/hart/v1/
+COPY common ./common
 COPY runtime ./runtime
 COPY gateway ./gateway
 USER 10001:10001
@@ -90,6 +91,7 @@ COPY --from=stubs /app/client/hart/v1 ./client/hart/v1
 COPY client/hart/__init__.py ./client/hart/
 COPY client/hart/v1/__init__.py ./client/hart/v1/
 COPY checkpoints ./checkpoints
+COPY common ./common
 COPY runtime ./runtime
 COPY model ./model
 COPY services ./services

@@ -26,7 +26,8 @@ from isal import isal_zlib
 from PIL import Image
 
 from benchmarks.ending import run_command
-from model.image_file import DEFAULT_QUALITY, Pixels, encode, png
+from common.limits import DEFAULT_QUALITY
+from model.image_file import Pixels, encode, png
 
 Encoder = Callable[[Pixels], bytes]
 
@@ -57,7 +58,7 @@ def opencv(ending: str, pixels: Pixels, *flags: int) -> bytes:
 
 def filtered(deflate: Callable[[Pixels], bytes], pixels: Pixels) -> bytes:
     """Our PNG writer with another library's deflate."""
-    return png(pixels, {}, deflate)
+    return png(pixels, deflate)
 
 
 def png_encoders() -> dict[str, Encoder]:

@@ -26,7 +26,8 @@ from hart import errors
 
 from benchmarks.ending import run_command
 from benchmarks.local_cluster import FAILURES, local_cluster
-from cluster.plan import MAX_REPLICAS, STAGES
+from cluster.plan import MAX_REPLICAS
+from common.stages import STAGES
 
 SHARES = (0.5, 0.9, 1.2, 3.0)
 CLOSED_LOOP = 16

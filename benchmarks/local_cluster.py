@@ -14,7 +14,8 @@ from hart.errors import HartError
 
 from benchmarks.ending import ended_by
 from cluster import supervisor
-from cluster.plan import STAGES, Plan
+from cluster.plan import Plan
+from common.stages import METRICS_PORT_OFFSET, STAGES
 
 FAILURES = (supervisor.ClusterError, HartError)
 """What may come of a cluster that was asked for in vain, or of asking it."""
@@ -45,7 +46,13 @@ def _free_ports() -> int:
     """A port after which there is room for every process and its metrics."""
     while True:
         first = random.randrange(20_000, 30_000, 200)
-        if not any(_taken(port) for port in (*range(first, first + 50), *range(first + 1000, first + 1050))):
+        if not any(
+            _taken(port)
+            for port in (
+                *range(first, first + 50),
+                *range(first + METRICS_PORT_OFFSET, first + METRICS_PORT_OFFSET + 50),
+            )
+        ):
             return first
 
 

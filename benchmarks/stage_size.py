@@ -36,7 +36,8 @@ from hart.v1 import (
 
 from benchmarks.ending import run_command
 from benchmarks.local_cluster import FAILURES, local_cluster
-from cluster.plan import STAGES
+from common.limits import DEFAULT_GUIDANCE
+from common.stages import STAGES
 
 PROMPT = "a red heart"
 WARM_UP = 3
@@ -100,7 +101,7 @@ async def stages(first: int, seconds: float, callers: int) -> dict[str, Speed]:
             mask=encoded.mask,
             positions=encoded.positions,
             seed=seed,
-            guidance=4.5,
+            guidance=DEFAULT_GUIDANCE,
             more_smooth=True,
         )
         async for event in generator.Generate(message):

@@ -11,12 +11,15 @@ from pathlib import Path
 from cluster import supervisor
 from cluster.plan import ROOT, Plan, PlanError
 from cluster.session import session
+from common.stages import GATEWAY_PORT
 
 
 def main() -> int:
     """Follow the command line; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m cluster", description=__doc__)
-    parser.add_argument("--port", type=int, help="the gateway's; the stages follow (default: HART_PORT, else 50051)")
+    parser.add_argument(
+        "--port", type=int, help=f"the gateway's; the stages follow (default: HART_PORT, else {GATEWAY_PORT})"
+    )
     parser.add_argument("--folder", default=".run", help="for logs and the process id (default: .run)")
     parser.add_argument("--root", default=ROOT, type=Path, help="the checkout whose processes run (default: this one)")
     commands = parser.add_subparsers(dest="command", required=True)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import http.client
 
 from cluster.plan import Plan
-
-METRICS_STEP = 1000
-"""From a process's port to the one of its metrics."""
+from common.stages import METRICS_PORT_OFFSET
 
 
 def gateway_metrics(plan: Plan, stage: str) -> bool | None:
     """Whether the gateway counts a ready replica of the stage; None where it does not say."""
-    connection = http.client.HTTPConnection("127.0.0.1", plan.port + METRICS_STEP, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", plan.port + METRICS_PORT_OFFSET, timeout=5)
     try:
         connection.request("GET", "/metrics")
         lines = connection.getresponse().read().decode("utf-8", "replace").splitlines()

@@ -14,15 +14,12 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from common.stages import GATEWAY_PORT, GATEWAY_SERVICE, HEALTH_PORT_OFFSET, STAGES
+
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = {"safety": "Safety", "text_encoder": "TextEncoder", "ar_generator": "ArGenerator", "decoder": "Decoder"}
-"""Module and gRPC service of each stage, in the order of their ports."""
 REPLICA_STEP = 10
-HEALTH_STEP = 2000
-"""From a port with TLS to the one where health alone is plaintext."""
 MAX_REPLICAS = 16
-PORT = 50051
-HIGHEST_PORT = 65535 - HEALTH_STEP - REPLICA_STEP * MAX_REPLICAS
+HIGHEST_PORT = 65535 - HEALTH_PORT_OFFSET - REPLICA_STEP * MAX_REPLICAS
 THREADS = "HART_TORCH_THREADS"
 TLS = "HART_TLS_CERT"
 
@@ -94,7 +91,9 @@ class Plan:
         """REPLICAS_<STAGE> says how many of each, HART_PORT the port where `port` does not; PlanError names a variable
         that makes no sense."""
         port = (
-            _port("HART_PORT", environment.get("HART_PORT", str(PORT))) if port is None else _port("--port", str(port))
+            _port("HART_PORT", environment.get("HART_PORT", str(GATEWAY_PORT)))
+            if port is None
+            else _port("--port", str(port))
         )
         replicas = {stage: _count(f"REPLICAS_{stage.upper()}", environment) for stage in STAGES}
         known = {f"REPLICAS_{stage.upper()}" for stage in STAGES}
@@ -110,23 +109,23 @@ class Plan:
 
     def ports(self, stage: str) -> list[int]:
         """The ports of a stage's replicas."""
-        first = self.port + 1 + list(STAGES).index(stage)
+        first = self.port + STAGES[stage].port_offset
         return [first + REPLICA_STEP * replica for replica in range(self.replicas[stage])]
 
     @cached_property
     def processes(self) -> list[Process]:
         """The stages' replicas, then the gateway that is told where they are."""
         found = [
-            self._process(f"{stage}-{number}", f"services.{stage}", service, port, **self._threads)
-            for stage, service in STAGES.items()
-            for number, port in enumerate(self.ports(stage), 1)
-            if not self._elsewhere(stage)
+            self._process(f"{name}-{number}", f"services.{name}", stage.service, port, **self._threads)
+            for name, stage in STAGES.items()
+            for number, port in enumerate(self.ports(name), 1)
+            if not self._elsewhere(name)
         ]
         where = {
             f"HART_{stage.upper()}": self.named.get(stage, ",".join(f"127.0.0.1:{port}" for port in self.ports(stage)))
             for stage in STAGES
         }
-        found.append(self._process("gateway", "gateway", "Images", self.port, **where))
+        found.append(self._process("gateway", "gateway", GATEWAY_SERVICE, self.port, **where))
         return found
 
     @property
@@ -152,8 +151,8 @@ class Plan:
 
     def _process(self, name: str, module: str, service: str, port: int, **settings: str) -> Process:
         secured = bool(self.environment.get(TLS))
-        health_port = port + HEALTH_STEP if secured else 0
-        return Process(name, module, f"hart.v1.{service}", port, {"HART_PORT": str(port), **settings}, health_port)
+        health_port = port + HEALTH_PORT_OFFSET if secured else 0
+        return Process(name, module, service, port, {"HART_PORT": str(port), **settings}, health_port)
 
     def answers(self) -> bool:
         """Whether a gateway serves at this plan's endpoint."""

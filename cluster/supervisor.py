@@ -20,8 +20,8 @@ import psutil
 
 from cluster.gateway_metrics import gateway_metrics
 from cluster.plan import ROOT, TLS, Plan, Process
+from common.stages import START_SECONDS
 
-START_SECONDS = 240.0
 """Four imports of torch side by side on two busy cores."""
 REACH_SECONDS = 15.0
 """For the gateway to reach what runs elsewhere."""

@@ -15,6 +15,7 @@ import gradio as gr
 from hart import AsyncClient, HartError, Image, InvalidRequest, PromptUnsafe
 from hart.request import Options
 
+from demo import initial
 from demo.drawing import Frame, draw
 from demo.timeline import STYLE, timeline
 
@@ -41,11 +42,11 @@ def build(client: AsyncClient) -> gr.Blocks:
                     stop = gr.Button("Stop", elem_id="stop")
                 examples = gr.Dataset(components=[prompt], samples=[], label="Prompts to try")
                 with gr.Accordion("Settings", open=False):
-                    images = gr.Slider(1, 8, value=1, step=1, label="Pictures")
+                    images = gr.Slider(1, initial.MAX_IMAGES, value=initial.IMAGES, step=1, label="Pictures")
                     seed = gr.Textbox(label="Seed", placeholder="drawn anew each time", elem_id="seed")
-                    guidance = gr.Slider(0, 20, value=4.5, step=0.1, label="Guidance")
-                    top_p = gr.Slider(0, 1, value=0, step=0.01, label="Nucleus sampling (0: off)")
-                    more_smooth = gr.Checkbox(value=True, label="Smooth")
+                    guidance = gr.Slider(0, initial.MAX_GUIDANCE, value=initial.GUIDANCE, step=0.1, label="Guidance")
+                    top_p = gr.Slider(0, 1, value=initial.TOP_P, step=0.01, label="Nucleus sampling (0: off)")
+                    more_smooth = gr.Checkbox(value=initial.SMOOTH, label="Smooth")
             with gr.Column():
                 gallery = gr.Gallery(
                     label="Pictures",
@@ -111,7 +112,7 @@ async def _known(client: AsyncClient) -> list[Any]:
         heading,
         gr.Dataset(samples=prompts),
         gr.Slider(maximum=about.limits.max_images),
-        gr.Slider(maximum=about.limits.max_guidance or 20, value=model.sampling_defaults.guidance),
+        gr.Slider(maximum=about.limits.max_guidance, value=model.sampling_defaults.guidance),
         gr.Slider(value=model.sampling_defaults.top_p),
         gr.Checkbox(value=model.sampling_defaults.more_smooth),
         "",

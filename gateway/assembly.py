@@ -7,11 +7,12 @@ from functools import partial
 
 from hart.v1 import images_pb2_grpc
 
+from common.stages import STAGES
 from gateway.access.authentication import Authentication
 from gateway.access.rate_limits import CallerLimits
 from gateway.api.keda_scaler import ExternalScaler
 from gateway.api.servicer import ImagesServicer
-from gateway.config import STAGES, GatewaySettings
+from gateway.config import GatewaySettings
 from gateway.keda import externalscaler_pb2_grpc
 from gateway.request.executor import RequestExecutor
 from gateway.routing.cluster_view import ClusterView
@@ -24,7 +25,6 @@ from runtime.server.app import App
 from runtime.settings import as_settings_error
 from runtime.tls import Files
 
-SERVICES = dict(zip(STAGES, ("Safety", "TextEncoder", "ArGenerator", "Decoder"), strict=True))
 PATIENCE = 0.5  # seconds for a first look at the stages: a missing one does not hold up the start
 
 
@@ -66,4 +66,4 @@ def _pool(app: App, settings: GatewaySettings, stage: str) -> Pool:
         channels = ChannelFactory(files, allow_plaintext=settings.allow_plaintext)
         for endpoint in found.endpoints if isinstance(found, StaticSource) else ():
             channels.require_reach(endpoint.address)
-    return Pool(stage, f"hart.v1.{SERVICES[stage]}", found, channels=channels, metrics=app.telemetry.metrics)
+    return Pool(stage, STAGES[stage].service, found, channels=channels, metrics=app.telemetry.metrics)

@@ -8,11 +8,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
+from common.stages import AR_GENERATOR, DECODER, GATEWAY_PORT, SAFETY, STAGES, TEXT_ENCODER
 from runtime.discovery.sources import source
 from runtime.settings import MAX_INT32, ProcessSettings, SecretStr, is_loopback, without_credentials
-
-STAGES = ("safety", "text_encoder", "ar_generator", "decoder")
-"""In the order of a request's way."""
 
 
 def _source(text: str) -> str:
@@ -39,15 +37,15 @@ class GatewaySettings(ProcessSettings):
     servers of that protocol.
     """
 
-    port: int = Field(default=50051, ge=0, le=65535)
+    port: int = Field(default=GATEWAY_PORT, ge=0, le=65535)
     """The port of the gRPC server; 0 lets the system choose."""
-    safety: Where = "127.0.0.1:50052"
+    safety: Where = f"127.0.0.1:{SAFETY.port}"
     """Where the safety stage is."""
-    text_encoder: Where = "127.0.0.1:50053"
+    text_encoder: Where = f"127.0.0.1:{TEXT_ENCODER.port}"
     """Where the text encoder is."""
-    ar_generator: Where = "127.0.0.1:50054"
+    ar_generator: Where = f"127.0.0.1:{AR_GENERATOR.port}"
     """Where the generator is."""
-    decoder: Where = "127.0.0.1:50055"
+    decoder: Where = f"127.0.0.1:{DECODER.port}"
     """Where the decoder is."""
     stage_tls_ca: str = ""
     """The authority (PEM file) that stages' certificates must come from. Empty: `tls_ca`; neither: stages are called in

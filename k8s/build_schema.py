@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gateway.config import STAGES, GatewaySettings
+from common.stages import STAGES
+from gateway.config import GatewaySettings
 from runtime.settings import ProcessSettings, Settings, StageSettings
 from services.ar_generator.config import ArGeneratorSettings
 from services.decoder.config import DecoderSettings

@@ -11,20 +11,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from common.stages import GATEWAY_SERVICE, STAGES, START_SECONDS
 from k8s import image
 from k8s.image import Built, Failed
 
-SERVICES = {
-    "safety": "hart.v1.Safety",
-    "text_encoder": "hart.v1.TextEncoder",
-    "ar_generator": "hart.v1.ArGenerator",
-    "decoder": "hart.v1.Decoder",
-}
-START_SECONDS = 240.0
 HEALTHY = """
 import sys, grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -52,7 +46,7 @@ def gateway() -> str:
             raise Failed("torch is in the gateway's image")
         begun = time.monotonic()
         with running(built, "gateway", {}) as port:
-            await_healthy(built, port, "hart.v1.Images")
+            await_healthy(built, port, GATEWAY_SERVICE)
             seconds = time.monotonic() - begun
         about = described(built)
     return f"{about}, healthy after {seconds:.1f} s, exit 0, no torch"
@@ -84,19 +78,13 @@ def gpu() -> str:
 @contextmanager
 def cluster(front: Built, built: Built) -> Iterator[int]:
     """The gateway's port, when all five are ready."""
-    names = list(SERVICES)
-    with (
-        running(built, names[0]) as a,
-        running(built, names[1]) as b,
-        running(built, names[2]) as c,
-        running(built, names[3]) as d,
-    ):
-        ports = dict(zip(names, (a, b, c, d), strict=True))
+    with ExitStack() as stages:
+        ports = {name: stages.enter_context(running(built, name)) for name in STAGES}
         for name, port in ports.items():
-            await_healthy(front, port, SERVICES[name])
+            await_healthy(front, port, STAGES[name].service)
         where = {f"HART_{name.upper()}": f"127.0.0.1:{port}" for name, port in ports.items()}
         with running(front, "gateway", where) as port:
-            await_healthy(front, port, "hart.v1.Images")
+            await_healthy(front, port, GATEWAY_SERVICE)
             yield port
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from common.image_formats import DEFAULT_FORMAT, FORMATS, NAMES, SUFFIXES
+from common.limits import DEFAULT_QUALITY, MAX_GUIDANCE, MAX_PROMPT_CHARACTERS
 from model.checkpoint import bundled
 from model.device import DTYPES, Compute
 from model.errors import ModelError, UnsafePromptError
 from model.generation import SamplingParams
-from model.image_file import DEFAULT_QUALITY, FORMATS, check_encoding
+from model.image_file import check_encoding
 from model.pipeline import Pipeline, checked_prompt
 
 PARAMS = [field.name for field in dataclasses.fields(SamplingParams)]
@@ -22,11 +24,11 @@ USAGE, REFUSED, INTERRUPTED = 2, 3, 130
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="python -m model", description="Draws a picture of PROMPT in this process.")
-    made.add_argument("prompt", help="what to draw, 1 to 2,000 characters")
+    made.add_argument("prompt", help=f"what to draw, 1 to {MAX_PROMPT_CHARACTERS:,} characters")
     made.add_argument("-o", "--output", type=Path, help="the image file (default: picture.png, or .jpg, .webp)")
     made.add_argument("--checkpoint", type=Path, help="checkpoint folder (default: the bundled one)")
     made.add_argument("--seed", type=int, help="0 to 2^64-1; the same seed makes the same picture (default: drawn)")
-    made.add_argument("--guidance", type=float, help="0 to 20 (default: the checkpoint's)")
+    made.add_argument("--guidance", type=float, help=f"0 to {MAX_GUIDANCE:g} (default: the checkpoint's)")
     made.add_argument(
         "--more-smooth",
         action=argparse.BooleanOptionalAction,
@@ -34,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--top-p", type=float, help="0 (off) to 1 (default: the checkpoint's)")
     made.add_argument("--residual-temperature", type=float, help="0 to 1 (default: the checkpoint's)")
-    made.add_argument("--format", type=str.upper, choices=FORMATS, help="default: by the file's ending, else PNG")
+    made.add_argument("--format", type=str.upper, choices=NAMES, help="default: by the file's ending, else PNG")
     made.add_argument("--quality", type=int, default=DEFAULT_QUALITY, help="of JPEG and WEBP, 1 to 100")
     made.add_argument("--metadata", action=argparse.BooleanOptionalAction, default=True, help="the recipe in the file")
     made.add_argument("--safety", action=argparse.BooleanOptionalAction, default=True, help="refuse unsafe prompts")
@@ -43,22 +45,20 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-ENDINGS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-
-
 def output_of(arguments: argparse.Namespace) -> tuple[Path, str]:
     """The file and its format; each follows from the other where only one is given."""
     path, chosen = arguments.output, arguments.format
     if path and path.is_dir():
         raise ModelError(f"output: {path}: is a folder")
-    by_name = ENDINGS.get(path.suffix.lower()) if path else None
+    named = SUFFIXES.get(path.suffix.lower()) if path else None
+    by_name = named.name if named else None
     if path and not by_name and not chosen:
-        raise ModelError(f"output: {path}: its ending names no format; expected {', '.join(ENDINGS)}, or --format")
+        raise ModelError(f"output: {path}: its ending names no format; expected {', '.join(SUFFIXES)}, or --format")
     if by_name and chosen and by_name != chosen:
         raise ModelError(f"output: {path} is named as {by_name}, but --format says {chosen}")
-    chosen = chosen or by_name or "PNG"
+    chosen = chosen or by_name or DEFAULT_FORMAT.name
     if path is None:
-        path = Path("picture").with_suffix({"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}[chosen])
+        path = Path("picture").with_suffix(FORMATS[chosen].suffix)
     if not path.parent.is_dir():
         raise ModelError(f"output: {path}: the folder {path.parent} does not exist")
     return path, chosen

@@ -1,4 +1,4 @@
-"""The VQGAN encoder and decoder networks (spec, section 5). Know no codebook."""
+"""The VQGAN encoder and decoder networks (docs/spec.md, section 5). Know no codebook."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""A checkpoint folder in the released layout, and the parts of the model that it holds (spec, section 1)."""
+"""A checkpoint folder in the released layout, and the parts of the model that it holds (docs/spec.md, section 1)."""
 
 import dataclasses
 import hashlib
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Self
 
 import torch
 
+from common import digests
+from common.stages import AR_GENERATOR, DECODER, TEXT_ENCODER
 from model import weights
 from model.config import TokenizerConfig, TransformerConfig, check_pair
 from model.errors import CheckpointError, SettingError
@@ -29,8 +31,6 @@ log = logging.getLogger(__name__)
 IGNORED = ("lvl_1L", "attn_bias_for_masking", "*.zero_k_bias")
 TOKENIZER_IGNORED = ("disc.*", "vae.quantize.ema_vocab_hit_SV")
 TOKENIZER_PREFIX = "vae."
-DRAWING_PARTS = ("llm", "text_encoder", "tokenizer")
-"""The parts on which a picture depends."""
 DEFAULTS_FILE = "generation.json"
 BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
 
@@ -202,7 +202,11 @@ class Checkpoint:
     @cached_property
     def digest(self) -> str:
         """What a picture depends on besides its prompt, seed and settings: the drawing parts' digests in one."""
-        return combine_digests({part: self.digest_of(part) for part in DRAWING_PARTS})
+        return digests.combine(
+            generator=self.digest_of(AR_GENERATOR.part),
+            text_encoder=self.digest_of(TEXT_ENCODER.part),
+            decoder=self.digest_of(DECODER.part),
+        )
 
 
 def _sampling_defaults(text: str, path: Path) -> SamplingParams:
@@ -230,9 +234,3 @@ def digest_of_folder(folder: Path) -> str:
             with path.open("rb") as file:
                 total.update(f"{path.name}={hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()
-
-
-def combine_digests(parts: dict[str, str]) -> str:
-    """One digest of several parts, in hex."""
-    lines = "".join(f"{name}={digest}\n" for name, digest in sorted(parts.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The two configs of a checkpoint: what changes the arithmetic, nothing else (spec, section 1)."""
+"""The two configs of a checkpoint: what changes the arithmetic, nothing else (docs/spec.md, section 1)."""
 
 import dataclasses
 import difflib

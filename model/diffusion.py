@@ -1,4 +1,4 @@
-"""The residual diffusion: continuous residual tokens, each token on its own (spec, section 4)."""
+"""The residual diffusion: continuous residual tokens, each token on its own (docs/spec.md, section 4)."""
 
 import math
 from dataclasses import dataclass
@@ -112,7 +112,7 @@ def respaced(steps: int) -> list[Step]:
 
 
 class ResidualDiffusion(nn.Module):
-    """The head that draws the last scale's residual tokens (spec, section 4)."""
+    """The head that draws the last scale's residual tokens (docs/spec.md, section 4)."""
 
     def __init__(self, channels: int, condition: int, width: int, depth: int, steps: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """Generation by scale: a state per picture, and one function that advances a batch of states by one scale.
 
-Spec, section 3.
+docs/spec.md, section 3.
 
 Whoever holds states decides which advance together: a loop draws one picture, a scheduler interleaves many.
 Nothing here waits for the device.
@@ -12,6 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from common.limits import (
+    DEFAULT_GUIDANCE,
+    DEFAULT_MORE_SMOOTH,
+    DEFAULT_RESIDUAL_TEMPERATURE,
+    DEFAULT_TOP_P,
+    MAX_GUIDANCE,
+    MAX_RESIDUAL_TEMPERATURE,
+    MAX_TOP_P,
+)
 from model import noise as randomness
 from model.errors import ModelError, SettingError
 from model.kv_cache import BRANCHES, KVCache
@@ -21,29 +30,29 @@ from model.quantizer import Quantizer
 from model.sampling import draw_tokens, guide, keep_top_k, keep_top_p, soft_weights
 from model.transformer import Pooled, Transformer
 
-MAX_GUIDANCE = 20.0
-
 
 @dataclass(frozen=True)
 class SamplingParams:
     """What a caller may choose for a picture besides its prompt and seed."""
 
-    guidance: float = 4.5
+    guidance: float = DEFAULT_GUIDANCE
     """How strongly the prompt pulls, 0 to 20; it grows from 0 at the first scale to this at the last."""
-    more_smooth: bool = True
+    more_smooth: bool = DEFAULT_MORE_SMOOTH
     """Whether embeddings are soft mixtures of the codebook (the released default) or the drawn rows."""
-    top_p: float = 0.0
+    top_p: float = DEFAULT_TOP_P
     """Nucleus sampling's mass, 0 to 1; 0 is off."""
-    residual_temperature: float = 1.0
+    residual_temperature: float = DEFAULT_RESIDUAL_TEMPERATURE
     """Scale of the residual diffusion's step noise, 0 to 1; 1 as released. The start noise is never scaled."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.guidance <= MAX_GUIDANCE:
             raise SettingError("guidance", f"{self.guidance}: expected 0 to {MAX_GUIDANCE:g}")
-        if not 0 <= self.top_p <= 1:
-            raise SettingError("top_p", f"{self.top_p}: expected 0 (off) to 1")
-        if not 0 <= self.residual_temperature <= 1:
-            raise SettingError("residual_temperature", f"{self.residual_temperature}: expected 0 to 1")
+        if not 0 <= self.top_p <= MAX_TOP_P:
+            raise SettingError("top_p", f"{self.top_p}: expected 0 (off) to {MAX_TOP_P:g}")
+        if not 0 <= self.residual_temperature <= MAX_RESIDUAL_TEMPERATURE:
+            raise SettingError(
+                "residual_temperature", f"{self.residual_temperature}: expected 0 to {MAX_RESIDUAL_TEMPERATURE:g}"
+            )
 
 
 @dataclass(frozen=True)

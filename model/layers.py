@@ -1,4 +1,4 @@
-"""The layers that the transformer and the residual diffusion are made of (spec, sections 2 to 4)."""
+"""The layers that the transformer and the residual diffusion are made of (docs/spec.md, sections 2 to 4)."""
 
 import math
 

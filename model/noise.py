@@ -1,18 +1,18 @@
-"""Where a picture's random numbers come from: its own seed, or a recording; never a shared generator (section 8)."""
+"""Where a picture's random numbers come from: its own seed, or a recording; never a shared generator
+(docs/spec.md, section 8)."""
 
-import secrets
 from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from common.philox import key_of
+from common.seeds import MAX_SEED
 from model.errors import SettingError
-from model.philox import exponentials, key_of, normals, philox, words
+from model.philox import exponentials, normals, words
 
 TOKEN_DRAW, GUMBEL, DIFFUSION_START, DIFFUSION_STEP = range(4)
-MAX_SEED = 2**64 - 1
-DRAWN_SEED_BITS = 53  # what JSON and JavaScript hold exactly
 
 
 class Noise(Protocol):
@@ -33,19 +33,6 @@ class SeededNoise:
 
     def draw(self, purpose: int, scale: int, step: int, shape: tuple[int, int]) -> Tensor:
         return _seeded(self.key[None], purpose, scale, step, shape)[0]
-
-
-class RecordedNoise:
-    """Noise that was written down: tensors by (purpose, scale, step)."""
-
-    def __init__(self, tensors: dict[tuple[int, int, int], Tensor]) -> None:
-        self.tensors = tensors
-
-    def draw(self, purpose: int, scale: int, step: int, shape: tuple[int, int]) -> Tensor:
-        recorded = self.tensors[purpose, scale, step].float()
-        if recorded.shape != shape:
-            raise SettingError("noise", f"recorded as {tuple(recorded.shape)} where {shape} is drawn")
-        return recorded
 
 
 def draw(sources: Sequence[Noise], purpose: int, scale: int, step: int, shape: tuple[int, int]) -> Tensor:
@@ -71,16 +58,3 @@ def _seeded(keys: Tensor, purpose: int, scale: int, step: int | Tensor, shape: t
     drawn = words(keys, count + count % 2, scale, purpose, step)
     values = exponentials(drawn) if purpose in (TOKEN_DRAW, GUMBEL) else normals(drawn)
     return values[:, :count].unflatten(1, shape)
-
-
-def draw_seed() -> int:
-    """A fresh seed of 53 bits."""
-    return secrets.randbits(DRAWN_SEED_BITS)
-
-
-def seed_of_image(seed: int, i: int) -> int:
-    """The seed of image i of a request, so that it can be made again alone; image 0 has the request's own."""
-    if i == 0:
-        return seed
-    low, high, _, _ = philox((i, 0, 0xFFFFFFFF, 0), key_of(seed))
-    return (low | high << 32) & (2**DRAWN_SEED_BITS - 1)

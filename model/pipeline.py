@@ -7,18 +7,19 @@ from typing import Self
 
 import torch
 
+from common import limits, seeds
+from common.image_formats import DEFAULT_FORMAT
+from common.limits import DEFAULT_QUALITY
+from common.recipe import Recipe
 from model import noise as randomness
 from model.checkpoint import Checkpoint
 from model.errors import SettingError, UnsafePromptError
 from model.generation import GenerationState, Generator, SamplingParams
-from model.image_file import DEFAULT_QUALITY, Pixels, Recipe, encode, to_pixels
+from model.image_file import Pixels, encode, to_pixels
 from model.safety import SafetyClassifier, Verdict
 from model.text import TextEncoder
 from model.tokenizer import HybridTokenizer
 from model.version import versions
-
-MAX_PROMPT_CHARACTERS = 2000
-"""In code points, after trimming."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ class GeneratedImage:
     prompt_tokens: int
     prompt_truncated: bool
 
-    def to_bytes(self, format: str = "PNG", quality: int = DEFAULT_QUALITY, metadata: bool = True) -> bytes:
+    def to_bytes(
+        self, format: str = DEFAULT_FORMAT.name, quality: int = DEFAULT_QUALITY, metadata: bool = True
+    ) -> bytes:
         """An image file: PNG, JPEG or WEBP."""
         return encode(self.pixels, format, quality, self.recipe.to_json() if metadata else None)
 
@@ -88,7 +91,7 @@ class Pipeline:
         """
         prompt = checked_prompt(prompt)
         params = params or self.checkpoint.sampling_defaults
-        seed = randomness.draw_seed() if seed is None else seed
+        seed = seeds.draw_seed() if seed is None else seed
         noise = randomness.SeededNoise(seed, self.generator.device)
         verdict = self.safety.check([prompt])[0] if self.safety else None
         if verdict and verdict.violated:
@@ -125,9 +128,7 @@ class Pipeline:
 
 def checked_prompt(prompt: str) -> str:
     """The prompt without the white space around it. Raises SettingError if it is empty or too long."""
-    prompt = prompt.strip()
-    if not 1 <= len(prompt) <= MAX_PROMPT_CHARACTERS:
-        raise SettingError(
-            "prompt", f"{len(prompt)} characters: expected 1 to {MAX_PROMPT_CHARACTERS}, not counting outer space"
-        )
-    return prompt
+    try:
+        return limits.checked_prompt(prompt)
+    except ValueError as error:
+        raise SettingError("prompt", str(error)) from None

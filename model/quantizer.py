@@ -1,4 +1,4 @@
-"""The residual quantizer: a codebook, and the sum of scales that makes the hybrid latent (spec, section 5)."""
+"""The residual quantizer: a codebook, and the sum of scales that makes the hybrid latent (docs/spec.md, section 5)."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Prompt safety: a causal language model answers a policy question with Yes or No (spec, section 7)."""
+"""Prompt safety: a causal language model answers a policy question with Yes or No (docs/spec.md, section 7)."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""From logits to tokens: guidance, top-k, top-p, the draw and the soft mixture (spec, section 3). All float32."""
+"""From logits to tokens: guidance, top-k, top-p, the draw, the soft mixture (docs/spec.md, section 3). All float32."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""Text conditioning: a Qwen2 decoder's last hidden states over the prompt's slots (spec, section 6)."""
+"""Text conditioning: a Qwen2 decoder's last hidden states over the prompt's slots (docs/spec.md, section 6)."""
 
 import logging
 from collections.abc import Sequence

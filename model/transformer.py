@@ -1,4 +1,7 @@
-"""The transformer that predicts a picture's tokens scale by scale (spec, sections 2, 3). Keeps no picture's state."""
+"""The transformer that predicts an image's tokens scale by scale (docs/spec.md, sections 2 and 3).
+
+It keeps no image's state.
+"""
 
 import math
 from collections.abc import Callable

@@ -2,7 +2,7 @@
 
 import torch
 
-VERSION = "0.1.0"
+from common.version import VERSION
 
 
 def versions() -> dict[str, str]:

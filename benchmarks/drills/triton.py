@@ -20,11 +20,11 @@ from benchmarks.drills.asks import Ask
 from benchmarks.drills.load import RequestResult, any_of, capacity, draw, judge, open_loop, patient
 from benchmarks.drills.report import Report
 from benchmarks.drills.site import Site, opened
+from common.stages import START_SECONDS
 from deploy.triton import __main__ as launcher
 from tests.e2e.checkpoint import UNSAFE_PROMPT
 from tests.e2e.processes import free_port
 
-START_SECONDS = 180.0  # two imports of torch on a busy machine
 BACK_SECONDS = 5.0
 BRIEF = 5.0  # seconds: the short form, in the tests
 SHARE = 0.25

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
+from common.stages import STAGES
 from gateway.access.rate_limits import host_of
-from gateway.config import STAGES, GatewaySettings
+from gateway.config import GatewaySettings
 from gateway.keda import externalscaler_pb2, externalscaler_pb2_grpc
 from gateway.request.demand import Demand
 from gateway.routing.cluster_view import ClusterView

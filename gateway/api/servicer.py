@@ -9,12 +9,12 @@ from typing import Any
 
 from hart.v1 import images_pb2, images_pb2_grpc
 
+from common.version import VERSION
 from gateway.access import rate_limits
 from gateway.config import GatewaySettings
 from gateway.request.executor import RequestExecutor
 from gateway.routing.cluster_view import ClusterView
 from runtime.deadline import Deadline
-from runtime.version import VERSION
 
 
 class ImagesServicer(images_pb2_grpc.ImagesServicer):

@@ -35,11 +35,6 @@ class IdempotencyCache:
         self._ended: OrderedDict[Key, _Entry] = OrderedDict()
         self._bytes = 0
 
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of kept answers."""
-        return self._bytes
-
     def join(self, key: Key, request: ImageRequest) -> SharedExecution | None:
         """The work of an earlier request with this key. Raises InvalidRequest where that one had other content."""
         self._expire()

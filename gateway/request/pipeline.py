@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from hart.v1 import decoder_pb2, images_pb2, safety_pb2, stage_pb2, text_encoder_pb2
 from hart.v1.ar_generator_pb2 import GenerateLatentRequest
 
-from gateway import digests, recipe
+from common import digests, image_formats, recipe
+from common.version import VERSION
 from gateway.request.admission import AdmissionController, RequestPermit
 from gateway.request.context import RequestContext
 from gateway.request.progress import ProgressStream
@@ -21,15 +22,15 @@ from gateway.routing.cluster_view import ClusterView
 from gateway.stages.client import Latent, ScaleProgress, Stages
 from gateway.stages.timings import CallRecord
 from runtime.errors import HartError, Overloaded, PromptUnsafe, StageUnavailable
+from runtime.image_messages import recipe_of, to_wire
 from runtime.tasks import cancel, together
-from runtime.version import VERSION
 
 log = logging.getLogger(__name__)
 PREVIEW_DIVISOR = 4
 """A preview has about a quarter of the image's side."""
 MIN_PREVIEW_SIDE = 128
 """Minimum preview side in pixels: a 2x2 latent decodes to noise."""
-PREVIEW_ENCODING = decoder_pb2.ImageEncoding(format=decoder_pb2.IMAGE_FORMAT_JPEG)
+PREVIEW_ENCODING = decoder_pb2.ImageEncoding(format=to_wire(image_formats.JPEG))
 
 
 def preview_side(width: int) -> int:
@@ -184,7 +185,7 @@ class GenerationPipeline:
             request.ClearField("recipe")
             response, call = await self._decode(index, request, latent.decoder)
             written.model.CopyFrom(self._model(prepared, latent, response))
-            response.image = recipe.write(response.image, written)
+            response.image = recipe.write(response.image, recipe_of(written).to_json())
         return response, call
 
     def _recipe(self, index: int, latent: Latent, prepared: PreparedPrompt) -> decoder_pb2.Recipe:

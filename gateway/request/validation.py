@@ -9,31 +9,20 @@ import math
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from hart.v1 import decoder_pb2, images_pb2
 
-from gateway import seeds
+from common import image_formats, limits, seeds
 from runtime.errors import InvalidRequest, Violation
-from runtime.prompt import LONGEST, characters
+from runtime.image_messages import from_wire, to_wire
 
-MAX_PROMPT_CHARACTERS = LONGEST
-MAX_IMAGES = 8
-MAX_GUIDANCE = 20.0
-MAX_REQUEST_ID_CHARACTERS = 128
 DEFAULTS = images_pb2.Defaults(
-    num_images=1,
-    format=decoder_pb2.IMAGE_FORMAT_PNG,
-    quality=92,
+    num_images=limits.DEFAULT_IMAGES,
+    format=to_wire(image_formats.DEFAULT_FORMAT),
+    quality=limits.DEFAULT_QUALITY,
     embed_metadata=True,
 )
-SAMPLING_FIELDS: tuple[Literal["guidance", "more_smooth", "top_p", "residual_temperature"], ...] = (
-    "guidance",
-    "more_smooth",
-    "top_p",
-    "residual_temperature",
-)
-FORMATS = (decoder_pb2.IMAGE_FORMAT_PNG, decoder_pb2.IMAGE_FORMAT_JPEG, decoder_pb2.IMAGE_FORMAT_WEBP)
 
 
 @dataclass(frozen=True)
@@ -66,19 +55,18 @@ class ImageRequest:
 class ModelLimits:
     """What a request may ask of the model that is served; made from what the stages say of themselves."""
 
-    model: str
-    """Its name."""
+    name: str
     scales: int
     """Scales per picture."""
 
 
-def validate(message: images_pb2.GenerateRequest, limits: ModelLimits | None, *, streams: bool) -> ImageRequest:
+def validate(message: images_pb2.GenerateRequest, model: ModelLimits | None, *, streams: bool) -> ImageRequest:
     """The request with its defaults. Raises InvalidRequest naming every bad field with its value.
 
-    `limits`: None while no generator has answered yet: what depends on the model is then not checked. `streams`: True
+    `model`: None while no generator has answered yet: what depends on the model is then not checked. `streams`: True
     for GenerateStream, the only call that can send previews.
     """
-    found = [*_drawing(message), *_file(message), *_calling(message, limits, streams)]
+    found = [*_drawing(message), *_file(message), *_calling(message, model, streams)]
     if found:
         raise InvalidRequest(found)
     request_id = message.request_id if message.HasField("request_id") else uuid.uuid4().hex
@@ -88,7 +76,7 @@ def validate(message: images_pb2.GenerateRequest, limits: ModelLimits | None, *,
         request_id=request_id,
         prompt=message.prompt.strip(),
         seeds=tuple(seeds.seed_of_image(seed, index) for index in range(count)),
-        sampling={name: getattr(message, name) for name in SAMPLING_FIELDS if message.HasField(name)},
+        sampling={name: getattr(message, name) for name in limits.SAMPLING_FIELDS if message.HasField(name)},
         encoding=_encoding(message),
         preview_every=message.preview_every,
         embed_metadata=message.embed_metadata if message.HasField("embed_metadata") else DEFAULTS.embed_metadata,
@@ -104,51 +92,48 @@ def _seed(message: images_pb2.GenerateRequest) -> int:
 
 def _encoding(message: images_pb2.GenerateRequest) -> decoder_pb2.ImageEncoding:
     encoding = decoder_pb2.ImageEncoding(format=message.format or DEFAULTS.format)
-    if encoding.format != decoder_pb2.IMAGE_FORMAT_PNG:
+    if from_wire(encoding.format).has_quality:
         encoding.quality = message.quality if message.HasField("quality") else DEFAULTS.quality
     return encoding
 
 
 def _drawing(message: images_pb2.GenerateRequest) -> Iterator[Violation]:
-    length = characters(message.prompt.strip())
-    if not 1 <= length <= MAX_PROMPT_CHARACTERS:
-        yield Violation("prompt", f"must have 1 to {MAX_PROMPT_CHARACTERS} characters after trimming, not {length}")
-    if message.HasField("num_images") and not 1 <= message.num_images <= MAX_IMAGES:
-        yield Violation("num_images", f"must be 1 to {MAX_IMAGES}, not {message.num_images}")
-    if not _within(message.guidance, MAX_GUIDANCE):
-        yield Violation("guidance", f"must be 0 to {MAX_GUIDANCE:g}, not {message.guidance:g}")
-    if not _within(message.top_p, 1.0):
-        yield Violation("top_p", f"must be 0 to 1, not {message.top_p:g}")
-    if not _within(message.residual_temperature, 1.0):
-        yield Violation("residual_temperature", f"must be 0 to 1, not {message.residual_temperature:g}")
+    try:
+        limits.checked_prompt(message.prompt)
+    except ValueError as error:
+        yield Violation("prompt", str(error))
+    if message.HasField("num_images") and not 1 <= message.num_images <= limits.MAX_IMAGES:
+        yield Violation("num_images", f"must be 1 to {limits.MAX_IMAGES}, not {message.num_images}")
+    for name, maximum in limits.SAMPLING_MAXIMA.items():
+        if not _within(value := getattr(message, name), maximum):
+            yield Violation(name, f"must be 0 to {maximum:g}, not {value:g}")
 
 
 def _file(message: images_pb2.GenerateRequest) -> Iterator[Violation]:
-    if message.format and message.format not in FORMATS:
-        yield Violation("format", f"unknown value {message.format}")
+    try:
+        format = from_wire(message.format)
+    except ValueError as error:
+        yield Violation("format", str(error))
+        return
     if not message.HasField("quality"):
         return
-    if not 1 <= message.quality <= 100:
-        yield Violation("quality", f"must be 1 to 100, not {message.quality}")
-    elif message.format in (decoder_pb2.IMAGE_FORMAT_UNSPECIFIED, decoder_pb2.IMAGE_FORMAT_PNG):
-        yield Violation("quality", f"must be absent for PNG, which is lossless, not {message.quality}")
+    if not limits.is_quality(message.quality):
+        yield Violation("quality", f"must be {limits.MIN_QUALITY} to {limits.MAX_QUALITY}, not {message.quality}")
+    elif not format.has_quality:
+        yield Violation("quality", f"must be absent for {format.name}, which is lossless, not {message.quality}")
 
 
-def _calling(message: images_pb2.GenerateRequest, limits: ModelLimits | None, streams: bool) -> Iterator[Violation]:
-    if limits and message.HasField("model") and message.model != limits.model:
-        yield Violation("model", f"unknown model {message.model[:80]!r}; served here: {limits.model}")
+def _calling(message: images_pb2.GenerateRequest, model: ModelLimits | None, streams: bool) -> Iterator[Violation]:
+    if model and message.HasField("model") and message.model != model.name:
+        yield Violation("model", f"unknown model {message.model[:80]!r}; served here: {model.name}")
     if message.preview_every and not streams:
         yield Violation("preview_every", f"must be 0 in Generate, not {message.preview_every}: use GenerateStream")
-    elif limits and message.preview_every > limits.scales:
-        yield Violation("preview_every", f"must be 0 to {limits.scales}, not {message.preview_every}")
-    if message.HasField("request_id") and not _visible(message.request_id):
-        detail = f"must be 1 to {MAX_REQUEST_ID_CHARACTERS} visible ASCII characters, not {message.request_id[:80]!r}"
-        yield Violation("request_id", detail)
+    elif model and message.preview_every > model.scales:
+        yield Violation("preview_every", f"must be 0 to {model.scales}, not {message.preview_every}")
+    if message.HasField("request_id") and not limits.is_request_id(message.request_id):
+        length = f"1 to {limits.MAX_REQUEST_ID_CHARACTERS}"
+        yield Violation("request_id", f"must be {length} visible ASCII characters, not {message.request_id[:80]!r}")
 
 
 def _within(value: float, largest: float) -> bool:
     return math.isfinite(value) and 0 <= value <= largest
-
-
-def _visible(text: str) -> bool:
-    return 1 <= len(text) <= MAX_REQUEST_ID_CHARACTERS and all("!" <= c <= "~" for c in text)

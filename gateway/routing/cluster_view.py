@@ -6,14 +6,15 @@ from collections.abc import Iterable, Mapping
 
 from hart.v1 import images_pb2, stage_pb2
 
-from gateway import digests
-from gateway.config import STAGES, GatewaySettings
-from gateway.request import validation
-from gateway.request.validation import ModelLimits
+from common import digests, image_formats, limits
+from common.stages import STAGES
+from common.version import VERSION
+from gateway.config import GatewaySettings
+from gateway.request.validation import DEFAULTS, ModelLimits
 from gateway.routing.registry import ReplicaRegistry
 from runtime.calls.pool import Pool
 from runtime.errors import StageUnavailable
-from runtime.version import VERSION
+from runtime.image_messages import to_wire
 
 RECIPE_BYTES = 64 * 2**10  # an answer's share of a picture that is not pixels: the recipe and the messages around it
 STATUS_AGE = 0.5  # seconds that an answer to Status may be old: many may ask
@@ -91,8 +92,8 @@ class ClusterView:
         return images_pb2.DescribeResponse(
             models=[model],
             limits=self._limits(model.shape),
-            defaults=validation.DEFAULTS,
-            formats=validation.FORMATS,
+            defaults=DEFAULTS,
+            formats=map(to_wire, image_formats.FORMATS.values()),
             policy_version=safety.policy_version,
             policies=safety.policies,
             version=VERSION,
@@ -101,13 +102,13 @@ class ClusterView:
     def _limits(self, shape: stage_pb2.ModelShape) -> images_pb2.Limits:
         pixels = shape.height * (3 * shape.width + 1)  # an uncompressed PNG; no format is larger
         return images_pb2.Limits(
-            max_prompt_characters=validation.MAX_PROMPT_CHARACTERS,
-            max_images=validation.MAX_IMAGES,
-            max_guidance=validation.MAX_GUIDANCE,
+            max_prompt_characters=limits.MAX_PROMPT_CHARACTERS,
+            max_images=limits.MAX_IMAGES,
+            max_guidance=limits.MAX_GUIDANCE,
             max_preview_every=len(shape.scales),
-            max_request_id_characters=validation.MAX_REQUEST_ID_CHARACTERS,
+            max_request_id_characters=limits.MAX_REQUEST_ID_CHARACTERS,
             max_request_bytes=self._settings.max_message_bytes,
-            max_response_bytes=validation.MAX_IMAGES * (pixels + pixels // 64 + RECIPE_BYTES),
+            max_response_bytes=limits.MAX_IMAGES * (pixels + pixels // 64 + RECIPE_BYTES),
             default_deadline_seconds=self._settings.default_deadline_seconds,
             max_deadline_seconds=self._settings.max_deadline_seconds,
         )

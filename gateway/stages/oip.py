@@ -8,16 +8,17 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Literal
 
 import numpy as np
 from hart.v1 import ar_generator_pb2, decoder_pb2, safety_pb2, stage_pb2, tensor_pb2, text_encoder_pb2
 
-from gateway import imagesize, recipe
+from common import limits, recipe
+from common.image_header import inspect
 from runtime import tensors
 from runtime.calls.replica import Replica
 from runtime.deadline import Deadline
 from runtime.errors import HartError, StageUnavailable
+from runtime.image_messages import from_wire, recipe_of, to_wire
 from runtime.observability.tracing import Metadata
 from runtime.oip.client import OipClient
 from runtime.oip.codec import bytes_array
@@ -25,18 +26,6 @@ from runtime.oip.model import Array, InferResult, Parameter
 from runtime.status import as_hart_error
 
 Known = Callable[[str, Replica], stage_pb2.StageDescribeResponse]
-SAMPLING_FIELDS: tuple[Literal["guidance", "more_smooth", "top_p", "residual_temperature"], ...] = (
-    "guidance",
-    "more_smooth",
-    "top_p",
-    "residual_temperature",
-)
-FORMATS = {
-    decoder_pb2.IMAGE_FORMAT_UNSPECIFIED: "PNG",
-    decoder_pb2.IMAGE_FORMAT_PNG: "PNG",
-    decoder_pb2.IMAGE_FORMAT_JPEG: "JPEG",
-    decoder_pb2.IMAGE_FORMAT_WEBP: "WEBP",
-}
 
 
 class OipBackend:
@@ -100,7 +89,7 @@ class OipBackend:
         parameters: dict[str, Parameter] = {
             "seed": str(message.seed),
             "preview_every": int(message.preview_every),
-            **{name: getattr(message, name) for name in SAMPLING_FIELDS if message.HasField(name)},
+            **{name: getattr(message, name) for name in limits.SAMPLING_FIELDS if message.HasField(name)},
         }
         client = OipClient(replica.channel, replica.endpoint.model, "ar_generator")
         answers = client.stream(inputs, parameters, deadline=deadline, metadata=metadata, request_id=message.request_id)
@@ -132,7 +121,7 @@ class OipBackend:
         self, replica: Replica, message: decoder_pb2.DecodeRequest, deadline: Deadline, metadata: Metadata
     ) -> decoder_pb2.DecodeResponse:
         """The picture's file. The recipe is written here: the protocol has no place for it."""
-        parameters: dict[str, Parameter] = {"format": FORMATS[message.encoding.format]}
+        parameters: dict[str, Parameter] = {"format": from_wire(message.encoding.format).name}
         if message.encoding.HasField("quality"):
             parameters["quality"] = message.encoding.quality
         if message.HasField("side"):
@@ -142,16 +131,16 @@ class OipBackend:
         result = await self._infer(replica, "decoder", inputs, parameters, deadline, metadata)
         data = bytes(_output(result, "image", "decoder").reshape(-1)[0])
         try:
-            format, width, height = imagesize.inspect(data)
+            header = inspect(data)
             if message.HasField("recipe"):
-                data = recipe.write(data, message.recipe)
+                data = recipe.write(data, recipe_of(message.recipe).to_json())
         except ValueError as error:
             raise as_hart_error(error, "decoder") from error
         return decoder_pb2.DecodeResponse(
             image=data,
-            format=format,
-            width=width,
-            height=height,
+            format=to_wire(header.format),
+            width=header.width,
+            height=header.height,
             model=self._known("decoder", replica).model,
             timing=_timing(begun),
         )
@@ -175,7 +164,7 @@ def _sampling(
     """What the request asks for over what the replica describes: the protocol does not return what was used."""
     used = stage_pb2.SamplingParams()
     used.CopyFrom(defaults)
-    for name in SAMPLING_FIELDS:
+    for name in limits.SAMPLING_FIELDS:
         if message.HasField(name):
             setattr(used, name, getattr(message, name))
     return used

@@ -8,7 +8,7 @@ from typing import Any
 from runtime.deadline import Deadline
 from runtime.errors import InvalidRequest, NotFound
 from runtime.oip import codec
-from runtime.oip.model import DYNAMIC, Array, InferRequest, Model, Parameter, TensorSpec
+from runtime.oip.model import Array, InferRequest, Model, Parameter, TensorSpec
 
 # Set by Triton's own clients on every request; they change nothing here and are taken without a word.
 _CLIENTS_OWN = frozenset({"triton_enable_empty_final_response", "binary_data_output"})
@@ -95,23 +95,17 @@ def _inputs(model: Model, message: Any) -> dict[str, Array]:
     if raw and len(raw) != len(names):
         detail = f"has {len(raw)} entries for {len(names)} inputs"
         raise InvalidRequest.field("raw_input_contents", detail)
-    sizes: dict[str, tuple[str, int]] = {}
     for tensor in message.inputs:
-        _check_tensor(specs[tensor.name], tensor, model.max_elements, sizes)
+        _check_tensor(specs[tensor.name], tensor, model.max_elements)
     return {t.name: _array(t, raw[i] if raw else None) for i, t in enumerate(message.inputs)}
 
 
-def _check_tensor(spec: TensorSpec, tensor: Any, max_elements: int, sizes: dict[str, tuple[str, int]]) -> None:
+def _check_tensor(spec: TensorSpec, tensor: Any, max_elements: int) -> None:
     field = f"inputs[{spec.name}]"
     shape = tuple(tensor.shape)
     codec.element_count(shape, f"{field}.shape", max_elements)
     spec.check(tensor.datatype, shape)
     _refuse_extensions(tensor, field)
-    for axis, wanted, size in zip(spec.axes, spec.shape, shape, strict=False):
-        other, expected = sizes.setdefault(axis, (spec.name, size))
-        if wanted == DYNAMIC and size != expected:
-            detail = f"axis {axis} is {size} here and {expected} in {other}"
-            raise InvalidRequest.field(f"{field}.shape", detail)
 
 
 def _array(tensor: Any, raw: bytes | None) -> Array:

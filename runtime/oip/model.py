@@ -19,13 +19,11 @@ DYNAMIC = -1
 @dataclass(frozen=True)
 class TensorSpec:
     """One input or output. `datatypes`: those taken, the first being the one announced. `shape`: FREE (-1) where any
-    size is right; axes with the same name in `axes` must agree across the inputs (batch size, tokens). `most`: the
-    largest size of a free axis of an input, looked at before a tensor is read; 0: any."""
+    size is right. `most`: the largest size of a free axis of an input, checked before a tensor is read; 0: any."""
 
     name: str
     datatypes: tuple[str, ...]
     shape: tuple[int, ...]
-    axes: tuple[str, ...] = ()
     most: int = 0
 
     def check(self, datatype: str, shape: tuple[int, ...]) -> None:

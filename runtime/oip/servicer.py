@@ -13,13 +13,13 @@ import grpc
 from opentelemetry import trace
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from common.version import VERSION
 from runtime import errors, status
 from runtime.deadline import Deadline
 from runtime.observability import tracing
 from runtime.observability.telemetry import Telemetry
 from runtime.oip import checks, codec
 from runtime.oip.model import InferResult, Model, TensorSpec
-from runtime.version import VERSION
 
 FINAL = "triton_final_response"
 STATUS = "hart_status"  # on a stream's error: the google.rpc.Status, base64, for clients that want more than its text

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
+from common.stages import HEALTH_PORT_OFFSET, METRICS_PORT_OFFSET
 from runtime import errors, tls
 from runtime.observability.telemetry import MetricsServer, Telemetry
 from runtime.oip.model import Model
@@ -104,17 +105,15 @@ class App:
         *,
         queue_limit: int,
         max_batch: int,
-        max_cost: float | None = None,
         max_wait: float = 0.0,
     ) -> Batcher[T, R]:
         """A batching queue in front of the engine thread, with an admission, metrics and spans."""
-        admission = self.admission(queue_limit=queue_limit, capacity=max_cost or float(max_batch))
+        admission = self.admission(queue_limit=queue_limit, capacity=float(max_batch))
         batcher = Batcher(
             run,
             admission=admission,
             thread=self.device_thread,
             max_batch=max_batch,
-            max_cost=max_cost,
             max_wait=max_wait,
             metrics=self.telemetry.metrics,
             tracing=self.telemetry.tracing,
@@ -176,7 +175,7 @@ class App:
 
     async def _serve_plain_health(self) -> None:
         wanted = self.settings.health_port
-        port = wanted if wanted is not None else (self.settings.port + 2000 if self.settings.port else 0)
+        port = wanted if wanted is not None else (self.settings.port + HEALTH_PORT_OFFSET if self.settings.port else 0)
         self._health_server = grpc.aio.server(
             options=[*server_options(self.settings), ("grpc.max_receive_message_length", 4096)],
             maximum_concurrent_rpcs=64,
@@ -191,7 +190,7 @@ class App:
 
     def _serve_metrics(self) -> None:
         wanted = self.settings.metrics_port
-        port = wanted if wanted is not None else (self.settings.port + 1000 if self.settings.port else 0)
+        port = wanted if wanted is not None else (self.settings.port + METRICS_PORT_OFFSET if self.settings.port else 0)
         host = self.settings.metrics_host or self.settings.host
         try:
             self._metrics_server = self.telemetry.serve_metrics(host, port)

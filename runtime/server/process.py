@@ -11,11 +11,11 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
+from common.version import VERSION
 from runtime.observability import logs
 from runtime.observability.telemetry import Telemetry
 from runtime.server.app import App, PortTaken
 from runtime.settings import ProcessSettings, SettingsError
-from runtime.version import VERSION
 
 log = logging.getLogger(__name__)
 Build = Callable[[App], None]

@@ -9,8 +9,8 @@ from typing import Any
 from hart.v1 import stage_pb2
 from opentelemetry import trace
 
+from common.version import VERSION
 from runtime.server.app import App
-from runtime.version import VERSION
 from runtime.work.admission import Admission
 from runtime.work.batcher import BatchResult
 

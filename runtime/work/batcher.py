@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -44,7 +45,7 @@ class _Entry(Generic[T, R]):
 
 
 class Batcher(Generic[T, R]):
-    """Gathers items with equal `key` into batches of at most `max_batch` items and `max_cost` cost.
+    """Gathers items with equal `key` into batches of at most `max_batch` items.
 
     `run(items)` is called on the engine thread and returns one result per item, in order; a result that is an exception
     is raised for that item alone. When `run` itself raises for several items, each is tried again alone, so that one
@@ -59,7 +60,6 @@ class Batcher(Generic[T, R]):
         admission: Admission,
         thread: DeviceThread,
         max_batch: int,
-        max_cost: float | None = None,
         max_wait: float = 0.0,
         metrics: Metrics | None = None,
         tracing: Tracing | None = None,
@@ -68,7 +68,6 @@ class Batcher(Generic[T, R]):
         self.admission = admission
         self._thread = thread
         self._max_batch = max_batch
-        self._max_cost = max_cost if max_cost is not None else float("inf")
         self._max_wait = max_wait
         self._metrics = metrics
         self._tracing = tracing
@@ -136,18 +135,8 @@ class Batcher(Generic[T, R]):
                 await asyncio.wait_for(self._arrived.wait(), left)
 
     def _candidates(self, head: _Entry[T, R]) -> list[_Entry[T, R]]:
-        chosen: list[_Entry[T, R]] = []
-        cost = 0.0
-        for entry in self._waiting.values():
-            if entry.key != head.key:
-                continue
-            if chosen and cost + entry.ticket.cost > self._max_cost:
-                break
-            chosen.append(entry)
-            cost += entry.ticket.cost
-            if len(chosen) == self._max_batch:
-                break
-        return chosen
+        alike = (entry for entry in self._waiting.values() if entry.key == head.key)
+        return list(itertools.islice(alike, self._max_batch))
 
     def _take(self) -> list[_Entry[T, R]]:
         """The next batch, started; entries that can no longer finish in time are answered and left out."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from common.stages import AR_GENERATOR
 from runtime.settings import StageSettings
 
 
 class ArGeneratorSettings(StageSettings):
     """The generator stage's settings."""
 
-    port: int = Field(default=50054, ge=0, le=65535)
+    port: int = Field(default=AR_GENERATOR.port, ge=0, le=65535)
     """The port of the gRPC server; 0 lets the system choose."""
     slots: int | None = Field(default=None, ge=1, le=1024)
     """Pictures that may be in work at the same time; absent: what `kv_cache_bytes` holds, at most `max_batch`."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from common.stages import DECODER, TEXT_ENCODER
 from model.checkpoint import Checkpoint, bundled
 from model.config import TransformerConfig
 from model.device import Compute
@@ -25,7 +26,7 @@ from services.ar_generator.config import ArGeneratorSettings
 
 Array = np.ndarray[Any, Any]
 CPU_MAX_BATCHED_TOKENS, GPU_MAX_BATCHED_TOKENS = 128, 2048
-PARTNERS = {"text_encoder": "text_encoder", "decoder": "tokenizer"}
+PARTNERS = {stage.name: stage.part for stage in (TEXT_ENCODER, DECODER)}
 """By stage, the part of a checkpoint that the transformer was trained with."""
 
 

@@ -4,33 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any, Literal
+from typing import Any
 
 from hart.v1 import ar_generator_pb2, stage_pb2
 
-from model.generation import MAX_GUIDANCE, SamplingParams
-from model.noise import MAX_SEED
+from common.limits import SAMPLING_FIELDS, SAMPLING_MAXIMA
+from common.seeds import MAX_SEED
+from model.generation import SamplingParams
 from runtime import tensors
 from runtime.errors import InvalidRequest, Violation
 from runtime.oip.model import InferRequest, Parameter
 from services.ar_generator.engine import Array, GenerationRequest
 
 FLOATS = ("FP32", "FP16")
-FIELDS: tuple[Literal["guidance", "more_smooth", "top_p", "residual_temperature"], ...] = (
-    "guidance",
-    "more_smooth",
-    "top_p",
-    "residual_temperature",
-)
-SAMPLING: dict[str, float] = {"guidance": MAX_GUIDANCE, "top_p": 1.0, "residual_temperature": 1.0}
-"""Maximum of each numeric sampling parameter; the minimum is 0."""
 
 
 def parse_request(
     request: ar_generator_pb2.GenerateLatentRequest, shape: tuple[int, int], scales: int, defaults: SamplingParams
 ) -> GenerationRequest:
     """`shape` is (T, D); `defaults` fills in absent sampling fields. Raises InvalidRequest naming each bad field."""
-    given = {name: getattr(request, name) for name in FIELDS if request.HasField(name)}
+    given = {name: getattr(request, name) for name in SAMPLING_FIELDS if request.HasField(name)}
     _check(given, request.preview_every, scales)
     if request.result_only and request.preview_every:
         raise InvalidRequest.field("result_only", f"must be false where preview_every is {request.preview_every}")
@@ -44,7 +37,9 @@ def parse_request(
 
 def parse_infer_request(request: InferRequest, scales: int, defaults: SamplingParams) -> GenerationRequest:
     """The same from an Open Inference Protocol request: inputs with a leading axis of 1, and parameters."""
-    given: dict[str, Any] = {name: float(request.parameters[name]) for name in SAMPLING if name in request.parameters}
+    given: dict[str, Any] = {
+        name: float(request.parameters[name]) for name in SAMPLING_MAXIMA if name in request.parameters
+    }
     if "more_smooth" in request.parameters:
         given["more_smooth"] = bool(request.parameters["more_smooth"])
     preview_every = int(request.parameters.get("preview_every", 0))
@@ -69,7 +64,7 @@ def _seed(given: Mapping[str, Parameter]) -> int:
 
 
 def _check(given: Mapping[Any, Any], preview_every: int, scales: int, name: str = "{}") -> None:
-    bounds = [(field, given[field], maximum) for field, maximum in SAMPLING.items() if field in given]
+    bounds = [(field, given[field], maximum) for field, maximum in SAMPLING_MAXIMA.items() if field in given]
     found = [
         Violation(name.format(field), f"must be 0 to {maximum:g}, not {value}")
         for field, value, maximum in [*bounds, ("preview_every", preview_every, scales)]

@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hart.v1 import decoder_pb2
 
-from model.image_file import DEFAULT_QUALITY, FORMATS, Recipe
+from common.image_formats import DEFAULT_FORMAT, FORMATS, ImageFormat
+from common.limits import DEFAULT_QUALITY, MAX_QUALITY, MAX_RECIPE_BYTES, MIN_QUALITY, is_quality
+from common.recipe import Recipe
 from model.version import versions
+from runtime import image_messages
 from runtime.errors import InvalidRequest, Violation
 from runtime.oip.model import Parameter
-
-MAX_RECIPE_BYTES = 60_000
-"""Bytes of its JSON: what EXIF in a JPEG can hold."""
-PNG = "PNG"
-NAMES = {
-    decoder_pb2.IMAGE_FORMAT_UNSPECIFIED: PNG,
-    decoder_pb2.IMAGE_FORMAT_PNG: PNG,
-    decoder_pb2.IMAGE_FORMAT_JPEG: "JPEG",
-    decoder_pb2.IMAGE_FORMAT_WEBP: "WEBP",
-}
 
 
 @dataclass(frozen=True)
 class OutputOptions:
     """How a decoded picture shall be answered."""
 
-    format: str | None = PNG
+    format: ImageFormat | None = DEFAULT_FORMAT
     """None: raw pixels."""
     quality: int = DEFAULT_QUALITY
     side: int | None = None
@@ -41,7 +34,7 @@ def parse_request(request: decoder_pb2.DecodeRequest, max_side: int) -> OutputOp
     """Raises InvalidRequest naming each bad field."""
     raw = request.WhichOneof("output") == "raw_pixels"
     encoding = request.encoding
-    format = NAMES[encoding.format]
+    format = image_messages.from_wire(encoding.format)
     quality = encoding.quality if encoding.HasField("quality") else None
     side = request.side if request.HasField("side") else None
     found = [*_quality("encoding.quality", format, quality), *_side("side", side, max_side)]
@@ -62,13 +55,13 @@ def parse_request(request: decoder_pb2.DecodeRequest, max_side: int) -> OutputOp
 def parse_parameters(parameters: Mapping[str, Parameter], max_side: int) -> OutputOptions:
     """The same of the Open Inference Protocol's parameters; without `format` the answer is raw pixels."""
     given = parameters.get("format")
-    format = str(given).upper() if given is not None else None
+    format = FORMATS.get(str(given).upper())
     quality, side = parameters.get("quality"), parameters.get("side")
     found = [
         *_quality("parameters[quality]", format, quality),
         *_side("parameters[side]", side, max_side),
     ]
-    if format is not None and format not in FORMATS:
+    if given is not None and format is None:
         found.append(Violation("parameters[format]", f"must be one of {', '.join(FORMATS)}, not {str(given)[:40]!r}"))
     if found:
         raise InvalidRequest(found)
@@ -77,25 +70,18 @@ def parse_parameters(parameters: Mapping[str, Parameter], max_side: int) -> Outp
 
 def recipe_of(recipe: decoder_pb2.Recipe) -> Recipe:
     """The recipe to write, with the versions of this process where the request names no others."""
-    return Recipe(
-        prompt=recipe.prompt,
-        seed=recipe.seed,
-        guidance=recipe.guidance,
-        more_smooth=recipe.more_smooth,
-        top_p=recipe.top_p,
-        residual_temperature=recipe.residual_temperature,
-        model=recipe.model.name,
-        digest=recipe.model.digest,
-        versions={**versions(), **recipe.versions},
-    )
+    return replace(image_messages.recipe_of(recipe), versions={**versions(), **recipe.versions})
 
 
-def _quality(field: str, format: str | None, quality: Parameter | None) -> list[Violation]:
+def _quality(field: str, format: ImageFormat | None, quality: Parameter | None) -> list[Violation]:
     if quality is None:
         return []
-    if format in (PNG, None):
-        return [Violation(field, f"must be absent for {format or 'raw pixels'}, not {quality}: nothing is lost there")]
-    return [] if 1 <= int(quality) <= 100 else [Violation(field, f"must be 1 to 100, not {quality}")]
+    if format is None or not format.has_quality:
+        name = format.name if format else "raw pixels"
+        return [Violation(field, f"must be absent for {name}, not {quality}: nothing is lost there")]
+    if is_quality(int(quality)):
+        return []
+    return [Violation(field, f"must be {MIN_QUALITY} to {MAX_QUALITY}, not {quality}")]
 
 
 def _side(field: str, side: Parameter | None, largest: int) -> list[Violation]:

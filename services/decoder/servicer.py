@@ -11,6 +11,7 @@ from hart.v1 import decoder_pb2, decoder_pb2_grpc, stage_pb2, stage_pb2_grpc
 from model.image_file import Pixels
 from runtime import tensors
 from runtime.deadline import Deadline
+from runtime.image_messages import to_wire
 from runtime.oip.codec import bytes_array
 from runtime.oip.model import DYNAMIC, InferRequest, InferResult, Model, TensorSpec
 from runtime.server import stage
@@ -21,12 +22,6 @@ from services.decoder.config import DecoderSettings
 from services.decoder.engine import Array, DecoderEngine, Job
 from services.decoder.image_encoder import ImageEncoder
 from services.decoder.requests import OutputOptions, parse_parameters, parse_request
-
-WIRE_FORMATS = {
-    "PNG": decoder_pb2.IMAGE_FORMAT_PNG,
-    "JPEG": decoder_pb2.IMAGE_FORMAT_JPEG,
-    "WEBP": decoder_pb2.IMAGE_FORMAT_WEBP,
-}
 
 
 class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServicer):
@@ -55,8 +50,8 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
             answer.pixels.CopyFrom(tensors.from_numpy(outcome.value))
             answer.timing.CopyFrom(stage.timing(outcome, arrived))
         else:
-            file = await self._files.make(outcome.value, options.format, options.quality, options.recipe)
-            answer.format, answer.image = WIRE_FORMATS[options.format], file.data
+            file = await self._files.make(outcome.value, options.format.name, options.quality, options.recipe)
+            answer.format, answer.image = to_wire(options.format), file.data
             answer.timing.CopyFrom(stage.timing(outcome, arrived))
             answer.timing.queue_seconds += file.queue_seconds
             answer.timing.compute_seconds += file.compute_seconds
@@ -107,7 +102,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
         outcomes = await together(*(self._decode(latent, options, request.deadline) for latent in latents))
         if options.format is None:
             return InferResult({"image": np.stack([outcome.value for outcome in outcomes])})
-        format, quality = options.format, options.quality
+        format, quality = options.format.name, options.quality
         made = await together(*(self._files.make(outcome.value, format, quality, None) for outcome in outcomes))
         return InferResult({"image": bytes_array([file.data for file in made])})
 

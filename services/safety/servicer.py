@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from hart.v1 import safety_pb2, safety_pb2_grpc, stage_pb2, stage_pb2_grpc
 
+from common import limits
 from runtime import prompt
 from runtime.deadline import Deadline
 from runtime.oip.model import DYNAMIC, InferRequest, InferResult, Model, TensorSpec
@@ -49,7 +50,7 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer, stage_pb2_grpc.StageService
             self._app,
             self._batcher.admission,
             max_batch=self._settings.max_batch,
-            limits=stage_pb2.StageLimits(max_prompt_characters=prompt.LONGEST),
+            limits=stage_pb2.StageLimits(max_prompt_characters=limits.MAX_PROMPT_CHARACTERS),
             model=self._model,
             device=str(self._engine.compute),
             precision=self._engine.compute.precision,

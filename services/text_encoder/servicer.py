@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from hart.v1 import stage_pb2, stage_pb2_grpc, text_encoder_pb2, text_encoder_pb2_grpc
 
+from common import limits
 from runtime import prompt, tensors
 from runtime.deadline import Deadline
 from runtime.oip.model import DYNAMIC, InferRequest, InferResult, Model, TensorSpec
@@ -54,7 +55,7 @@ class TextEncoderServicer(text_encoder_pb2_grpc.TextEncoderServicer, stage_pb2_g
             self._app,
             self._batcher.admission,
             max_batch=self._settings.max_batch,
-            limits=stage_pb2.StageLimits(max_prompt_characters=prompt.LONGEST),
+            limits=stage_pb2.StageLimits(max_prompt_characters=limits.MAX_PROMPT_CHARACTERS),
             model=self._model,
             shape=stage_pb2.ModelShape(context_tokens=engine.context_tokens, context_width=engine.context_width),
             device=str(engine.compute),

@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from cluster import supervisor
-from cluster.plan import ROOT, STAGES, Plan, PlanError
+from cluster.plan import ROOT, Plan, PlanError
 from cluster.session import session
+from common.stages import STAGES
 
 PROGRAM = """
 import http.server, os, signal, sys, threading

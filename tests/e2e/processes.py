@@ -17,17 +17,12 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from common.stages import GATEWAY_SERVICE, START_SECONDS
+from common.stages import STAGES as TABLE
+
 ROOT = Path(__file__).resolve().parent.parent.parent
-SERVICES = {
-    "safety": "Safety",
-    "text_encoder": "TextEncoder",
-    "ar_generator": "ArGenerator",
-    "decoder": "Decoder",
-    "gateway": "Images",
-}
-STAGES = tuple(SERVICES)[:4]
-START_SECONDS = 240.0
-"""Four imports of torch on two busy cores."""
+SERVICES = {name: stage.service for name, stage in TABLE.items()} | {"gateway": GATEWAY_SERVICE}
+STAGES = tuple(TABLE)
 _given: list[socket.socket] = []
 
 
@@ -89,7 +84,7 @@ class Process:
     @property
     def service(self) -> str:
         """The full name of its gRPC service."""
-        return f"hart.v1.{SERVICES[self.name]}"
+        return SERVICES[self.name]
 
     def ready(self) -> bool:
         """Whether its health says that it serves."""

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from model.checkpoint import bundled
-from model.image_file import read_recipe
 from model.pipeline import Pipeline
 from tests.e2e.processes import running_cluster
+from tests.recipes import read_recipe
 
 PIXEL_TOLERANCE = 2
 

@@ -19,11 +19,11 @@ import hart
 import pytest
 from PIL import Image
 
-from model.image_file import read_recipe
 from tests.client.conftest import Gateway
 from tests.client.conftest import gateway as gateway
 from tests.e2e.checkpoint import UNSAFE_PROMPT
 from tests.e2e.processes import ROOT, Cluster, free_port
+from tests.recipes import read_recipe
 
 playwright = pytest.importorskip("playwright.sync_api", reason="`make demo-check` installs what the page wants")
 

@@ -13,7 +13,7 @@ from hart import errors
 from hart.v1 import images_pb2, safety_pb2
 from PIL import Image
 
-from gateway.seeds import seed_of_image, seed_of_request_id
+from common.seeds import seed_of_image, seed_of_request_id
 from tests.e2e.checkpoint import PROMPTS, UNSAFE_PROMPT
 from tests.e2e.processes import STAGES, Cluster, Process
 
@@ -87,10 +87,8 @@ def test_by_the_open_inference_protocol_an_unsafe_prompt_is_refused(oip_gateway)
 
 
 def test_seeds_are_the_one_process_pipelines(one_process, client):
-    from model.noise import seed_of_image as models
-
     drawn = client.generate("a green tree", seed=5, num_images=8)
-    assert [image.seed for image in drawn] == [models(5, index) for index in range(8)]
+    assert [image.seed for image in drawn] == [seed_of_image(5, index) for index in range(8)]
     assert [image.index for image in drawn] == list(range(8))
 
 

@@ -15,8 +15,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from model.checkpoint import Checkpoint
-from model.image_file import read_recipe
 from tests.e2e.processes import Cluster, Process
+from tests.recipes import read_recipe
 
 LEAST, MOST = 3, 60
 """Rounds of requests: which version draws one is left to chance."""

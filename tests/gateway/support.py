@@ -25,8 +25,9 @@ from hart.v1 import (
 )
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from common.stages import STAGES
 from gateway.assembly import build
-from gateway.config import STAGES, GatewaySettings
+from gateway.config import GatewaySettings
 from runtime import tensors
 from runtime.calls.pool import Pool, Replica
 from runtime.observability.telemetry import Telemetry

@@ -7,7 +7,7 @@ import grpc
 import pytest
 from hart.v1 import images_pb2
 
-from gateway.digests import combine
+from common.digests import combine
 from gateway.routing.compatibility import UNKNOWN_MODEL, CompatibleReplicas, ReplicaModel
 from runtime.errors import StageUnavailable
 from tests.gateway.support import FakeStage, front

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from hart.v1 import decoder_pb2, images_pb2
 
-from gateway.digests import combine
+from common.digests import combine
+from common.seeds import seed_of_image
 from gateway.request.pipeline import preview_side
-from gateway.seeds import seed_of_image
 from runtime.errors import DeadlineExceeded, InvalidRequest, Overloaded, StageUnavailable
 from tests.gateway.calls import request
 from tests.gateway.support import SCALES, front

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.assembly import SERVICES
-from gateway.config import STAGES
+from common.stages import STAGES
 from gateway.routing.registry import ReplicaRegistry
 from runtime.calls.pool import Pool
 from runtime.calls.replica import ReplicaState
@@ -53,7 +52,7 @@ async def cluster() -> AsyncIterator[Cluster]:
             fake.answer.set()
             _, app = await serve(fake)
             stack.push_async_callback(app.stop)
-            pools[stage] = Pool(stage, f"hart.v1.{SERVICES[stage]}", source(f"127.0.0.1:{fake.port}"))
+            pools[stage] = Pool(stage, STAGES[stage].service, source(f"127.0.0.1:{fake.port}"))
             stack.push_async_callback(pools[stage].close)
             await pools[stage].start(60)
         yield Cluster(fakes["decoder"], pools, ReplicaRegistry(pools, every=60.0))

@@ -8,8 +8,8 @@ from hart.v1 import decoder_pb2, images_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.seeds import seed_of_image, seed_of_request_id
 from gateway.request.validation import ModelLimits, validate
-from gateway.seeds import seed_of_image, seed_of_request_id
 from runtime.errors import InvalidRequest
 
 SERVED = ModelLimits("tiny", 14)
@@ -64,7 +64,7 @@ def test_a_value_at_its_bound_is_taken(fields):
         ({"prompt": ""}, "prompt"),
         ({"prompt": " \n\t"}, "prompt"),
         ({"prompt": "x" * 2001}, "prompt"),
-        ({"prompt": "\ufdfa" * 112}, "prompt"),  # each is written out as eighteen letters
+        ({"prompt": "\ufdfa" * 112}, "prompt"),  # each stands for eighteen characters
         ({"model": ""}, "model"),
         ({"model": "other"}, "model"),
         ({"num_images": 0}, "num_images"),
@@ -94,6 +94,20 @@ def test_a_value_at_its_bound_is_taken(fields):
 )
 def test_a_value_past_its_bound_is_refused_by_name(fields, field):
     assert bad_fields(request(**fields)) == [field]
+
+
+def test_a_prompt_is_held_to_the_rule_of_the_pipeline_in_one_process():
+    from model.errors import SettingError  # imports torch
+    from model.pipeline import checked_prompt
+
+    prompt = "\ufdfa" * 120
+    with pytest.raises(InvalidRequest) as cluster:
+        validate(request(prompt=prompt), SERVED, streams=False)
+    with pytest.raises(SettingError) as alone:
+        checked_prompt(prompt)
+    (violation,) = cluster.value.violations
+    assert violation.description == alone.value.reason
+    assert violation.description == "its 120 characters stand for 2160 (in NFKC); at most 2000 may be read"
 
 
 def test_all_bad_fields_are_named_at_once():

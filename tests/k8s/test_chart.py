@@ -7,6 +7,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from common.version import VERSION
 from k8s import render
 from tests.k8s.chart import EXAMPLES, PROCESSES, deployments, environment, named, pod
 
@@ -94,4 +95,4 @@ def test_a_budget_and_a_priority_keep_every_process_running(process: str) -> Non
 
 def test_a_registrys_trailing_slash_does_no_harm() -> None:
     deployment = render.of_kind(render.manifests("image: {registry: 'ghcr.io/example/'}"), "Deployment")["hart-gateway"]
-    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == "ghcr.io/example/hart-gateway:0.1.0"
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == f"ghcr.io/example/hart-gateway:{VERSION}"

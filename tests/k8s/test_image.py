@@ -47,7 +47,12 @@ def test_every_room_that_a_copied_room_imports_is_copied_too(stage: str) -> None
 
 
 def test_the_gateways_image_has_no_room_with_torch_in_it() -> None:
-    assert {source.split("/")[0] for source in image.copied("image-gateway")} == {"client", "runtime", "gateway"}
+    assert {source.split("/")[0] for source in image.copied("image-gateway")} == {
+        "client",
+        "common",
+        "runtime",
+        "gateway",
+    }
     assert [c.split("--group ")[1] for c in image.commands("packages-gateway") if "--group" in c] == ["gateway"]
 
 

@@ -1,5 +1,6 @@
 """Devices and autoscalers, as the chart asks for them: rendered by the real helm."""
 
+from common.version import VERSION
 from k8s import render
 from tests.k8s.chart import STAGES, deployments, environment, named, pod
 
@@ -9,9 +10,9 @@ def test_a_gpu_asks_for_the_device_and_the_images_variant() -> None:
     container = pod(values, "decoder")["containers"][0]
     assert container["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == 1
     assert environment(container)["HART_DEVICE"] == "cuda"
-    assert container["image"] == "hart-decoder:0.1.0-gpu"
-    assert pod(values, "safety")["containers"][0]["image"] == "hart-safety:0.1.0-cpu"
-    assert pod(values, "gateway")["containers"][0]["image"] == "hart-gateway:0.1.0"
+    assert container["image"] == f"hart-decoder:{VERSION}-gpu"
+    assert pod(values, "safety")["containers"][0]["image"] == f"hart-safety:{VERSION}-cpu"
+    assert pod(values, "gateway")["containers"][0]["image"] == f"hart-gateway:{VERSION}"
 
 
 def test_a_stages_own_word_wins_over_the_default_even_when_it_is_nothing() -> None:

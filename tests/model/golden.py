@@ -12,7 +12,19 @@ from torch import Tensor
 from model import noise as randomness
 from model.checkpoint import Checkpoint
 from model.generation import Conditioning, GenerationState, Generator, SamplingParams
-from model.noise import RecordedNoise
+from model.noise import Noise
+
+
+class RecordedNoise:
+    """Noise that was written down: tensors by (purpose, scale, step)."""
+
+    def __init__(self, tensors: dict[tuple[int, int, int], Tensor]) -> None:
+        self.tensors = tensors
+
+    def draw(self, purpose: int, scale: int, step: int, shape: tuple[int, int]) -> Tensor:
+        recorded = self.tensors[purpose, scale, step].float()
+        assert recorded.shape == shape
+        return recorded
 
 
 class PictureCase:
@@ -43,7 +55,7 @@ class PictureCase:
         context, mask, positions = (self.expected[f"input.{name}"] for name in wanted)
         return Conditioning(context, mask.bool(), positions)
 
-    def noise(self, row: int) -> RecordedNoise:
+    def noise(self, row: int) -> Noise:
         """What was drawn for one picture of the batch."""
         last = self.checkpoint.transformer_config.scales - 1
         tokens = self.checkpoint.transformer_config.side**2

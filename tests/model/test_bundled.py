@@ -10,9 +10,10 @@ from PIL import ExifTags, Image
 
 from model.checkpoint import Checkpoint, bundled
 from model.generation import Generator, SamplingParams
-from model.image_file import Pixels, read_recipe
+from model.image_file import Pixels
 from model.noise import SeededNoise
 from model.pipeline import Pipeline
+from tests.recipes import read_recipe
 
 LARGEST_BYTES = 36_000_000
 PIXEL_TOLERANCE = 2

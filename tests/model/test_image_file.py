@@ -9,8 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
+from common.image_formats import NAMES
+from common.recipe import Recipe
+from common.version import VERSION
 from model.errors import SettingError
-from model.image_file import FORMATS, Recipe, encode, read_recipe, to_pixels
+from model.image_file import encode, to_pixels
+from tests.recipes import read_recipe
 
 recipes = st.builds(
     Recipe,
@@ -21,7 +25,7 @@ recipes = st.builds(
     top_p=st.floats(0, 1),
     model=st.just("hart-tiny"),
     digest=st.just("ab" * 32),
-    versions=st.just({"hart": "0.1.0"}),
+    versions=st.just({"hart": VERSION}),
 )
 pictures = arrays.arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20), st.just(3)))
 
@@ -36,7 +40,7 @@ def test_png_gives_every_pixel_back(pixels: np.ndarray) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(recipes, st.sampled_from(FORMATS))
+@given(recipes, st.sampled_from(NAMES))
 def test_every_format_carries_its_recipe(recipe: Recipe, format: str) -> None:
     file = encode(np.full((16, 24, 3), 128, np.uint8), format, recipe=recipe.to_json())
     assert read_recipe(file) == recipe
@@ -44,7 +48,7 @@ def test_every_format_carries_its_recipe(recipe: Recipe, format: str) -> None:
         assert (image.format, image.size) == (format, (24, 16))
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", NAMES)
 def test_metadata_can_be_left_off(format: str) -> None:
     file = encode(np.zeros((8, 8, 3), np.uint8), format)
     assert read_recipe(file) is None

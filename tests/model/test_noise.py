@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.errors import SettingError
-from model.noise import DIFFUSION_STEP, TOKEN_DRAW, SeededNoise, draw, draw_seed, draw_steps, seed_of_image
-from model.philox import key_of, philox
+from model.noise import DIFFUSION_STEP, TOKEN_DRAW, SeededNoise, draw, draw_steps
 
 seeds = st.integers(0, 2**64 - 1)
 
@@ -31,16 +30,3 @@ def test_steps_drawn_at_once_are_those_drawn_one_by_one() -> None:
 def test_a_seed_out_of_bounds_is_named(seed: int) -> None:
     with pytest.raises(SettingError, match=f"seed: {seed}"):
         SeededNoise(seed)
-
-
-@given(seeds, st.integers(1, 8))
-def test_images_of_a_request_have_derived_seeds(seed: int, i: int) -> None:
-    assert seed_of_image(seed, 0) == seed
-    low, high, _, _ = philox((i, 0, 0xFFFFFFFF, 0), key_of(seed))
-    assert seed_of_image(seed, i) == (low + high * 2**32) % 2**53
-
-
-def test_drawn_seeds_fit_into_json_numbers() -> None:
-    drawn = {draw_seed() for _ in range(200)}
-    assert len(drawn) == 200
-    assert max(drawn) < 2**53

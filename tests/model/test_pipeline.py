@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.limits import MAX_PROMPT_CHARACTERS
 from model.checkpoint import Checkpoint
 from model.errors import SettingError, UnsafePromptError
 from model.generation import SamplingParams
-from model.image_file import read_recipe
-from model.pipeline import MAX_PROMPT_CHARACTERS, Pipeline
+from model.pipeline import Pipeline
 from tests.e2e.checkpoint import FORBIDDEN, OUTRAGEOUS, UNSAFE_PROMPT
+from tests.recipes import read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,7 +73,7 @@ def test_a_failure_between_scales_gives_the_slot_back(pipeline: Pipeline) -> Non
     assert pipeline.generator.free == [0]
 
 
-@pytest.mark.parametrize("prompt", ["", " \n\t ", "x" * (MAX_PROMPT_CHARACTERS + 1)])
+@pytest.mark.parametrize("prompt", ["", " \n\t ", "x" * (MAX_PROMPT_CHARACTERS + 1), "\ufdfa" * 120])
 def test_prompts_out_of_bounds_are_named(pipeline: Pipeline, prompt: str) -> None:
     with pytest.raises(SettingError, match="prompt: "):
         pipeline.draw(prompt)
@@ -130,7 +131,8 @@ def test_the_command_names_words_that_the_checkpoint_does_not_know(tiny: Path, t
     [
         (["a red heart", "--guidance", "21"], 2, "guidance: 21.0: expected 0 to 20"),
         (["a red heart", "--guidence", "2"], 2, "unrecognized arguments: --guidence"),
-        (["  "], 2, "prompt: 0 characters"),
+        (["  "], 2, "prompt: must have 1 to 2000 characters after trimming, not 0"),
+        (["\ufdfa" * 120], 2, "prompt: its 120 characters stand for 2160 (in NFKC); at most 2000 may be read"),
         (["a red heart", "--checkpoint", "nowhere"], 2, "nowhere: no such folder"),
         (["a red heart", "-o", "no/folder/x.png"], 2, "the folder no/folder does not exist"),
         (["a red heart", "-o", "."], 2, "output: .: is a folder"),

@@ -81,16 +81,6 @@ async def test_only_items_with_equal_keys_share_a_batch_and_the_oldest_leads(eng
     assert engine.batches[1:] == [[1, 3, 5], [2, 4]]
 
 
-async def test_cost_bounds_a_batch(engine: Engine) -> None:
-    b = batcher(engine, max_cost=5)
-    first = await held(engine, b)
-    tasks = [asyncio.create_task(b.submit(i, cost=2)) for i in range(1, 4)] + [asyncio.create_task(b.submit(9, cost=9))]
-    await asyncio.sleep(0.01)
-    engine.release.set()
-    await asyncio.gather(first, *tasks)
-    assert engine.batches[1:] == [[1, 2], [3], [9]], "an item over the bound still runs, alone"
-
-
 async def test_company_is_waited_for_no_longer_than_max_wait(engine: Engine) -> None:
     b = batcher(engine, max_wait=60, max_batch=2)
     one = asyncio.create_task(b.submit(1))

@@ -1,27 +1,25 @@
-"""The length of a prompt."""
+"""Prompts from the wire, checked (runtime.prompt)."""
 
 from __future__ import annotations
-
-from types import SimpleNamespace
 
 import pytest
 
 from runtime import prompt
 from runtime.errors import InvalidRequest
 
-MARKS = "a" + "\u0301\u0316" * 16_000
+
+@pytest.mark.parametrize(("text", "reason"), [(" ", "not 0"), ("x" * 2001, "not 2001"), ("\ufdfa" * 120, "its 120")])
+def test_a_prompt_out_of_bounds_is_refused_by_field(text: str, reason: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        prompt.checked(text, "prompt[3]")
+    (violation,) = caught.value.violations
+    assert violation.field == "prompt[3]"
+    assert reason in violation.description
 
 
-def test_a_prompt_counts_as_tokenizers_write_it_out() -> None:
-    assert prompt.characters("\ufdfa") == 18
-    assert prompt.characters("e\u0301") == 2
-
-
-def test_a_prompt_that_is_too_long_as_it_stands_is_refused_without_writing_it_out(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # Ordering its marks would take a time that grows with their square: most of a second for 64 KB.
-    monkeypatch.setattr(prompt, "unicodedata", SimpleNamespace())
-    assert prompt.characters(MARKS) == len(MARKS)
-    with pytest.raises(InvalidRequest, match="not 32001"):
-        prompt.checked(MARKS)
+def test_prompts_of_a_tensor_are_checked_one_by_one() -> None:
+    assert prompt.decoded([b" a ", "é".encode()], "inputs[prompt]", 2) == ["a", "é"]
+    with pytest.raises(InvalidRequest, match=r"inputs\[prompt\].*at most 1"):
+        prompt.decoded([b"a", b"b"], "inputs[prompt]", 1)
+    with pytest.raises(InvalidRequest, match=r"inputs\[prompt\]\[1\].*UTF-8"):
+        prompt.decoded([b"a", b"\xff"], "inputs[prompt]", 2)

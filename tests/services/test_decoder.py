@@ -15,13 +15,13 @@ import torch
 from hart.v1 import decoder_pb2, decoder_pb2_grpc, stage_pb2, stage_pb2_grpc, tensor_pb2
 from PIL import Image
 
-from model.image_file import read_recipe
 from model.quantizer import downsample
 from runtime import tensors
 from runtime.observability.telemetry import Telemetry
 from services.decoder.assembly import build
 from services.decoder.config import DecoderSettings
 from services.decoder.image_encoder import ImageEncoder
+from tests.recipes import read_recipe
 from tests.services.support import refusal, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

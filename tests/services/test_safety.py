@@ -87,5 +87,5 @@ async def test_an_unknown_device_is_refused_by_name(folder: str) -> None:
 
 
 async def test_a_replacement_is_refused_by_the_same_rule_as_any_prompt() -> None:
-    with pytest.raises(SettingsError, match="must have 1 to 2000 characters without outer space, not 36000"):
+    with pytest.raises(SettingsError, match="its 2000 characters stand for 36000"):
         SafetySettings.load(replacement_prompt="\ufdfa" * 2000)

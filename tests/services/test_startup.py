@@ -14,8 +14,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from common.limits import MAX_PROMPT_CHARACTERS
 from k8s.build_schema import PROCESSES
-from runtime.prompt import LONGEST
 from runtime.server.process import run
 from runtime.settings import ProcessSettings, SettingsError, StageSettings
 from services.ar_generator.config import ArGeneratorSettings
@@ -54,8 +54,8 @@ def test_a_stage_takes_no_setting_that_it_does_not_read(settings: type[StageSett
 @pytest.mark.parametrize(
     ("settings", "largest"),
     [
-        (SafetySettings(), 8 * 4 * LONGEST),
-        (TextEncoderSettings(), 8 * 4 * LONGEST),
+        (SafetySettings(), 8 * 4 * MAX_PROMPT_CHARACTERS),
+        (TextEncoderSettings(), 8 * 4 * MAX_PROMPT_CHARACTERS),
         (ArGeneratorSettings(), 300 * 1536 * 4),
         (DecoderSettings(), 4 * 32 * 64**2 * 4),
     ],

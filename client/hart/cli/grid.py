@@ -23,6 +23,7 @@ from hart.request import Options
 from hart.results import GenerateResult, Image, write_whole
 
 _PILLOW = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
+_QUALITY = 92  # the cluster's default
 _MAX_SIDE = {"jpeg": 65500, "webp": 16383}  # pixels that the encoders take; PNG's bound is far beyond memory's
 _JPEG_EXIF = 65533  # bytes: one marker's
 
@@ -118,7 +119,9 @@ class Grid:
 
     def _settings(self) -> tuple[dict[str, Any], str]:
         """Pillow's arguments, and what people should know about them."""
-        settings: dict[str, Any] = {} if self.places.format == "png" else {"quality": self.options.get("quality") or 92}
+        settings: dict[str, Any] = (
+            {} if self.places.format == "png" else {"quality": self.options.get("quality") or _QUALITY}
+        )
         if self.options.get("embed_metadata") is False:
             return settings, ""
         recipes = json.dumps([self.tiles[cell][1] for cell in sorted(self.tiles)], ensure_ascii=False)

@@ -1,0 +1,1 @@
+"""Facts that the server rooms share, each of them once. Imports the standard library alone."""

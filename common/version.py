@@ -1,0 +1,3 @@
+"""The version of the server software: recipes, answers and logs name it."""
+
+VERSION = "0.1.0"

@@ -1,0 +1,41 @@
+"""`common` stands on the standard library alone, and runs without any installed package."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import common
+
+FOLDER = Path(common.__file__).parent
+MODULES = sorted(FOLDER.rglob("*.py"))
+
+
+def roots(source: str) -> set[str]:
+    """The top-level packages that a module imports."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative"
+            found.add((node.module or "").partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
+def test_a_module_imports_the_standard_library_alone(path: Path) -> None:
+    assert roots(path.read_text()) <= {"common", *sys.stdlib_module_names}
+
+
+def test_other_imports_are_found() -> None:
+    assert roots("import numpy as np\nfrom hart.v1 import images_pb2\nimport json") == {"numpy", "hart", "json"}
+
+
+def test_every_module_imports_without_installed_packages() -> None:
+    names = [f"common.{path.stem}" for path in MODULES if path.stem != "__init__"]
+    code = f"import sys; sys.path.insert(0, {str(FOLDER.parent)!r}); import {', '.join(names)}"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,53 @@
+"""The table of image formats (common.image_formats), and what cannot import it but must agree."""
+
+import hart.results
+import pytest
+from hart.cli import grid, places
+from hart.v1 import decoder_pb2
+from PIL import Image
+
+from common.image_formats import FORMATS, SUFFIXES, ImageFormat, format_of
+from model.image_file import encode
+from runtime import image_messages
+from tests.common.files import KINDS, file
+
+
+def test_the_wire_has_these_formats_and_no_others() -> None:
+    assert decoder_pb2.ImageFormat.keys() == ["IMAGE_FORMAT_UNSPECIFIED", *(f"IMAGE_FORMAT_{name}" for name in FORMATS)]
+    for format in FORMATS.values():
+        assert image_messages.from_wire(image_messages.to_wire(format)) is format
+    assert image_messages.from_wire(decoder_pb2.IMAGE_FORMAT_UNSPECIFIED).name == "PNG"
+
+
+@pytest.mark.parametrize("format", FORMATS.values(), ids=list(FORMATS))
+def test_pillow_says_the_same(format: ImageFormat) -> None:
+    Image.init()
+    assert Image.MIME[format.name] == format.mime
+    for suffix in format.suffixes:
+        assert Image.registered_extensions()[suffix] == format.name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_is_recognised_by_its_first_bytes(kind: str) -> None:
+    found = format_of(file(kind))
+    assert found is not None
+    assert found.name == KINDS[kind][0]
+    assert format_of(b"GIF89a" + bytes(20)) is None
+
+
+@pytest.mark.parametrize("format", FORMATS.values(), ids=list(FORMATS))
+def test_the_quality_changes_files_that_have_one(format: ImageFormat) -> None:
+    import numpy as np
+
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    assert (encode(pixels, format.name, 10) != encode(pixels, format.name, 90)) is format.has_quality
+
+
+def test_the_client_has_the_same_formats_and_suffixes() -> None:
+    # Its wheel stands alone: it cannot import the table.
+    assert {name.lower(): image_messages.to_wire(format) for name, format in FORMATS.items()} == hart.results.FORMATS
+    assert {suffix: format.name.lower() for suffix, format in SUFFIXES.items()} == hart.results.SUFFIXES
+    assert {name: places.ending(name) for name in hart.results.FORMATS} == {
+        format.name.lower(): format.suffix for format in FORMATS.values()
+    }
+    assert {name.lower(): name for name in FORMATS} == grid._PILLOW
