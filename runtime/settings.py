@@ -178,7 +178,7 @@ class StageSettings(ProcessSettings):
     """The precision of weights and activations."""
     torch_threads: int = Field(default=0, ge=0)
     """On a CPU: the threads of one operation; 0: as many as torch chooses."""
-    queue_limit: int = Field(default=64, ge=1)
+    max_queued_requests: int = Field(default=64, ge=1)
     """Requests that may wait; one more is refused at once."""
     max_batch: int = Field(default=8, ge=1)
     """The most requests that run together; also the most items of one request by the Open Inference Protocol."""

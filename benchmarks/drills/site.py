@@ -19,8 +19,8 @@ SLOTS, QUEUE = 4, 6
 SETTINGS = {
     "safety": {"torch_threads": "1"},
     "text_encoder": {"torch_threads": "1"},
-    "ar_generator": {"torch_threads": "1", "slots": str(SLOTS), "queue_limit": str(QUEUE)},
-    "decoder": {"torch_threads": "1", "queue_limit": str(QUEUE)},
+    "ar_generator": {"torch_threads": "1", "slots": str(SLOTS), "max_queued_requests": str(QUEUE)},
+    "decoder": {"torch_threads": "1", "max_queued_requests": str(QUEUE)},
 }
 """By process name: queues short enough to be filled."""
 

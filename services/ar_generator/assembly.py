@@ -15,7 +15,7 @@ def build(app: App, settings: ArGeneratorSettings) -> None:
     engine = GeneratorEngine(settings)
     app.device_thread.is_fatal = engine.compute.is_lost
     telemetry = app.telemetry
-    admission = app.admission(queue_limit=settings.queue_limit, capacity=engine.slots)
+    admission = app.admission(queue_limit=settings.max_queued_requests, capacity=engine.slots)
     scale_times = admission.estimator = ScaleTimeEstimator(engine.scales)
     scheduler = Scheduler(
         engine,

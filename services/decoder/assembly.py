@@ -16,11 +16,11 @@ def build(app: App, settings: DecoderSettings) -> None:
     app.device_thread.is_fatal = engine.compute.is_lost
     batcher = app.batcher(
         engine.run,
-        queue_limit=settings.queue_limit,
+        queue_limit=settings.max_queued_requests,
         max_batch=settings.max_batch,
         max_wait=settings.batch_wait_timeout_seconds,
     )
-    files = ImageEncoder(app.stage, settings.encode_threads, settings.queue_limit, app.telemetry.metrics)
+    files = ImageEncoder(app.stage, settings.encode_threads, settings.max_queued_requests, app.telemetry.metrics)
     servicer = DecoderServicer(app, settings, engine, batcher, files)
     app.on_stop(files.close)
     app.on_start(stage.warming(app, batcher.admission, engine.load))

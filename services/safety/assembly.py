@@ -15,7 +15,7 @@ def build(app: App, settings: SafetySettings) -> None:
     app.device_thread.is_fatal = engine.compute.is_lost
     batcher = app.batcher(
         engine.run,
-        queue_limit=settings.queue_limit,
+        queue_limit=settings.max_queued_requests,
         max_batch=settings.max_batch,
         max_wait=settings.batch_wait_timeout_seconds,
     )

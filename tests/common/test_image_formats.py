@@ -2,7 +2,7 @@
 
 import hart.results
 import pytest
-from hart.cli import grid, places
+from hart.cli import grid, output_paths
 from hart.v1 import decoder_pb2
 from PIL import Image
 
@@ -47,7 +47,7 @@ def test_the_client_has_the_same_formats_and_suffixes() -> None:
     # Its wheel stands alone: it cannot import the table.
     assert {name.lower(): image_messages.to_wire(format) for name, format in FORMATS.items()} == hart.results.FORMATS
     assert {suffix: format.name.lower() for suffix, format in SUFFIXES.items()} == hart.results.SUFFIXES
-    assert {name: places.ending(name) for name in hart.results.FORMATS} == {
+    assert {name: output_paths.ending(name) for name in hart.results.FORMATS} == {
         format.name.lower(): format.suffix for format in FORMATS.values()
     }
     assert {name.lower(): name for name in FORMATS} == grid._PILLOW

@@ -13,7 +13,6 @@ from demo import initial
 
 ROOT = Path(__file__).resolve().parents[2]
 LIGATURE = "\ufdfa"  # one code point that stands for eighteen
-GUIDANCE = (f"0 to {limits.MAX_GUIDANCE:g}", f" {limits.DEFAULT_GUIDANCE:g}")
 QUALITY = (f"{limits.MIN_QUALITY} to {limits.MAX_QUALITY}", f" {limits.DEFAULT_QUALITY}")
 MARKS = "a" + "\u0301\u0316" * 16_000
 
@@ -69,12 +68,12 @@ def comment_above(file: str, line: str) -> str:
     ("file", "line", "figures"),
     [
         ("protos/hart/v1/images.proto", "string prompt =", [f"1 to {limits.MAX_PROMPT_CHARACTERS:,}"]),
-        ("protos/hart/v1/images.proto", "optional double guidance", [*GUIDANCE]),
+        ("protos/hart/v1/images.proto", "optional double guidance", [f"0 to {limits.MAX_GUIDANCE:g}"]),
         ("protos/hart/v1/images.proto", "optional uint32 quality", [*QUALITY]),
         ("protos/hart/v1/images.proto", "optional string request_id", [f"1 to {limits.MAX_REQUEST_ID_CHARACTERS}"]),
         ("protos/hart/v1/decoder.proto", "optional uint32 quality", [*QUALITY]),
-        ("protos/hart/v1/ar_generator.proto", "optional double guidance", [*GUIDANCE]),
-        ("client/hart/request.py", "guidance:", [*GUIDANCE]),
+        ("protos/hart/v1/ar_generator.proto", "optional double guidance", [f"0 to {limits.MAX_GUIDANCE:g}"]),
+        ("client/hart/request.py", "guidance:", [f"0 to {limits.MAX_GUIDANCE:g}"]),
         ("client/hart/request.py", "quality:", [*QUALITY]),
     ],
 )

@@ -18,6 +18,7 @@ RECIPE = Recipe(
     guidance=4.5,
     more_smooth=True,
     top_p=0.0,
+    residual_temperature=1.0,
     model="tiny",
     digest="ab",
     versions={"hart": "0"},

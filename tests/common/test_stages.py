@@ -59,6 +59,6 @@ def test_the_client_goes_to_the_gateways_port() -> None:
 
 
 def test_the_settings_say_the_same_offsets() -> None:
-    said = ProcessSettings.manual()
+    said = ProcessSettings.help_text()
     assert f"`port` + {METRICS_PORT_OFFSET}" in said
     assert f"`port` + {HEALTH_PORT_OFFSET}" in said

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client import generate_latest
-from runtime.telemetry import Telemetry
 
 from k8s import build_dashboards, render
 from k8s.tools import ToolMissing, tool
 from runtime.observability import metrics
+from runtime.observability.telemetry import Telemetry
 from tests.e2e.prometheus import Prometheus, prometheus
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -60,9 +60,7 @@ def test_every_variable_of_a_process_is_one_of_its_settings(
 
 
 def test_a_setting_reaches_its_process_with_its_value() -> None:
-    values = (
-        "stages: {ar_generator: {settings: {kv_cache_bytes: 8589934592, max_starvation_seconds: 0.25, queue_limit: 7}}}"
-    )
+    values = "stages: {ar_generator: {settings: {kv_cache_bytes: 8589934592, max_starvation_seconds: 0.25, max_queued_requests: 7}}}"
     said = environment(pod(values, "ar_generator")["containers"][0])
     assert said["HART_KV_CACHE_BYTES"] == "8589934592"
     assert said["HART_MAX_STARVATION_SECONDS"] == "0.25"
@@ -90,7 +88,7 @@ def test_a_misspelt_value_is_refused_by_its_name(values: str, name: str) -> None
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [
-        ("stages: {decoder: {settings: {queue_limit: 0}}}", "/stages/decoder/settings/queue_limit"),
+        ("stages: {decoder: {settings: {max_queued_requests: 0}}}", "/stages/decoder/settings/max_queued_requests"),
         ("stages: {decoder: {settings: {dtype: float8}}}", "/stages/decoder/settings/dtype"),
         ("tls: {mode: off}", "/tls/mode"),
         ("tls: {mode: secrets}", "/tls/secrets"),

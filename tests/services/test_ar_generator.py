@@ -150,7 +150,7 @@ async def test_a_caller_that_goes_away_leaves_nothing_behind(folder: str, pipeli
 
 
 async def test_more_callers_than_slots_and_places_are_told_so_at_once(folder: str, pipeline: Any) -> None:
-    settings = ArGeneratorSettings(checkpoint=folder, port=0, slots=1, queue_limit=2)
+    settings = ArGeneratorSettings(checkpoint=folder, port=0, slots=1, max_queued_requests=2)
     async with serving("ar_generator", build, settings) as stage:
         calls = [events_of(stage, request(pipeline, seed=i)) for i in range(12)]
         results = await asyncio.gather(*calls, return_exceptions=True)

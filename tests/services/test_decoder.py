@@ -145,7 +145,7 @@ async def test_files_that_wait_are_told_as_load_as_queue_and_as_shed(
         return b"a file"
 
     monkeypatch.setattr("services.decoder.image_encoder.encode", encode)
-    settings = DecoderSettings(checkpoint=folder, port=0, encode_threads=1, queue_limit=3)
+    settings = DecoderSettings(checkpoint=folder, port=0, encode_threads=1, max_queued_requests=3)
     async with serving("decoder", build, settings) as stage:
         describe = stage_pb2_grpc.StageStub(stage.channel).Describe
         shared = SimpleNamespace(decoder=stage)
