@@ -1,4 +1,4 @@
-"""`python -m cluster up|down|status|with COMMAND`: what `make up`, `make down` and `make picture` call."""
+"""`python -m cluster up|down|status|run -- COMMAND`: what `make up`, `make down` and `make picture` call."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def main() -> int:
         ("serve", "run the process manager in the foreground"),
     ):
         commands.add_parser(name, help=help)
-    inside = commands.add_parser("with", help="run a command, starting the cluster for it where none runs")
+    inside = commands.add_parser("run", help="run a command; starts the cluster for it if none runs")
     inside.add_argument("words", nargs=argparse.REMAINDER)
     chosen = parser.parse_args()
     try:
@@ -60,15 +60,20 @@ def follow(command: str, plan: Plan, words: list[str]) -> int:
             supervisor.show(plan)
         case "serve":
             supervisor.serve(plan)
-        case "with":
-            return run_command_with(plan, words)
+        case "run":
+            return run(plan, words)
     return 0
 
 
-def run_command_with(plan: Plan, words: list[str]) -> int:
-    """Run a command against the cluster; one that was started for it ends with it, or with the last of several."""
+def run(plan: Plan, words: list[str]) -> int:
+    """Runs a command against the cluster. A cluster started for it ends with it, or with the last of several.
+
+    Returns the command's exit code.
+    """
+    if words[:1] == ["--"]:
+        words = words[1:]
     if not words:
-        raise PlanError("with: name a command")
+        raise PlanError("run: name a command, as in: run -- hart status")
     with session(plan):
         return subprocess.run(words, env={**plan.environment, "HART_ENDPOINT": plan.endpoint}).returncode
 

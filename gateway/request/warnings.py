@@ -6,7 +6,7 @@ from hart.v1 import images_pb2, safety_pb2, text_encoder_pb2
 
 
 def warnings_of(verdict: safety_pb2.Verdict, encoded: text_encoder_pb2.EncodeResponse) -> list[images_pb2.Warning]:
-    """The notices of one request, the gravest first."""
+    """The warnings of one request, the most serious first."""
     found = []
     if verdict.action == safety_pb2.SAFETY_ACTION_REPLACE:
         text = "The prompt was unsafe; the operator's replacement was drawn in its place."

@@ -48,7 +48,7 @@ class RecordAllSampler(Sampler):
 
     def get_description(self) -> str:
         """For the SDK's own diagnostics."""
-        return f"RecordAll({self._ratio})"
+        return f"RecordAllSampler({self._ratio})"
 
 
 class ErrorTailSampler(SpanProcessor):

@@ -262,18 +262,18 @@ def test_a_taken_port_is_named_before_anything_starts(plan: Plan) -> None:
             supervisor.up(plan)
 
 
-def test_with_runs_a_command_against_a_cluster_that_ends_with_it(plan: Plan) -> None:
+def test_run_runs_a_command_against_a_cluster_that_ends_with_it(plan: Plan) -> None:
     options = [f"--port={plan.port}", f"--folder={plan.folder}", f"--root={plan.root}"]
     command = [sys.executable, "-c", "import os, sys; print(os.environ['HART_ENDPOINT']); sys.exit(7)"]
     ran = subprocess.run(
-        [sys.executable, "-m", "cluster", *options, "with", *command], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "cluster", *options, "run", "--", *command], cwd=ROOT, capture_output=True, text=True
     )
     assert ran.returncode == 7, ran.stderr
     assert ran.stdout.splitlines()[-1] == f"127.0.0.1:{plan.port}"
     assert not any(process.port_taken() for process in plan.processes)
 
     supervisor.up(plan)
-    subprocess.run([sys.executable, "-m", "cluster", *options, "with", "true"], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "cluster", *options, "run", "true"], cwd=ROOT, check=True)
     wait(plan.answers)  # One that ran before is left alone.
 
 
@@ -283,7 +283,7 @@ def test_of_several_commands_at_once_the_last_one_stops_the_cluster(plan: Plan, 
     visits = []
     for here, file in zip(begun, ended, strict=True):  # a visit lasts until its file is there
         command = ["sh", "-c", f"touch {here}; while [ ! -e {file} ]; do sleep 0.05; done"]
-        words = [sys.executable, "-m", "cluster", *options, "with", *command]
+        words = [sys.executable, "-m", "cluster", *options, "run", "--", *command]
         visits.append(subprocess.Popen(words, cwd=ROOT, env={**os.environ, "REPLICAS_AR_GENERATOR": "2"}))
     wait(lambda: all(file.exists() for file in begun))
     for turn, file in enumerate(ended):

@@ -14,7 +14,7 @@ import hart
 import pytest
 from hart import errors
 
-from k8s.tools import Unavailable, tool
+from k8s.tools import ToolMissing, tool
 from tests.e2e.checkpoint import UNSAFE_PROMPT
 from tests.e2e.failing import refusing_replica
 from tests.e2e.processes import ROOT, STAGES, Cluster, Process
@@ -80,7 +80,7 @@ def scraped(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
     one of its decoders always says UNAVAILABLE, so that there are refusals and retries to be seen."""
     try:
         program = tool("prometheus")
-    except Unavailable as error:
+    except ToolMissing as error:
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("prometheus")
     with refusing_replica("hart.v1.Decoder") as as_settings_error:

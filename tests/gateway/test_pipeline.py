@@ -107,11 +107,11 @@ def test_a_preview_is_a_quarter_but_large_enough_to_show_something(width, side):
 
 
 async def test_a_decoder_that_does_not_tell_its_size_makes_previews_as_large_as_they_come():
-    def untold(servers: Any) -> None:
+    def unreported(servers: Any) -> None:
         for fake in (*servers["ar_generator"], *servers["decoder"]):
             fake.side = 0
 
-    async with front(prepare=untold) as running:
+    async with front(prepare=unreported) as running:
         running.stage("ar_generator").scale_seconds = 0.1
         events = [event async for event in running.stub.GenerateStream(request(preview_every=1))]
         assert not any(asked.HasField("side") for asked in running.stage("decoder").received)
