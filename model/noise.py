@@ -7,8 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from kernels.philox import exponentials, key_of, normals, philox, words
 from model.errors import SettingError
-from model.philox import exponentials, key_of, normals, philox, words
 
 TOKEN_DRAW, GUMBEL, DIFFUSION_START, DIFFUSION_STEP = range(4)
 MAX_SEED = 2**64 - 1

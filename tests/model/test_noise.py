@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernels.philox import key_of, philox
 from model.errors import SettingError
 from model.noise import DIFFUSION_STEP, TOKEN_DRAW, SeededNoise, draw, draw_seed, draw_steps, seed_of_image
-from model.philox import key_of, philox
 
 seeds = st.integers(0, 2**64 - 1)
 

@@ -13,7 +13,7 @@ MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
 ROUNDS = 10
 MASK32 = 0xFFFFFFFF
-MAX_UNIFORM = 1 - 2.0**-24
+LARGEST_UNIFORM = 1 - 2.0**-24
 
 Words = tuple[int, int, int, int]
 
@@ -79,7 +79,7 @@ def words(keys: Tensor, count: int, scale: int, purpose: int, step: int | Tensor
 
 def uniforms(drawn: Tensor) -> Tensor:
     """Words to float32 in (0, 1): 2w+1 is rounded once, on its way to float32."""
-    return ((2 * drawn + 1).to(torch.float32) * 2.0**-33).clamp_max(MAX_UNIFORM)
+    return ((2 * drawn + 1).to(torch.float32) * 2.0**-33).clamp_max(LARGEST_UNIFORM)
 
 
 def exponentials(drawn: Tensor) -> Tensor:
