@@ -93,6 +93,7 @@ COPY client/hart/v1/__init__.py ./client/hart/v1/
 COPY checkpoints ./checkpoints
 COPY common ./common
 COPY runtime ./runtime
+COPY kernels ./kernels
 COPY model ./model
 COPY services ./services
 USER 10001:10001

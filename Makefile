@@ -80,13 +80,27 @@ status: setup               ## what runs and how it is
 triton: setup               ## safety and text encoder on the Triton Inference Server, port 8001 (deploy/triton)
 	@$(BIN)/python -m deploy.triton
 
-# --- Training ------------------------------------------------------------------------------------------------------
-.PHONY: gpu gpu-rehearsal
-gpu:                        ## the work that wants a GPU, ten minutes a call, resumable; needs no installation
-	PYTHONPATH=. $(or $(wildcard $(BIN)/python),$(PYTHON)) -m training.gpu
+# --- On a GPU ------------------------------------------------------------------------------------------------------
+# A borrowed machine has torch and little else: `make gpu-wheels` gathers what the cluster needs besides, for Python 3.12
+# on x86-64, and `make gpu GPU_ARGS="--wheels .cache/gpu-wheels"` imports it from there.
+.PHONY: gpu gpu-rehearsal gpu-wheels
+GPU_PYTHON := PYTHONPATH=.:client $(or $(wildcard $(BIN)/python),$(PYTHON))
+GPU_WHEELS := annotated-types circus googleapis-common-protos grpcio grpcio-health-checking grpcio-reflection \
+  grpcio-status isal opentelemetry-api opentelemetry-exporter-otlp-common opentelemetry-exporter-otlp-proto-common \
+  opentelemetry-exporter-otlp-proto-grpc opentelemetry-exporter-prometheus opentelemetry-instrumentation \
+  opentelemetry-instrumentation-grpc opentelemetry-proto opentelemetry-sdk opentelemetry-semantic-conventions \
+  protobuf pydantic pydantic-core pydantic-settings python-dotenv python-rapidjson pyzmq tornado tritonclient
+gpu:                        ## tests, kernels, full-size drawing, cluster, then training on a GPU: ten minutes, resumable
+	$(GPU_PYTHON) -m benchmarks.gpu $(GPU_ARGS)
 
-gpu-rehearsal:              ## its trainings at a toy size on any machine
-	PYTHONPATH=. $(or $(wildcard $(BIN)/python),$(PYTHON)) -m training.gpu --rehearse
+gpu-rehearsal:              ## the same at a toy size on a CPU
+	$(GPU_PYTHON) -m benchmarks.gpu --dry-run --out .cache/gpu-rehearsal $(GPU_ARGS)
+
+gpu-wheels: setup           ## gather the wheels that a GPU's machine may lack into .cache/gpu-wheels
+	rm -rf .cache/gpu-wheels
+	$(BIN)/pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+	  --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_17_x86_64 \
+	  --platform manylinux2014_x86_64 --platform manylinux1_x86_64 -c constraints.txt -d .cache/gpu-wheels $(GPU_WHEELS)
 
 # --- Checking ------------------------------------------------------------------------------------------------------
 .PHONY: lint types imports audit test check format

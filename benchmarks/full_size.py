@@ -1,23 +1,19 @@
-"""How fast the released architecture draws and trains on one device, with random weights.
+"""How fast the released architecture trains on one device, with random weights.
 
     python -m benchmarks.full_size [--device cuda] [--json FILE]
 
-Prints milliseconds of one picture at 1024 pixels in bfloat16 by part (context and each scale, the residual diffusion
-in the last one, the decoder), pictures a second by batch, and seconds of one whole training step of the transformer and
-of the tokenizer: losses, gradients, optimisers, averages. Random weights take the time of trained ones. Without the
-device it says so and ends with 2. On a CPU (`--device cpu --batches 1 --rounds 1`) it is a proof, not a measure: it
-takes the better part of an hour and 20 GB.
+Prints seconds of one whole training step of the transformer and of the tokenizer: losses, gradients, optimisers,
+averages. Random weights take the time of trained ones. Without the device it says so and ends with 2. On a CPU
+(`--device cpu --rounds 1`) it is a proof, not a measure: it takes the better part of an hour and 20 GB. How fast the
+architecture draws is measured by `benchmarks.generate`.
 """
 
 import argparse
 import gc
 import json
-import resource
 import statistics
 import sys
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +22,7 @@ from torch import Tensor
 
 from benchmarks.ending import run_command
 from benchmarks.load_checkpoint import TOKENIZER, TRANSFORMER
-from model.generation import Conditioning, GenerationState, Generator, SamplingParams
-from model.noise import SeededNoise
+from benchmarks.timing import device_argument, device_name, peak_gigabytes, seconds
 from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer
 from training.codes import Codes
@@ -38,70 +33,9 @@ from training.options import count
 from training.tokenizer import TokenizerTraining
 from training.transformer import Recipe, TransformerTraining
 
-BATCHES = (1, 4)
 ROUNDS = 5
 TOKENS = sum(n * n for n in TRANSFORMER.patch_nums)
 NO_DEVICE = 2
-
-
-def seconds(device: torch.device, work: Callable[[], object]) -> float:
-    """One run's time, with everything that it left to the device."""
-    settle(device)
-    start = time.perf_counter()
-    work()
-    settle(device)
-    return time.perf_counter() - start
-
-
-def settle(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-
-
-def most_memory(device: torch.device) -> float:
-    """Gigabytes held at most so far: of the device, or of the process where that is the CPU."""
-    if device.type == "cpu":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    return torch.cuda.max_memory_allocated(device) / 1e9
-
-
-def networks(device: torch.device) -> tuple[Transformer, HybridTokenizer]:
-    """Random weights in bfloat16, float32 where checkpoints are loaded so."""
-    with device:
-        net = Transformer(TRANSFORMER, TOKENIZER.vocab_size, TOKENIZER.z_channels).bfloat16()
-        pictures = HybridTokenizer(TOKENIZER).bfloat16()
-    for module in (*net.keep_float32(), pictures.quantize):
-        module.float()
-    return net.eval().requires_grad_(False), pictures.eval().requires_grad_(False)
-
-
-def draw(device: torch.device, batch: int, rounds: int) -> dict[str, float]:
-    """Median milliseconds of a batch by part, after one round that is not counted where there are several."""
-    net, tokenizer = networks(device)
-    generator = Generator(net, tokenizer.quantize, slots=batch)
-    found = [draw_once(device, generator, tokenizer, batch) for _ in range(rounds + (rounds > 1))][-rounds:]
-    medians = {name: round(1000 * statistics.median(one[name] for one in found), 2) for name in found[0]}
-    total = sum(medians.values())
-    return {**medians, "total": round(total, 2), "pictures a second": round(1000 * batch / total, 3)}
-
-
-@torch.inference_mode()
-def draw_once(device: torch.device, generator: Generator, tokenizer: HybridTokenizer, batch: int) -> dict[str, float]:
-    """Seconds of each part of one batch of pictures."""
-    slots = TRANSFORMER.context_token
-    mask = torch.arange(slots, device=device) < 20
-    context = torch.randn(slots, TRANSFORMER.context_dim, device=device)
-    given = Conditioning(context, mask, mask.long().cumsum(0) - 1)
-    states = [generator.begin(given, SeededNoise(i, device.type), SamplingParams()) for i in range(batch)]
-    parts = {f"scale {n}": seconds(device, lambda: generator.advance(states)) for n in TRANSFORMER.patch_nums}
-    parts["decoder"] = seconds(device, lambda: decode(tokenizer, states))
-    for state in states:
-        generator.release(state)
-    return parts
-
-
-def decode(tokenizer: HybridTokenizer, states: list[GenerationState]) -> torch.Tensor:
-    return torch.cat([tokenizer.decode(state.latent[None]) for state in states])
 
 
 def train_transformer(device: torch.device, rounds: int, recomputed: bool) -> dict[str, float]:
@@ -137,20 +71,18 @@ def steps(device: torch.device, step: Callable[[Moment], dict[str, Tensor]], rou
     return {"seconds": round(statistics.median(times), 3), **losses}
 
 
-def measure(device: torch.device, batches: list[int], rounds: int) -> dict[str, Any]:
+def measure(device: torch.device, rounds: int) -> dict[str, Any]:
     """Everything, printed as it comes."""
     figures: dict[str, Any] = {"torch": torch.__version__, "threads": torch.get_num_threads()}
-    figures["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    figures["device"] = device_name(device)
 
     def note(name: str, found: dict[str, float]) -> None:
-        figures[name] = {**found, "gigabytes at most so far": round(most_memory(device), 2)}
+        figures[name] = {**found, "gigabytes at most so far": round(peak_gigabytes(device), 2)}
         print(name, json.dumps(figures[name]), file=sys.stderr, flush=True)
         gc.collect()  # modules that recompute hold themselves
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
-    for batch in batches:
-        note(f"batch {batch}, ms", draw(device, batch, rounds))
     for recomputed in (True,) if device.type == "cpu" else (True, False):
         how = "recomputing" if recomputed else "keeping all"
         note(f"transformer step, {how}", train_transformer(device, rounds, recomputed))
@@ -158,26 +90,17 @@ def measure(device: torch.device, batches: list[int], rounds: int) -> dict[str, 
     return figures
 
 
-def device(text: str) -> torch.device:
-    """One that this benchmark can time."""
-    with suppress(RuntimeError):  # torch's, which lists every device that it has heard of
-        if (found := torch.device(text)).type in ("cpu", "cuda"):
-            return found
-    raise argparse.ArgumentTypeError(f"{text}: not cpu, cuda or cuda:N")
-
-
 def main() -> int:
     """Follow the command line; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.full_size", description=__doc__.splitlines()[0])
-    parser.add_argument("--device", type=device, default="cuda", help="cpu, cuda or cuda:N")
-    parser.add_argument("--batches", type=count, nargs="+", default=list(BATCHES), help="pictures drawn at once")
+    parser.add_argument("--device", type=device_argument, default="cuda", help="cpu, cuda or cuda:N")
     parser.add_argument("--rounds", type=count, default=ROUNDS, help="the median of so many")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     if arguments.device.type == "cuda" and not torch.cuda.is_available():
         print("No CUDA device: the full-size timing wants one GPU with 80 GB and torch built for it.", file=sys.stderr)
         return NO_DEVICE
-    text = json.dumps(measure(arguments.device, arguments.batches, arguments.rounds), indent=1)
+    text = json.dumps(measure(arguments.device, arguments.rounds), indent=1)
     print(text)
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

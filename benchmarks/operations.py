@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.full_size import decode, networks
+from benchmarks.generate import decode
 from benchmarks.load_checkpoint import TRANSFORMER
+from benchmarks.random_model import networks
 from model.generation import Conditioning, GenerationState, Generator, SamplingParams
 from model.noise import SeededNoise
 from training.options import count

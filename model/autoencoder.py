@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.group_norm import group_norm
 from model.config import TokenizerConfig
 
 GROUPS = 32
@@ -10,6 +11,10 @@ GROUPS = 32
 
 def _norm(width: int) -> nn.GroupNorm:
     return nn.GroupNorm(GROUPS, width, eps=1e-6)
+
+
+def _normalise(norm: nn.GroupNorm, x: Tensor, silu: bool = True) -> Tensor:
+    return group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps, silu)
 
 
 class ResidualBlock(nn.Module):
@@ -26,8 +31,8 @@ class ResidualBlock(nn.Module):
         self.widens = width_in != width_out
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
+        h = self.conv1(_normalise(self.norm1, x))
+        h = self.conv2(_normalise(self.norm2, h))
         return (self.nin_shortcut(x) if self.widens else x) + h
 
 
@@ -42,7 +47,8 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, h, w = x.shape
-        q, k, v = self.qkv(self.norm(x)).reshape(b, 3, c, h * w).transpose(2, 3).unbind(1)  # each (b, h w, c)
+        qkv = self.qkv(_normalise(self.norm, x, silu=False))
+        q, k, v = qkv.reshape(b, 3, c, h * w).transpose(2, 3).unbind(1)  # each (b, h w, c)
         mixed = F.scaled_dot_product_attention(q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1)).squeeze(1)
         return x + self.proj_out(mixed.transpose(1, 2).reshape(b, c, h, w))
 
@@ -128,7 +134,7 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for level in self.down:
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+        return self.conv_out(_normalise(self.norm_out, self.mid(x)))
 
 
 class Decoder(nn.Module):
@@ -157,4 +163,4 @@ class Decoder(nn.Module):
         x = self.mid(self.conv_in(x))
         for level in reversed(self.up):
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(_normalise(self.norm_out, x))

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.layer_norm import Gated, layer_norm
 from model.layers import SinusoidEmbedding
 
 TRAINING_STEPS = 1000
@@ -21,10 +22,12 @@ class _ResBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 3 * width))
 
-    def forward(self, x: Tensor, active: Tensor) -> Tensor:
-        """x (..., W) and what modulates it after its SiLU, (..., W), which all blocks share."""
+    def forward(self, x: Tensor, gated: Gated | None, active: Tensor) -> tuple[Tensor, Gated]:
+        """x (..., W), what the block before adds to it, and what modulates it after its SiLU, (..., W), which all
+        blocks share: the sum, and what this block adds to it."""
         shift, scale, gate = self.adaLN_modulation[1](active).chunk(3, dim=-1)
-        return torch.addcmul(x, gate, self.mlp(torch.addcmul(shift, self.in_ln(x), 1 + scale)))
+        x, normed = layer_norm(x, gated, (self.in_ln.weight, self.in_ln.bias), shift, scale)
+        return x, (gate, self.mlp(normed))
 
 
 class _FinalLayer(nn.Module):
@@ -33,10 +36,10 @@ class _FinalLayer(nn.Module):
         self.linear = nn.Linear(width, channels)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
-    def forward(self, x: Tensor, active: Tensor) -> Tensor:
+    def forward(self, x: Tensor, gated: Gated | None, active: Tensor) -> Tensor:
         """As the blocks', to the net's answer (..., 2Z)."""
         shift, scale = self.adaLN_modulation[1](active).chunk(2, dim=-1)
-        return self.linear(torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale))
+        return self.linear(layer_norm(x, gated, None, shift, scale)[1])
 
 
 class DiffusionNet(nn.Module):
@@ -57,9 +60,10 @@ class DiffusionNet(nn.Module):
     def denoise(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The same with time and condition embedded and added already, y (..., W)."""
         h, active = self.input_proj(x.to(y.dtype)), F.silu(y)
+        gated: Gated | None = None
         for block in self.res_blocks:
-            h = block(h, active)
-        noise, width = self.final_layer(h, active).float().chunk(2, dim=-1)
+            h, gated = block(h, gated, active)
+        noise, width = self.final_layer(h, gated, active).float().chunk(2, dim=-1)
         return noise, width
 
 

@@ -7,7 +7,7 @@ Nothing here waits for the device.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,13 +21,15 @@ from common.limits import (
     MAX_RESIDUAL_TEMPERATURE,
     MAX_TOP_P,
 )
+from kernels.choose import kernel_runs
+from kernels.sampling import Draw, sample
 from model import noise as randomness
 from model.errors import ModelError, SettingError
-from model.kv_cache import BRANCHES, KVCache
+from model.kv_cache import BRANCHES, KVCache, Step
 from model.layers import Rotary
-from model.noise import Noise
+from model.noise import Noise, SeededNoise
 from model.quantizer import Quantizer
-from model.sampling import draw_tokens, guide, keep_top_k, keep_top_p, soft_weights
+from model.sampling import draw_tokens, guide, keep_top_k, keep_top_p, soft_weights, temperature, top_k
 from model.transformer import Pooled, Transformer
 
 
@@ -158,12 +160,9 @@ class Generator:
         """Draws the next scale of states that stand at the same one."""
         k = self._common_scale(states)
         last = k == self.scales - 1
-        # The last scale is drawn with the guidance and temperature of the one before: the weights were trained so.
-        ratio = (min(k, self.scales - 2)) / (self.scales - 1)
         hidden = self.forward(states)
-        t = self._vector([state.params.guidance * ratio for state in states])
-        logits = self._filter(states, guide(self.logits(states, hidden), t), k)
-        tokens, embeddings = self._draw(states, logits, k, ratio)
+        t = self._vector([state.params.guidance * self._ratio(k) for state in states])
+        tokens, embeddings = self._sample(states, self.logits(states, hidden), t, k)
         if last:
             embeddings = embeddings + self._residual(states, hidden, tokens, t)
         latent = torch.stack([state.latent for state in states])
@@ -188,9 +187,8 @@ class Generator:
         rows = [BRANCHES * state.slot + branch for state in states for branch in range(BRANCHES)]
         rotary = net.rotary_map(k, torch.cat([state.last_positions for state in states]))
         pooled = _join(torch.cat, [state.pooled for state in states]).block
-        attend = self.kv_cache.attend_new if k == self.scales - 1 else self.kv_cache.attend_cached
         start = self.config.context_token + sum(n * n for n in self.config.patch_nums[1:k])
-        x = self._blocks(x, pooled, rotary, lambda layer, q, k, v: attend(layer, rows, start, q, k, v))
+        x = self._blocks(x, pooled, rotary, Step(self.kv_cache, rows, start, last=k == self.scales - 1))
         return x.unflatten(0, (len(states), BRANCHES))
 
     def logits(self, states: Sequence[GenerationState], hidden: Tensor) -> Tensor:
@@ -206,7 +204,7 @@ class Generator:
         rotary = net.rotary_context(torch.stack([state.conditioning.positions for state in states]))
         block = _join(torch.stack, [state.pooled for state in states]).block
         pooled = None if block is None else block[:, 0]
-        x = self._blocks(x, pooled, rotary, lambda layer, q, k, v: self.kv_cache.attend_cached(layer, rows, 0, q, k, v))
+        x = self._blocks(x, pooled, rotary, Step(self.kv_cache, rows, 0))
         conditional = x[:, -1:]
         return torch.stack([conditional, self._unconditional_hidden.expand_as(conditional)], dim=1)
 
@@ -219,28 +217,32 @@ class Generator:
         mask[:, 0] = True
         self._unconditional = net.pool(embedded, mask)
         rotary = net.rotary_context(torch.zeros_like(mask, dtype=torch.int64))
-        x = self._blocks(
-            embedded + net.level(0),
-            self._unconditional.block,
-            rotary,
-            lambda layer, q, k, v: self.kv_cache.attend_cached(layer, [1], 0, q, k, v),
-        )
+        x = self._blocks(embedded + net.level(0), self._unconditional.block, rotary, Step(self.kv_cache, [1], 0))
         self._unconditional_hidden = x[:, -1:]
         context = slice(0, config.context_token)
         for kept in (self.kv_cache.keys, self.kv_cache.values):
             kept[:, 3::BRANCHES, :, context] = kept[:, 1:2, :, context]
 
-    def _blocks(
-        self,
-        x: Tensor,
-        pooled: Tensor | None,
-        rotary: Rotary,
-        attend: Callable[[int, Tensor, Tensor, Tensor], Tensor],
-    ) -> Tensor:
+    def _blocks(self, x: Tensor, pooled: Tensor | None, rotary: Rotary, step: Step) -> Tensor:
         rotary = rotary.to(x.dtype)
         for layer, block in enumerate(self.transformer.blocks):
-            x = block(x, pooled, rotary, lambda q, k, v, layer=layer: attend(layer, q, k, v))
+            x = block(x, pooled, rotary, replace(step, layer=layer))
         return x
+
+    def _sample(self, states: Sequence[GenerationState], logits: Tensor, t: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Indices (n, L) and embeddings (n, L, Z) of logits (n, 2, L, V); one kernel where one can do it."""
+        ratio = self._ratio(k)
+        keys = [state.noise.key for state in states if isinstance(state.noise, SeededNoise)]
+        top_p = any(state.params.top_p > 0 for state in states)
+        if top_p or len(keys) < len(states) or not kernel_runs(logits):
+            return self._draw(states, self._filter(states, guide(logits, t), k), k, ratio)
+        more_smooth = self._vector([float(state.params.more_smooth) for state in states]) > 0
+        how = Draw(k, top_k(k), 1 + ratio, temperature(ratio))
+        return sample(logits, t, torch.stack(keys), more_smooth, self.quantizer.embedding.weight, how)
+
+    def _ratio(self, k: int) -> float:
+        # The last scale is drawn with the guidance and temperature of the one before: the weights were trained so.
+        return min(k, self.scales - 2) / (self.scales - 1)
 
     def _filter(self, states: Sequence[GenerationState], logits: Tensor, k: int) -> Tensor:
         logits = keep_top_k(logits, k)

@@ -5,15 +5,18 @@ keys and values nobody reads later. Pictures are batched by naming their slots: 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.rotary import rotate_and_keep
 from model.config import TransformerConfig
 
 BRANCHES = 2
+Pair = tuple[Tensor, Tensor]
 
 
 class KVCache:
@@ -31,6 +34,7 @@ class KVCache:
         whole = (BRANCHES, config.num_heads, kept + config.side**2, config.head_dim)
         self.last_keys = torch.zeros(whole, device=device, dtype=dtype)
         self.last_values = torch.zeros(whole, device=device, dtype=dtype)
+        self.numbers = torch.arange(BRANCHES * slots, device=device)  # of rows; a host tensor would wait
 
     @staticmethod
     def tokens(config: TransformerConfig) -> int:
@@ -68,8 +72,57 @@ class KVCache:
             gathered.append(self._softmax(q[here], keys, values))
         return _join(gathered)
 
+    def rotate_kept(self, step: "Step", qkv: Tensor, biases: Pair, table: Pair) -> Tensor:
+        """As `attend_cached`, from the projection's output qkv (rows, L, 3, H, d): adds biases and rotates first."""
+        end = step.start + qkv.shape[1]
+        stretches = contiguous_runs(step.rows)
+        places = torch.cat([self.numbers[first : first + count] for _, first, count in stretches])
+        keys, values = self.keys[step.layer], self.values[step.layer]
+        q = rotate_and_keep(qkv, biases, table, (keys, values), places, step.start)
+        return _join(
+            [
+                self._softmax(q[at : at + n], keys[first : first + n, :, :end], values[first : first + n, :, :end])
+                for at, first, n in stretches
+            ]
+        )
+
+    def rotate_last(self, step: "Step", qkv: Tensor, biases: Pair, table: Pair) -> Tensor:
+        """As `attend_new`, likewise."""
+        start, end = step.start, step.start + qkv.shape[1]
+        keys, values = self.last_keys[:, :, :end], self.last_values[:, :, :end]
+        gathered = []
+        for at in range(0, len(step.rows), BRANCHES):
+            here, there = slice(at, at + BRANCHES), slice(step.rows[at], step.rows[at] + BRANCHES)
+            keys[:, :, :start] = self.keys[step.layer, there, :, :start]
+            values[:, :, :start] = self.values[step.layer, there, :, :start]
+            own = (table[0][here], table[1][here])
+            q = rotate_and_keep(qkv[here], biases, own, (keys, values), self.numbers[:BRANCHES], start)
+            gathered.append(self._softmax(q, keys, values))
+        return _join(gathered)
+
     def _softmax(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+
+
+@dataclass(frozen=True)
+class Step:
+    """How one layer attends in a step of pictures whose rows these are: what the transformer is given as `attend`."""
+
+    kv_cache: KVCache
+    rows: Sequence[int]
+    start: int
+    """The place of the step's first token."""
+    last: bool = False
+    """Whether this is the last scale, whose keys and values are not kept."""
+    layer: int = 0
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        attend = self.kv_cache.attend_new if self.last else self.kv_cache.attend_cached
+        return attend(self.layer, self.rows, self.start, q, k, v)
+
+    def rotate(self, qkv: Tensor, biases: Pair, table: Pair) -> Tensor:
+        """The same from qkv (rows, L, 3, H, d), the biases (C,) of queries and of values, and the rotary table."""
+        return (self.kv_cache.rotate_last if self.last else self.kv_cache.rotate_kept)(self, qkv, biases, table)
 
 
 def _join(gathered: list[Tensor]) -> Tensor:

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.rms_norm import Modulation, add_rms_norm, rms_norm
+from kernels.silu_mul import silu_mul
+
 ROTARY_BASE = 10000.0
 SINUSOID_WIDTH = 256
 
@@ -18,9 +21,15 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        # It computes in float32 by itself and rounds once.
-        return F.rms_norm(x, x.shape[-1:], eps=self.eps) * self.weight
+    def forward(self, x: Tensor, modulation: Modulation | None = None) -> Tensor:
+        """x (rows, L, C), or (..., C) without a modulation, to the same shape."""
+        return rms_norm(x, self.weight, self.eps, modulation)
+
+    def add(
+        self, x: Tensor, update: Tensor, gain: Tensor | None = None, modulation: Modulation | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The sum of x and an update, multiplied by its gain if there is one, and the sum's norm."""
+        return add_rms_norm(x, update, gain, self.weight, self.eps, modulation)
 
 
 class LlamaMLP(nn.Module):
@@ -34,7 +43,7 @@ class LlamaMLP(nn.Module):
         self.down_proj = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(silu_mul(self.gate_proj(x), self.up_proj(x)))
 
 
 class Gpt2MLP(nn.Module):

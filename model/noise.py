@@ -9,8 +9,8 @@ from torch import Tensor
 
 from common.philox import key_of
 from common.seeds import MAX_SEED
+from kernels.philox import exponentials, normals, words
 from model.errors import SettingError
-from model.philox import exponentials, normals, words
 
 TOKEN_DRAW, GUMBEL, DIFFUSION_START, DIFFUSION_STEP = range(4)
 

@@ -6,6 +6,11 @@ TOP_K_SMALL_SCALES, TOP_K_LARGE_SCALES, FIRST_LARGE_SCALE = 600, 300, 7
 MINUS_INFINITY = float("-inf")
 
 
+def top_k(scale: int) -> int:
+    """How many of the largest logits a scale keeps."""
+    return TOP_K_SMALL_SCALES if scale < FIRST_LARGE_SCALE else TOP_K_LARGE_SCALES
+
+
 def guide(logits: Tensor, t: Tensor) -> Tensor:
     """Logits (n, 2, L, V), conditional first, and guidance t (n,) to (n, L, V)."""
     t = t[:, None, None]
@@ -14,7 +19,7 @@ def guide(logits: Tensor, t: Tensor) -> Tensor:
 
 def keep_top_k(logits: Tensor, scale: int) -> Tensor:
     """Sets all but the k largest to -inf; ties with the k-th are kept."""
-    k = TOP_K_SMALL_SCALES if scale < FIRST_LARGE_SCALE else TOP_K_LARGE_SCALES
+    k = top_k(scale)
     if k >= logits.shape[-1]:
         return logits
     least = logits.topk(k, dim=-1, sorted=False).values.amin(-1, keepdim=True)
@@ -37,5 +42,9 @@ def draw_tokens(logits: Tensor, exponential: Tensor) -> Tensor:
 
 def soft_weights(logits: Tensor, exponential: Tensor, ratio: float) -> Tensor:
     """Weights (n, L, V) over the codebook: a Gumbel softmax whose temperature falls as scales go by."""
-    temperature = max(0.27 * (1 - 0.95 * ratio), 0.005)
-    return ((logits * (1 + ratio) - exponential.log()) / temperature).softmax(-1)
+    return ((logits * (1 + ratio) - exponential.log()) / temperature(ratio)).softmax(-1)
+
+
+def temperature(ratio: float) -> float:
+    """Of the soft mixture."""
+    return max(0.27 * (1 - 0.95 * ratio), 0.005)

@@ -11,12 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.choose import kernel_runs
 from model.config import TransformerConfig
 from model.diffusion import ResidualDiffusion
 from model.layers import Gpt2MLP, LlamaMLP, RMSNorm, Rotary, SinusoidEmbedding
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Queries, keys and values of a step, each (rows, H, L, d), to what the queries gathered, of the same shape."""
+"""Queries, keys and values of a step, each (rows, H, L, d), to what the queries gathered, of the same shape.
+
+One that has a method `rotate` (model.kv_cache.Step) also does what comes before, as one kernel.
+"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotary: Rotary, attend: Attend) -> Tensor:
         rows, length, width = x.shape
+        if (rotate := getattr(attend, "rotate", None)) and not self.l2_norm and kernel_runs(x):
+            qkv = self.qkv_proj(x).view(rows, length, 3, self.heads, -1)
+            gathered = rotate(qkv, (self.q_bias, self.v_bias), (rotary.cos, rotary.sin))
+            return self.proj(gathered.transpose(1, 2).reshape(rows, length, width))
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = F.linear(x, self.qkv_proj.weight, bias).view(rows, length, 3, self.heads, -1)
         qk, v = qkv.permute(2, 0, 3, 1, 4).split([2, 1])  # (2, rows, H, L, d) and (1, ...)
@@ -76,12 +84,12 @@ class Block(nn.Module):
         """x (rows, L, C), pooled (rows, C) or None for a config without modulation."""
         norm = self.ln_wo_grad
         if pooled is None:
-            x = x + self.attn(norm(x), rotary, attend)
-            return x + self.ffn(norm(x))
+            x, normed = norm.add(x, self.attn(norm(x), rotary, attend))
+            return x + self.ffn(normed)
         six = self.ada_lin(pooled).unflatten(1, (6, -1)) if self.adaptive else self.scale_shift_table + pooled[:, None]
         gain1, gain2, scale1, scale2, bias1, bias2 = six.unsqueeze(2).unbind(1)  # each (rows, 1, C)
-        x = x + gain1 * self.attn(norm(x) * (1 + scale1) + bias1, rotary, attend)
-        return x + gain2 * self.ffn(norm(x) * (1 + scale2) + bias2)
+        x, normed = norm.add(x, self.attn(norm(x, (scale1, bias1)), rotary, attend), gain1, (scale2, bias2))
+        return x + gain2 * self.ffn(normed)
 
 
 class HeadNorm(nn.Module):
@@ -95,7 +103,7 @@ class HeadNorm(nn.Module):
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
         """x (rows, L, C), modulation (rows, 2C)."""
         scale, bias = modulation[:, None].chunk(2, dim=2)
-        return self.ln_wo_grad(x) * (1 + scale) + bias
+        return self.ln_wo_grad(x, (scale, bias))
 
 
 class Transformer(nn.Module):

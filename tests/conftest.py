@@ -11,6 +11,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--golden-dir", type=Path, default=GOLDEN, help="a folder of golden cases (default: the repository's own)"
     )
+    parser.addoption("--device", default="cpu", help="where golden cases and kernels are computed (default: cpu)")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -23,6 +24,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 raise pytest.UsageError(f"--golden-dir: {folder} holds no golden cases (folders with a case.json)")
             chosen = [case for case in cases if (case / "checkpoint" / "tokenizer").is_dir() == has_tokenizer]
             metafunc.parametrize(name, chosen, ids=[case.name for case in chosen])
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> str:
+    """What --device names; on a GPU float32 is computed as such, not as TF32."""
+    name = str(request.config.getoption("--device"))
+    if name != "cpu":
+        import torch
+
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    return name
 
 
 @pytest.fixture(scope="session")

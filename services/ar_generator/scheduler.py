@@ -145,6 +145,7 @@ class Scheduler:
     async def _advance(self, batch: list[ActiveRequest]) -> None:
         """Draws the batch's next scales, until another choice may be better."""
         begun = [(active, state) for active in batch if (state := await self._state(active)) is not None]
+        begun = [(active, state) for active, state in begun if not active.abandoned]  # while another began
         if begun:
             actives = [active for active, _ in begun]
             states = [(state, active.request) for active, state in begun]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks import batching, full_size, load, load_checkpoint, overhead, telemetry
+from benchmarks import batching, full_size, generate, load, load_checkpoint, overhead, telemetry
 from benchmarks.drills import __main__ as drills
 from benchmarks.ending import run_command
 from cluster import supervisor
@@ -37,6 +37,8 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
         (load_checkpoint.main, "checkpoints/emoji-128 float17", "float17: not one of float32"),
         (full_size.main, "--device foo", "argument --device: foo: not cpu, cuda or cuda:N"),
         (full_size.main, "--device cpu --rounds 0", "argument --rounds: 0: must be at least 1"),
+        (generate.main, "--device foo", "argument --device: foo: not cpu, cuda or cuda:N"),
+        (generate.main, "--device cpu --batches 0", "argument --batches: 0: must be at least 1"),
         (drills.main, "kill --minutes 0", "argument --minutes: 0: must be a number over 0"),
     ],
 )

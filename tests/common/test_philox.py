@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.philox import Key, Words, key_of, philox
-from model.philox import words
+from kernels.philox import words
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ TEXTS = {name: (ROOT / name).read_text(errors="replace") for name in FILES if (R
 SPEC = (ROOT / SPECIFICATION).read_text()
 OWN = {SPECIFICATION, "LICENSE"}
 """These cite their own sections by number alone."""
-SHORT = {"model/philox.py", "training/diffusion_loss.py", "training/teacher_forcing.py", "training/tokenizer.py"}
+SHORT = {"training/diffusion_loss.py", "training/teacher_forcing.py", "training/tokenizer.py"}
 """These still write "spec" for docs/spec.md."""
 
 

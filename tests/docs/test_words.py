@@ -10,9 +10,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 HISTORY = {"CHANGELOG.md", "docs/log.md", "tests/docs/test_words.py"}
 CLASSES = """
-Wish Slab Door LatentGate Catalog Descriptions Timesheet Repeats OipCaller Crowd EngineThread KeepErrors RecordAll Dialer
-CallerLeft FileMaker Easel Pace Telling Suspects
-""".split()
+Wish Slab Door LatentGate Catalog Descriptions Timesheet Repeats OipCaller Crowd EngineThread KeepErrors RecordAll
+Dialer CallerLeft FileMaker Easel Pace Telling Suspects
+"""
 NAMES = """
 wish_of let_end turned_away untold advance_on attend_kept attend_last notices NoticeCode
 NOTICE_CODE_PROMPT_UNFAMILIAR NOTICE_CODE_PROMPT_TRUNCATED NOTICE_CODE_PROMPT_REPLACED
@@ -20,9 +20,10 @@ HART_MAX_LATENTS HART_ANSWER_BYTES HART_REPEAT_SECONDS HART_REPEAT_BYTES HART_RE
 HART_PATIENCE_SECONDS HART_MAX_WAIT_SECONDS HART_BATCH_TOKENS HART_SLOT_MEMORY_BYTES HART_QUEUE_LIMIT HART_MAX_REQUESTS
 HART_FILE_THREADS HART_DESCRIBE_SECONDS HART_SCALER_ACTIVE_SECONDS
 hart_request_seconds hart_queue_seconds hart_compute_seconds hart_scale_seconds hart_replicas_least
-no_room files_full max_latents repeat_seconds repeat_bytes resting_stages patience_seconds slot_memory_bytes file_threads
-""".split()
-PRIVATE = ("hear", "hears", "told", "whoever", "nobody")
+no_room files_full max_latents repeat_seconds repeat_bytes resting_stages patience_seconds slot_memory_bytes
+file_threads
+"""
+PRIVATE = "hear hears told whoever nobody"
 MAX_PRIVATE_LINES = 20
 
 
@@ -39,9 +40,9 @@ def lines(*patterns: str) -> Iterator[tuple[str, int, str]]:
         yield from ((name, number, line) for number, line in enumerate(text.splitlines(), 1))
 
 
-def found(words: list[str], *patterns: str) -> list[str]:
+def found(words: str, *patterns: str) -> list[str]:
     """Lines with one of the words, each as file:line: text."""
-    word = re.compile(r"\b(?:" + "|".join(map(re.escape, words)) + r")\b")
+    word = re.compile(r"\b(?:" + "|".join(map(re.escape, words.split())) + r")\b")
     return [f"{name}:{number}: {line.strip()[:100]}" for name, number, line in lines(*patterns) if word.search(line)]
 
 
@@ -57,14 +58,15 @@ def test_replaced_class_names_do_not_come_back() -> None:
 
 
 def test_replaced_names_do_not_come_back() -> None:
-    assert found(NAMES, "*.py", "*.proto", "*.md", "*.yaml", "*.json", "*.tpl", "*.toml", "Makefile", "Dockerfile") == []
+    assert (
+        found(NAMES, "*.py", "*.proto", "*.md", "*.yaml", "*.json", "*.tpl", "*.toml", "Makefile", "Dockerfile") == []
+    )
 
 
 def test_code_neither_hears_nor_tells() -> None:
-    assert len(found(list(PRIVATE), "*.py", "*.proto")) <= MAX_PRIVATE_LINES
+    assert len(found(PRIVATE, "*.py", "*.proto")) <= MAX_PRIVATE_LINES
 
 
-def test_the_finder_sees_a_word_and_no_part_of_one(tmp_path: Path) -> None:
-    assert found(["test_the_finder_sees_a_word_and_no_part_of_one"], "tests/docs/*.py") == []  # this file is history
-    assert found(["lines_with_no_such_word"], "*.py") == []
-    assert found(["GenerationPipeline"], "gateway/*.py")
+def test_the_finder_sees_whole_words_alone() -> None:
+    assert found("GenerationPipeline", "gateway/*.py")
+    assert found("GenerationPipelin", "gateway/*.py") == []

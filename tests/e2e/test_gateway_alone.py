@@ -70,7 +70,7 @@ def test_the_gateway_runs_with_its_own_dependencies_alone(tmp_path: Path, monkey
     allowed = gateway_group() | {"hart-client"}
     packages = metadata.packages_distributions()
     absent = {package for package, names in packages.items() if not {normal(name) for name in names} & allowed}
-    absent |= {"model", "services", "training"}
+    absent |= {"kernels", "model", "services", "training"}
     assert {"torch", "transformers", "PIL", "pytest"} <= absent
     script = tmp_path / "run.py"
     script.write_text(RUN)

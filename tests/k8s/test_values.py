@@ -60,7 +60,8 @@ def test_every_variable_of_a_process_is_one_of_its_settings(
 
 
 def test_a_setting_reaches_its_process_with_its_value() -> None:
-    values = "stages: {ar_generator: {settings: {kv_cache_bytes: 8589934592, max_starvation_seconds: 0.25, max_queued_requests: 7}}}"
+    settings = "{kv_cache_bytes: 8589934592, max_starvation_seconds: 0.25, max_queued_requests: 7}"
+    values = f"stages: {{ar_generator: {{settings: {settings}}}}}"
     said = environment(pod(values, "ar_generator")["containers"][0])
     assert said["HART_KV_CACHE_BYTES"] == "8589934592"
     assert said["HART_MAX_STARVATION_SECONDS"] == "0.25"

@@ -30,25 +30,28 @@ class RecordedNoise:
 class PictureCase:
     """A checkpoint, what goes in, and every tensor that should come out."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        self.device = device
         self.case: dict[str, Any] = json.loads((folder / "case.json").read_text())
         self.expected = {
             name: tensor.float() if tensor.is_floating_point() else tensor
-            for name, tensor in load_file(folder / "expected.safetensors").items()
+            for name, tensor in load_file(folder / "expected.safetensors", device).items()
         }
         self.checkpoint = Checkpoint.open(folder / "checkpoint")
         self.batch: int = self.case["batch"]
 
     @cached_property
     def tokenizer(self) -> Any:
-        return self.checkpoint.load_tokenizer()
+        return self.checkpoint.load_tokenizer(device=self.device)
 
     @property
     def settings(self) -> SamplingParams:
         return SamplingParams(self.case["guidance"], self.case["more_smooth"], self.case["top_p"])
 
     def generator(self, slots: int | None = None) -> Generator:
-        return Generator(self.checkpoint.load_transformer(), self.tokenizer.quantize, slots or self.batch)
+        return Generator(
+            self.checkpoint.load_transformer(device=self.device), self.tokenizer.quantize, slots or self.batch
+        )
 
     def conditioning(self) -> Conditioning:
         wanted = ("context", "context_mask", "context_position_ids")

@@ -17,8 +17,8 @@ FREE_SMOOTH, FREE_DRAWN = 5e-2, 1e-4
 
 
 @pytest.mark.parametrize("forced", [True, False], ids=["forced", "free"])
-def test_golden_picture(picture_case: Path, forced: bool) -> None:
-    golden = PictureCase(picture_case)
+def test_golden_picture(picture_case: Path, device: str, forced: bool) -> None:
+    golden = PictureCase(picture_case, device)
     expected, generator = golden.expected, golden.generator()
     states = golden.begin(generator)
     for k in range(generator.scales):
@@ -44,10 +44,10 @@ def test_golden_picture(picture_case: Path, forced: bool) -> None:
         assert difference(golden.tokenizer.decode(latent), expected["output.image"]) < (EXACT if forced else free)
 
 
-def test_golden_residual(picture_case: Path) -> None:
-    golden = PictureCase(picture_case)
+def test_golden_residual(picture_case: Path, device: str) -> None:
+    golden = PictureCase(picture_case, device)
     expected, config = golden.expected, golden.checkpoint.transformer_config
-    net, last = golden.checkpoint.load_transformer(), config.scales - 1
+    net, last = golden.checkpoint.load_transformer(device=device), config.scales - 1
     rows = golden.batch
     hidden = expected[f"scale.{last}.hidden"].unflatten(0, (2, rows)).transpose(0, 1)
     codes = golden.tokenizer.quantize.embedding(expected[f"scale.{last}.tokens"].long())
@@ -68,8 +68,8 @@ def test_golden_residual(picture_case: Path) -> None:
     assert difference(drawn.flatten(0, 1), expected["diffusion.output"]) < EXACT
 
 
-def test_golden_tokenizer(picture_case: Path) -> None:
-    golden = PictureCase(picture_case)
+def test_golden_tokenizer(picture_case: Path, device: str) -> None:
+    golden = PictureCase(picture_case, device)
     expected, tokenizer = golden.expected, golden.tokenizer
     with torch.inference_mode():
         encoding = tokenizer.encode(expected["tokenizer.image"])
@@ -83,11 +83,11 @@ def test_golden_tokenizer(picture_case: Path) -> None:
 
 
 @pytest.mark.parametrize("system", [True, False], ids=["with_system_prompt", "without_system_prompt"])
-def test_golden_text(text_case: Path, system: bool) -> None:
+def test_golden_text(text_case: Path, device: str, system: bool) -> None:
     case = json.loads((text_case / "case.json").read_text())
-    expected = load_file(text_case / "expected.safetensors")
+    expected = load_file(text_case / "expected.safetensors", device)
     prompt = case["system_prompt"] if system else ""
-    encoder = TextEncoder.load(text_case / "checkpoint", case["max_token_length"], system_prompt=prompt)
+    encoder = TextEncoder.load(text_case / "checkpoint", case["max_token_length"], device, system_prompt=prompt)
     assert encoder.tokenizer.padding_side == case["padding_side"]
     encoded = encoder.encode(case["prompts"])
     name = "with_system_prompt" if system else "without_system_prompt"

@@ -83,7 +83,7 @@ def test_pictures_that_are_not_there_are_named_with_the_command_that_carries_the
 ONLY = """
 import sys
 allowed = {"torch", "transformers", "safetensors", "numpy", "PIL", "tqdm"}
-ours = {"training", "model", "benchmarks"}
+ours = {"training", "model", "kernels", "benchmarks"}
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):

@@ -1,4 +1,4 @@
-"""Philox4x32-10, the counter-based generator of every random number of a picture (spec, section 8).
+"""Philox4x32-10, the counter-based generator of every random number of a picture (docs/spec.md, section 8).
 
 Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3 (SC 2011). Words and uniforms are the same
 to the bit on every device; exponentials and normals to 1e-6.
@@ -9,25 +9,9 @@ import math
 import torch
 from torch import Tensor
 
-MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-WEYL = (0x9E3779B9, 0xBB67AE85)
-ROUNDS = 10
-MASK32 = 0xFFFFFFFF
+from common.philox import MASK32, MULTIPLIERS, ROUNDS, WEYL
+
 MAX_UNIFORM = 1 - 2.0**-24
-
-Words = tuple[int, int, int, int]
-
-
-def philox(counter: Words, key: tuple[int, int]) -> Words:
-    """Ten rounds over one block of four 32-bit words."""
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(ROUNDS):
-        product0, product1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
-        c0, c1 = (product1 >> 32) ^ c1 ^ k0, product1 & MASK32
-        c2, c3 = (product0 >> 32) ^ c3 ^ k1, product0 & MASK32
-        k0, k1 = (k0 + WEYL[0]) & MASK32, (k1 + WEYL[1]) & MASK32
-    return c0, c1, c2, c3
 
 
 def philox_blocks(counters: Tensor, keys: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.philox import exponentials, key_of, normals, philox, philox_blocks, uniforms, words
+from common.philox import key_of, philox
+from kernels.philox import exponentials, normals, philox_blocks, uniforms, words
 
 KNOWN = [
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),

@@ -1,0 +1,137 @@
+"""GroupNorm, with SiLU after it or without, of maps whose channels are last in memory (spec, section 5).
+
+Wu, He: Group normalization (arXiv 1803.08494). Three kernels: sums of stretches of positions per channel, from which
+each group's mean and variance follow, then every element once. Sums are of differences to the map's first position, so
+that a large mean does not cancel a small variance.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kernels.choose import kernel_runs
+from kernels.launch import kernel, power_of_2, tl
+
+STRETCHES = 512
+"""About so many programs sum one image."""
+MIN_STRETCH = 32
+TILE = 4096
+BLOCK = 2048
+SUMS_AT_ONCE = 64
+
+
+def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool) -> Tensor:
+    """x (B, C, H, W), weight and bias (C,): F.group_norm, then F.silu if wanted, each rounded to x's dtype.
+
+    The kernel's result has its channels last in memory, whatever x has.
+    """
+    if kernel_runs(x, weight, bias):
+        return _launch(x, groups, weight, bias, eps, silu)
+    return twin(x, groups, weight, bias, eps, silu)
+
+
+def twin(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool) -> Tensor:
+    """The same in plain torch."""
+    normed = F.group_norm(x, groups, weight, bias, eps)
+    return F.silu(normed) if silu else normed
+
+
+def _launch(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool) -> Tensor:
+    x = x.contiguous(memory_format=torch.channels_last)
+    images, width, height, breadth = x.shape
+    positions = height * breadth
+    stretch = max(MIN_STRETCH, -(-positions // STRETCHES))
+    stretches = -(-positions // stretch)
+    block = power_of_2(width)
+    sums = torch.empty(images, stretches, 2, width, dtype=torch.float32, device=x.device)
+    _sum_kernel[(images, stretches)](x, sums, positions, stretch, stretches, width, block, max(1, TILE // block))
+    lines = torch.empty(images, 2, width, dtype=torch.float32, device=x.device)
+    channels = width // groups
+    _line_kernel[(images, groups)](
+        x, sums, weight, bias, lines, positions, stretches, eps, width, channels, power_of_2(channels), SUMS_AT_ONCE
+    )
+    out = torch.empty_like(x)  # in x's memory format
+    size = positions * width
+    _apply_kernel[(-(-size // BLOCK), images)](x, lines, out, size, width, silu, BLOCK, num_warps=8)
+    return out
+
+
+@kernel("positions", "stretch", "stretches")
+def _sum_kernel(x, sums, positions, stretch, stretches, width: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr):
+    image = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)
+    c = tl.arange(0, BLOCK)
+    inside = c < width
+    base = x + image * positions * width
+    origin = tl.load(base + c, mask=inside, other=0.0).to(tl.float32)
+    first = part * stretch
+    end = tl.minimum(first + stretch, positions)
+    total = tl.zeros([BLOCK], dtype=tl.float32)
+    squares = tl.zeros([BLOCK], dtype=tl.float32)
+    for begin in range(first, end, ROWS):
+        row = begin + tl.arange(0, ROWS)
+        mask = (row < end)[:, None] & inside[None, :]
+        value = tl.load(base + row.to(tl.int64)[:, None] * width + c[None, :], mask=mask, other=0.0).to(tl.float32)
+        value = tl.where(mask, value - origin[None, :], 0.0)
+        total += tl.sum(value, 0)
+        squares += tl.sum(value * value, 0)
+    target = sums + (image * stretches + part) * 2 * width + c
+    tl.store(target, total, mask=inside)
+    tl.store(target + width, squares, mask=inside)
+
+
+@kernel("positions", "stretches")
+def _line_kernel(
+    x,
+    sums,
+    weight,
+    bias,
+    lines,
+    positions,
+    stretches,
+    eps,
+    width: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """Each channel's slope and offset: normalising is then one multiplication and one addition."""
+    image = tl.program_id(0).to(tl.int64)
+    own = tl.arange(0, BLOCK)
+    inside = own < CHANNELS
+    c = tl.program_id(1) * CHANNELS + own
+    total = tl.zeros([BLOCK], dtype=tl.float32)
+    squares = tl.zeros([BLOCK], dtype=tl.float32)
+    for begin in range(0, stretches, ROWS):
+        row = begin + tl.arange(0, ROWS)
+        mask = (row < stretches)[:, None] & inside[None, :]
+        at = sums + (image * stretches + row)[:, None] * 2 * width + c[None, :]
+        total += tl.sum(tl.load(at, mask=mask, other=0.0), 0)
+        squares += tl.sum(tl.load(at + width, mask=mask, other=0.0), 0)
+    origin = tl.load(x + image * positions * width + c, mask=inside, other=0.0).to(tl.float32)
+    shifted = total / positions
+    mean = origin + shifted
+    spread = squares / positions - shifted * shifted  # of the channel about its own mean
+    centre = tl.sum(tl.where(inside, mean, 0.0), 0) / CHANNELS
+    apart = tl.where(inside, mean - centre, 0.0)
+    variance = tl.sum(tl.where(inside, spread, 0.0) + apart * apart, 0) / CHANNELS
+    slope = tl.rsqrt(variance + eps) * tl.load(weight + c, mask=inside, other=0.0).to(tl.float32)
+    offset = tl.load(bias + c, mask=inside, other=0.0).to(tl.float32) - centre * slope
+    target = lines + image * 2 * width + c
+    tl.store(target, slope, mask=inside)
+    tl.store(target + width, offset, mask=inside)
+
+
+@kernel("size")
+def _apply_kernel(x, lines, out, size, width: tl.constexpr, SILU: tl.constexpr, BLOCK: tl.constexpr):
+    image = tl.program_id(1).to(tl.int64)
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < size
+    c = at % width
+    value = tl.load(x + image * size + at, mask=inside, other=0.0).to(tl.float32)
+    line = lines + image * 2 * width + c
+    normed = value * tl.load(line, mask=inside, other=0.0) + tl.load(line + width, mask=inside, other=0.0)
+    if SILU:
+        normed = normed.to(out.dtype.element_ty).to(tl.float32)
+        normed = normed / (1 + tl.exp(-normed))
+    tl.store(out + image * size + at, normed.to(out.dtype.element_ty), mask=inside)

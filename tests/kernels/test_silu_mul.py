@@ -1,0 +1,22 @@
+"""silu(gate)·up against float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from close import DTYPES, assert_close, assert_mostly_equal, random
+
+from kernels.silu_mul import silu_mul, twin
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 37), (2, 5, 513)])
+def test_silu_mul(kernels: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    gate, up = (random(*shape, dtype=dtype, device=kernels, seed=i) * 3 for i in (1, 2))
+    found = silu_mul(gate, up)
+    assert_close(found, F.silu(gate.double()) * up.double(), 2.5 if dtype == torch.float32 else 1.25)
+    assert_mostly_equal(found, twin(gate, up), 0.25 if dtype == torch.float32 else 0.01)  # rounded where it rounds
+
+
+def test_large_values_do_not_overflow(kernels: str) -> None:
+    gate = torch.tensor([[-1e4, -200.0, 0.0, 200.0, 1e4]], device=kernels)
+    assert silu_mul(gate, torch.ones_like(gate)).tolist() == [[0.0, 0.0, 0.0, 200.0, 1e4]]
