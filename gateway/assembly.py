@@ -13,6 +13,7 @@ from gateway.api.keda_scaler import ExternalScaler
 from gateway.api.servicer import ImagesServicer
 from gateway.config import STAGES, GatewaySettings
 from gateway.keda import externalscaler_pb2_grpc
+from gateway.peers import PeerLimits
 from gateway.routing.cluster_view import ClusterView
 from gateway.routing.registry import ReplicaRegistry
 from gateway.stages.client import Stages
@@ -36,6 +37,7 @@ def build(app: App, settings: GatewaySettings) -> None:
     with as_settings_error(ValueError):
         app.guard(Authentication(settings))
     app.guard(CallerLimits(settings.caller_requests_per_second, settings.caller_burst, settings.caller_concurrency))
+    app.guard(PeerLimits(settings))
     app.add(images_pb2_grpc.add_ImagesServicer_to_server, images)
     scaler = ExternalScaler(cluster, images, settings)
     app.add(externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server, scaler, background=True)

@@ -6,6 +6,8 @@ import struct
 
 from hart.v1 import decoder_pb2
 
+MAX_SEGMENTS = 1000
+"""Of a JPEG before its frame header. A file has a dozen; one of millions would keep the event loop."""
 Found = tuple["decoder_pb2.ImageFormat.ValueType", int, int]
 
 
@@ -26,12 +28,15 @@ def inspect(data: bytes) -> Found:
 
 def _jpeg(data: bytes) -> tuple[int, int]:
     at = 2
-    while True:
+    for _ in range(MAX_SEGMENTS):
+        if data[at] != 0xFF:
+            break
         marker, length = data[at + 1], struct.unpack(">H", data[at + 2 : at + 4])[0]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header; the three are tables
             height, width = struct.unpack(">HH", data[at + 5 : at + 9])
             return width, height
         at += 2 + length
+    raise IndexError("no frame header")
 
 
 def _webp(data: bytes) -> tuple[int, int]:

@@ -36,7 +36,14 @@ def to_json(recipe: decoder_pb2.Recipe) -> str:
 
 
 def write(data: bytes, recipe: decoder_pb2.Recipe) -> bytes:
-    """The file with the recipe in it. Raises ValueError where it is no PNG, JPEG or WEBP."""
+    """The file with the recipe in it. Raises ValueError where it is no PNG, JPEG or WEBP, or has no room for it."""
+    try:
+        return _write(data, recipe)
+    except (struct.error, IndexError, OverflowError) as error:
+        raise ValueError(f"the recipe cannot be written into {len(data)} bytes: {error}") from None
+
+
+def _write(data: bytes, recipe: decoder_pb2.Recipe) -> bytes:
     format, width, height = inspect(data)
     text = to_json(recipe)
     if format == decoder_pb2.IMAGE_FORMAT_PNG:

@@ -8,6 +8,8 @@ Nothing here waits for the device.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +26,14 @@ from model.transformer import Pooled, Transformer
 MAX_GUIDANCE = 20.0
 
 
+def _plain(name: str, value: Any, kind: type) -> Any:
+    """A setting as Python's own type, whichever library's it was: a recipe is written from it."""
+    scalar = value.item() if getattr(value, "shape", None) == () else value
+    if isinstance(scalar, bool) is (kind is bool) and isinstance(scalar, bool | Real):
+        return kind(scalar)
+    raise SettingError(name, f"{value!r} is no {'truth value' if kind is bool else 'number'}")
+
+
 @dataclass(frozen=True)
 class SamplingParams:
     """What a caller may choose for a picture besides its prompt and seed."""
@@ -36,6 +46,8 @@ class SamplingParams:
     """Nucleus sampling's mass, 0 to 1; 0 is off."""
 
     def __post_init__(self) -> None:
+        for name, kind in (("guidance", float), ("smooth", bool), ("top_p", float)):
+            object.__setattr__(self, name, _plain(name, getattr(self, name), kind))
         if not 0 <= self.guidance <= MAX_GUIDANCE:
             raise SettingError("guidance", f"{self.guidance}: expected 0 to {MAX_GUIDANCE:g}")
         if not 0 <= self.top_p <= 1:
@@ -149,8 +161,10 @@ class Generator:
         ratio = (min(k, self.scales - 2)) / (self.scales - 1)
         hidden = self.forward(states)
         t = self._vector([state.settings.guidance * ratio for state in states])
-        logits = self._filter(states, guide(self.logits(states, hidden), t), k)
-        tokens, embeddings = self._draw(states, logits, k, ratio)
+        guided = guide(self.logits(states, hidden), t)
+        tokens, embeddings = self._draw(states, self._filter(states, guided, k), k, ratio)
+        # A token can be drawn from NaN, and is a proper row of the codebook: the latent must show it all the same.
+        embeddings = embeddings.masked_fill(~guided.isfinite().all(-1, keepdim=True), torch.nan)
         if last:
             embeddings = embeddings + self._residual(states, hidden, tokens, t)
         latent = torch.stack([state.latent for state in states])

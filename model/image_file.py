@@ -13,7 +13,7 @@ import numpy.typing as npt
 from isal import isal_zlib
 from PIL import Image
 
-from model.errors import SettingError
+from model.errors import NotFiniteError, SettingError
 
 Format = Literal["PNG", "JPEG", "WEBP"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -56,7 +56,9 @@ class Recipe:
 
 
 def to_pixels(picture: npt.NDArray[np.float32]) -> Pixels:
-    """A picture (..., 3, H, W) in [0, 1] to (..., H, W, 3) 8-bit values: floor(255·x)."""
+    """A picture (..., 3, H, W) in [0, 1] to (..., H, W, 3) 8-bit values: floor(255·x). Raises NotFiniteError."""
+    if not np.isfinite(picture).all():
+        raise NotFiniteError("the picture")
     return np.moveaxis((picture * 255).astype(np.uint8), -3, -1)
 
 

@@ -9,16 +9,17 @@ import torch
 
 from model import noise as randomness
 from model.checkpoint import Checkpoint
-from model.errors import SettingError, UnsafePromptError
+from model.errors import UnsafePromptError
+from model.finite import require_finite
 from model.generation import GenerationState, Generator, SamplingParams
 from model.image_file import DEFAULT_QUALITY, Pixels, Recipe, encode, to_pixels
+from model.prompt import checked_prompt
 from model.safety import SafetyClassifier, Verdict
 from model.text import TextEncoder
 from model.tokenizer import HybridTokenizer
 from model.version import versions
 
-MAX_PROMPT_CHARACTERS = 2000
-"""In code points, after trimming."""
+__all__ = ["LONGEST_PROMPT", "Picture", "Pipeline", "checked_prompt"]
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,12 @@ class Pipeline:
     ) -> GeneratedImage:
         """Draws one picture; `on_scale` is called after every scale with the picture in flight.
 
-        Raises SettingError for a prompt or seed out of bounds, UnsafePromptError for a prompt that a policy refuses.
+        Raises SettingError for a prompt or seed out of bounds, UnsafePromptError for a prompt that a policy refuses,
+        NotFiniteError where a part of the model is broken.
         """
         prompt = checked_prompt(prompt)
         settings = settings or SamplingParams()
-        seed = randomness.draw_seed() if seed is None else seed
+        seed = randomness.draw_seed() if seed is None else randomness.whole(seed)
         noise = randomness.SeededNoise(seed, self.generator.device)
         verdict = self.safety.check([prompt])[0] if self.safety else None
         if verdict and verdict.violated:
@@ -102,6 +104,7 @@ class Pipeline:
                     on_scale(state)
         finally:
             self.generator.release(state)
+        require_finite(state.latent, "the latent")
         recipe = Recipe(
             prompt=prompt,
             seed=seed,
@@ -118,15 +121,5 @@ class Pipeline:
 
     @torch.inference_mode()
     def pixels_of(self, latent: torch.Tensor) -> Pixels:
-        """A latent (Z, N, N) to pixels (H, W, 3)."""
+        """A latent (Z, N, N) to pixels (H, W, 3). Raises NotFiniteError."""
         return to_pixels(self.tokenizer.decode(latent[None])[0].cpu().numpy())
-
-
-def checked_prompt(prompt: str) -> str:
-    """The prompt without the white space around it. Raises SettingError if it is empty or too long."""
-    prompt = prompt.strip()
-    if not 1 <= len(prompt) <= MAX_PROMPT_CHARACTERS:
-        raise SettingError(
-            "prompt", f"{len(prompt)} characters: expected 1 to {MAX_PROMPT_CHARACTERS}, not counting outer space"
-        )
-    return prompt

@@ -10,6 +10,11 @@ from runtime.errors import InvalidRequest
 LONGEST = 2000
 """In characters, without the white space around it."""
 
+UNSEEN = "\ufeff\u200b\u2060"
+"""What editors and web pages leave around a text, besides white space: byte-order marks, spaces without a width."""
+BLANK = frozenset("\u2800\u3164\u115f\u1160\uffa0")
+"""Letters and symbols by their category, which show nothing."""
+
 
 def characters(text: str) -> int:
     """How long the text is: its code points, or what they are written out (NFKC) where that is more, as tokenizers do.
@@ -20,12 +25,27 @@ def characters(text: str) -> int:
     return len(text) if len(text) > LONGEST else max(len(text), len(unicodedata.normalize("NFKC", text)))
 
 
+def trimmed(text: str) -> str:
+    """The text without what cannot be seen around it."""
+    while (shorter := text.strip().strip(UNSEEN)) != text:
+        text = shorter
+    return text
+
+
+def has_visible(text: str) -> bool:
+    """Whether a character of the text can be seen: a mark, a control or a space alone cannot."""
+    return any(unicodedata.category(one)[0] not in "CZM" and one not in BLANK for one in text)
+
+
 def checked(text: str, field: str = "prompt") -> str:
-    """The prompt without the white space around it. Raises InvalidRequest when it is empty or too long."""
-    text = text.strip()
+    """The prompt without what cannot be seen around it. Raises InvalidRequest when it is empty, too long or
+    invisible."""
+    text = trimmed(text)
     if not 1 <= characters(text) <= LONGEST:
         why = f"must have 1 to {LONGEST} characters without outer space, not {characters(text)}"
         raise InvalidRequest.field(field, why)
+    if not has_visible(text):
+        raise InvalidRequest.field(field, f"must hold something that can be seen, not {text[:40]!a}")
     return text
 
 

@@ -28,6 +28,7 @@ from gateway.stages.client import Stages
 from runtime.deadline import Deadline
 from runtime.errors import DeadlineExceeded, HartError, Overloaded
 from runtime.observability import logs
+from runtime.printable import escaped
 from runtime.version import VERSION
 
 MAX_INT64 = 2**63 - 1  # of a trace's attributes; seeds go further
@@ -51,6 +52,7 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
         self._started = time.monotonic()
         self._busy_at = -math.inf
         self._watched: Counter[SharedExecution] = Counter()
+        self._unsent = 0
         self.inflight = 0
         self.arrived = asyncio.Event()
 
@@ -65,7 +67,16 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
                 elif event.HasField("finished"):
                     answer.report.CopyFrom(event.finished.report)
         answer.images.extend(sorted(pictures, key=lambda picture: picture.index))
+        self._hold(answer.ByteSize(), context)
         return answer
+
+    def _hold(self, size: int, context: Any) -> None:
+        """Count an answer until it has been sent: callers may leave it unread."""
+        self._unsent += size
+        context.add_done_callback(lambda _: self._release(size))
+
+    def _release(self, size: int) -> None:
+        self._unsent -= size
 
     async def GenerateStream(
         self, request: images_pb2.GenerateRequest, context: Any
@@ -153,7 +164,7 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
         if self.inflight >= self._settings.max_ongoing_requests:
             self._stages.metrics.shed.add(reason="max_ongoing_requests")
             raise Overloaded("gateway", "HART_MAX_ONGOING_REQUESTS", 1.0)
-        if sum(work.size for work in self._watched) > self._settings.max_response_buffer_bytes:
+        if sum(work.size for work in self._watched) + self._unsent > self._settings.max_response_buffer_bytes:
             self._stages.metrics.shed.add(reason="max_response_buffer_bytes")
             raise Overloaded("gateway", "HART_MAX_RESPONSE_BUFFER_BYTES", 1.0)
         self.inflight += 1
@@ -219,4 +230,4 @@ def _describe_span(request: ImageRequest, model: str, record_prompt: bool) -> No
     )
     if record_prompt:
         said = [{"role": "user", "parts": [{"type": "text", "content": request.prompt}]}]
-        span.set_attribute("gen_ai.input.messages", json.dumps(said, ensure_ascii=False))
+        span.set_attribute("gen_ai.input.messages", escaped(json.dumps(said, ensure_ascii=False)))

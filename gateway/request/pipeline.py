@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from gateway.stages.client import Latent, Stages
 from runtime.deadline import Deadline
 from runtime.errors import HartError, Overloaded, PromptUnsafe, StageUnavailable
 from runtime.observability.tracing import current_trace_id
+from runtime.prompt import has_visible
+from runtime.status import as_hart_error
 from runtime.tasks import cancel, together
 from runtime.version import VERSION
 
@@ -106,6 +109,9 @@ class GenerationPipeline:
             answer = await self.stages.check(message, self.deadline, call)
         if not answer.HasField("verdict"):
             raise StageUnavailable("safety", "it gave no verdict")
+        scores = [one.score for one in answer.verdict.scores]
+        if not all(map(math.isfinite, scores)):  # no comparison with NaN is true: whoever made it may have passed it
+            raise as_hart_error(RuntimeError(f"safety: the scores {scores} are not finite"), "safety")
         return answer.verdict, call
 
     async def _encode(self, prompt: str) -> tuple[text_encoder_pb2.EncodeResponse, Call]:
@@ -306,7 +312,7 @@ def _allowed(verdict: safety_pb2.Verdict) -> bool:
 
 
 def _replaced(verdict: safety_pb2.Verdict) -> bool:
-    return verdict.action == safety_pb2.SAFETY_ACTION_REPLACE and bool(verdict.replacement_prompt.strip())
+    return verdict.action == safety_pb2.SAFETY_ACTION_REPLACE and has_visible(verdict.replacement_prompt)
 
 
 def _end(call: Call) -> float:

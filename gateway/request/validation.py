@@ -14,7 +14,7 @@ from hart.v1 import decoder_pb2, images_pb2
 
 from gateway import seeds
 from runtime.errors import InvalidRequest, Violation
-from runtime.prompt import LONGEST, characters
+from runtime.prompt import LONGEST, characters, has_visible, trimmed
 
 MAX_PROMPT_CHARACTERS = LONGEST
 MAX_IMAGES = 8
@@ -82,7 +82,7 @@ def validate(message: images_pb2.GenerateRequest, limits: ModelLimits | None, *,
     seed = _seed(message)
     return ImageRequest(
         request_id=request_id,
-        prompt=message.prompt.strip(),
+        prompt=trimmed(message.prompt),
         seeds=tuple(seeds.seed_of_image(seed, index) for index in range(count)),
         guidance=message.guidance if message.HasField("guidance") else DEFAULTS.guidance,
         more_smooth=message.more_smooth if message.HasField("more_smooth") else DEFAULTS.more_smooth,
@@ -108,9 +108,12 @@ def _encoding(message: images_pb2.GenerateRequest) -> decoder_pb2.ImageEncoding:
 
 
 def _drawing(message: images_pb2.GenerateRequest) -> Iterator[Violation]:
-    length = characters(message.prompt.strip())
+    prompt = trimmed(message.prompt)
+    length = characters(prompt)
     if not 1 <= length <= MAX_PROMPT_CHARACTERS:
         yield Violation("prompt", f"must have 1 to {MAX_PROMPT_CHARACTERS} characters after trimming, not {length}")
+    elif not has_visible(prompt):
+        yield Violation("prompt", f"must hold something that can be seen, not {prompt[:40]!a}")
     if message.HasField("num_images") and not 1 <= message.num_images <= MAX_IMAGES:
         yield Violation("num_images", f"must be 1 to {MAX_IMAGES}, not {message.num_images}")
     if not _within(message.guidance, MAX_GUIDANCE):

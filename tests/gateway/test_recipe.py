@@ -1,6 +1,7 @@
 """Recipes in finished files: readable by an independent library, and the pixels untouched."""
 
 import io
+import time
 
 import pytest
 from hart.v1 import decoder_pb2
@@ -33,6 +34,23 @@ def file(kind: str, size: tuple[int, int] = (33, 17)) -> bytes:
     out = io.BytesIO()
     image.save(out, format, **options)
     return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xd8" + bytes(8 * 2**20),
+        b"\xff\xd8" + b"\xff\xe0\0\0" * 2**20,
+        b"RIFF\0\0\0\0WEBPVP8 " + bytes(20),
+        b"RIFF\0\0\0\0WEBPVP8L",
+    ],
+    ids=["zeros", "segments", "no width", "cut"],
+)
+def test_a_file_that_is_none_is_refused_at_once(data):
+    begun = time.monotonic()
+    with pytest.raises(ValueError, match="bytes"):
+        recipe.write(data, RECIPE)
+    assert time.monotonic() - begun < 0.5
 
 
 @pytest.mark.parametrize("kind", KINDS)
