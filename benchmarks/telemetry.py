@@ -20,7 +20,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ import psutil
 
 from benchmarks.ending import run_command
 from benchmarks.local_cluster import FAILURES, local_cluster
+from runtime.outbound import opener
 
 MAX_RATIO = 1.02
 WARM_UP = 2
@@ -111,7 +111,7 @@ def scraped(endpoint: str) -> Iterator[None]:
     def scrape() -> None:
         while not over.wait(SCRAPE_SECONDS):
             for port in range(first, first + 5):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read()
+                opener(f"http://127.0.0.1:{port}").open(f"http://127.0.0.1:{port}/metrics", timeout=5).read()
 
     thread = threading.Thread(target=scrape, daemon=True)
     thread.start()

@@ -45,6 +45,9 @@ def main() -> int:
         # Whoever reads has enough; what is left must not be tried again at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # as of a full disk
+        print(f"cluster: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 

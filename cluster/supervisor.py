@@ -30,7 +30,7 @@ GRACE_SECONDS = 30
 NOT_OF_PROCESSES = ("HART_ENDPOINT", "HART_API_KEY", "HART_PORT")
 """What the command `hart` reads, and what the plan holds by itself."""
 MARK = "CLUSTER_FOLDER"
-"""The variable by which a plan's processes are known when the manager that started them has been killed."""
+"""The variable by which a plan's manager and processes are known, whatever was lost on disk or killed."""
 _UNKNOWN = re.compile(r'"unknown setting (\w+)(?:: did you mean (\w+)\?)?"')
 """What a process logs at its start."""
 MAX_STARTS = 3
@@ -114,7 +114,14 @@ def as_planned(plan: Plan) -> bool:
 
 
 def _up(plan: Plan) -> None:
-    if _manager(plan) is None or as_planned(plan):
+    manager = _manager(plan)
+    port = plan.port if manager is None else _port_of(manager)
+    if port != plan.port:
+        raise ClusterError(
+            f"the cluster of {_shown(plan.folder)} runs at port {port}, not {plan.port}: `python -m cluster down` ends "
+            "it, or --folder gives a second cluster a folder of its own"
+        )
+    if manager is None or as_planned(plan):
         _start_and_await(plan)
         return
     print("the settings have changed: starting again", flush=True)
@@ -167,13 +174,23 @@ def _start(plan: Plan) -> psutil.Process:
         options = [f"--port={plan.port}", f"--folder={folder}", f"--root={plan.root}"]
         command = [sys.executable, "-m", "cluster", *options, "serve"]
         started = subprocess.Popen(
-            command, cwd=ROOT, env=dict(plan.environment), start_new_session=True,
+            command, cwd=ROOT, env={**plan.environment, MARK: str(plan.folder)}, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file,
         )  # fmt: skip
     process = psutil.Process(started.pid)
-    (folder / "cluster.json").unlink(missing_ok=True)
+    try:
+        _record_start(plan, process)
+    except BaseException:  # a full disk, or Ctrl-C: nothing may run that is not written down
+        _end([process], [process, *process.children(recursive=True)])
+        down(plan)
+        raise
+    return process
+
+
+def _record_start(plan: Plan, process: psutil.Process) -> None:
+    (plan.folder / "cluster.json").unlink(missing_ok=True)
     facts = {
-        "pid": started.pid,
+        "pid": process.pid,
         "created": process.create_time(),
         "plan": _fingerprint(plan),
         "port": plan.port,
@@ -182,7 +199,6 @@ def _start(plan: Plan) -> psutil.Process:
         "named": plan.named,
     }
     _record(plan, facts)
-    return process
 
 
 def _await_ready(plan: Plan, manager: psutil.Process) -> None:
@@ -265,22 +281,44 @@ def _orphans(plan: Plan) -> list[psutil.Process]:
 
 def show(plan: Plan) -> None:
     """Print each process, its port, and whether it is ready; and the stages that the operator has named."""
-    if _manager(plan) is None and not plan.answers():
+    manager = _manager(plan)
+    left = [] if manager else _orphans(plan)
+    if not manager and not left and not plan.answers():
         print("nothing runs; `make up` starts it")
         return
     record = _recorded(plan)
     replicas = {**plan.replicas, **record.get("replicas", {})}
     environment = {TLS: record.get("tls", plan.environment.get(TLS, ""))}
     environment |= {f"HART_{stage.upper()}": listed for stage, listed in record.get("named", plan.named).items()}
-    running = replace(plan, port=record.get("port", plan.port), replicas=replicas, environment=environment)
+    port = _port_of(manager) if manager else record.get("port", plan.port)
+    running = replace(plan, port=port, replicas=replicas, environment=environment)
     for process in running.processes:
         print(f"{process.name:<16} 127.0.0.1:{process.port}  {_STATES[process.ready()]}")
     for stage, listed in running.named.items():
         print(f"{stage:<16} {listed}  {_STATES[gateway_metrics(running, stage)]}")
+    if left:
+        print("the process manager is gone: what ends is not started again; `make up` starts all of it anew")
 
 
 def _manager(plan: Plan) -> psutil.Process | None:
-    """The running process manager; a process id that now belongs to another program is not it."""
+    """The running process manager, also where its record is lost; a process id that now belongs to another program is
+    not it."""
+    return _recorded_manager(plan) or next((one for one in _orphans(plan) if _serves(one)), None)
+
+
+def _serves(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        words = process.cmdline()
+        return words[-1:] == ["serve"] and "cluster" in words and _alive(process)
+    return False
+
+
+def _port_of(manager: psutil.Process) -> int:
+    """The gateway's port, as the manager was told."""
+    return next(int(word.removeprefix("--port=")) for word in manager.cmdline() if word.startswith("--port="))
+
+
+def _recorded_manager(plan: Plan) -> psutil.Process | None:
     record = _recorded(plan)
     try:
         process = psutil.Process(record["pid"])

@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from common.image_formats import JPEG, NAMES, PNG, ImageFormat, format_of
 
+MAX_SEGMENTS = 1000
+"""Of a JPEG before its frame header. A file has a dozen; one of millions would occupy the event loop."""
+
 
 class ImageHeader(NamedTuple):
     """What the first bytes of a file say."""
@@ -37,12 +40,15 @@ def _png(data: bytes) -> tuple[int, int]:
 
 def _jpeg(data: bytes) -> tuple[int, int]:
     at = 2
-    while True:
+    for _ in range(MAX_SEGMENTS):
+        if data[at] != 0xFF:
+            break
         marker, length = data[at + 1], struct.unpack(">H", data[at + 2 : at + 4])[0]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header; the three are tables
             height, width = struct.unpack(">HH", data[at + 5 : at + 9])
             return width, height
         at += 2 + length
+    raise IndexError("no frame header")
 
 
 def _webp(data: bytes) -> tuple[int, int]:

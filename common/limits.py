@@ -6,7 +6,6 @@ message's size have bounds of their own.
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Literal
 
 MAX_PROMPT_CHARACTERS = 2000
@@ -43,28 +42,6 @@ DEFAULT_TOP_P = 0.0
 DEFAULT_RESIDUAL_TEMPERATURE = 1.0
 """As released."""
 DEFAULT_QUALITY = 92
-
-
-def prompt_characters(text: str) -> int:
-    """The length that a prompt is held to: its code points, or those of its NFKC form where they are more.
-
-    Tokenizers normalise, and one code point may stand for eighteen: 2,000 of those would occupy a replica for many
-    seconds. A text that is too long already is not normalised, since that takes quadratic time in its combining marks.
-    """
-    return len(text) if len(text) > MAX_PROMPT_CHARACTERS else max(len(text), len(unicodedata.normalize("NFKC", text)))
-
-
-def checked_prompt(text: str) -> str:
-    """The prompt without the white space around it. Raises ValueError where it is empty or too long; the message
-    counts the characters that were given."""
-    prompt = text.strip()
-    given, counted = len(prompt), prompt_characters(prompt)
-    if 1 <= counted <= MAX_PROMPT_CHARACTERS:
-        return prompt
-    reason = f"must have 1 to {MAX_PROMPT_CHARACTERS} characters after trimming, not {given}"
-    if counted > given:
-        reason = f"its {given} characters stand for {counted} (in NFKC); at most {MAX_PROMPT_CHARACTERS} may be read"
-    raise ValueError(reason)
 
 
 def is_request_id(text: str) -> bool:

@@ -50,6 +50,13 @@ def write(data: bytes, recipe: str) -> bytes:
     """
     if len(recipe) > MAX_RECIPE_BYTES:
         raise ValueError(f"a recipe of {len(recipe)} bytes; at most {MAX_RECIPE_BYTES} fit into an image file")
+    try:
+        return _write(data, recipe)
+    except (struct.error, IndexError, OverflowError) as error:
+        raise ValueError(f"the recipe cannot be written into {len(data)} bytes: {error}") from None
+
+
+def _write(data: bytes, recipe: str) -> bytes:
     header = inspect(data)
     if header.format is PNG:
         return data[:_PNG_HEADER] + _png_text("Software", SOFTWARE) + _png_text(PNG_KEY, recipe) + data[_PNG_HEADER:]

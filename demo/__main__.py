@@ -11,6 +11,9 @@ from hart.cli import connection as shared
 # Gradio tells nobody about us, and asks nobody for anything.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# At its start it calls the page once, and would ask the environment's proxy for it.
+for _name in ("no_proxy", "NO_PROXY"):
+    os.environ[_name] = ",".join(filter(None, (os.environ.get(_name), "127.0.0.1", "localhost", "::1")))
 
 
 def main(

@@ -13,6 +13,7 @@ from typing import Any
 
 import gradio as gr
 from hart import AsyncClient, HartError, Image, InvalidRequest, PromptUnsafe
+from hart.printable import escaped
 from hart.request import Options
 
 from demo import initial
@@ -106,7 +107,7 @@ async def _known(client: AsyncClient) -> list[Any]:
     except HartError as error:
         return [*[gr.skip()] * 6, _failure(error)]
     model = about.models[0]
-    heading = f"# HART cluster\n{model.model.name}, {model.shape.width}x{model.shape.height} pixels"
+    heading = f"# HART cluster\n{escaped(model.model.name)}, {model.shape.width}x{model.shape.height} pixels"
     prompts = [[prompt] for prompt in _some(model.example_prompts)]
     return [
         heading,
@@ -191,7 +192,7 @@ def _failure(error: HartError) -> str:
 
 
 def _note(text: str, kind: str = "note") -> str:
-    return f'<p class="{kind}">{escape(text)}</p>'
+    return f'<p class="{kind}">{escape(escaped(text))}</p>'
 
 
 CSS = STYLE + ".failure { color: #c92a2a; font-weight: 600; }"

@@ -9,6 +9,7 @@ from hart.v1 import images_pb2_grpc
 
 from common.stages import STAGES
 from gateway.access.authentication import Authentication
+from gateway.access.peer_limits import PeerLimits
 from gateway.access.rate_limits import CallerLimits
 from gateway.api.keda_scaler import ExternalScaler
 from gateway.api.servicer import ImagesServicer
@@ -37,6 +38,7 @@ def build(app: App, settings: GatewaySettings) -> None:
     with as_settings_error(ValueError):
         app.guard(Authentication(settings))
     app.guard(CallerLimits(settings.caller_requests_per_second, settings.caller_burst, settings.caller_concurrency))
+    app.guard(PeerLimits(settings))
     app.add(images_pb2_grpc.add_ImagesServicer_to_server, ImagesServicer(settings, executor, cluster))
     scaler = ExternalScaler(cluster, executor.demand, settings)
     app.add(externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server, scaler, background=True)

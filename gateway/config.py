@@ -65,6 +65,12 @@ class GatewaySettings(ProcessSettings):
     """Kept back from what stages are given of a request's time, so that the answer can still be sent."""
     max_ongoing_requests: int = Field(default=256, ge=1)
     """Requests in work at the same time; one more is refused."""
+    connection_requests: int | None = Field(default=None, ge=1)
+    """Requests that one connection may have in work, of callers without a key or JWT; absent: three quarters of
+    `max_ongoing_requests`."""
+    peer_requests: int | None = Field(default=None, ge=1)
+    """Requests that one address (of IPv6 one /64 network) may have in work, of callers without a key or JWT; absent:
+    seven eighths of `max_ongoing_requests`."""
     max_response_buffer_bytes: int = Field(default=512 * 2**20, ge=2**20)
     """What answers under way may hold in memory, callers that do not read theirs included; beyond, none is begun."""
     max_pending_decodes: int = Field(default=32, ge=1)

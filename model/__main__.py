@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import io
 import logging
 import sys
 from pathlib import Path
@@ -12,13 +13,14 @@ from common.image_formats import DEFAULT_FORMAT, FORMATS, NAMES, SUFFIXES
 from common.limits import DEFAULT_QUALITY, MAX_GUIDANCE, MAX_PROMPT_CHARACTERS
 from model.checkpoint import bundled
 from model.device import DTYPES, Compute
-from model.errors import ModelError, UnsafePromptError
+from model.errors import ModelError, NotFiniteError, UnsafePromptError
 from model.generation import SamplingParams
 from model.image_file import check_encoding
-from model.pipeline import Pipeline, checked_prompt
+from model.pipeline import Pipeline
+from model.prompt import checked_prompt
 
 PARAMS = [field.name for field in dataclasses.fields(SamplingParams)]
-USAGE, REFUSED, INTERRUPTED = 2, 3, 130
+FAILED, USAGE, REFUSED, INTERRUPTED = 1, 2, 3, 130
 
 
 def parser() -> argparse.ArgumentParser:
@@ -89,6 +91,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main() -> int:
     """The command; its exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a console of ASCII shows other characters as escapes
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     arguments = parser().parse_args()
     try:
@@ -96,6 +101,9 @@ def main() -> int:
     except UnsafePromptError as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
+    except NotFiniteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
     except (ModelError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE

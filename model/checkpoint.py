@@ -192,7 +192,7 @@ class Checkpoint:
         """A text file beside the parts; empty where there is none."""
         path = self.llm.resolve().parent / file
         try:
-            return path.read_text("utf-8") if path.exists() else ""
+            return path.read_text("utf-8-sig") if path.exists() else ""
         except UnicodeDecodeError as error:
             raise CheckpointError(f"{path}: not UTF-8 text: {error}") from None
 

@@ -35,7 +35,7 @@ class _Config:
         """
         path = Path(path)
         try:
-            values = json.loads(path.read_text("utf-8"))
+            values = json.loads(path.read_text("utf-8-sig"))
         except FileNotFoundError:
             raise ConfigError(
                 f"{path}: no such file; a checkpoint folder has llm/ and tokenizer/, each with one"

@@ -22,6 +22,13 @@ class SettingError(ModelError):
         self.reason = reason
 
 
+class NotFiniteError(ModelError):
+    """A result holds NaN or infinities: a weight is broken, or a number left the range of the precision."""
+
+    def __init__(self, result: str) -> None:
+        super().__init__(f"{result} is not finite: a weight is broken, or the precision's range does not suffice")
+
+
 class UnsafePromptError(ModelError):
     """The prompt scored above the threshold of a policy. Carries the policy's name, never the prompt."""
 

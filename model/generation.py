@@ -8,6 +8,8 @@ Nothing here waits for the device.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +35,14 @@ from model.sampling import draw_tokens, guide, keep_top_k, keep_top_p, soft_weig
 from model.transformer import Pooled, Transformer
 
 
+def _plain(name: str, value: Any, kind: type) -> Any:
+    """A setting as Python's own type, whichever library's it was: a recipe is written from it."""
+    scalar = value.item() if getattr(value, "shape", None) == () else value
+    if isinstance(scalar, bool) is (kind is bool) and isinstance(scalar, bool | Real):
+        return kind(scalar)
+    raise SettingError(name, f"{value!r} is no {'truth value' if kind is bool else 'number'}")
+
+
 @dataclass(frozen=True)
 class SamplingParams:
     """What a caller may choose for a picture besides its prompt and seed."""
@@ -47,6 +57,8 @@ class SamplingParams:
     """Scale of the residual diffusion's step noise, 0 to 1; 1 as released. The start noise is never scaled."""
 
     def __post_init__(self) -> None:
+        for name, kind in (("guidance", float), ("smooth", bool), ("top_p", float)):
+            object.__setattr__(self, name, _plain(name, getattr(self, name), kind))
         if not 0 <= self.guidance <= MAX_GUIDANCE:
             raise SettingError("guidance", f"{self.guidance}: expected 0 to {MAX_GUIDANCE:g}")
         if not 0 <= self.top_p <= MAX_TOP_P:
@@ -162,7 +174,10 @@ class Generator:
         last = k == self.scales - 1
         hidden = self.forward(states)
         t = self._vector([state.params.guidance * self._ratio(k) for state in states])
-        tokens, embeddings = self._sample(states, self.logits(states, hidden), t, k)
+        logits = self.logits(states, hidden)
+        tokens, embeddings = self._sample(states, logits, t, k)
+        # A token can be drawn from NaN, and is a proper row of the codebook: the latent must show it all the same.
+        embeddings = embeddings.masked_fill(~logits.isfinite().all(-1).all(1)[..., None], torch.nan)
         if last:
             embeddings = embeddings + self._residual(states, hidden, tokens, t)
         latent = torch.stack([state.latent for state in states])

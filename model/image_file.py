@@ -14,7 +14,7 @@ from PIL import Image
 from common import recipe as recipes
 from common.image_formats import NAMES, PNG, WEBP
 from common.limits import DEFAULT_QUALITY, MAX_QUALITY, MIN_QUALITY, is_quality
-from model.errors import SettingError
+from model.errors import NotFiniteError, SettingError
 
 PNG_COMPRESSION = 1
 """Of isal's levels 0 to 3: as small as 2 and never slower (benchmarks/encode.py)."""
@@ -25,7 +25,9 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def to_pixels(picture: npt.NDArray[np.float32]) -> Pixels:
-    """A picture (..., 3, H, W) in [0, 1] to (..., H, W, 3) 8-bit values: floor(255·x)."""
+    """A picture (..., 3, H, W) in [0, 1] to (..., H, W, 3) 8-bit values: floor(255·x). Raises NotFiniteError."""
+    if not np.isfinite(picture).all():
+        raise NotFiniteError("the picture")
     return np.moveaxis((picture * 255).astype(np.uint8), -3, -1)
 
 

@@ -1,6 +1,7 @@
 """Where a picture's random numbers come from: its own seed, or a recording; never a shared generator
 (docs/spec.md, section 8)."""
 
+import operator
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -22,10 +23,21 @@ class Noise(Protocol):
         """Standard exponentials for TOKEN_DRAW and GUMBEL, standard normals for the diffusion; float32."""
 
 
+def whole(seed: int) -> int:
+    """A seed as Python's own whole number, whichever library's it was. Raises SettingError."""
+    try:
+        if not isinstance(seed, bool):
+            return operator.index(seed)
+    except TypeError:
+        pass
+    raise SettingError("seed", f"{seed!r} is no whole number") from None
+
+
 class SeededNoise:
     """Noise that is a function of a 64-bit seed alone."""
 
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+        seed = whole(seed)
         if not 0 <= seed <= MAX_SEED:
             raise SettingError("seed", f"{seed}: expected 0 to 2^64-1")
         self.seed = seed

@@ -7,15 +7,17 @@ from typing import Self
 
 import torch
 
-from common import limits, seeds
+from common import seeds
 from common.image_formats import DEFAULT_FORMAT
 from common.limits import DEFAULT_QUALITY
 from common.recipe import Recipe
 from model import noise as randomness
 from model.checkpoint import Checkpoint
-from model.errors import SettingError, UnsafePromptError
+from model.errors import UnsafePromptError
+from model.finite import require_finite
 from model.generation import GenerationState, Generator, SamplingParams
 from model.image_file import Pixels, encode, to_pixels
+from model.prompt import checked_prompt
 from model.safety import SafetyClassifier, Verdict
 from model.text import TextEncoder
 from model.tokenizer import HybridTokenizer
@@ -87,11 +89,12 @@ class Pipeline:
     ) -> GeneratedImage:
         """Draws one picture; `on_scale` is called after every scale with the picture in flight.
 
-        Raises SettingError for a prompt or seed out of bounds, UnsafePromptError for a prompt that a policy refuses.
+        Raises SettingError for a prompt or seed out of bounds, UnsafePromptError for a prompt that a policy refuses,
+        NotFiniteError where a part of the model is broken.
         """
         prompt = checked_prompt(prompt)
         params = params or self.checkpoint.sampling_defaults
-        seed = seeds.draw_seed() if seed is None else seed
+        seed = seeds.draw_seed() if seed is None else randomness.whole(seed)
         noise = randomness.SeededNoise(seed, self.generator.device)
         verdict = self.safety.check([prompt])[0] if self.safety else None
         if verdict and verdict.violated:
@@ -105,6 +108,7 @@ class Pipeline:
                     on_scale(state)
         finally:
             self.generator.release(state)
+        require_finite(state.latent, "the latent")
         recipe = Recipe(
             prompt=prompt,
             seed=seed,
@@ -122,13 +126,5 @@ class Pipeline:
 
     @torch.inference_mode()
     def pixels_of(self, latent: torch.Tensor) -> Pixels:
-        """A latent (Z, N, N) to pixels (H, W, 3)."""
+        """A latent (Z, N, N) to pixels (H, W, 3). Raises NotFiniteError."""
         return to_pixels(self.tokenizer.decode(latent[None])[0].cpu().numpy())
-
-
-def checked_prompt(prompt: str) -> str:
-    """The prompt without the white space around it. Raises SettingError if it is empty or too long."""
-    try:
-        return limits.checked_prompt(prompt)
-    except ValueError as error:
-        raise SettingError("prompt", str(error)) from None

@@ -1,6 +1,7 @@
 """Prompt safety: a causal language model answers a policy question with Yes or No (docs/spec.md, section 7)."""
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from model.errors import CheckpointError
+from model.errors import CheckpointError, NotFiniteError
+from model.finite import require_finite
 from model.pretrained import load_pretrained
 
 POLICIES_FILE = "policies.json"
@@ -38,7 +40,7 @@ class Policies:
     def read(cls, path: Path) -> Self:
         """Reads {"version", "threshold", "policies": [{"name", "guideline"}]}."""
         try:
-            values = json.loads(path.read_text("utf-8"))
+            values = json.loads(path.read_text("utf-8-sig"))
             rows = values["policies"]
             policies = cls(
                 tuple(str(row["name"]) for row in rows),
@@ -101,7 +103,10 @@ class SafetyClassifier:
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[str]) -> Tensor:
-        """Prompts to the share of Yes, (n, policies), float32 on the CPU; a long prompt is what its worst piece is."""
+        """Prompts to the share of Yes, (n, policies), float32 on the CPU; a long prompt is what its worst piece is.
+
+        Raises NotFiniteError: no comparison with NaN is true, so that it would pass as safe.
+        """
         pieces = [self._pieces(self._as_letters(prompt)) for prompt in prompts]
         questions = [
             self._question(piece, guide) for own in pieces for piece in own for guide in self.policies.guidelines
@@ -134,14 +139,18 @@ class SafetyClassifier:
             position_ids=(mask.cumsum(1) - 1).clamp(min=0),
             logits_to_keep=1,
         ).logits[:, -1, self.answers]
-        return logits.float().softmax(-1)[:, 0].cpu()
+        logits = logits.float().cpu()
+        require_finite(logits, "the safety model's answer")  # softmax turns an infinity into a share of 0 or 1
+        return logits.softmax(-1)[:, 0]
 
     def check(self, prompts: Sequence[str]) -> list[Verdict]:
         """One verdict per prompt."""
         return [self.verdict(row) for row in self.score(prompts).tolist()]
 
     def verdict(self, scores: Sequence[float]) -> Verdict:
-        """One prompt's scores, in the policies' order, to a verdict."""
+        """One prompt's scores, in the policies' order, to a verdict. Raises NotFiniteError: NaN is no verdict."""
+        if not all(map(math.isfinite, scores)):
+            raise NotFiniteError("the safety score")
         worst = max(range(len(scores)), key=lambda i: scores[i])
         violated = self.policies.names[worst] if scores[worst] > self.policies.threshold else None
         return Verdict(dict(zip(self.policies.names, scores, strict=True)), violated)

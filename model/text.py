@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoModel, DynamicCache
 
 from model.errors import CheckpointError
+from model.finite import require_finite
 from model.generation import Conditioning
 from model.pretrained import load_pretrained
 
@@ -65,7 +66,10 @@ class TextEncoder:
 
     @torch.inference_mode()
     def encode(self, prompts: Sequence[str]) -> EncodedPrompts:
-        """Encodes prompts; one longer than the context is cut at its end (or where the tokenizer cuts), and said so."""
+        """Encodes prompts; one longer than the context is cut at its end (or where the tokenizer cuts), and said so.
+
+        Raises NotFiniteError.
+        """
         lengths = [len(ids) for ids in self.tokenizer(list(prompts), split_special_tokens=True)["input_ids"]]
         ids = self._padded(prompts)
         mask = ids != self.tokenizer.pad_token_id
@@ -75,9 +79,10 @@ class TextEncoder:
             position_ids=torch.arange(self.context_tokens, device=self.device)[None] + len(self.system_ids),
             past_key_values=self._prefix_for(len(prompts)),
             use_cache=bool(self.system_ids),
-        ).last_hidden_state
+        ).last_hidden_state.float()
+        require_finite(hidden, "the text conditioning")
         return EncodedPrompts(
-            Conditioning(hidden.float(), mask, mask.long().cumsum(1) - 1),
+            Conditioning(hidden, mask, mask.long().cumsum(1) - 1),
             lengths,
             [length > self.context_tokens for length in lengths],
         )
@@ -129,7 +134,7 @@ def _system_prompt_of(folder: Path) -> str:
     """The text that the folder puts in front of every prompt; empty where it has none, and loading says so."""
     path = folder / SYSTEM_PROMPT_FILE
     try:
-        text = path.read_text("utf-8") if path.exists() else ""
+        text = path.read_text("utf-8-sig") if path.exists() else ""
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path}: not UTF-8 text: {error}") from None
     if not text:

@@ -80,6 +80,8 @@ class HybridTokenizer(nn.Module):
         return self.decoder(self.post_quant_conv(latent))
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Latents (B, Z, n, n) to pictures (B, 3, f n, f n), float32 in [0, 1]."""
+        """Latents (B, Z, n, n) to pictures (B, 3, f n, f n), float32 in [0, 1]; NaN where a colour is not finite."""
         weight = self.post_quant_conv.weight
-        return (self.decode_raw(latent.to(weight.dtype)).float().clamp(-1, 1) + 1) / 2
+        raw = self.decode_raw(latent.to(weight.dtype)).float()
+        raw = raw.masked_fill(raw.isinf(), torch.nan)  # the clamp would make a colour of an infinity
+        return (raw.clamp(-1, 1) + 1) / 2

@@ -98,7 +98,7 @@ class Shards:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.files: dict[str, str] = dict(json.loads(path.read_text("utf-8"))["weight_map"])
+            self.files: dict[str, str] = dict(json.loads(path.read_text("utf-8-sig"))["weight_map"])
             if not all(isinstance(file, str) for file in self.files.values()):
                 raise TypeError("a file's name is not a string")
         except (ValueError, KeyError, TypeError) as error:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import grpc
 
+from runtime.printable import escaped
+
 DOMAIN = "hart"
 
 
@@ -19,12 +21,16 @@ class Violation:
 
 
 class HartError(Exception):
-    """Base of every error that is the caller's to know. `stage` names the process where it arose, if one did."""
+    """Base of every error that is the caller's to know. `stage` names the process where it arose, if one did.
+
+    The message may hold text of callers: what cannot be printed is escaped in it.
+    """
 
     code = grpc.StatusCode.INTERNAL
     reason = "INTERNAL"
 
     def __init__(self, message: str, *, stage: str = "") -> None:
+        message = escaped(message)
         super().__init__(message)
         self.message = message
         self.stage = stage

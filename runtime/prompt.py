@@ -1,17 +1,17 @@
-"""Prompts from the wire, checked. Knows no tokenizer."""
+"""Prompts from the wire, checked."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from common import limits
+from common.prompt import checked_prompt
 from runtime.errors import InvalidRequest
 
 
 def checked(text: str, field: str = "prompt") -> str:
-    """The prompt without the white space around it. Raises InvalidRequest when it is empty or too long."""
+    """The trimmed prompt. Raises InvalidRequest when it is empty, too long or invisible."""
     try:
-        return limits.checked_prompt(text)
+        return checked_prompt(text)
     except ValueError as error:
         raise InvalidRequest.field(field, str(error)) from None
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "HART_"
@@ -38,6 +38,12 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
         allow_inf_nan=False,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _trimmed(cls, value: Any) -> Any:
+        """Blanks and line ends around a value come from environment files, byte-order marks from their editors."""
+        return value.strip(" \t\r\n\ufeff") if isinstance(value, str) else value
 
     @classmethod
     def load(cls, **values: Any) -> Self:
@@ -132,6 +138,9 @@ class ProcessSettings(Settings):
     """The largest message taken from a caller."""
     receive_seconds: float = Field(default=30.0, gt=0)
     """How long a request's message may take to arrive after its call has begun."""
+    send_seconds: float = Field(default=5.0, gt=0)
+    """How long a caller may leave a message of its answer unread, beside the time that the message takes at 128 KiB a
+    second; then its call is ended, and work that nobody else waits for is cancelled."""
     max_metadata_bytes: int = Field(default=16 * 2**10, ge=1024, le=MAX_INT32)
     """The most header bytes of a call."""
     max_concurrent_calls: int = Field(default=2000, ge=1, le=1_000_000)

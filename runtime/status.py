@@ -15,6 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from runtime import errors
+from runtime.printable import escaped
 
 log = logging.getLogger(__name__)
 MAX_VIOLATIONS = 16  # details travel as trailing metadata, which peers bound at 8 KiB
@@ -35,8 +36,8 @@ def new_error_id() -> str:
 
 
 def clip(text: str, limit: int = MAX_TEXT) -> str:
-    """The text, at most `limit` characters of it, free of lone surrogates."""
-    text = text.encode("utf-8", "replace").decode()
+    """The text, at most `limit` characters of it, each of them printable."""
+    text = escaped(text[:limit] + text[limit:][:1])
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+from runtime.outbound import opener
 from tests.e2e.processes import Process
 
 
@@ -31,7 +31,8 @@ async def scrape(process: Process) -> Samples:
 
 
 def _scrape(port: int) -> Samples:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+    url = f"http://127.0.0.1:{port}/metrics"
+    with opener(url).open(url, timeout=60) as answer:
         text = answer.read().decode()
     found = {}
     for family in text_string_to_metric_families(text):

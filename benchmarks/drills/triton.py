@@ -25,6 +25,7 @@ from deploy.triton import __main__ as launcher
 from tests.e2e.checkpoint import UNSAFE_PROMPT
 from tests.e2e.processes import free_port
 
+NO_PROXY = [("grpc.enable_http_proxy", 0)]
 BACK_SECONDS = 5.0
 BRIEF = 5.0  # seconds: the short form, in the tests
 SHARE = 0.25
@@ -51,7 +52,7 @@ class Triton:
     async def ready(self) -> None:
         """Return when every model is ready: the server is before they are. Raises RuntimeError with its log's end."""
         end = time.monotonic() + START_SECONDS
-        async with InferenceServerClient(f"127.0.0.1:{self.port}") as client:
+        async with InferenceServerClient(f"127.0.0.1:{self.port}", channel_args=NO_PROXY) as client:
             for name in launcher.NAMES:
                 while not await _is_ready(client, name):
                     if self.process.poll() is not None or time.monotonic() > end:

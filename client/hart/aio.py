@@ -19,8 +19,10 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """Draws pictures on a cluster; arguments and errors as `hart.Client`. It belongs to the event
-    loop that it is first used in. Cancelling the task that waits cancels the request on the server.
+    """Draws pictures on a cluster; arguments and errors as `hart.Client`.
+
+    It belongs to the event loop that it is first used in; in another one it raises ValueError. Cancelling the task that
+    waits cancels the request on the server.
     """
 
     def __init__(
@@ -36,15 +38,25 @@ class AsyncClient:
         self._channels: list[grpc.aio.Channel] = []
         self._streams: set[Any] = set()
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def _stub(self) -> images_pb2_grpc.ImagesAsyncStub:
         if self._closed:
             raise ValueError("the client is closed")
+        self._require_loop()
         if not self._channels:
             self._channels.append(self._connection.open_async(self._message_bytes))
         stub: Any = images_pb2_grpc.ImagesStub(self._channels[-1])
         return stub  # type: ignore[no-any-return]
+
+    def _require_loop(self) -> None:
+        """gRPC binds a channel to the event loop that it was made in. Raises ValueError in another one."""
+        running = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = running
+        if self._loop is not running:
+            raise ValueError("the client belongs to another event loop, that of its first use: make one for each loop")
 
     async def generate(
         self, prompt: str, *, timeout: float | None = None, **options: Unpack[request.Options]
@@ -58,7 +70,7 @@ class AsyncClient:
     ) -> AsyncGenerator[Event, None]:
         """Draw, and yield events as they come. Closing the iterator cancels the request on the server."""
         message = request.build(prompt, options)
-        request.require_timeout(timeout)
+        timeout = request.timeout_of(timeout)
         return self._events(message, timeout)
 
     async def _events(self, message: images_pb2.GenerateRequest, timeout: float | None) -> AsyncGenerator[Event, None]:
@@ -70,7 +82,7 @@ class AsyncClient:
                 if event is not None:
                     yield event
         except grpc.RpcError as error:
-            raise errors.from_rpc(error, message.request_id) from None
+            raise errors.from_rpc(error, message.request_id, self._connection.proxy) from None
         except asyncio.CancelledError:
             self._raise_if_closed(message.request_id)
             raise
@@ -94,11 +106,11 @@ class AsyncClient:
         return answer
 
     async def _call(self, method: Callable[..., Any], message: Any, timeout: float | None, request_id: str = "") -> Any:
-        request.require_timeout(timeout)
+        timeout = request.timeout_of(timeout)
         try:
             return await method(message, timeout=timeout, metadata=self._connection.metadata())
         except grpc.RpcError as error:
-            raise errors.from_rpc(error, request_id) from None
+            raise errors.from_rpc(error, request_id, self._connection.proxy) from None
         except asyncio.CancelledError:
             self._raise_if_closed(request_id)
             raise
@@ -110,7 +122,13 @@ class AsyncClient:
             raise errors.Cancelled("the client was closed", grpc.StatusCode.CANCELLED, request_id) from None
 
     async def close(self) -> None:
-        """End every call and the connections."""
+        """End every call and the connections. Raises ValueError in another event loop than the client's, unless that
+        one has ended and the calls with it."""
+        if self._loop is not None and self._loop.is_closed():
+            self._closed = True
+            self._channels.clear()
+            return
+        self._require_loop()
         self._closed = True
         for call in list(self._streams):  # grpc.aio finds only those that are waited for directly
             call.cancel()

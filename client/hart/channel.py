@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -14,6 +15,10 @@ import grpc
 DEFAULT_ENDPOINT = "127.0.0.1:50051"
 DEFAULT_MESSAGE_BYTES = 64 * 1024 * 1024
 """Eight large PNGs pass gRPC's default of 4 MiB."""
+
+
+PROXY_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
+"""In the order in which gRPC reads them."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,9 @@ class Connection:
     """Send the API key over plaintext to another machine too."""
 
     def __post_init__(self) -> None:
+        for name in ("endpoint", "api_key"):  # as they come from environment files, line ends and all
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, value.strip(" \t\r\n\ufeff"))
         _require_target(self.endpoint, encrypted=self.tls is not None)
         _require_key(self.api_key)
         if not isinstance(self.tls, TLS | None):
@@ -61,6 +69,13 @@ class Connection:
             raise ValueError(
                 f"api_key: would travel unencrypted to {self.endpoint!r}; give tls, or insecure=True if that is wanted"
             )
+
+    @property
+    def proxy(self) -> str:
+        """The variable of the environment that has gRPC call a proxy for the endpoint; "" where there is none."""
+        if is_loopback(self.endpoint):
+            return ""
+        return next((name for name in PROXY_VARIABLES if os.environ.get(name)), "")
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What goes with every call."""
@@ -73,7 +88,14 @@ class Connection:
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.service_config", service_config()),
+            # A gateway that comes back is found within seconds, not after the default's two minutes of backing off;
+            # gRPC adds a jitter of a fifth. An attempt itself may take five seconds, for far networks and TLS.
+            ("grpc.initial_reconnect_backoff_ms", 250),
+            ("grpc.max_reconnect_backoff_ms", 3_000),
+            ("grpc.min_reconnect_backoff_ms", 5_000),
         ]
+        if is_loopback(self.endpoint):  # the environment's proxy is another machine, and has a loopback of its own
+            chosen.append(("grpc.enable_http_proxy", 0))
         if self.tls and self.tls.server_name:
             chosen.append(("grpc.ssl_target_name_override", self.tls.server_name))
         return chosen
@@ -130,8 +152,11 @@ def is_loopback(endpoint: str) -> bool:
     """Whether a target stays on this machine."""
     if endpoint.startswith(("unix:", "unix-abstract:")):
         return True
-    host = endpoint.rsplit("/", 1)[-1].rsplit(":", 1)[0].strip("[]")
-    if host == "localhost":
+    address = endpoint.rsplit("/", 1)[-1]
+    for scheme in ("dns:", "ipv4:", "ipv6:"):
+        address = address.removeprefix(scheme)
+    host = address.rsplit(":", 1)[0].strip("[]")
+    if host.lower() == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -59,7 +59,7 @@ class Client:
     ) -> Generator[Event, None, None]:
         """Draw, and yield events as they come. Closing the iterator cancels the request on the server."""
         message = request.build(prompt, options)
-        request.require_timeout(timeout)
+        timeout = request.timeout_of(timeout)
         return self._events(message, timeout)
 
     def _events(self, message: images_pb2.GenerateRequest, timeout: float | None) -> Generator[Event, None, None]:
@@ -69,7 +69,7 @@ class Client:
                 if event is not None:
                     yield event
         except grpc.RpcError as error:
-            raise errors.from_rpc(error, message.request_id) from None
+            raise errors.from_rpc(error, message.request_id, self._connection.proxy) from None
         finally:
             call.cancel()  # Nothing once the stream has ended.
 
@@ -86,7 +86,7 @@ class Client:
         return self._call(self._stub.Status, images_pb2.StatusRequest(), timeout)
 
     def _call(self, method: Callable[..., T], message: Any, timeout: float | None, request_id: str = "") -> T:
-        request.require_timeout(timeout)
+        timeout = request.timeout_of(timeout)
         # Through a future, so that an interrupt while waiting cancels the request on the server too.
         call: Any = method.future(message, timeout=timeout, metadata=self._connection.metadata())  # type: ignore[attr-defined]
         try:
@@ -94,7 +94,7 @@ class Client:
         except grpc.FutureCancelledError:
             raise errors.Cancelled("the call was cancelled", grpc.StatusCode.CANCELLED, request_id) from None
         except grpc.RpcError as error:
-            raise errors.from_rpc(error, request_id) from None
+            raise errors.from_rpc(error, request_id, self._connection.proxy) from None
         finally:
             call.cancel()
         return answer

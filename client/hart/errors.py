@@ -10,6 +10,8 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
+from hart.printable import escaped
+
 _DETAILS_KEY = "grpc-status-details-bin"
 _TOO_LARGE = re.compile(r"SERVER: Received message larger than max \((\d+) vs\. (\d+)\)")
 
@@ -100,21 +102,24 @@ _BY_CODE: dict[grpc.StatusCode, type[HartError]] = {
 }
 
 
-def from_rpc(error: Any, request_id: str = "") -> HartError:
-    """The typed error of a failed call, sync or asyncio (`error` has code(), details(), trailing_metadata())."""
+def from_rpc(error: Any, request_id: str = "", proxy: str = "") -> HartError:
+    """The typed error of a failed call, sync or asyncio (`error` has code(), details(), trailing_metadata()). `proxy`:
+    the variable of the environment that names one for this endpoint."""
     code = error.code() or grpc.StatusCode.UNKNOWN
     details = _details(error.trailing_metadata())
     reason = details.get("google.rpc.ErrorInfo")
     kind = _BY_CODE.get(code, HartError)
     if reason is not None and reason.reason == "PROMPT_UNSAFE":
         kind = PromptUnsafe
-    message = error.details() or code.name
+    message = escaped(error.details() or code.name)
     large = _TOO_LARGE.match(message) if reason is None else None
     if large:  # gRPC's own refusal: no waiting makes the request smaller
         kind = InvalidRequest
         message = f"the request has {large[1]} bytes, larger than max, which is {large[2]}: shorten the prompt"
     if reason is None and "Deadline Exceeded" in message:  # Our own clock's; gRPC may say "Stream removed (…)".
         message = "time ran out before the server answered"
+    if reason is None and proxy and code is grpc.StatusCode.UNAVAILABLE:
+        message += f"; {proxy} is set, so that a proxy was asked: no_proxy lists the hosts that are called without one"
     typed = kind(message, code, request_id)
     for name, value in (dict(reason.metadata) if reason is not None else {}).items():
         if isinstance(getattr(kind, name, None), str):
@@ -129,10 +134,10 @@ def _fill(typed: HartError, details: Mapping[str, Any]) -> None:
         typed.policies = tuple(filter(None, reason.metadata["policies"].split(","))) if reason else ()
     retry = details.get("google.rpc.RetryInfo")
     if retry is not None and isinstance(typed, Overloaded | Unavailable):
-        typed.retry_after = retry.retry_delay.ToTimedelta().total_seconds()
+        typed.retry_after = max(0.0, retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9)
     bad = details.get("google.rpc.BadRequest")
     if bad is not None and isinstance(typed, InvalidRequest):
-        typed.fields = {violation.field: violation.description for violation in bad.field_violations}
+        typed.fields = {escaped(violation.field): escaped(violation.description) for violation in bad.field_violations}
 
 
 def _details(metadata: Any) -> dict[str, Any]:

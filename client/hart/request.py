@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from typing import TypedDict
+from numbers import Real
+from typing import Any, TypedDict
 
 from hart.errors import InvalidRequest
 from hart.results import FORMATS
@@ -46,7 +47,8 @@ def build(prompt: str, options: Options) -> images_pb2.GenerateRequest:
     if chosen.get("request_id") is None:
         chosen["request_id"] = uuid.uuid4().hex
     bad: dict[str, str] = {}
-    for name, value in chosen.items():
+    for name, given in chosen.items():
+        value = plain(given)
         if name != "prompt" and name not in Options.__annotations__:
             bad[name] = "there is no such option"
         elif value is not None or name == "prompt":
@@ -61,12 +63,20 @@ MAX_TIMEOUT = 1e8
 """Seconds: three years. gRPC overflows beyond some hundreds of them."""
 
 
-def require_timeout(timeout: float | None) -> None:
-    """InvalidRequest unless it is None or a positive number of seconds, no ages: gRPC would take others for "now"."""
-    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if timeout is not None and not (number and 0 < timeout <= MAX_TIMEOUT):
+def plain(value: object) -> Any:
+    """A library's scalar (numpy's, or an array of no axes) as Python's own number; anything else as it is."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+
+
+def timeout_of(timeout: Any) -> float | None:
+    """As Python's own number. InvalidRequest unless it is None or a positive number of seconds, no ages: gRPC would
+    take others for "now"."""
+    seconds = plain(timeout)
+    number = isinstance(seconds, Real) and not isinstance(seconds, bool)
+    if seconds is not None and not (number and 0 < seconds <= MAX_TIMEOUT):
         why = f"{timeout!r} is no positive number of seconds up to {MAX_TIMEOUT:.0f}; None leaves it to the server"
         raise InvalidRequest(f"timeout: {why}", fields={"timeout": why})
+    return None if seconds is None else float(seconds)
 
 
 def _set(request: images_pb2.GenerateRequest, name: str, value: object, bad: dict[str, str]) -> None:

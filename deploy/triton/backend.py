@@ -26,7 +26,7 @@ def checkpoint() -> Checkpoint:
     if int(np.__version__.partition(".")[0]) > 1:
         raise ImportError(f"numpy {np.__version__}: Triton's Python stub wants numpy 1 first on its path")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    return Checkpoint.open(os.environ.get("HART_CHECKPOINT") or bundled())
+    return Checkpoint.open(os.environ.get("HART_CHECKPOINT", "").strip() or bundled())
 
 
 def answer(request: Any, work: Callable[[list[str]], dict[str, torch.Tensor]]) -> Any:

@@ -52,7 +52,7 @@ class ApiKeys:
             return
         self._stamp = stamp  # also of a file that cannot be used: it is told once, not with every call
         try:
-            self._filed = _parse(Path(self._file).read_text().splitlines(), self._file)
+            self._filed = _parse(Path(self._file).read_text("utf-8-sig").splitlines(), self._file)
         except (OSError, ValueError) as error:  # half written, or away for a moment: the keys known so far hold
             log.warning("the file of API keys cannot be used: %s", error)
 

@@ -6,12 +6,12 @@ import asyncio
 import json
 import logging
 import time
-import urllib.request
-from http.client import HTTPException
+from typing import Any
 
 import jwt
 
 from runtime.errors import StageUnavailable
+from runtime.outbound import opener
 
 log = logging.getLogger(__name__)
 LIFETIME = 300.0  # seconds; then the keys are fetched again, while those known are used
@@ -77,20 +77,38 @@ class KeySet:
             self._fetched_at = time.monotonic()
         except (OSError, ValueError) as error:
             log.warning("the issuer's keys cannot be fetched: %s", error)
-        except HTTPException as error:  # its words may be the URL's, credentials and all
+        except Exception as error:  # whatever a document can do to its readers; and the words may be the URL's
             log.warning("the issuer's keys cannot be fetched: %s", type(error).__name__)
 
 
 def _fetch(url: str) -> dict[str | None, jwt.PyJWK]:
-    end, body = time.monotonic() + TIMEOUT, b""  # urlopen's own timeout is for each read alone
-    with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:  # noqa: S310 - the setting takes http(s) alone
+    end, body = time.monotonic() + TIMEOUT, b""  # urllib's own timeout is for each read alone
+    with opener(url).open(url, timeout=TIMEOUT) as answer:
         while piece := answer.read1(MAX_BYTES):
             body += piece
             if len(body) > MAX_BYTES or time.monotonic() > end:
                 raise OSError(f"{len(body)} bytes came, and no end of them within {TIMEOUT:g} s and {MAX_BYTES} bytes")
-    document = json.loads(body)
+    return keys_of(body)
+
+
+def keys_of(body: bytes) -> dict[str | None, jwt.PyJWK]:
+    """The usable keys of a JWKS document by their ids; others are passed over. Raises ValueError where there is
+    none, whatever the document is."""
     try:
-        keys = jwt.PyJWKSet.from_dict(document).keys
-    except (jwt.PyJWTError, AttributeError) as error:
-        raise ValueError(f"no usable key set: {error}") from error
-    return {key.key_id: key for key in keys}
+        document = json.loads(body)
+        entries = document["keys"]
+        found = [key for entry in entries if (key := _key(entry)) is not None] if isinstance(entries, list) else []
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ValueError(f"no key set: {type(error).__name__}") from None
+    if not found:
+        raise ValueError("no key of the key set can be used")
+    return {key.key_id: key for key in found}
+
+
+def _key(entry: Any) -> jwt.PyJWK | None:
+    try:
+        key = jwt.PyJWK.from_dict(entry)
+        usable = key.key_id is None or isinstance(key.key_id, str)
+    except Exception:  # PyJWT looks at no member's type, and cryptography has errors of its own
+        return None
+    return key if usable else None

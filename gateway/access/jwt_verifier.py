@@ -8,7 +8,7 @@ import jwt
 
 from gateway.access.jwks import KeySet
 from gateway.config import GatewaySettings
-from runtime.errors import PermissionDenied, Unauthenticated
+from runtime.errors import HartError, PermissionDenied, Unauthenticated
 
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 """Of JWTs; only signatures by a private key, so that the published keys cannot sign."""
@@ -43,7 +43,9 @@ class JwtVerifier:
             )
         except jwt.ExpiredSignatureError:
             raise Unauthenticated("the token has expired") from None
-        except jwt.PyJWTError:
+        except HartError:
+            raise
+        except Exception:  # a token is anybody's to write: one that its reader stumbles over is no token
             raise Unauthenticated("the token is not valid here") from None
         return claims
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from runtime.errors import HartError, Overloaded
 from runtime.observability import logs
+from runtime.peers import host_of, network_of
 from runtime.server.interceptor import CallInfo
 
 MAX_CALLERS = 10_000  # remembered; the one that was quiet the longest is forgotten first
@@ -47,7 +48,7 @@ class CallerLimits:
             return
         with ExitStack() as place:
             try:
-                place.enter_context(self.admit(current.get() or host_of(call.context.peer())))
+                place.enter_context(self.admit(current.get() or network_of(call.context.peer())))
             except Overloaded as error:
                 rejected(call, error)
                 raise
@@ -88,8 +89,3 @@ def rejected(call: CallInfo, error: HartError) -> None:
     if call.method in LIMITED:
         host = host_of(call.context.peer())
         logs.audit("generate", caller=current.get(), host=host, code=f"{error.code.name}/{error.reason}")
-
-
-def host_of(peer: str) -> str:
-    """The address in gRPC's name of a peer ("ipv4:10.0.0.7:51234"), without the port."""
-    return peer.rpartition(":")[0] if peer.startswith(("ipv4:", "ipv6:")) else peer

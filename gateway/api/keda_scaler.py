@@ -9,12 +9,12 @@ from contextlib import suppress
 from typing import Any
 
 from common.stages import STAGES
-from gateway.access.rate_limits import host_of
 from gateway.config import GatewaySettings
 from gateway.keda import externalscaler_pb2, externalscaler_pb2_grpc
 from gateway.request.demand import Demand
 from gateway.routing.cluster_view import ClusterView
 from runtime.errors import InvalidRequest, NotFound, Overloaded
+from runtime.peers import network_of
 
 PUSH_SECONDS = 1.0  # between looks at the load while nothing arrives
 MAX_WATCHERS = 64
@@ -40,7 +40,7 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
 
     async def StreamIsActive(self, request: externalscaler_pb2.ScaledObjectRef, context: Any) -> AsyncIterator[Any]:
         """The same now and whenever it changes: the first request to an idle cluster is told at once."""
-        stage, host = _stage(request), host_of(context.peer())
+        stage, host = _stage(request), network_of(context.peer())
         if self._watchers.total() >= MAX_WATCHERS or self._watchers[host] >= MAX_WATCHERS_PER_HOST:
             raise Overloaded("gateway", "watchers of the external scaler", 10.0)
         self._watchers[host] += 1

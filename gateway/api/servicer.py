@@ -37,6 +37,8 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
                 elif event.HasField("finished"):
                     response.report.CopyFrom(event.finished.report)
         response.images.extend(sorted(images, key=lambda image: image.index))
+        release = self._executor.hold(response.ByteSize())  # a caller may leave it unread
+        context.add_done_callback(lambda _: release())
         return response
 
     async def GenerateStream(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from functools import partial
 
@@ -48,6 +48,7 @@ class RequestExecutor:
         self._idempotency = IdempotencyCache(settings.idempotency_ttl_seconds, settings.idempotency_cache_bytes)
         self._executions: Counter[SharedExecution] = Counter()
         """Executions by number of subscribers."""
+        self._unsent_bytes = 0
         self.demand = Demand()
 
     async def events(
@@ -117,9 +118,21 @@ class RequestExecutor:
     def _limited(self) -> Iterator[None]:
         if self.demand.ongoing >= self._settings.max_ongoing_requests:
             raise self._refusal("max_ongoing_requests")
-        if sum(execution.size for execution in self._executions) > self._settings.max_response_buffer_bytes:
+        if (
+            sum(execution.size for execution in self._executions) + self._unsent_bytes
+            > self._settings.max_response_buffer_bytes
+        ):
             raise self._refusal("max_response_buffer_bytes")
         yield
+
+    def hold(self, size: int) -> Callable[[], None]:
+        """Counts a finished response of so many bytes as buffered. Returns what to call when it has been sent."""
+        self._unsent_bytes += size
+
+        def release() -> None:
+            self._unsent_bytes -= size
+
+        return release
 
     def _refusal(self, setting: str) -> Overloaded:
         self._stages.metrics.shed.add(reason=setting)

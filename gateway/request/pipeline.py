@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from hart.v1 import decoder_pb2, images_pb2, safety_pb2, stage_pb2, text_encoder
 from hart.v1.ar_generator_pb2 import GenerateLatentRequest
 
 from common import digests, image_formats, recipe
+from common.prompt import has_visible
 from common.version import VERSION
 from gateway.request.admission import AdmissionController, RequestPermit
 from gateway.request.context import RequestContext
@@ -23,6 +25,7 @@ from gateway.stages.client import Latent, ScaleProgress, Stages
 from gateway.stages.timings import CallRecord
 from runtime.errors import HartError, Overloaded, PromptUnsafe, StageUnavailable
 from runtime.image_messages import recipe_of, to_wire
+from runtime.status import as_hart_error
 from runtime.tasks import cancel, together
 
 log = logging.getLogger(__name__)
@@ -106,6 +109,9 @@ class GenerationPipeline:
             response = await self.stages.check(message, self.context.deadline, call)
         if not response.HasField("verdict"):
             raise StageUnavailable("safety", "it returned no verdict")
+        scores = [one.score for one in response.verdict.scores]
+        if not all(map(math.isfinite, scores)):  # every comparison with NaN is false: the verdict may have passed it
+            raise as_hart_error(RuntimeError(f"safety: the scores {scores} are not finite"), "safety")
         return response.verdict, call
 
     async def _encode(self, prompt: str) -> tuple[text_encoder_pb2.EncodeResponse, CallRecord]:
@@ -279,4 +285,4 @@ def _allowed(verdict: safety_pb2.Verdict) -> bool:
 
 
 def _replaced(verdict: safety_pb2.Verdict) -> bool:
-    return verdict.action == safety_pb2.SAFETY_ACTION_REPLACE and bool(verdict.replacement_prompt.strip())
+    return verdict.action == safety_pb2.SAFETY_ACTION_REPLACE and has_visible(verdict.replacement_prompt)

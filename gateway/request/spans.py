@@ -7,6 +7,7 @@ import json
 from opentelemetry.trace import Span
 
 from gateway.request.validation import ImageRequest
+from runtime.printable import escaped
 
 MAX_INT64 = 2**63 - 1
 """Maximum of an integer attribute. A larger seed is recorded as text."""
@@ -28,4 +29,4 @@ def describe_span(span: Span, request: ImageRequest, model: str, record_prompt: 
     )
     if record_prompt:
         messages = [{"role": "user", "parts": [{"type": "text", "content": request.prompt}]}]
-        span.set_attribute("gen_ai.input.messages", json.dumps(messages, ensure_ascii=False))
+        span.set_attribute("gen_ai.input.messages", escaped(json.dumps(messages, ensure_ascii=False)))

@@ -14,6 +14,7 @@ from typing import Any
 from hart.v1 import decoder_pb2, images_pb2
 
 from common import image_formats, limits, seeds
+from common.prompt import checked_prompt, trimmed
 from runtime.errors import InvalidRequest, Violation
 from runtime.image_messages import from_wire, to_wire
 
@@ -74,7 +75,7 @@ def validate(message: images_pb2.GenerateRequest, model: ModelLimits | None, *, 
     seed = _seed(message)
     return ImageRequest(
         request_id=request_id,
-        prompt=message.prompt.strip(),
+        prompt=trimmed(message.prompt),
         seeds=tuple(seeds.seed_of_image(seed, index) for index in range(count)),
         sampling={name: getattr(message, name) for name in limits.SAMPLING_FIELDS if message.HasField(name)},
         encoding=_encoding(message),
@@ -99,7 +100,7 @@ def _encoding(message: images_pb2.GenerateRequest) -> decoder_pb2.ImageEncoding:
 
 def _drawing(message: images_pb2.GenerateRequest) -> Iterator[Violation]:
     try:
-        limits.checked_prompt(message.prompt)
+        checked_prompt(message.prompt)
     except ValueError as error:
         yield Violation("prompt", str(error))
     if message.HasField("num_images") and not 1 <= message.num_images <= limits.MAX_IMAGES:

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from hart.v1 import stage_pb2
@@ -162,10 +164,28 @@ def _model_from(description: Description | None) -> ReplicaModel:
     return ReplicaModel(description.model.digest, dict(description.required_digests)) if description else UNKNOWN_MODEL
 
 
+def _usable(description: Description) -> Description:
+    """The description without a load or a cost that is not finite: it would pass every comparison, and no rounding."""
+    for model_of in ("load", "cost"):
+        if not all(map(math.isfinite, _numbers(getattr(description, model_of)))):
+            log.warning("the %s that a replica of %s tells is not finite", model_of, description.stage)
+            description.ClearField(model_of)
+    return description
+
+
+def _numbers(message: Any) -> Iterator[float]:
+    for field, value in message.ListFields():
+        values = value.values() if hasattr(value, "values") else value if field.is_repeated else (value,)
+        yield from (number for number in values if isinstance(number, float))
+
+
 async def _ask(replica: Replica) -> Description | None:
     try:
-        return await describe(replica, replica.stage, PATIENCE)
+        return _usable(await describe(replica, replica.stage, PATIENCE))
     except grpc.RpcError:
+        return None
+    except ValueError as error:  # another's server may say what fits into no field
+        log.warning("what replica %s of %s says of itself cannot be used: %s", replica.endpoint, replica.stage, error)
         return None
     except asyncio.CancelledError:  # also what a call hears whose channel is closed, as of a replica that leaves
         task = asyncio.current_task()

@@ -75,7 +75,7 @@ class FileSource(PolledSource):
 
     async def read(self) -> Endpoints:
         """The file's endpoints."""
-        return parse_all(await asyncio.to_thread(self._path.read_text, "utf-8"))
+        return parse_all(await asyncio.to_thread(self._path.read_text, "utf-8-sig"))
 
 
 class DnsSource(PolledSource):

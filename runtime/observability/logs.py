@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
 import time
 from typing import Any, TextIO
 
+import grpc
+
 from runtime.observability.tracing import current_trace_id
+from runtime.printable import escaped
 
 _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
 audit_log = logging.getLogger("hart.audit")
@@ -22,7 +26,7 @@ class JsonFormatter(logging.Formatter):
         self._stage = stage
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line."""
+        """The record as one line, in which every character can be printed."""
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, Any] = {
             "time": f"{moment}.{int(record.msecs):03d}Z",
@@ -37,7 +41,7 @@ class JsonFormatter(logging.Formatter):
         line |= {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return escaped(json.dumps(line, ensure_ascii=False, default=str))
 
 
 def _hide_header(record: logging.LogRecord) -> bool:
@@ -47,11 +51,20 @@ def _hide_header(record: logging.LogRecord) -> bool:
     return True
 
 
+def _of_a_call_that_goes_on(record: logging.LogRecord) -> bool:
+    """False for gRPC's traceback of an answer that it could not send since the call had ended: no fault of ours."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (record.name.startswith("grpc.") and isinstance(error, grpc.aio.InternalError))
+
+
 def configure(stage: str, level: str = "INFO", stream: TextIO | None = None) -> None:
     """Send the process's logs to `stream` (standard error) as JSON. `level` is for our own loggers and others alike."""
+    if stream is None and isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(encoding="utf-8")  # JSON is, whatever the locale; its escapes are no JSON
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter(stage))
     handler.addFilter(_hide_header)
+    handler.addFilter(_of_a_call_that_goes_on)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for noisy in ("grpc._cython", "asyncio", "urllib3", "kubernetes"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))

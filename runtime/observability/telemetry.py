@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
@@ -18,6 +19,7 @@ from runtime.observability.metrics import Metrics
 from runtime.observability.metrics_server import MetricsServer
 from runtime.observability.tail_sampling import ErrorTailSampler, RecordAllSampler
 from runtime.observability.tracing import Tracing
+from runtime.settings import is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -72,17 +74,32 @@ def _version(version: str) -> dict[str, str]:
     return {"service.version": version} if version else {}
 
 
+def _channel_options(endpoint: str) -> tuple[tuple[str, int], ...]:
+    """A collector on this machine is called without the environment's proxy."""
+    return (("grpc.enable_http_proxy", 0),) if is_loopback(urlsplit(endpoint).hostname or "") else ()
+
+
 def _otlp_spans(endpoint: str) -> SpanExporter:
     # here, since it takes a part of a second to import: without a collector nothing needs it
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
-    return OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"), timeout=5)
+    return OTLPSpanExporter(
+        endpoint=endpoint,
+        insecure=endpoint.startswith("http://"),
+        timeout=5,
+        channel_options=_channel_options(endpoint),  # type: ignore[arg-type]
+    )
 
 
 def _otlp_metrics(endpoint: str) -> MetricReader:
     from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # here for the same reason
 
-    exporter = OTLPMetricExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"), timeout=5)
+    exporter = OTLPMetricExporter(
+        endpoint=endpoint,
+        insecure=endpoint.startswith("http://"),
+        timeout=5,
+        channel_options=_channel_options(endpoint),  # type: ignore[arg-type]
+    )
     return PeriodicExportingMetricReader(exporter, export_interval_millis=15_000)
 
 

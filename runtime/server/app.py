@@ -26,6 +26,8 @@ from runtime.work.admission import Admission
 from runtime.work.batcher import Batcher
 from runtime.work.device_thread import DeviceThread
 
+PING_SECONDS, PING_JITTER_MS = 5, 500
+"""Clients may ping so often, with and without calls in flight; clocks and networks take something off an interval."""
 T = TypeVar("T")
 R = TypeVar("R")
 log = logging.getLogger(__name__)
@@ -64,7 +66,7 @@ class App:
         self._names: list[str] = []
         self._starts: list[Callable[[], Awaitable[object]]] = []
         self._stops: list[Callable[[], Awaitable[object]]] = []
-        self._interceptor = CallInterceptor(telemetry, self._gate, settings.receive_seconds)
+        self._interceptor = CallInterceptor(telemetry, self._gate, settings.receive_seconds, settings.send_seconds)
         self._limiter = ConcurrencyLimiter(telemetry, settings.max_concurrent_calls, self._interceptor.background)
         self._server = grpc.aio.server(
             interceptors=[self._interceptor],
@@ -177,6 +179,11 @@ class App:
         wanted = self.settings.health_port
         port = wanted if wanted is not None else (self.settings.port + HEALTH_PORT_OFFSET if self.settings.port else 0)
         self._health_server = grpc.aio.server(
+            interceptors=[
+                CallInterceptor(
+                    self.telemetry, lambda _: None, self.settings.receive_seconds, self.settings.send_seconds
+                )
+            ],
             options=[*server_options(self.settings), ("grpc.max_receive_message_length", 4096)],
             maximum_concurrent_rpcs=64,
         )
@@ -257,6 +264,8 @@ def server_options(settings: ProcessSettings) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # a second process on the same port must fail, not share it
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
+        # A compressed request is refused unread: 61 KB may unfold to 60 MiB, and requests are too small to gain by it.
+        ("grpc.compression_enabled_algorithms_bitset", 1 << grpc.Compression.NoCompression),
         ("grpc.max_metadata_size", settings.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
@@ -265,7 +274,7 @@ def server_options(settings: ProcessSettings) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 15_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", PING_SECONDS * 1000 - PING_JITTER_MS),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.server_handshake_timeout_ms", 10_000),
     ]

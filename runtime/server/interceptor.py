@@ -35,6 +35,8 @@ counted: asked every two seconds, they would hide how the work does."""
 _MULTIPLEXED_STREAMS = ("ModelStreamInfer",)
 """Methods whose one call carries many requests. Their servicer counts each of these as it ends; the call itself, which
 ends well whatever became of them, is counted where it does not."""
+SLOWEST_READER = 128 * 2**10
+"""Bytes a second that a caller is expected to read at least."""
 _STRICT_PACKAGES = ("hart.",)  # packages whose unknown fields are refused
 
 
@@ -63,12 +65,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler of a server.
 
     `gate(method)` may refuse (draining, not ready); `guards` surround the call in order (authentication, limits) and
-    refuse by raising. A message may take `receive_timeout` seconds to arrive. `background` names services
-    whose calls do not count as work when draining.
+    refuse by raising. A message may take `receive_seconds` to arrive, and a response `send_seconds`, beside what its
+    bytes take, to be read. `background` names services whose calls do not count as work when draining.
     """
 
-    def __init__(self, telemetry: Telemetry, gate: Precheck, receive_timeout: float) -> None:
-        self._patience = receive_timeout
+    def __init__(self, telemetry: Telemetry, gate: Precheck, receive_seconds: float, send_seconds: float) -> None:
+        self._receive_seconds = receive_seconds
+        self._send_seconds = send_seconds
         self._telemetry = telemetry
         self._gate = gate
         telemetry.metrics.shed.add(0, reason="not_serving")
@@ -83,13 +86,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """The handler, wrapped; None (UNIMPLEMENTED) where the method is unknown."""
+        """The handler, wrapped; one that answers UNIMPLEMENTED where the method is unknown."""
         handler = await continuation(handler_call_details)
-        if handler is None:
-            return handler
+        if handler is None:  # gRPC's own answer writes a traceback into the log where the call has ended already
+            return grpc.stream_unary_rpc_method_handler(_unknown)
         method = _text(handler_call_details.method).strip("/")
         surround = self._surround(method)
-        return _wrap(handler, method, surround, self._patience)
+        return _wrap(handler, method, surround, self._receive_seconds, self._send_seconds)
 
     def _surround(self, method: str) -> Surround:
         service, _, name = method.partition("/")
@@ -207,7 +210,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 Surround = Callable[[str, Any, Callable[[], Awaitable[Any]]], Awaitable[Any]]
 
 
-def _wrap(handler: Any, method: str, surround: Surround, receive_timeout: float) -> Handler:
+def _wrap(handler: Any, method: str, surround: Surround, receive_seconds: float, send_seconds: float) -> Handler:
     deserialize = handler.request_deserializer or (lambda data: data)
     strict = method.startswith(_STRICT_PACKAGES)
 
@@ -224,7 +227,7 @@ def _wrap(handler: Any, method: str, surround: Surround, receive_timeout: float)
     async def read(stream: AsyncIterator[bytes]) -> Any:
         if handler.request_streaming:
             return parse_all(stream)
-        return parse(await _receive(stream, receive_timeout))
+        return parse(await _receive(stream, receive_seconds))
 
     behaviour: Any = next(
         b for b in (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream) if b
@@ -234,7 +237,9 @@ def _wrap(handler: Any, method: str, surround: Surround, receive_timeout: float)
         async def work() -> Any:
             return await behaviour(await read(raw), context)
 
-        return await surround(method, context, work)
+        answer = await surround(method, context, work)
+        _end_unless_read(answer, send_seconds)
+        return answer
 
     async def many(raw: Any, context: Any) -> None:
         async def work() -> None:
@@ -244,7 +249,7 @@ def _wrap(handler: Any, method: str, surround: Surround, receive_timeout: float)
                 return
             async with aclosing(answers) as stream:
                 async for answer in stream:
-                    await _write(context, answer)
+                    await _write(context, answer, send_seconds)
 
         await surround(method, context, work)
 
@@ -263,16 +268,45 @@ async def _receive(stream: AsyncIterator[bytes], receive_timeout: float) -> byte
         raise errors.DeadlineExceeded("receiving", f"the message did not come within {receive_timeout} s") from None
 
 
-async def _write(context: Any, answer: Any) -> None:
+def _patience(answer: Any, seconds: float) -> float:
+    """How long an answer may stay unread."""
+    return seconds + (answer.ByteSize() if isinstance(answer, Message) else 0) / SLOWEST_READER
+
+
+def _end_unless_read(answer: Any, seconds: float) -> None:
+    """The call's task goes on to send the answer; where nobody reads it, end it. gRPC resets its stream then."""
+    task = asyncio.current_task()
+    if task is not None:
+        timer = asyncio.get_running_loop().call_later(_patience(answer, seconds), task.cancel)
+        task.add_done_callback(lambda _: timer.cancel())
+
+
+async def _write(context: Any, answer: Any, seconds: float) -> None:
     try:
-        await context.write(answer)
+        async with asyncio.timeout(_patience(answer, seconds)):
+            await context.write(answer)
+    except TimeoutError as error:
+        raise ClientDisconnected from error  # no status would reach a caller who does not read: its stream is reset
     except grpc.aio.InternalError as error:  # gRPC's word for a call that is over, whoever has ended it
         raise ClientDisconnected from error
 
 
+async def _unknown(_: Any, context: Any) -> NoReturn:
+    await _end(context, grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+
 async def _abort(context: Any, error: errors.HartError) -> NoReturn:
     ending = status.to_status(error)
-    await context.abort(ending.code, ending.message, ending.trailing)
+    await _end(context, ending.code, ending.message, ending.trailing)
+
+
+async def _end(
+    context: Any, code: grpc.StatusCode, message: str, trailing: tuple[tuple[str, bytes], ...] = ()
+) -> NoReturn:
+    try:
+        await context.abort(code, message, trailing)
+    except grpc.aio.InternalError as failure:  # gRPC has ended the call already, as for a message over the limit
+        raise ClientDisconnected from failure
     raise AssertionError("abort raises")
 
 

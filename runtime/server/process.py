@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import logging
 import os
 import signal
@@ -26,6 +27,8 @@ USAGE = 2
 def run(kind: type[S], stage: str, build: Callable[[App, S], None]) -> NoReturn:
     """`serve` with the settings of this environment. One that cannot be used is a line on stderr and exit code 2, as is
     a word on the command line; `--help` prints the settings."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a console of ASCII shows other characters as escapes
+        sys.stdout.reconfigure(errors="backslashreplace")
     package = kind.__module__.rpartition(".")[0]
     argparse.ArgumentParser(
         prog=f"python -m {package}",

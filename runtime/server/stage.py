@@ -10,6 +10,7 @@ from hart.v1 import stage_pb2
 from opentelemetry import trace
 
 from common.version import VERSION
+from runtime.printable import escaped
 from runtime.server.app import App
 from runtime.work.admission import Admission
 from runtime.work.batcher import BatchResult
@@ -18,7 +19,7 @@ from runtime.work.batcher import BatchResult
 def label_request(request_id: str) -> None:
     """Write the caller's request id on the current span."""
     if request_id:
-        trace.get_current_span().set_attribute("hart.request.id", request_id[:128])
+        trace.get_current_span().set_attribute("hart.request.id", escaped(request_id[:128]))
 
 
 def warming(

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from runtime.errors import StageUnavailable
+from runtime.selftest import SelfTestFailed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,9 +27,9 @@ def _end_this_process() -> None:
 class DeviceThread:
     """Runs callables one after another off the event loop.
 
-    An error that `is_fatal` says the device will not recover from ends the process in order, so that it is started
-    anew: a stage which fails every request at once would draw them all. Whoever had work here or brings more is told
-    that `stage` is unavailable, and may go to another replica.
+    An error that `is_fatal` says the device will not recover from, and a self-test that fails, end the process in
+    order, so that it is started anew: a stage which fails every request at once would draw them all. Whoever had work
+    here or brings more is told that `stage` is unavailable, and may go to another replica.
     """
 
     is_fatal: Callable[[BaseException], bool] = staticmethod(lambda error: False)
@@ -40,7 +41,8 @@ class DeviceThread:
         self._lock = threading.Lock()
         self._outstanding = 0
         self.lost = False
-        """True when the device is lost: nothing runs here any more."""
+        """True when the device is lost, or the model no longer computes what it should: nothing runs here any more."""
+        self._reason = "its device is lost"
 
     async def run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """The function's result. Cancelling the wait does not stop a function that has begun; one that has not, never
@@ -53,16 +55,19 @@ class DeviceThread:
 
     def _call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         if self.lost:
-            raise StageUnavailable(self._stage, "its device is lost")
+            raise StageUnavailable(self._stage, self._reason)
         try:
             return function(*args, **kwargs)
         except BaseException as error:
-            if not self.is_fatal(error):
+            failed = isinstance(error, SelfTestFailed)
+            if not failed and not self.is_fatal(error):
                 raise
-            log.critical("the device is lost: this process ends", exc_info=error)
+            if failed:
+                self._reason = "its self-test failed"
+            log.critical("%s: this process ends", self._reason, exc_info=error)
             self.lost = True
             self.on_fatal()
-            raise StageUnavailable(self._stage, "its device is lost") from error
+            raise StageUnavailable(self._stage, self._reason) from error
 
     def _done(self, future: Future[R]) -> None:
         with self._lock:

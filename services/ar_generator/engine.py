@@ -16,11 +16,11 @@ from common.stages import DECODER, TEXT_ENCODER
 from model.checkpoint import Checkpoint, bundled
 from model.config import TransformerConfig
 from model.device import Compute
-from model.errors import ModelError
+from model.errors import ModelError, NotFiniteError
 from model.generation import Conditioning, GenerationState, Generator, SamplingParams
 from model.kv_cache import BRANCHES, KVCache
 from model.noise import SeededNoise
-from runtime.errors import InvalidRequest
+from runtime.selftest import SelfTest, SelfTestFailed
 from runtime.settings import SettingsError
 from services.ar_generator.config import ArGeneratorSettings
 
@@ -101,6 +101,12 @@ class GeneratorEngine:
             min(self.slots, settings.max_batch, max(1, tokens // rows)) for rows in self._rows()
         ]
         """Per scale, how many pictures may share a batch."""
+        shape = (self.channels, self.config.side, self.config.side)
+        shapes = {"the latent after the first scale": shape, "the latent": shape}
+        # Later scales draw tokens from what rounding may have moved: only the first must come out the same.
+        self._self_test = SelfTest(self._probe, shapes, ("the latent after the first scale",))
+        self._measured: list[tuple[int, float]] = []
+        """Of the last self-test, per scale."""
         self.digest = ""
         self.required_digests: dict[str, str] = {}
         """Digests of the parts that the transformer was made with, by the stage that has them; as far as the checkpoint
@@ -122,42 +128,61 @@ class GeneratorEngine:
         return self.config.scales
 
     def load(self) -> list[list[tuple[int, float]]]:
-        """Reads the weights, makes the slots and warms up. Returns per scale (pictures, seconds) as measured."""
+        """Reads the weights, makes the slots, warms up and judges the result. Returns per scale (pictures, seconds) as
+        measured."""
         self.compute.own_this_thread()
-        with self._settings.as_settings_error("checkpoint", ModelError):
+        with self._settings.as_settings_error("checkpoint", ModelError, SelfTestFailed):
             transformer = self.checkpoint.load_transformer(self.compute.dtype, self.compute.device)
             self._generator = Generator(transformer, self.checkpoint.load_quantizer(self.compute.device), self.slots)
             self.digest = self.checkpoint.digest_of("llm")
             self.required_digests = {
                 stage: self.checkpoint.digest_of(part) for stage, part in PARTNERS.items() if self._has(part)
             }
+            self._self_test.learn()  # twice: the first time is slow
         widest = max(self.max_batch_per_scale)
-        self._time(1)  # the first time is slow
-        measured = [self._time(1), *([self._time(widest)] if widest > 1 else [])]
+        measured = [self._measured, *([self._time(widest)] if widest > 1 else [])]
         return [list(of_scale) for of_scale in zip(*measured, strict=True)]
 
     def _has(self, part: str) -> bool:
         folder: Path = getattr(self.checkpoint, part)
         return folder.is_dir()
 
-    def _time(self, pictures: int) -> list[tuple[int, float]]:
-        """(Pictures, seconds) per scale of a batch, as wide as each scale allows."""
+    def _probe(self) -> dict[str, Array]:
+        found: dict[str, Array] = {}
+        self._measured = self._time(1, found)
+        return found
+
+    def _time(self, pictures: int, found: dict[str, Array] | None = None) -> list[tuple[int, float]]:
+        """(Pictures, seconds) per scale of a batch of the same known picture, as wide as each scale allows. Raises what
+        ends one. `found` takes the first picture's latents."""
+        request = self._known_wish()
+        states = [self.begin(request) for _ in range(pictures)]
+        measured = []
+        try:
+            for scale in range(self.scales):
+                width = self.max_batch_per_scale[scale]
+                steps = [
+                    self.advance([(state, request) for state in states[at : at + width]])
+                    for at in range(0, pictures, width)
+                ]
+                measured.append((min(width, pictures), steps[0].seconds))
+                for latent in (latent for step in steps for latent in step.latents):
+                    if isinstance(latent, BaseException):
+                        raise latent
+                if found is not None and scale in (0, self.scales - 1):
+                    name = "the latent" if scale else "the latent after the first scale"
+                    found[name] = states[0].latent.cpu().numpy()
+        finally:
+            for state in states:
+                self.release(state)
+        return measured
+
+    def _known_wish(self) -> GenerationRequest:
         mask = np.zeros(self.config.context_token, bool)
         mask[0] = True
-        context = np.zeros((self.config.context_token, self.config.context_dim), np.float32)
-        request = GenerationRequest(context, mask, mask.cumsum() - 1, 0, SamplingParams())
-        states = [self.begin(request) for _ in range(pictures)]
-        found = []
-        for scale in range(self.scales):
-            width = self.max_batch_per_scale[scale]
-            seconds = [
-                self.advance([(state, request) for state in states[at : at + width]]).seconds
-                for at in range(0, pictures, width)
-            ]
-            found.append((min(width, pictures), seconds[0]))
-        for state in states:
-            self.release(state)
-        return found
+        shape = (self.config.context_token, self.config.context_dim)
+        context = np.random.default_rng(0).standard_normal(shape, np.float32)
+        return GenerationRequest(context, mask, mask.cumsum() - 1, 0, SamplingParams())
 
     def begin(self, request: GenerationRequest) -> GenerationState:
         """Takes a free slot."""
@@ -169,7 +194,8 @@ class GeneratorEngine:
         return self._generator.begin(conditioning, SeededNoise(request.seed, self.compute.device), request.params)
 
     def advance(self, pictures: Sequence[tuple[GenerationState, GenerationRequest]]) -> Step:
-        """Draws the next scale of pictures that stand at the same one; an error is that picture's alone."""
+        """Draws the next scale of pictures that stand at the same one; an error is that picture's alone. Raises
+        SelfTestFailed where a latent is not finite and the fault is the model's."""
         started_ns, started = time.time_ns(), time.perf_counter()
         scale = pictures[0][0].scale
         try:
@@ -180,6 +206,9 @@ class GeneratorEngine:
             if self.compute.is_lost(error):
                 raise
             latents = [error] if len(pictures) == 1 else self._each_alone(pictures, scale)
+        for (state, _), latent in zip(pictures, latents, strict=True):
+            if isinstance(latent, NotFiniteError):
+                self._repeat_self_test(state)
         return Step(scale, latents, started_ns, time.perf_counter() - started)
 
     def run(self, batch: Sequence[tuple[GenerationState, GenerationRequest]], plan: RunPlan) -> list[Step]:
@@ -207,9 +236,15 @@ class GeneratorEngine:
         if state.scale < self.scales and not request.previews(state.scale - 1):
             return None
         latent: Array = state.latent.cpu().numpy()
-        if not np.isfinite(latent).all():
-            return InvalidRequest.field("context.data", "leads to a latent that is not finite")
-        return latent
+        return latent if np.isfinite(latent).all() else NotFiniteError("the latent")
+
+    def _repeat_self_test(self, broken: GenerationState) -> None:
+        """In the slot of a picture that has ended, since there may be no other."""
+        self._generator.release(broken)
+        try:
+            self._self_test.repeat()
+        finally:
+            self._generator.free.remove(broken.slot)  # its holder gives it back
 
     def release(self, state: GenerationState) -> None:
         """Gives the slot back."""

@@ -12,11 +12,11 @@ import torch
 
 from model.checkpoint import Checkpoint, bundled
 from model.device import Compute
-from model.errors import ModelError
+from model.errors import ModelError, NotFiniteError
 from model.image_file import Pixels, to_pixels
 from model.quantizer import downsample
 from model.tokenizer import HybridTokenizer
-from runtime.errors import InvalidRequest
+from runtime.selftest import SelfTest, SelfTestFailed
 from services.decoder.config import DecoderSettings
 
 Array = np.ndarray[Any, Any]
@@ -45,6 +45,8 @@ class DecoderEngine:
         self.scales, self.channels = config.v_patch_nums, config.z_channels
         self.side, self.upsampling = config.side, config.downsampling
         self.digest = ""
+        shape = (self.picture_side, self.picture_side, 3)
+        self._self_test = SelfTest(self._probe, {"the picture": shape}, ("the picture",))
 
     @property
     def picture_side(self) -> int:
@@ -60,30 +62,44 @@ class DecoderEngine:
         return (side / self.side) ** 2
 
     def load(self) -> list[tuple[float, float]]:
-        """Reads the weights and warms up. Returns (cost, seconds) as measured."""
+        """Reads the weights, warms up and judges the result. Returns (cost, seconds) as measured."""
         self.compute.own_this_thread()
-        with self._settings.as_settings_error("checkpoint", ModelError):
+        with self._settings.as_settings_error("checkpoint", ModelError, SelfTestFailed):
             parts = ("post_quant_conv", "decoder")
             self._tokenizer: HybridTokenizer = self.checkpoint.load_tokenizer(
                 self.compute.dtype, self.compute.device, parts
             )
             self.digest = self.checkpoint.digest_of("tokenizer")
-        latent = np.zeros((self.channels, self.side, self.side), np.float32)
-        jobs = [Job(latent, side) for side in {self.side, self.latent_side(self.picture_side // 4)}]
+            self._self_test.learn()
+        jobs = [Job(self._known_latent(), side) for side in {self.side, self.latent_side(self.picture_side // 4)}]
         for job in jobs:
             self.run([job])
         return [(self.cost(job.side), self.compute.seconds(partial(self.run, [job]))) for job in jobs]
 
+    def _known_latent(self) -> Array:
+        shape = (self.channels, self.side, self.side)
+        return np.random.default_rng(0).standard_normal(shape, np.float32)
+
+    def _probe(self) -> dict[str, Array]:
+        [found] = self.run([Job(self._known_latent(), self.side)])
+        if isinstance(found, BaseException):
+            raise found
+        return {"the picture": found}
+
     @torch.inference_mode()
     def run(self, jobs: Sequence[Job]) -> list[Pixels | BaseException]:
-        """Pixels (H, W, 3) per latent; all jobs have the same side."""
+        """Pixels (H, W, 3) per latent, NotFiniteError for one that gives none; all jobs have the same side."""
         latents = torch.from_numpy(np.stack([job.latent for job in jobs])).to(self.compute.device)
         if jobs[0].side < self.side:
             latents = downsample(latents, jobs[0].side)
-        pictures = self._tokenizer.decode(latents)
-        finite = pictures.isfinite().flatten(1).all(1).tolist()
-        refusal = InvalidRequest.field("latent.data", "leads to colours that are not finite")
-        return [
-            pixels if good else refusal
-            for pixels, good in zip(to_pixels(pictures.nan_to_num().cpu().numpy()), finite, strict=True)
-        ]
+        found = [_pixels(picture) for picture in self._tokenizer.decode(latents).cpu().numpy()]
+        if any(isinstance(one, NotFiniteError) for one in found):
+            self._self_test.repeat()
+        return found
+
+
+def _pixels(picture: Array) -> Pixels | BaseException:
+    try:
+        return to_pixels(picture)
+    except NotFiniteError as error:
+        return error

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from common.limits import checked_prompt
+from common.prompt import checked_prompt
 from common.stages import SAFETY
 from runtime.settings import MAX_INT32, BatchingSettings
 

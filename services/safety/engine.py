@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from model.checkpoint import Checkpoint, bundled
 from model.device import Compute
-from model.errors import ModelError
+from model.errors import ModelError, NotFiniteError
 from model.safety import Policies, SafetyClassifier
+from runtime.selftest import SelfTest, SelfTestFailed
 from services.safety.config import SafetySettings
 
+Array = np.ndarray[Any, Any]
 WARM_UP_PROMPT = "a red heart"
+UNDECIDED = 0.5
+"""The score of a network that prefers neither answer, as one does whose weights are all zero."""
 
 
 @dataclass(frozen=True)
@@ -42,23 +48,34 @@ class SafetyEngine:
         self.policies = policies
         """With the operator's threshold; the version says so."""
         self.digest = ""
+        shapes = {"the scores": (len(policies.names),)}
+        self._self_test = SelfTest(self._probe, shapes, ("the scores",), constant=True)  # a safe prompt's may be alike
 
     def load(self) -> list[tuple[float, float]]:
-        """Reads the weights and warms up. Returns (prompts, seconds) as measured."""
+        """Reads the weights, warms up and judges the result. Returns (prompts, seconds) as measured."""
         self.compute.own_this_thread()
-        with self._settings.as_settings_error("checkpoint", ModelError):
+        with self._settings.as_settings_error("checkpoint", ModelError, SelfTestFailed):
             self._classifier: SafetyClassifier = self.checkpoint.load_safety(self.compute.dtype, self.compute.device)
             self.digest = self.checkpoint.digest_of("safety")
-        self.run([WARM_UP_PROMPT])
+            self._self_test.learn()
         return [(1, self.compute.seconds(lambda: self.run([WARM_UP_PROMPT])))]
 
-    def run(self, prompts: Sequence[str]) -> list[Judgement | BaseException]:
-        """One judgement per prompt."""
-        return [self._judge(tuple(row)) for row in self._classifier.score(prompts).tolist()]
+    def _probe(self) -> dict[str, Array]:
+        scores = self._classifier.score([WARM_UP_PROMPT])[0].numpy()
+        if (scores == UNDECIDED).all():
+            raise SelfTestFailed(f"the scores are all {UNDECIDED}: the network prefers neither answer")
+        return {"the scores": scores}
 
-    def _judge(self, scores: tuple[float, ...]) -> Judgement | BaseException:
-        if not all(math.isfinite(score) for score in scores):  # no comparison with NaN is true: it would pass as safe
-            return ArithmeticError(f"scores {scores} are not finite")
+    def run(self, prompts: Sequence[str]) -> list[Judgement | BaseException]:
+        """One judgement per prompt. Raises NotFiniteError; of several prompts each is then to be tried alone."""
+        try:
+            return [self._judge(tuple(row)) for row in self._classifier.score(prompts).tolist()]
+        except NotFiniteError:
+            if len(prompts) == 1:
+                self._self_test.repeat()
+            raise
+
+    def _judge(self, scores: tuple[float, ...]) -> Judgement:
         over = [(score, name) for score, name in zip(scores, self.policies.names, strict=True)]
         violated = [name for score, name in sorted(over, reverse=True) if score > self.policies.threshold]
         return Judgement(scores, tuple(violated))

@@ -10,8 +10,9 @@ import numpy as np
 
 from model.checkpoint import Checkpoint, bundled
 from model.device import Compute
-from model.errors import ModelError
+from model.errors import ModelError, NotFiniteError
 from model.text import TextEncoder
+from runtime.selftest import SelfTest, SelfTestFailed
 from services.text_encoder.config import TextEncoderSettings
 
 Array = np.ndarray[Any, Any]
@@ -51,18 +52,31 @@ class TextEncoderEngine:
             self.vocabulary = self.checkpoint.vocabulary()
         self.context_tokens, self.context_width = config.context_token, config.context_dim
         self.digest = ""
+        shape = (self.context_tokens, self.context_width)
+        self._self_test = SelfTest(self._probe, {"the context": shape}, ("the context",))
 
     def load(self) -> list[tuple[float, float]]:
-        """Reads the weights and warms up. Returns (prompts, seconds) as measured."""
+        """Reads the weights, warms up and judges the result. Returns (prompts, seconds) as measured."""
         self.compute.own_this_thread()
-        with self._settings.as_settings_error("checkpoint", ModelError):
+        with self._settings.as_settings_error("checkpoint", ModelError, SelfTestFailed):
             self._encoder: TextEncoder = self.checkpoint.load_text_encoder(self.compute.dtype, self.compute.device)
             self.digest = self.checkpoint.digest_of("text_encoder")
-        self.run([WARM_UP_PROMPT])
+            self._self_test.learn()
         return [(1, self.compute.seconds(lambda: self.run([WARM_UP_PROMPT])))]
 
+    def _probe(self) -> dict[str, Array]:
+        return {"the context": self._encoded([WARM_UP_PROMPT])[0].context}
+
     def run(self, prompts: Sequence[str]) -> list[Encoded | BaseException]:
-        """One conditioning per prompt."""
+        """One conditioning per prompt. Raises NotFiniteError; of several prompts each is then to be tried alone."""
+        try:
+            return [*self._encoded(prompts)]
+        except NotFiniteError:
+            if len(prompts) == 1:
+                self._self_test.repeat()
+            raise
+
+    def _encoded(self, prompts: Sequence[str]) -> list[Encoded]:
         encoded = self._encoder.encode(prompts)
         context = encoded.conditioning.context.cpu().numpy()
         if self.compute.precision == "float16":
@@ -70,7 +84,5 @@ class TextEncoderEngine:
         mask, positions = encoded.conditioning.mask.cpu().numpy(), encoded.conditioning.positions.cpu().numpy()
         return [
             Encoded(context[i].copy(), mask[i], positions[i], min(tokens, self.context_tokens), encoded.truncated[i])
-            if np.isfinite(context[i]).all()
-            else ArithmeticError("the conditioning is not finite")
             for i, tokens in enumerate(encoded.prompt_tokens)
         ]

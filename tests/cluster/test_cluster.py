@@ -175,13 +175,10 @@ def test_a_process_that_cannot_start_is_named_with_its_log_and_nothing_stays(pla
 
 def test_a_running_cluster_that_was_stopped_for_settings_that_fail_is_told(plan: Plan, root: Path) -> None:
     supervisor.up(plan)
-    with socket.socket() as stranger:
-        stranger.bind(("127.0.0.1", 0))
-        stranger.listen()
-        moved = Plan.from_environment(stranger.getsockname()[1], plan.folder, root, plan.environment)
-        with pytest.raises(supervisor.ClusterError) as told:
-            supervisor.up(moved)
-    assert "is taken by another program" in str(told.value)
+    environment = {**plan.environment, "HART_BROKEN": "services.decoder"}
+    with pytest.raises(supervisor.ClusterError) as told:
+        supervisor.up(Plan.from_environment(plan.port, plan.folder, root, environment))
+    assert "decoder-1 ends as soon as it is started" in str(told.value)
     assert str(told.value).endswith("the cluster that ran was stopped for these settings; now nothing runs")
     assert not plan.answers()
 

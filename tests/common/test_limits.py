@@ -9,6 +9,7 @@ import pytest
 from hart.cli import grid
 
 from common import limits
+from common import prompt as prompt_rule
 from demo import initial
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,13 +19,15 @@ MARKS = "a" + "\u0301\u0316" * 16_000
 
 
 def test_a_prompt_counts_as_tokenizers_normalise_it() -> None:
-    assert limits.prompt_characters(LIGATURE) == 18
-    assert limits.prompt_characters("e\u0301") == 2
+    assert prompt_rule.prompt_characters(LIGATURE) == 18
+    assert prompt_rule.prompt_characters("e\u0301") == 2
 
 
 def test_a_prompt_is_trimmed() -> None:
-    assert limits.checked_prompt(" \n a red heart\t") == "a red heart"
-    assert limits.checked_prompt(" " * 9 + "x" * limits.MAX_PROMPT_CHARACTERS) == "x" * limits.MAX_PROMPT_CHARACTERS
+    assert prompt_rule.checked_prompt(" \n a red heart\t") == "a red heart"
+    assert (
+        prompt_rule.checked_prompt(" " * 9 + "x" * limits.MAX_PROMPT_CHARACTERS) == "x" * limits.MAX_PROMPT_CHARACTERS
+    )
 
 
 @pytest.mark.parametrize(
@@ -38,14 +41,14 @@ def test_a_prompt_is_trimmed() -> None:
 )
 def test_a_refusal_counts_what_the_caller_typed(prompt: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        limits.checked_prompt(prompt)
+        prompt_rule.checked_prompt(prompt)
 
 
 def test_a_prompt_that_is_too_long_already_is_not_normalised(monkeypatch: pytest.MonkeyPatch) -> None:
     # Ordering its marks would take a time that grows with their square: most of a second for 64 KB.
-    monkeypatch.setattr(limits, "unicodedata", SimpleNamespace())
+    monkeypatch.setattr(prompt_rule, "unicodedata", SimpleNamespace())
     with pytest.raises(ValueError, match="not 32001"):
-        limits.checked_prompt(MARKS)
+        prompt_rule.checked_prompt(MARKS)
 
 
 @pytest.mark.parametrize(

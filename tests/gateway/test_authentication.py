@@ -1,6 +1,8 @@
 """Who may call: API keys and JWTs, seen from a client."""
 
 import asyncio
+import base64
+import gc
 import json
 import threading
 import time
@@ -14,7 +16,7 @@ import pytest
 from hart.v1 import images_pb2
 
 from gateway.access.authentication import ApiKeys
-from gateway.access.jwks import KeySet
+from gateway.access.jwks import KeySet, keys_of
 from gateway.assembly import build
 from gateway.config import GatewaySettings
 from runtime.errors import StageUnavailable
@@ -243,6 +245,67 @@ async def test_an_issuer_that_sends_without_end_is_given_up(signing_keys, monkey
         with pytest.raises(StageUnavailable):
             await keys.key_of(token(signing_keys[0]))
         await until(lambda: "no end of them" in caplog.text)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"keys":' * 50_000,
+        b"7",
+        b"[]",
+        b"{}",
+        b'{"keys": 5}',
+        b'{"keys": {"a": 1}}',
+        b'{"keys": []}',
+        b'{"keys": [5, null, "x", []]}',
+        b'{"keys": [{"kty": 5}, {"kty": []}, {"kty": "RSA", "n": 5, "e": []}, {"kty": "oct", "k": 7}]}',
+        b'{"keys": [{"kty": "EC", "crv": {}, "x": "AA", "y": "AA"}]}',
+        b"1" * 10_000,
+    ],
+    ids=lambda document: repr(document[:30]),
+)
+async def test_a_document_that_is_no_key_set_is_told_as_that_and_the_known_keys_hold(
+    signing_keys, monkeypatch, caplog, document
+):
+    monkeypatch.setattr("gateway.access.jwks.QUIET", 0.0)
+    unhandled: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+    with pytest.raises(ValueError, match="key set"):
+        keys_of(document)
+    with issuer([("k1", signing_keys[0])]) as (url, _):
+        keys = KeySet(url)
+        key = await keys.key_of(token(signing_keys[0]))
+        monkeypatch.setattr("gateway.access.jwks._fetch", lambda url: keys_of(document))
+        with pytest.raises(jwt.PyJWTError):
+            await keys.key_of(token(signing_keys[0], kid="another"))
+        assert await keys.key_of(token(signing_keys[0])) is key
+    assert "the issuer's keys cannot be fetched: " in caplog.text
+    keys._fetching = None
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not unhandled
+
+
+async def test_one_key_that_cannot_be_used_does_not_cost_the_others(signing_keys):
+    good = jwk("k1", signing_keys[0])
+    odd = [{"kty": 5}, {**good, "kid": ["k1"]}, {**good, "kid": "k2", "n": 7}, 5]
+    assert list(keys_of(json.dumps({"keys": [*odd, good, *odd]}).encode())) == ["k1"]
+
+
+@pytest.mark.parametrize(
+    "part", [b"[" * 5000, b'{"alg":' * 500, b'{"kid": 5}', b"7", b'{"alg": [], "kid": {}}', b"\xff"]
+)
+async def test_a_token_that_is_none_is_refused_and_nothing_breaks(signing_keys, model_of, caplog):
+    with issuer([("k1", signing_keys[0])]) as (url, _):
+        async with front(jwt_jwks_url=url, jwt_issuer=ISSUER) as running:
+            encoded = base64.urlsafe_b64encode(model_of).rstrip(b"=").decode()
+            header, body, signature = token(signing_keys[0]).split(".")
+            for odd in (f"{encoded}.{body}.{signature}", f"{header}.{encoded}.{signature}"):
+                assert await status_code(running, odd) is grpc.StatusCode.UNAUTHENTICATED
+    assert "internal error" not in caplog.text
 
 
 async def test_every_request_leaves_an_audit_line_also_where_a_guard_refuses_it(caplog):

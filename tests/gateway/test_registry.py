@@ -30,6 +30,15 @@ class Slow(FakeStage):
         return said
 
 
+@pytest.mark.parametrize("load", [float("nan"), float("inf")])
+async def test_a_load_that_is_not_finite_is_none(load: float, cluster: "Cluster") -> None:
+    cluster.decoder.load = load
+    await cluster.registry.refresh()
+    [said] = cluster.registry.all("decoder")
+    assert said.load.load == 0
+    assert said.stage == "decoder"
+
+
 @dataclass
 class Cluster:
     """One replica of each stage, and who asks them. `decoder` may take its time."""

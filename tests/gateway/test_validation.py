@@ -98,7 +98,7 @@ def test_a_value_past_its_bound_is_refused_by_name(fields, field):
 
 def test_a_prompt_is_held_to_the_rule_of_the_pipeline_in_one_process():
     from model.errors import SettingError  # imports torch
-    from model.pipeline import checked_prompt
+    from model.prompt import checked_prompt
 
     prompt = "\ufdfa" * 120
     with pytest.raises(InvalidRequest) as cluster:

@@ -54,6 +54,16 @@ async def test_an_unclear_verdict_refuses(verdict):
         assert not running.stage("ar_generator").received
 
 
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+async def test_a_score_that_is_not_finite_is_no_verdict(score):
+    async with front() as running:
+        running.stage("safety").verdict.scores.add(policy="harm", score=score)
+        code, info, _ = await refused(running.stub.Generate(request()))
+        assert (code, info.metadata["stage"]) == (grpc.StatusCode.INTERNAL, "safety")
+        assert len(running.stage("safety").received) == 1
+        assert not running.stage("ar_generator").received
+
+
 async def test_without_safety_there_is_no_picture():
     async with front() as running:
         await running.end(running.stage("safety"))

@@ -282,7 +282,7 @@ async def test_a_caller_who_leaves_while_an_answer_is_written_is_no_internal_err
         yield b""
 
     telemetry = Telemetry("decoder")
-    interceptor = CallInterceptor(telemetry, lambda method: None, receive_timeout=60)
+    interceptor = CallInterceptor(telemetry, lambda method: None, receive_seconds=60, send_seconds=60)
     handler: Any = await interceptor.intercept_service(find, SimpleNamespace(method=f"/x.X/{method}"))
     with pytest.raises(asyncio.CancelledError):
         await handler.stream_stream(sent(), LostCall())

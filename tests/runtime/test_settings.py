@@ -32,6 +32,17 @@ def test_the_environment_is_read_by_prefix(monkeypatch: pytest.MonkeyPatch) -> N
     assert Example.load(batch_size=3).batch_size == 3
 
 
+def test_blanks_around_a_value_are_an_environment_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"BATCH_SIZE": " 7\r", "API_KEY": "secret\r\n", "ORIGIN": "\ufeffhttp://x\t"}.items():
+        monkeypatch.setenv(f"HART_{name}", value)
+    found = Example.load()
+    assert (found.batch_size, found.api_key.get_secret_value(), found.origin) == (7, "secret", "http://x")
+    for name, value in {"ALLOW_PLAINTEXT": " true\r", "LOG_LEVEL": "DEBUG ", "HOST": " 0.0.0.0\r\n"}.items():
+        monkeypatch.setenv(f"HART_{name}", value)
+    process = ProcessSettings.load()
+    assert (process.allow_plaintext, process.log_level, process.host) == (True, "DEBUG", "0.0.0.0")
+
+
 def test_a_bad_value_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HART_BATCH_SIZE", "many")
     with pytest.raises(SettingsError, match=r"HART_BATCH_SIZE='many': .*integer"):

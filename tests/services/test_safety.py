@@ -6,13 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from hart.v1 import safety_pb2, safety_pb2_grpc, stage_pb2, stage_pb2_grpc
 
+from model.errors import NotFiniteError
 from runtime.settings import SettingsError
 from services.safety.assembly import build
 from services.safety.config import SafetySettings
-from services.safety.engine import Judgement, SafetyEngine
+from services.safety.engine import SafetyEngine
 from tests.e2e.checkpoint import OUTRAGEOUS, POLICIES, UNSAFE_PROMPT
 from tests.services.support import refusal, serving
 
@@ -64,10 +64,14 @@ async def test_a_prompt_out_of_bounds_is_refused_by_name(stages: SimpleNamespace
 
 async def test_a_score_that_is_no_number_gives_no_verdict(folder: str) -> None:
     engine = SafetyEngine(SafetySettings(checkpoint=folder))
-    engine._classifier = SimpleNamespace(score=lambda prompts: torch.tensor([[0.1, float("nan")], [0.1, 0.2]]))  # type: ignore[assignment]
-    bad, good = engine.run(["a", "b"])
-    assert isinstance(bad, ArithmeticError)
-    assert isinstance(good, Judgement)
+    engine.load()
+
+    def overflow(_network: Any, _inputs: Any, output: Any) -> None:
+        output.logits[0] = float("nan")
+
+    with engine._classifier.network.register_forward_hook(overflow), pytest.raises(NotFiniteError):
+        engine.run(["a", "b"])
+    assert len(engine.run(["a", "b"])) == 2
 
 
 async def test_describe_names_policies_and_their_version(stages: SimpleNamespace) -> None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.markup import escape
 
 from hart.aio import AsyncClient
 from hart.cli.bar import bar
 from hart.cli.connection import ConnectionOptions
 from hart.cli.report import answer_json, clipped, print_hints
+from hart.cli.text import shown
 from hart.errors import HartError, Overloaded
 from hart.request import Options
 from hart.results import GenerateResult
@@ -75,13 +75,13 @@ class PromptResult:
             prompt, answer, _ = self.answers[row]
             print_hints(screen, answer.report, prompt)
         if self.note:
-            screen.print(f"[yellow]note:[/] {escape(self.note)}", soft_wrap=True)
+            screen.print(f"[yellow]note:[/] {shown(self.note)}", soft_wrap=True)
         for path in dict.fromkeys(path for row in sorted(self.answers) for path in self.answers[row][2]):
-            screen.print(f"[green]{escape(path)}[/]", soft_wrap=True)
+            screen.print(f"[green]{shown(path)}[/]", soft_wrap=True)
         for failure in self.failed:
             name = type(failure.error).__name__
-            prompt = escape(clipped(failure.prompt, 80))
-            screen.print(f"[red]{name}:[/] {prompt!r}: {escape(failure.error.message)}", soft_wrap=True)
+            prompt = shown(repr(clipped(failure.prompt, 80)))
+            screen.print(f"[red]{name}:[/] {prompt}: {shown(failure.error.message)}", soft_wrap=True)
 
 
 async def draw_all(

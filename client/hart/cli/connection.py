@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+
+from hart.cli.text import shown
 
 # What gRPC writes of failed connections by itself; it comes as an error that we print.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -110,7 +111,7 @@ def exit_codes(as_json: bool = False) -> Iterator[None]:
         text = str(error)
         if isinstance(error, OSError) and error.filename is not None:
             text = f"{error.filename}: {error.strerror}"
-        console().print(f"[red]error:[/] {escape(text)}", soft_wrap=True)
+        console().print(f"[red]error:[/] {shown(text)}", soft_wrap=True)
         raise typer.Exit(EXIT_FAILURE if _no_fault_of_the_options(error) else EXIT_USAGE) from None
 
 
@@ -167,17 +168,22 @@ def tell(error: Any, as_json: bool = False) -> None:
     screen = console()
     fields = facts.pop("fields", {})
     # Where fields are named, the sentence would only say the same once more.
-    screen.print(f"[red]{type(error).__name__}:[/] {'' if fields else escape(error.message)}".rstrip(), soft_wrap=True)
+    screen.print(f"[red]{type(error).__name__}:[/] {'' if fields else shown(error.message)}".rstrip(), soft_wrap=True)
     if error.code.name == "UNAUTHENTICATED":
         screen.print("  --api-key or HART_API_KEY gives the key")
     if error.code.name == "UNIMPLEMENTED":
         screen.print("  is the endpoint a gateway of HART cluster?")
-    if error.code.name == "UNAVAILABLE" and error.message.startswith(("failed to connect", "errors resolving")):
+    proxy = "no_proxy lists" in error.message
+    if (
+        error.code.name == "UNAVAILABLE"
+        and not proxy
+        and error.message.startswith(("failed to connect", "errors resolving"))
+    ):
         screen.print(f"  {_why_no_connection(error.message)}", soft_wrap=True)
     for field, why in fields.items():
         field = "--preview" if field == "preview_every" else field  # the only one with another name here
-        screen.print(f"  [bold]{escape(field)}[/]: {escape(why)}", soft_wrap=True)
+        screen.print(f"  [bold]{shown(field)}[/]: {shown(why)}", soft_wrap=True)
     for name, value in facts.items():
         if name != "message":
             value = ", ".join(value) if isinstance(value, tuple) else value
-            screen.print(f"  [dim]{name}[/] {escape(str(value))}", soft_wrap=True)
+            screen.print(f"  [dim]{name}[/] {shown(str(value))}", soft_wrap=True)

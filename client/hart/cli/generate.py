@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from hart.cli import connection as shared
 from hart.cli.bar import bar
@@ -19,6 +18,7 @@ from hart.cli.interrupt import run
 from hart.cli.numbers import number
 from hart.cli.output_paths import OutputPaths
 from hart.cli.prompts import read
+from hart.cli.text import shown
 
 if TYPE_CHECKING:
     from hart import GenerateResult
@@ -166,7 +166,7 @@ def _draw_one(
         print(json.dumps(answer_json(prompt, answer, paths), indent=2))
     for path, image in zip(paths, answer, strict=True):
         screen.print(
-            f"[green]{escape(path)}[/]  {image.width}x{image.height}  seed {image.seed}", markup=True, soft_wrap=True
+            f"[green]{shown(path)}[/]  {image.width}x{image.height}  seed {image.seed}", markup=True, soft_wrap=True
         )
     print_hints(screen, answer.report)
     print_times(screen, answer.report.timings)

@@ -6,12 +6,12 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from rich.markup import escape
 from rich.table import Table
 
 from hart.cli import connection as shared
 from hart.cli.connection import ConnectionOptions, console, exit_codes
 from hart.cli.interrupt import run
+from hart.cli.text import shown
 
 if TYPE_CHECKING:
     from hart import AsyncClient
@@ -42,16 +42,16 @@ def describe(
             return
         screen = console(stderr=False)
         for model in answer.models:
-            screen.print(f"[bold]{escape(model.model.name)}[/]  {model.shape.width}x{model.shape.height} pixels")
-            screen.print(f"  digest   {model.model.digest}")
+            screen.print(f"[bold]{shown(model.model.name)}[/]  {model.shape.width}x{model.shape.height} pixels")
+            screen.print(f"  digest   {shown(model.model.digest)}")
             screen.print(f"  scales   {', '.join(map(str, model.shape.scales))}")
             screen.print(f"  context  {model.shape.context_tokens} tokens")
             if model.example_prompts:
                 screen.print("  try")
-                shown = spread(model.example_prompts)
-                for prompt in shown:
-                    screen.print(f"    {escape(prompt)}")
-                left = len(model.example_prompts) - len(shown)
+                samples = spread(model.example_prompts)
+                for prompt in samples:
+                    screen.print(f"    {shown(prompt)}")
+                left = len(model.example_prompts) - len(samples)
                 if left > 0:
                     screen.print(f"    … and {left} more: --json has all")
         for title, message in (("limits", answer.limits), ("defaults", answer.defaults)):
@@ -59,8 +59,8 @@ def describe(
             for name, value in plain(message).items():
                 screen.print(f"  {name.replace('_', ' ')}: {value}")
         policies = f"{', '.join(answer.policies)} ({answer.policy_version})"
-        screen.print(f"[bold]policies[/] {escape(policies)}", soft_wrap=True)
-        screen.print(f"[bold]version[/] {escape(answer.version)}")
+        screen.print(f"[bold]policies[/] {shown(policies)}", soft_wrap=True)
+        screen.print(f"[bold]version[/] {shown(answer.version)}")
 
 
 def spread(prompts: Sequence[str]) -> list[str]:
@@ -97,16 +97,18 @@ def status(
             for stage in answer.stages:
                 ready = f"{stage.ready}/{stage.replicas}"
                 table.add_row(
-                    stage.stage,
+                    shown(stage.stage),
                     ready if stage.ready else f"[red]{ready}[/]",
                     f"{stage.load:.2f}",
                     str(stage.queued),
                     str(stage.running),
-                    escape(f"{stage.model.name} {stage.model.digest[:12]}"),
+                    shown(f"{stage.model.name} {stage.model.digest[:12]}"),
                 )
             screen = console(stderr=False)
             screen.print(table)
-            screen.print(f"{answer.inflight} in flight, up {answer.uptime_seconds:.0f} s, version {answer.version}")
+            screen.print(
+                f"{answer.inflight} in flight, up {answer.uptime_seconds:.0f} s, version {shown(answer.version)}"
+            )
         if not all(stage.ready for stage in answer.stages):
             raise typer.Exit(shared.EXIT_UNAVAILABLE)
 

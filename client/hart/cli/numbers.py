@@ -20,7 +20,7 @@ def number(kind: type[N], least: float | None = None, most: float | None = None)
             raise typer.BadParameter(f"{text!r} is no {'whole ' if kind is int else ''}number") from None
         if least is not None and not value >= least:  # nor is nan
             raise typer.BadParameter(f"{text} is not {least:g} or more")
-        if most is not None and value > most:
+        if most is not None and not value <= most:
             raise typer.BadParameter(f"{text} is more than {most:.0f}")
         return value
 

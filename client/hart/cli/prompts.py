@@ -24,6 +24,6 @@ def read(file: Path) -> list[str]:
 
 def _text(file: Path, number: int, line: bytes) -> str:
     try:
-        return line.decode("utf-8").strip()
+        return line.decode("utf-8").strip().strip("\ufeff\u200b\u2060").strip()
     except UnicodeDecodeError as error:
         raise UsageError(f"--file {file}: line {number} is not UTF-8: {error.reason}") from None

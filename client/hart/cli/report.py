@@ -7,9 +7,9 @@ from typing import Any
 
 from google.protobuf.message import Message
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from hart.cli.text import shown
 from hart.results import GenerateResult
 from hart.v1 import images_pb2
 
@@ -78,7 +78,7 @@ def print_times(screen: Console, timings: images_pb2.Timings) -> None:
         stages[call.stage].append(call)
     for stage, calls in stages.items():
         table.add_row(
-            stage,
+            shown(stage),
             str(len(calls)),
             seconds(sum(call.queue_seconds for call in calls)),
             seconds(sum(call.compute_seconds for call in calls)),
@@ -96,11 +96,11 @@ def clipped(text: str, most: int) -> str:
 
 def print_hints(screen: Console, report: images_pb2.Report, prompt: str = "") -> None:
     """What the person should know about the answer, and what to do about it; of which prompt, where it is given."""
-    whose = f"{escape(repr(clipped(prompt, 80)))}: " if prompt else ""
+    whose = f"{shown(repr(clipped(prompt, 80)))}: " if prompt else ""
     for notice in report.warnings:
-        screen.print(f"[yellow]note:[/] {whose}{escape(clipped(notice.text, 500))}", soft_wrap=True)
+        screen.print(f"[yellow]note:[/] {whose}{shown(clipped(notice.text, 500))}", soft_wrap=True)
         if notice.code == images_pb2.WARNING_CODE_PROMPT_OUT_OF_VOCABULARY:
             if not all(word in notice.text for word in notice.words):
                 words = clipped(", ".join(notice.words), 500)
-                screen.print(f"  words this checkpoint was not trained on: {escape(words)}", soft_wrap=True)
+                screen.print(f"  words this checkpoint was not trained on: {shown(words)}", soft_wrap=True)
             screen.print("  `hart describe` lists prompts that it knows")

@@ -10,13 +10,14 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from hart.cli.connection import UsageError, console, exit_codes
+from hart.cli.text import shown
 
 _QUEUE, _COMPUTE, _WIRE = "░", "█", "·"
+_ASCII = str.maketrans({_QUEUE: "-", _COMPUTE: "#", _WIRE: "."})
 
 
 def trace(
@@ -34,7 +35,7 @@ def trace(
 
 def _answers(file: Path) -> list[dict[str, Any]]:
     try:
-        data = json.loads(sys.stdin.read() if str(file) == "-" else file.read_text("utf-8"))
+        data = json.loads((sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")).removeprefix("\ufeff"))
     except ValueError as error:
         raise UsageError(f"{file}: not JSON: {error}") from None
     answers = data.get("answers", [data]) if isinstance(data, dict) else []
@@ -50,7 +51,7 @@ def print_waterfall(screen: Console, answer: dict[str, Any], scales: bool = True
     width = max(20, min(80, screen.width - 48))
     rows = list(_rows(timings["calls"], wall, width, scales))
     screen.print(
-        f"[bold]{escape(answer.get('request_id', ''))}[/]  trace {answer.get('trace_id') or '-'}  "
+        f"[bold]{shown(answer.get('request_id', ''))}[/]  trace {shown(answer.get('trace_id') or '-')}  "
         f"wall {wall * 1000:.1f} ms, of it the gateway {timings['gateway_seconds'] * 1000:.1f} ms",
         soft_wrap=True,
     )
@@ -59,8 +60,15 @@ def print_waterfall(screen: Console, answer: dict[str, Any], scales: bool = True
         table.add_column(heading, justify="left" if heading == "call" else "right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(_drawable(cell, screen) for cell in row))
     screen.print(table)
+
+
+def _drawable(cell: str | Text, screen: Console) -> str | Text:
+    """The bars in signs that the screen has."""
+    if isinstance(cell, str) or screen.encoding.startswith("utf"):
+        return cell
+    return Text(cell.plain.translate(_ASCII), style=cell.style)
 
 
 def _rows(calls: list[dict[str, Any]], wall: float, width: int, scales: bool) -> Iterator[tuple[str | Text, ...]]:
@@ -88,7 +96,7 @@ def _rows(calls: list[dict[str, Any]], wall: float, width: int, scales: bool) ->
 
 
 def _label(call: dict[str, Any]) -> str:
-    label = str(call["stage"])
+    label = shown(str(call["stage"]))
     if call.get("image") is not None:
         label += f" #{call['image']}"
     if call.get("preview"):

@@ -13,8 +13,9 @@ class TritonPythonModel:
     """What Triton's Python backend calls."""
 
     def initialize(self, args: dict[str, Any]) -> None:
-        """Read the weights."""
+        """Read the weights and encode a prompt: a broken model is not loaded."""
         self._encoder = backend.checkpoint().load_text_encoder()
+        self._encode(["a red heart"])
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One answer per request."""

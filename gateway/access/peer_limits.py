@@ -1,0 +1,36 @@
+"""How many requests callers without a name may have in work, by where they call from. Knows no credentials."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+
+from gateway.access import rate_limits
+from gateway.config import GatewaySettings
+from runtime.errors import Overloaded
+from runtime.peers import Shares, most_of
+from runtime.server.interceptor import CallInfo
+
+
+class PeerLimits:
+    """A guard: one connection and one address cannot take every place from others. Callers with a name have limits of
+    their own."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        connection = settings.connection_requests or most_of(settings.max_ongoing_requests, 3, 4)
+        peer = settings.peer_requests or most_of(settings.max_ongoing_requests, 7, 8)
+        self._shares = Shares("gateway", ("HART_CONNECTION_REQUESTS", connection), ("HART_PEER_REQUESTS", peer))
+
+    @asynccontextmanager
+    async def __call__(self, call: CallInfo) -> AsyncIterator[None]:
+        """Surround a call; Describe and Status are free."""
+        if call.method not in rate_limits.LIMITED or rate_limits.current.get():
+            yield
+            return
+        with ExitStack() as place:
+            try:
+                place.enter_context(self._shares.place(call.context.peer()))
+            except Overloaded as error:
+                rate_limits.rejected(call, error)
+                raise
+            yield

@@ -1,0 +1,14 @@
+"""A caller's prompt, checked for the pipeline in one process."""
+
+from common import prompt as rule
+from model.errors import SettingError
+
+
+def checked_prompt(prompt: str) -> str:
+    """The trimmed prompt. Raises SettingError if it is no text, empty, too long or invisible."""
+    if not isinstance(prompt, str):
+        raise SettingError("prompt", f"{prompt!r} is no text")
+    try:
+        return rule.checked_prompt(prompt)
+    except ValueError as error:
+        raise SettingError("prompt", str(error)) from None

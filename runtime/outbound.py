@@ -1,0 +1,34 @@
+"""HTTP to elsewhere, as what is fetched and who is asked are not to be trusted. Knows no document."""
+
+from __future__ import annotations
+
+import urllib.request
+from http.client import HTTPMessage
+from typing import IO
+from urllib.parse import urlsplit
+
+from runtime.settings import is_loopback
+
+
+def opener(url: str) -> urllib.request.OpenerDirector:
+    """Opens the URL: without the environment's proxy where it is on this machine, and never from https on to http."""
+    handlers: list[urllib.request.BaseHandler] = [_Redirects()]
+    if is_loopback(urlsplit(url).hostname or ""):
+        handlers.append(urllib.request.ProxyHandler({}))
+    return urllib.request.build_opener(*handlers)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        """The request that follows. Raises OSError where it would not be encrypted any more."""
+        if req.type == "https" and urlsplit(newurl).scheme != "https":
+            raise OSError("a redirect leads from https to another scheme")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -1,0 +1,97 @@
+"""Numbers and texts as libraries, files and consoles have them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import hart as package
+import numpy as np
+import pytest
+from hart.channel import Connection
+
+from tests.client.command import COMMAND
+from tests.client.conftest import Gateway
+
+
+@pytest.mark.parametrize("seconds", [np.float32(5), np.float64(5), np.int64(5), np.array(5.0)])
+def test_a_librarys_number_is_a_timeout(gateway: Gateway, seconds: Any) -> None:
+    with package.Client(gateway.endpoint) as client:
+        client.generate("x", timeout=seconds)
+        client.status(timeout=seconds)
+        list(client.stream("x", timeout=seconds))
+    assert 0 < (gateway.remaining[0] or 0) <= 5
+
+
+async def test_and_for_the_asyncio_client(gateway: Gateway) -> None:
+    async with package.AsyncClient(gateway.endpoint) as client:
+        await client.generate("x", timeout=np.float32(5), images=np.int8(2))  # type: ignore[arg-type]
+        await client.status(timeout=np.int64(5))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seconds", [np.float32("nan"), np.int64(0), np.bool_(True), np.array([5.0]), np.str_("5")])
+def test_a_librarys_number_out_of_range_is_no_timeout(gateway: Gateway, seconds: Any) -> None:
+    with package.Client(gateway.endpoint) as client, pytest.raises(package.InvalidRequest, match="timeout: "):
+        client.status(timeout=seconds)
+
+
+def test_a_librarys_numbers_are_options(gateway: Gateway) -> None:
+    chosen: dict[str, Any] = {
+        "images": np.int64(2),
+        "seed": np.uint64(2**64 - 9),
+        "guidance": np.float32(0.5),
+        "top_p": np.array(0.25),
+        "more_smooth": np.bool_(False),
+    }
+    with package.Client(gateway.endpoint) as client:
+        client.generate("x", **chosen)
+        sent = gateway.requests[0]
+        assert (sent.images, sent.seed, sent.guidance, sent.top_p, sent.more_smooth) == (2, 2**64 - 9, 0.5, 0.25, False)
+        with pytest.raises(package.InvalidRequest) as refused:
+            client.generate("x", images=np.bool_(True), seed=np.float64(1.5))  # type: ignore[arg-type]
+    assert set(refused.value.fields) == {"images", "seed"}
+
+
+def test_blanks_around_an_endpoint_and_a_key_are_an_environment_files(gateway: Gateway) -> None:
+    connection = Connection(f"\ufeff {gateway.endpoint}\r\n", "s3cret\r\n")
+    assert (connection.endpoint, connection.api_key) == (gateway.endpoint, "s3cret")
+    with package.Client(f"{gateway.endpoint}\r", api_key="s3cret ") as client:
+        client.generate("x")
+    assert gateway.metadata[0]["authorization"] == "Bearer s3cret"
+
+
+def ascii_console(gateway: Gateway, folder: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
+    console = {"PYTHONIOENCODING": "ascii:strict", "HART_ENDPOINT": gateway.endpoint}
+    return subprocess.run([*COMMAND, *words], env={**os.environ, **console}, cwd=folder, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["generate", "--help"], ["generate", "zyzzyva \u2764"], ["describe"], ["status"]],
+    ids=lambda words: " ".join(words).encode("ascii", "replace").decode(),
+)
+def test_a_console_of_ascii_is_written_to(gateway: Gateway, tmp_path: Path, words: list[str]) -> None:
+    done = ascii_console(gateway, tmp_path, *words)
+    assert b"Traceback" not in done.stderr
+    assert done.returncode == (4 if words == ["status"] else 0), done.stderr
+    assert done.stdout.isascii()
+
+
+def test_a_waterfall_is_drawn_on_a_console_of_ascii(gateway: Gateway, tmp_path: Path) -> None:
+    answer = ascii_console(gateway, tmp_path, "generate", "x", "--json").stdout
+    for mark in (b"", b"\xef\xbb\xbf"):
+        (tmp_path / "a.json").write_bytes(mark + answer)
+        done = ascii_console(gateway, tmp_path, "trace", "a.json")
+        assert done.returncode == 0, done.stderr
+        assert b"##" in done.stdout
+        assert b"\\u" not in done.stdout
+    assert json.loads(answer)["images"]
+
+
+def test_marks_in_a_file_of_prompts_are_no_letters(hart: Any, gateway: Gateway) -> None:
+    Path("p.txt").write_bytes("\ufeffa heart\n\ufeffa tree\u200b\n\u200b\n".encode())
+    assert hart("generate", "--file", "p.txt", "-o", "g.png").exit_code == 0
+    assert sorted(request.prompt for request in gateway.requests) == ["a heart", "a tree"]

@@ -1,0 +1,62 @@
+"""A proxy in the environment is not asked for this machine, and is named where it was asked in vain."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import hart as package
+import pytest
+
+from tests.client.conftest import Gateway
+
+
+@pytest.fixture
+def proxied(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An environment whose proxy answers nobody."""
+    with socket.socket() as taken:  # bound, and listens to nobody
+        taken.bind(("127.0.0.1", 0))
+        for name in ("no_proxy", "no_grpc_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{taken.getsockname()[1]}")
+        yield
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "localhost:{}", "dns:///127.0.0.1:{}", "ipv4:127.0.0.1:{}"])
+def test_this_machine_is_called_without_a_proxy(gateway: Gateway, proxied: None, form: str) -> None:
+    endpoint = form.format(gateway.endpoint.rpartition(":")[2])
+    with package.Client(endpoint) as client:
+        assert client.status().inflight == 1
+
+    async def asked() -> None:
+        async with package.AsyncClient(endpoint) as client:
+            assert (await client.status()).inflight == 1
+
+    asyncio.run(asked())
+
+
+def test_the_command_draws_whatever_the_proxy(hart: Any, proxied: None) -> None:
+    assert hart("generate", "a red heart").exit_code == 0
+
+
+def test_where_a_proxy_was_asked_in_vain_the_variable_is_named(
+    hart: Any, proxied: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HART_ENDPOINT", "192.0.2.1:50051")
+    done = hart("status", "--timeout", 20)
+    assert done.exit_code == 4
+    assert "grpc_proxy is set, so that a proxy was asked: no_proxy lists" in " ".join(done.output.split())
+    assert "make up" not in done.output
+    monkeypatch.delenv("grpc_proxy")
+    with package.Client("192.0.2.1:50051") as client, pytest.raises(package.Unavailable, match="https_proxy is set"):
+        client.status(timeout=20)
+
+
+def test_without_a_proxy_none_is_named(hart: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HART_ENDPOINT", "127.0.0.1:9")
+    done = hart("status")
+    assert "make up" in done.output
+    assert "proxy" not in done.output

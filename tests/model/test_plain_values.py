@@ -1,0 +1,69 @@
+"""Numbers as libraries have them: taken as Python's own, or refused by name."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model.errors import SettingError
+from model.generation import SamplingParams
+from model.image_file import read_recipe
+from model.noise import SeededNoise
+from model.pipeline import Pipeline
+from model.safety import Policies
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_recipe_can_be_written_whatever_numbers_a_picture_was_asked_for_with(tiny: Path) -> None:
+    settings = SamplingParams(np.float32(0.5), np.bool_(True), torch.tensor(0.25))  # type: ignore[arg-type]
+    picture = Pipeline.load(tiny).draw("a red heart", np.uint64(2**63), settings)  # type: ignore[arg-type]
+    recipe = read_recipe(picture.to_bytes())
+    assert recipe is not None
+    assert (recipe.seed, recipe.guidance, recipe.more_smooth, recipe.top_p) == (2**63, 0.5, True, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"guidance": "4"}, "guidance"),
+        ({"guidance": True}, "guidance"),
+        ({"guidance": np.array([1.0])}, "guidance"),
+        ({"guidance": float("nan")}, "guidance"),
+        ({"more_smooth": 1}, "more_smooth"),
+        ({"top_p": None}, "top_p"),
+    ],
+)
+def test_what_is_no_number_is_refused_by_name(given: dict, field: str) -> None:
+    with pytest.raises(SettingError, match=f"{field}: "):
+        SamplingParams(**given)
+
+
+@pytest.mark.parametrize("seed", [1.5, "7", True, np.float64(7)])
+def test_a_seed_that_is_no_whole_number_is_refused_by_name(seed: object) -> None:
+    with pytest.raises(SettingError, match="seed: "):
+        SeededNoise(seed)  # type: ignore[arg-type]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    content = {"version": "1", "threshold": 0.5, "policies": [{"name": "harm", "guideline": "none"}]}
+    (tmp_path / "policies.json").write_text(json.dumps(content), "utf-8-sig")
+    assert Policies.read(tmp_path / "policies.json").names == ("harm",)
+
+
+def test_the_command_writes_to_a_console_of_ascii(tiny: Path, tmp_path: Path) -> None:
+    console = {"PYTHONIOENCODING": "ascii:strict", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "model", "a z\u00e9bra \u2764", "--checkpoint", str(tiny)],
+        env={**os.environ, **console},
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"picture.png" in done.stdout
