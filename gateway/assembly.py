@@ -1,4 +1,4 @@
-"""The gateway, put together: pools, stages, catalog, guards, servicers."""
+"""Assembles the gateway: pools, registry, stages, guards, servicers."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from runtime.server.app import App
 from runtime.settings import as_settings_error
 from runtime.tls import Files
 
-PATIENCE = 0.5  # seconds for a first look at the stages: a missing one does not hold up the start
+FIRST_PROBE_TIMEOUT = 0.5  # seconds; a missing stage does not delay the start
 
 
 def build(app: App, settings: GatewaySettings) -> None:
-    """Adds everything to the app. Raises SettingsError."""
+    """Adds the gateway to the app. Raises SettingsError."""
     pools = {stage: _pool(app, settings, stage) for stage in STAGES}
     registry = ReplicaRegistry(pools, settings.describe_interval_seconds)
     cluster = ClusterView(pools, registry, settings)
@@ -50,7 +50,7 @@ def build(app: App, settings: GatewaySettings) -> None:
         app.telemetry.metrics.replicas_min.observe(partial(settings.min_replicas, stage), stage=stage)
     app.telemetry.metrics.queue_depth.observe(lambda: executor.demand.ongoing)
     app.telemetry.metrics.queue_limit.observe(lambda: settings.max_ongoing_requests)
-    app.on_start(lambda: asyncio.gather(*(pool.start(PATIENCE) for pool in pools.values())))
+    app.on_start(lambda: asyncio.gather(*(pool.start(FIRST_PROBE_TIMEOUT) for pool in pools.values())))
     app.on_start(registry.start)
     for pool in pools.values():
         app.on_stop(pool.close)

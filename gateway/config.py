@@ -1,4 +1,4 @@
-"""What an operator can tell the gateway. Knows names and bounds, nothing of what is done with them."""
+"""The gateway's settings: names, defaults, bounds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Where = Annotated[str, AfterValidator(_source), Field(min_length=1)]
 
 
 class GatewaySettings(ProcessSettings):
-    """The front door's settings.
+    """The gateway's settings.
 
     Where a stage is: a list of `host:port`, `unix:/path` and `oip://host:port/model` with commas between; or
     `file:///path` (one of those a line, followed), `dns:///host:port` (every address behind the name),
@@ -38,87 +38,86 @@ class GatewaySettings(ProcessSettings):
     """
 
     port: int = Field(default=GATEWAY_PORT, ge=0, le=65535)
-    """The port of the gRPC server; 0 lets the system choose."""
+    """Port of the gRPC server. 0: the system chooses."""
     safety: Where = f"127.0.0.1:{SAFETY.port}"
-    """Where the safety stage is."""
+    """Endpoints of the safety stage."""
     text_encoder: Where = f"127.0.0.1:{TEXT_ENCODER.port}"
-    """Where the text encoder is."""
+    """Endpoints of the text encoder."""
     ar_generator: Where = f"127.0.0.1:{AR_GENERATOR.port}"
-    """Where the generator is."""
+    """Endpoints of the generator."""
     decoder: Where = f"127.0.0.1:{DECODER.port}"
-    """Where the decoder is."""
+    """Endpoints of the decoder."""
     stage_tls_ca: str = ""
-    """The authority (PEM file) that stages' certificates must come from. Empty: `tls_ca`; neither: stages are called in
-    plaintext."""
+    """Certificate authority (PEM file) of the stages' certificates. Empty: `tls_ca`. Both empty: plaintext to the
+    stages."""
     stage_tls_cert: str = ""
-    """The certificate (PEM file) shown to stages. Empty: `tls_cert`."""
+    """Client certificate (PEM file) for the stages. Empty: `tls_cert`."""
     stage_tls_key: str = ""
-    """The key (PEM file) of that certificate. Empty: `tls_key`."""
+    """Key (PEM file) of that certificate. Empty: `tls_key`."""
 
     max_message_bytes: int = Field(default=64 * 2**10, ge=16 * 2**10, le=MAX_INT32)
-    """The largest request taken. A prompt of 2,000 code points takes 8 KB at most."""
+    """Maximum size of a request. A prompt of 2,000 code points has at most 8 KB."""
     default_deadline_seconds: float = Field(default=60.0, gt=0)
-    """The time of a request whose caller gives none."""
+    """Deadline of a request without one, in seconds."""
     max_deadline_seconds: float = Field(default=300.0, gt=0)
-    """The longest time that any request has."""
+    """Maximum deadline of a request, in seconds."""
     deadline_margin_seconds: float = Field(default=0.02, ge=0)
-    """Kept back from what stages are given of a request's time, so that the answer can still be sent."""
+    """Seconds of a request's deadline that stages do not get: time to send the response."""
     max_ongoing_requests: int = Field(default=256, ge=1)
-    """Requests in work at the same time; one more is refused."""
+    """Maximum of ongoing requests. One more is refused."""
     connection_requests: int | None = Field(default=None, ge=1)
-    """Requests that one connection may have in work, of callers without a key or JWT; absent: three quarters of
+    """Maximum of ongoing requests per connection, for anonymous callers. Absent: three quarters of
     `max_ongoing_requests`."""
     peer_requests: int | None = Field(default=None, ge=1)
-    """Requests that one address (of IPv6 one /64 network) may have in work, of callers without a key or JWT; absent:
-    seven eighths of `max_ongoing_requests`."""
+    """Maximum of ongoing requests per address (IPv6: per /64 network), for anonymous callers. Absent: seven eighths of
+    `max_ongoing_requests`."""
     max_response_buffer_bytes: int = Field(default=512 * 2**20, ge=2**20)
-    """What answers under way may hold in memory, callers that do not read theirs included; beyond, none is begun."""
+    """Maximum bytes of buffered responses, unread ones included. Above it new requests are refused."""
     max_pending_decodes: int = Field(default=32, ge=1)
-    """Latents that may wait for the decoder. No more pictures are begun and not finished than these and what the
-    generators draw at the same time."""
+    """Maximum of latents that wait for the decoder. Images in progress: at most these plus the generators' slots."""
 
     retry_attempts: int = Field(default=6, ge=1, le=20)
-    """The most attempts of one call to a stage, the first included."""
+    """Maximum attempts of one call to a stage, the first included."""
     retry_ratio: float = Field(default=0.2, ge=0, le=1)
-    """Retries that a successful call earns for its stage: the retry budget."""
+    """Retry budget: retries that a successful call adds for its stage."""
     retry_per_second: float = Field(default=2.0, ge=0)
-    """Retries that every second adds, however few calls succeed: what a cluster with little traffic lives on."""
+    """Retry budget: retries added per second, for a cluster with little traffic."""
     retry_burst: float = Field(default=20.0, ge=0)
-    """Retries that a stage's budget holds at most, and at the start."""
+    """Retry budget: maximum and initial number of retries of a stage."""
 
     idempotency_ttl_seconds: float = Field(default=600.0, ge=0)
-    """How long an answer is kept for a repeat of its request id."""
+    """How long a response is kept for repeated requests with its request id, in seconds."""
     idempotency_cache_bytes: int = Field(default=256 * 2**20, ge=0)
-    """The most bytes of answers that are kept; the oldest goes first."""
+    """Maximum bytes of kept responses. The oldest is evicted first."""
 
     api_keys: SecretStr = SecretStr("")
-    """Callers' keys as a comma-separated list of `name=key`. Where neither keys nor JWT are set, everybody may call."""
+    """API keys as a comma-separated list of `name=key`. Without API keys and JWT settings every caller is admitted."""
     api_keys_file: str = ""
-    """A file with further keys, one `name=key` a line; read again when it changes."""
+    """A file with more API keys, one `name=key` per line. Re-read when it changes."""
     jwt_jwks_url: str = ""
-    """Where the issuer's keys (JWKS) are, https:// (http:// on loopback). Empty: JWTs are not taken."""
+    """URL of the issuer's keys (JWKS), https:// (http:// on loopback). Empty: no JWTs."""
     jwt_issuer: str = ""
-    """The issuer that a JWT must name."""
+    """Required issuer of a JWT."""
     jwt_audience: str = ""
-    """The audience that a JWT must be for; empty: it is not looked at."""
+    """Required audience of a JWT. Empty: not checked."""
     jwt_scope: str = ""
-    """The scope that a JWT must have; empty: none."""
+    """Required scope of a JWT. Empty: none."""
     caller_requests_per_second: float = Field(default=0.0, ge=0)
-    """Requests that one caller may send per second in the long run; 0: no limit."""
+    """Average requests per second of one caller. 0: no limit."""
     caller_burst: int = Field(default=10, ge=1)
-    """Requests that a caller who was quiet may send at once."""
+    """Requests that an idle caller may send at once."""
     caller_concurrency: int = Field(default=0, ge=0)
-    """Requests that one caller may have in work at the same time; 0: no limit."""
+    """Maximum of ongoing requests of one caller. 0: no limit."""
 
     describe_interval_seconds: float = Field(default=2.0, gt=0)
-    """How often stages are asked for their limits and load."""
+    """Seconds between two polls of the stages' descriptions."""
     scaler_target_load: float = Field(default=0.8, gt=0)
-    """The `hart_load` per replica that the external scaler asks KEDA to keep to."""
+    """Target `hart_load` per replica of the external scaler."""
     scaler_cooldown_seconds: float = Field(default=30.0, ge=0)
-    """How long after the last request the external scaler still calls a stage active."""
+    """Seconds after the last request during which the external scaler reports a stage as active."""
 
     scale_to_zero_stages: Annotated[str, AfterValidator(_stages)] = ""
-    """Stages, with commas between, that may rest without a replica while nobody asks: no alert for them then."""
+    """Comma-separated stages that may have no replica while idle. Without requests they raise no alert."""
 
     @model_validator(mode="after")
     def _gateway_consistent(self) -> Self:
@@ -134,7 +133,7 @@ class GatewaySettings(ProcessSettings):
             )
         for name in ("jwt_issuer", "jwt_audience", "jwt_scope"):
             if getattr(self, name) and not self.jwt_jwks_url:
-                raise ValueError(f"HART_{name.upper()} is given without HART_JWT_JWKS_URL: no token would be looked at")
+                raise ValueError(f"HART_{name.upper()} requires HART_JWT_JWKS_URL")
         if self.jwt_jwks_url:
             url = urlsplit(self.jwt_jwks_url)
             if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.hostname or "")):
@@ -162,14 +161,14 @@ class GatewaySettings(ProcessSettings):
             raise ValueError("HART_STAGE_TLS_CERT and HART_STAGE_TLS_KEY must be given together")
         if self.stage_tls_cert and not (self.stage_tls_ca or self.tls_ca):
             raise ValueError(
-                "HART_STAGE_TLS_CERT is given without HART_STAGE_TLS_CA: stages would be called in plaintext"
+                "HART_STAGE_TLS_CERT requires HART_STAGE_TLS_CA: without it stages are called in plaintext"
             )
         return self
 
     def min_replicas(self, stage: str) -> int:
-        """The fewest replicas that a stage is meant to have."""
+        """Minimum replicas of a stage."""
         return 0 if stage in self.scale_to_zero_stages.split(",") else 1
 
     def where(self, stage: str) -> str:
-        """Where a stage is."""
+        """Endpoints of a stage."""
         return str(getattr(self, stage))

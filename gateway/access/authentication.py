@@ -1,4 +1,4 @@
-"""Who a caller is: API keys and JWTs in `authorization: Bearer …`. Knows no request."""
+"""Authentication: API keys and JWTs in `authorization: Bearer …`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ MAX_CREDENTIAL = 8192
 
 
 class ApiKeys:
-    """Names by key, from a setting and from a file that is read again when it changes. Keys are held as hashes."""
+    """Caller names by API key, from a setting and from a file that is re-read on change. Keys are stored hashed."""
 
     def __init__(self, listed: str, file: str) -> None:
         self._listed = _parse(listed.split(","), "HART_API_KEYS")
         if listed and not self._listed:
-            raise ValueError("HART_API_KEYS is given and holds no key: everybody would be let in")
+            raise ValueError("HART_API_KEYS contains no key: every caller would be admitted")
         self._file = file
         self._stamp: tuple[int, ...] | None = None
         self._filed: dict[bytes, str] = {}
@@ -39,7 +39,7 @@ class ApiKeys:
         return bool(self._listed or self._file)
 
     def name_of(self, key: str) -> str | None:
-        """The name that the key belongs to."""
+        """The key's caller; None for an unknown key."""
         self._refresh()
         hashed = _hash(key)
         return self._listed.get(hashed) or self._filed.get(hashed)
@@ -50,15 +50,15 @@ class ApiKeys:
         stamp = _stamp(self._file)
         if stamp == self._stamp:
             return
-        self._stamp = stamp  # also of a file that cannot be used: it is told once, not with every call
+        self._stamp = stamp  # also for an unusable file: one warning, not one per call
         try:
             self._filed = _parse(Path(self._file).read_text("utf-8-sig").splitlines(), self._file)
-        except (OSError, ValueError) as error:  # half written, or away for a moment: the keys known so far hold
-            log.warning("the file of API keys cannot be used: %s", error)
+        except (OSError, ValueError) as error:  # half written or absent for a moment: known keys stay valid
+            log.warning("cannot read the file of API keys: %s", error)
 
 
 def _stamp(file: str) -> tuple[int, ...]:
-    """Changes with the file's content or permissions; () while there is none."""
+    """Changes with the file's content or permissions; () without a file."""
     try:
         found = os.stat(file)
     except OSError:
@@ -83,7 +83,7 @@ def _hash(key: str) -> bytes:
 
 
 class Authentication:
-    """A guard: lets a call in whose bearer token is a known API key or a valid JWT, and notes the caller's name."""
+    """A guard: admits calls with a known API key or a valid JWT as bearer token, and sets the caller's name."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._keys = ApiKeys(settings.api_keys.get_secret_value(), settings.api_keys_file)
@@ -91,12 +91,12 @@ class Authentication:
 
     @property
     def required(self) -> bool:
-        """False where neither keys nor JWTs are set: everybody may call."""
+        """False without API keys and JWT settings: every caller is admitted."""
         return bool(self._keys) or self._tokens is not None
 
     @asynccontextmanager
     async def __call__(self, call: CallInfo) -> AsyncIterator[None]:
-        """Surround a call. Raises Unauthenticated, PermissionDenied, or StageUnavailable without the issuer's keys."""
+        """Authenticates a call. Raises Unauthenticated, PermissionDenied; StageUnavailable without issuer keys."""
         if self.required and call.method.startswith(GUARDED):
             try:
                 rate_limits.current.set(await self._identify(call.header("authorization")))
@@ -109,16 +109,18 @@ class Authentication:
         scheme, _, token = header.partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token or len(token) > MAX_CREDENTIAL:
-            raise Unauthenticated("credentials are wanted in the metadata: authorization: Bearer …")
+            raise Unauthenticated("missing credentials: send metadata `authorization: Bearer <key or JWT>`")
         name = self._keys.name_of(token)
         if name is not None:
             return name
         if self._tokens is None or token.count(".") != 2:
-            raise Unauthenticated("the credentials are not known here")
+            raise Unauthenticated("unknown API key")
         return await self._tokens.name_of(token)
 
 
 def _tokens(settings: GatewaySettings) -> JwtVerifier:
-    from gateway.access.jwt_verifier import JwtVerifier  # here, at the start, since most gateways do without
+    from gateway.access.jwt_verifier import (
+        JwtVerifier,  # imported only where JWTs are configured: it takes a part of a second
+    )
 
     return JwtVerifier(settings)

@@ -1,4 +1,4 @@
-"""An issuer's public keys, fetched and kept. Knows no claims."""
+"""A token issuer's public keys (JWKS), fetched and cached."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from runtime.errors import StageUnavailable
 from runtime.outbound import opener
 
 log = logging.getLogger(__name__)
-LIFETIME = 300.0  # seconds; then the keys are fetched again, while those known are used
-REFETCH_COOLDOWN = 10.0  # seconds between fetches for the sake of an unknown key: tokens are anybody's to send
+LIFETIME = 300.0  # seconds until a refetch; known keys stay valid meanwhile
+REFETCH_COOLDOWN = 10.0  # seconds between fetches for an unknown key: anyone can send a token
 TIMEOUT = 5.0
 MAX_BYTES = 2**20
-MAX_WAITING = 200  # calls, at the same time, with tokens that may be anybody's
+MAX_WAITING = 200  # concurrent calls that wait for a fetch
 
 
 class KeySet:
-    """The keys at `url` (JWKS). Where the issuer is away, the keys known so far hold."""
+    """The keys at `url` (JWKS). While the issuer is unreachable, known keys stay valid."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -33,8 +33,8 @@ class KeySet:
         self._waiting = 0
 
     async def key_of(self, token: str) -> jwt.PyJWK:
-        """The key that the token says it was signed with. Raises jwt.PyJWTError where there is no such key, and
-        StageUnavailable where the issuer's keys were never to be had."""
+        """The key that the token names. Raises jwt.PyJWTError for an unknown key, StageUnavailable before the first
+        fetch."""
         kid = jwt.get_unverified_header(token).get("kid")
         known = self._find(kid)
         if known is None or time.monotonic() - self._fetched_at > LIFETIME:
@@ -43,7 +43,7 @@ class KeySet:
             await self._fetched(self._fetching)
             known = self._find(kid)
         if not self._keys:
-            raise StageUnavailable("gateway", "the token issuer's keys cannot be had", retry_after=REFETCH_COOLDOWN)
+            raise StageUnavailable("gateway", "cannot fetch the token issuer's keys", retry_after=REFETCH_COOLDOWN)
         if known is None:
             raise jwt.PyJWKSetError("unknown key")
         return known
@@ -54,9 +54,9 @@ class KeySet:
         return self._keys.get(kid)
 
     async def _fetched(self, fetching: asyncio.Task[None]) -> None:
-        """Wait with all who do: one of them who goes away does not end it for the others."""
+        """Waits for the shared fetch. A cancelled call does not cancel it for the others."""
         if self._waiting >= MAX_WAITING:
-            raise StageUnavailable("gateway", "too many wait for the token issuer's keys", retry_after=TIMEOUT)
+            raise StageUnavailable("gateway", "too many calls wait for the token issuer's keys", retry_after=TIMEOUT)
         self._waiting += 1
         try:
             left = self._tried_at + TIMEOUT - time.monotonic()
@@ -65,7 +65,7 @@ class KeySet:
             self._waiting -= 1
 
     def _refresh(self) -> None:
-        """Begin to fetch, unless that is under way or was tried just now."""
+        """Starts a fetch, unless one is running or was tried within the cooldown."""
         under_way = self._fetching is not None and not self._fetching.done()
         if not under_way and time.monotonic() - self._tried_at >= REFETCH_COOLDOWN:
             self._tried_at = time.monotonic()
@@ -76,9 +76,9 @@ class KeySet:
             self._keys = await asyncio.to_thread(_fetch, self._url)
             self._fetched_at = time.monotonic()
         except (OSError, ValueError) as error:
-            log.warning("the issuer's keys cannot be fetched: %s", error)
-        except Exception as error:  # whatever a document can do to its readers; and the words may be the URL's
-            log.warning("the issuer's keys cannot be fetched: %s", type(error).__name__)
+            log.warning("cannot fetch the token issuer's keys: %s", error)
+        except Exception as error:  # any parser error; its text may contain the URL's credentials
+            log.warning("cannot fetch the token issuer's keys: %s", type(error).__name__)
 
 
 def _fetch(url: str) -> dict[str | None, jwt.PyJWK]:
@@ -87,13 +87,12 @@ def _fetch(url: str) -> dict[str | None, jwt.PyJWK]:
         while piece := answer.read1(MAX_BYTES):
             body += piece
             if len(body) > MAX_BYTES or time.monotonic() > end:
-                raise OSError(f"{len(body)} bytes came, and no end of them within {TIMEOUT:g} s and {MAX_BYTES} bytes")
+                raise OSError(f"response larger than {MAX_BYTES} bytes or slower than {TIMEOUT:g} s")
     return keys_of(body)
 
 
 def keys_of(body: bytes) -> dict[str | None, jwt.PyJWK]:
-    """The usable keys of a JWKS document by their ids; others are passed over. Raises ValueError where there is
-    none, whatever the document is."""
+    """The usable keys of a JWKS document by id; others are skipped. Raises ValueError for any document without one."""
     try:
         document = json.loads(body)
         entries = document["keys"]
@@ -101,7 +100,7 @@ def keys_of(body: bytes) -> dict[str | None, jwt.PyJWK]:
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(f"no key set: {type(error).__name__}") from None
     if not found:
-        raise ValueError("no key of the key set can be used")
+        raise ValueError("the key set has no usable key")
     return {key.key_id: key for key in found}
 
 
@@ -109,6 +108,6 @@ def _key(entry: Any) -> jwt.PyJWK | None:
     try:
         key = jwt.PyJWK.from_dict(entry)
         usable = key.key_id is None or isinstance(key.key_id, str)
-    except Exception:  # PyJWT looks at no member's type, and cryptography has errors of its own
+    except Exception:  # PyJWT checks no member's type, and cryptography raises its own errors
         return None
     return key if usable else None

@@ -1,4 +1,4 @@
-"""Who an issuer says a caller is: JWTs. Importing it takes a part of a second, which a gateway without JWTs saves."""
+"""Verifies JWTs. Its imports take a part of a second, which a gateway without JWTs saves."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from gateway.config import GatewaySettings
 from runtime.errors import HartError, PermissionDenied, Unauthenticated
 
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
-"""Of JWTs; only signatures by a private key, so that the published keys cannot sign."""
+"""Signatures by a private key only: a published key must not be able to sign."""
 
 
 class JwtVerifier:
-    """Judges the tokens of the issuer that the settings name."""
+    """Verifies tokens of the configured issuer."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._keys = KeySet(settings.jwt_jwks_url)
@@ -24,7 +24,7 @@ class JwtVerifier:
         self._scope = settings.jwt_scope
 
     async def name_of(self, token: str) -> str:
-        """The caller's name, issuer and all. Raises Unauthenticated, PermissionDenied or StageUnavailable."""
+        """The caller's name, issuer included. Raises Unauthenticated, PermissionDenied or StageUnavailable."""
         claims = await self._claims(token)
         if self._scope and self._scope not in _scopes(claims):
             raise PermissionDenied(f"the token has no scope {self._scope}")
@@ -46,7 +46,7 @@ class JwtVerifier:
         except HartError:
             raise
         except Exception:  # a token is anybody's to write: one that its reader stumbles over is no token
-            raise Unauthenticated("the token is not valid here") from None
+            raise Unauthenticated("invalid token") from None
         return claims
 
 

@@ -1,4 +1,4 @@
-"""How many requests callers without a name may have in work, by where they call from. Knows no credentials."""
+"""Maximum of ongoing requests of anonymous callers, per connection and per network."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from runtime.server.interceptor import CallInfo
 
 
 class PeerLimits:
-    """A guard: one connection and one address cannot take every place from others. Callers with a name have limits of
-    their own."""
+    """A guard: one connection or one network cannot use up every slot. Authenticated callers have their own limits."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         connection = settings.connection_requests or most_of(settings.max_ongoing_requests, 3, 4)
@@ -23,7 +22,7 @@ class PeerLimits:
 
     @asynccontextmanager
     async def __call__(self, call: CallInfo) -> AsyncIterator[None]:
-        """Surround a call; Describe and Status are free."""
+        """Limits a call. Describe and Status are not limited."""
         if call.method not in rate_limits.LIMITED or rate_limits.current.get():
             yield
             return

@@ -1,4 +1,4 @@
-"""Who calls, and how much one caller may ask. Knows no credentials and no pictures."""
+"""Rate and concurrency limits per caller."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from runtime.observability import logs
 from runtime.peers import host_of, network_of
 from runtime.server.interceptor import CallInfo
 
-MAX_CALLERS = 10_000  # remembered; the one that was quiet the longest is forgotten first
+MAX_CALLERS = 10_000  # remembered; the longest idle one is evicted first
 LIMITED = frozenset({"hart.v1.Images/Generate", "hart.v1.Images/GenerateStream"})
 current: ContextVar[str] = ContextVar("caller", default="")
-"""The name of the caller of the current call; "" where nobody proves who they are."""
+"""The authenticated caller of the current call; "" for an anonymous one."""
 
 
 @dataclass
@@ -28,9 +28,9 @@ class _Account:
 
 
 class CallerLimits:
-    """A guard: a token bucket (`rate` per second, `burst` at once) and a bound on requests in work, per caller.
+    """A guard: per caller a token bucket (`rate` per second, `burst` at once) and a maximum of ongoing requests.
 
-    `rate` 0 and `concurrency` 0 are no limit. A caller without a name counts by the address it calls from.
+    0 disables a limit. An anonymous caller counts by its network address.
     """
 
     def __init__(self, rate: float, burst: int, concurrency: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,13 +42,13 @@ class CallerLimits:
 
     @asynccontextmanager
     async def __call__(self, call: CallInfo) -> AsyncIterator[None]:
-        """Surround a call; Describe and Status are free."""
+        """Limits a call. Describe and Status are not limited."""
         if call.method not in LIMITED:
             yield
             return
-        with ExitStack() as place:
+        with ExitStack() as stack:
             try:
-                place.enter_context(self.admit(current.get() or network_of(call.context.peer())))
+                stack.enter_context(self.admit(current.get() or network_of(call.context.peer())))
             except Overloaded as error:
                 rejected(call, error)
                 raise
@@ -56,36 +56,38 @@ class CallerLimits:
 
     @contextmanager
     def admit(self, caller: str) -> Iterator[None]:
-        """Hold a place of the caller's. Raises Overloaded naming the setting that refuses."""
-        record = self._account(caller)
-        if self._concurrency and record.running >= self._concurrency:
-            raise Overloaded("gateway", "HART_CALLER_CONCURRENCY", 1.0, message="too many requests of yours in work")
+        """Counts a request of the caller until the block ends. Raises Overloaded naming the setting."""
+        account = self._account(caller)
+        if self._concurrency and account.running >= self._concurrency:
+            raise Overloaded("gateway", "HART_CALLER_CONCURRENCY", 1.0, message="your concurrency limit is reached")
         if self._rate:
-            if record.tokens < 1:
-                wait = (1 - record.tokens) / self._rate
-                raise Overloaded("gateway", "HART_CALLER_REQUESTS_PER_SECOND", wait, message="your rate is too high")
-            record.tokens -= 1
-        record.running += 1
+            if account.tokens < 1:
+                wait = (1 - account.tokens) / self._rate
+                raise Overloaded(
+                    "gateway", "HART_CALLER_REQUESTS_PER_SECOND", wait, message="your request rate limit is exceeded"
+                )
+            account.tokens -= 1
+        account.running += 1
         try:
             yield
         finally:
-            record.running -= 1
+            account.running -= 1
 
     def _account(self, caller: str) -> _Account:
         now = self._clock()
-        record = self._accounts.pop(caller, None) or _Account(self._burst, now)
-        record.tokens = min(self._burst, record.tokens + (now - record.at) * self._rate)
-        record.at = now
-        self._accounts[caller] = record
+        account = self._accounts.pop(caller, None) or _Account(self._burst, now)
+        account.tokens = min(self._burst, account.tokens + (now - account.at) * self._rate)
+        account.at = now
+        self._accounts[caller] = account
         if len(self._accounts) > MAX_CALLERS:
             idle = next((name for name, one in self._accounts.items() if not one.running), None)
             if idle is not None:
                 del self._accounts[idle]
-        return record
+        return account
 
 
 def rejected(call: CallInfo, error: HartError) -> None:
-    """The audit line of a request that a guard refuses; of one that it lets in, the servicer writes it."""
+    """Writes the audit line of a request that a guard refused. The executor writes those of admitted requests."""
     if call.method in LIMITED:
         host = host_of(call.context.peer())
         logs.audit("generate", caller=current.get(), host=host, code=f"{error.code.name}/{error.reason}")

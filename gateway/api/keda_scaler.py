@@ -1,4 +1,4 @@
-"""KEDA's external scaler on each stage's `hart_load`, with push for scaling from zero. Knows no request's content."""
+"""KEDA's external scaler on each stage's `hart_load`, with push for scaling from zero."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from gateway.routing.cluster_view import ClusterView
 from runtime.errors import InvalidRequest, NotFound, Overloaded
 from runtime.peers import network_of
 
-PUSH_SECONDS = 1.0  # between looks at the load while nothing arrives
+PUSH_SECONDS = 1.0  # between two checks of the load while no request arrives
 MAX_WATCHERS = 64
 MAX_WATCHERS_PER_HOST = 16
-"""Of one host, so that none takes the place of KEDA, which watches each stage once."""
+"""So that one host cannot use up the watchers: KEDA needs one per stage."""
 METRIC = "hart_load_"
 
 
 class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
-    """Answers for the stage that a ScaledObject's trigger metadata name: `stage`, and `targetLoad` where it is not the
-    setting's. Active: the stage has load, or a request was here lately: with no replica that is all there is to see."""
+    """Scales the stage that a ScaledObject's trigger metadata names by `stage`; `targetLoad` overrides the setting.
+
+    A stage is active while it has load or a request arrived recently. Without a replica only the latter is visible.
+    """
 
     def __init__(self, cluster: ClusterView, demand: Demand, settings: GatewaySettings) -> None:
         self._cluster = cluster
@@ -35,31 +37,31 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
         self._watchers: Counter[str] = Counter()
 
     async def IsActive(self, request: externalscaler_pb2.ScaledObjectRef, context: Any) -> Any:
-        """Whether the stage should have a replica."""
+        """Whether the stage needs a replica."""
         return externalscaler_pb2.IsActiveResponse(result=self._active(_stage(request)))
 
     async def StreamIsActive(self, request: externalscaler_pb2.ScaledObjectRef, context: Any) -> AsyncIterator[Any]:
-        """The same now and whenever it changes: the first request to an idle cluster is told at once."""
+        """The same, now and at every change. The first request to an idle cluster is pushed immediately."""
         stage, host = _stage(request), network_of(context.peer())
         if self._watchers.total() >= MAX_WATCHERS or self._watchers[host] >= MAX_WATCHERS_PER_HOST:
             raise Overloaded("gateway", "watchers of the external scaler", 10.0)
         self._watchers[host] += 1
         try:
-            told: bool | None = None
+            sent: bool | None = None
             while True:
                 arrived = self._demand.arrived
                 active = self._active(stage)
-                if active != told:
-                    told = active
+                if active != sent:
+                    sent = active
                     yield externalscaler_pb2.IsActiveResponse(result=active)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(arrived.wait(), PUSH_SECONDS)
         finally:
             self._watchers[host] -= 1
-            self._watchers += Counter()  # without those who have none
+            self._watchers += Counter()  # drops hosts without a watcher
 
     async def GetMetricSpec(self, request: externalscaler_pb2.ScaledObjectRef, context: Any) -> Any:
-        """The load per replica that is aimed at."""
+        """The target load per replica."""
         stage, target = _stage(request), self._target_of(request)
         spec = externalscaler_pb2.MetricSpec(
             metricName=METRIC + stage, targetSize=max(1, round(target)), targetSizeFloat=target
@@ -72,7 +74,7 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
         if request.metricName and request.metricName != METRIC + stage:
             raise NotFound(f"unknown metric {request.metricName[:80]!r}; served here: {METRIC}{stage}")
         load = self._cluster.total_load(stage)
-        if self._active(stage):  # one replica stays while requests come, however light they are
+        if self._active(stage):  # keeps one replica while requests arrive, however small their load
             load = max(load, 0.1 * self._target_of(request.scaledObjectRef))
         value = externalscaler_pb2.MetricValue(
             metricName=METRIC + stage, metricValue=round(load), metricValueFloat=load

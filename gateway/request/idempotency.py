@@ -1,4 +1,4 @@
-"""A repeat of a request id joins or returns the first's answer. Knows no stage and no wire."""
+"""Idempotency: a repeated request id joins or replays the first execution."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.request.validation import ImageRequest
 from runtime.errors import InvalidRequest
 
 Key = tuple[str, str]
-"""Caller and request id: nobody gets at another caller's pictures by guessing an id."""
+"""Caller and request id: guessing an id gives no access to another caller's images."""
 
 
 @dataclass
@@ -24,8 +24,8 @@ class _Entry:
 
 
 class IdempotencyCache:
-    """Running work, and answers for `seconds` after their end while they take `max_bytes` together at most; the oldest
-    goes first. Failures are not kept: a repeat tries again."""
+    """Running executions, and finished ones for `seconds`, `max_bytes` together at most; the oldest is evicted first.
+    Failed executions are not kept: a repeated request runs again."""
 
     def __init__(self, seconds: float, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
@@ -36,19 +36,20 @@ class IdempotencyCache:
         self._bytes = 0
 
     def join(self, key: Key, request: ImageRequest) -> SharedExecution | None:
-        """The work of an earlier request with this key. Raises InvalidRequest where that one had other content."""
+        """The execution of an earlier request with this key. Raises InvalidRequest where its content differs."""
         self._expire()
         entry = self._running.get(key) or self._ended.get(key)
         if entry is None or not (entry.work.running or entry.work.succeeded):
             return None
         if entry.request != request:
             raise InvalidRequest.field(
-                "request_id", f"{request.request_id!r} was used for another request within {self._seconds:g} s"
+                "request_id",
+                f"{request.request_id!r} was already used with different parameters (within {self._seconds:g} s)",
             )
         return entry.work
 
     def remember(self, key: Key, request: ImageRequest, work: SharedExecution) -> None:
-        """Let repeats of this key find `work`."""
+        """Lets repeated requests with this key find `work`."""
         entry = _Entry(request, work)
         self._running[key] = entry
         work.on_end(lambda: self._on_end(key, entry))

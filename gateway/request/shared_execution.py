@@ -1,4 +1,4 @@
-"""One request's work, watched by any number of callers. Knows nothing of how pictures are made."""
+"""One execution with any number of subscribers (single-flight)."""
 
 from __future__ import annotations
 
@@ -9,29 +9,28 @@ from hart.v1 import images_pb2
 
 from runtime.deadline import Deadline
 
-EVENT_BYTES = 1024  # what a message takes in memory beside its content, by a generous estimate
+EVENT_BYTES = 1024  # of memory per message beside its content, estimated high
 Emit = Callable[[images_pb2.GenerateEvent], None]
 
 
 class LatestDeadline(Deadline):
-    """The latest of all who wait for the same work: it moves when one joins who has more time."""
+    """The latest deadline of all subscribers. A subscriber with more time extends it."""
 
     def extend(self, other: Deadline) -> None:
-        """Take the other's, where it is later."""
-        object.__setattr__(self, "at", max(self.at, other.at))  # the one deadline that is not fixed when it is made
+        """Takes the other deadline where it is later."""
+        object.__setattr__(self, "at", max(self.at, other.at))  # the only deadline that changes after it was created
 
 
 class SharedExecution:
-    """Runs `draw(emit)` in a task of its own and keeps what it emits, so that a caller who joins late misses nothing.
+    """Runs `work(emit)` in its own task and keeps the events, so that a late subscriber misses none.
 
-    `deadline` is the one that `draw` keeps; `where()` the stage it waits for; `size` the bytes that the events hold in
-    memory, about. When the last watcher has gone before the
-    end, the work is cancelled. To be used on the event loop's thread.
+    `deadline`: what `work` keeps to. `where()`: the stage it waits for. `size`: bytes of the events in memory,
+    approximately. The task is cancelled when the last subscriber leaves before the end. Use on the event loop's thread.
     """
 
     def __init__(
         self,
-        draw: Callable[[Emit], Awaitable[None]],
+        work: Callable[[Emit], Awaitable[None]],
         deadline: LatestDeadline | None = None,
         where: Callable[[], str] = lambda: "",
     ) -> None:
@@ -42,11 +41,11 @@ class SharedExecution:
         self._grown = asyncio.Event()
         self._subscribers = 0
         self._abandoned = False
-        self._task = asyncio.ensure_future(self._run(draw))
+        self._task = asyncio.ensure_future(self._run(work))
         self._task.add_done_callback(self._ended)
 
-    async def _run(self, draw: Callable[[Emit], Awaitable[None]]) -> None:
-        await draw(self._emit)
+    async def _run(self, work: Callable[[Emit], Awaitable[None]]) -> None:
+        await work(self._emit)
 
     def _emit(self, event: images_pb2.GenerateEvent) -> None:
         self.events.append(event)
@@ -59,25 +58,25 @@ class SharedExecution:
 
     def _ended(self, task: asyncio.Future[None]) -> None:
         if not task.cancelled():
-            task.exception()  # whoever watches raises it; where nobody does any more it is nobody's
+            task.exception()  # subscribers raise it; without one it is dropped
         self._wake()
 
     @property
     def running(self) -> bool:
-        """True until the work has ended or was given up."""
+        """True until the execution ends or is abandoned."""
         return not self._task.done() and not self._abandoned
 
     @property
     def succeeded(self) -> bool:
-        """True when all was drawn."""
+        """True when it ended without an error."""
         return self._task.done() and not self._task.cancelled() and self._task.exception() is None
 
     def on_end(self, function: Callable[[], None]) -> None:
-        """Call when the work has ended, however it did."""
+        """Calls `function` when the execution ends, for whatever reason."""
         self._task.add_done_callback(lambda _: function())
 
     async def subscribe(self) -> AsyncGenerator[images_pb2.GenerateEvent, None]:
-        """Every event from the first on; raises what ended the work."""
+        """Every event from the first. Raises the execution's error."""
         self._subscribers += 1
         try:
             seen = 0

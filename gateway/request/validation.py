@@ -31,11 +31,11 @@ class ImageRequest:
     """What to draw, with every default filled in."""
 
     request_id: str
-    """As given, or made."""
+    """As given or generated."""
     prompt: str
     """Trimmed."""
     seeds: tuple[int, ...]
-    """One per picture."""
+    """One per image."""
     sampling: Mapping[str, Any]
     """The sampling fields that the caller set, by name. The generator fills in its checkpoint's defaults."""
     encoding: decoder_pb2.ImageEncoding
@@ -48,23 +48,24 @@ class ImageRequest:
 
     @property
     def num_images(self) -> int:
-        """How many pictures."""
+        """Number of images."""
         return len(self.seeds)
 
 
 @dataclass(frozen=True)
 class ModelLimits:
-    """What a request may ask of the model that is served; made from what the stages say of themselves."""
+    """The served model's bounds on a request, from the stages' descriptions."""
 
     name: str
     scales: int
-    """Scales per picture."""
+    """Scales per image."""
 
 
 def validate(message: images_pb2.GenerateRequest, model: ModelLimits | None, *, streams: bool) -> ImageRequest:
     """The request with its defaults. Raises InvalidRequest naming every bad field with its value.
 
-    `model`: None while no generator has answered yet: what depends on the model is then not checked. `streams`: True
+    `model`: None before the first description of a generator: fields that depend on it are then not checked.
+    `streams`: True
     for GenerateStream, the only call that can send previews.
     """
     found = [*_drawing(message), *_file(message), *_calling(message, model, streams)]

@@ -1,4 +1,4 @@
-"""What the gateway tells of its stages: the model, its limits, how the cluster is. Knows no request."""
+"""The cluster as callers, admission and autoscaling see it: model, limits, status, load."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from runtime.calls.pool import Pool
 from runtime.errors import StageUnavailable
 from runtime.image_messages import to_wire
 
-RECIPE_BYTES = 64 * 2**10  # an answer's share of a picture that is not pixels: the recipe and the messages around it
-STATUS_AGE = 0.5  # seconds that an answer to Status may be old: many may ask
+RECIPE_BYTES = 64 * 2**10  # of a response per image beside its pixels: recipe and message
+STATUS_AGE = 0.5  # maximum age in seconds of the descriptions in a Status response
 
 
 class ClusterView:
-    """Answers from what the replicas say of themselves."""
+    """Answers from the replicas' descriptions."""
 
     def __init__(self, pools: Mapping[str, Pool], registry: ReplicaRegistry, settings: GatewaySettings) -> None:
         self._pools = pools
@@ -31,8 +31,7 @@ class ClusterView:
     # -- the model ---------------------------------------------------------------------------------------------------
 
     async def require(self) -> None:
-        """Return when the stages that a request depends on are known. Raises StageUnavailable naming one that is
-        not."""
+        """Returns when generator and decoder are known. Raises StageUnavailable naming a stage that is not."""
         wanted = ("ar_generator", "decoder")
         if not all(map(self._known, wanted)):
             await self._registry.refresh()
@@ -47,13 +46,13 @@ class ClusterView:
             raise StageUnavailable(stage, "no replica is ready")
 
     def limits(self) -> ModelLimits | None:
-        """What a request may ask of the model; None while it is not known."""
+        """The model's bounds on a request; None while unknown."""
         if not self._known("ar_generator"):
             return None
         return ModelLimits(self.name(), len(self.shape().scales))
 
     def name(self) -> str:
-        """The model's name; "" while it is not known."""
+        """The model's name; "" while unknown."""
         return self.identity("ar_generator").name
 
     def identity(self, stage: str) -> stage_pb2.ModelIdentity:
@@ -61,7 +60,7 @@ class ClusterView:
         return self._registry.last(stage).model
 
     def model(self) -> stage_pb2.ModelIdentity:
-        """The model by the name and the digest that pictures carry: the generator's, with the parts that it needs."""
+        """The model by the name and digest that recipes carry: the generator's, with the parts that it requires."""
         required_digests = self._registry.last("ar_generator").required_digests
         digest = digests.combine(
             generator=self.identity("ar_generator").digest,
@@ -71,7 +70,7 @@ class ClusterView:
         return stage_pb2.ModelIdentity(name=self.name(), digest=digest)
 
     def shape(self) -> stage_pb2.ModelShape:
-        """All that the stages know of the model's shape."""
+        """The model's shape, merged over the stages."""
         shape = stage_pb2.ModelShape()
         for stage in STAGES:
             _complete(shape, self._registry.last(stage).shape)

@@ -1,4 +1,4 @@
-"""Which replicas' parts were made for one another. Knows digests, nothing of calls or of what a part does."""
+"""Which replicas serve parts of the same checkpoint, by their digests."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from runtime.errors import StageUnavailable
 
 GENERATOR, PARTNERS = "ar_generator", ("text_encoder", "decoder")
 MODEL_STAGES = (GENERATOR, *PARTNERS)
-"""The stages whose parts must have been made for one another. Safety's stands alone."""
+"""The stages that must serve parts of one checkpoint. The safety model is independent."""
 
 
 def agree(one: str, other: str) -> bool:
-    """Whether two digests may meet. One that is not known, as of a foreign server's model, is taken on trust."""
+    """Whether two digests are compatible. An unknown one, as of a foreign server's model, is trusted."""
     return not one or not other or one == other
 
 
 @dataclass(frozen=True)
 class ReplicaModel:
-    """The part of a model that a replica serves."""
+    """The part of a checkpoint that a replica serves."""
 
     digest: str = ""
     required_digests: Mapping[str, str] = field(default_factory=dict)
-    """By stage, the digest of the part that it was made with."""
+    """By stage, the digest of the part that it was trained with."""
 
     def required_digest(self, stage: str) -> str:
-        """The digest of its partner in a stage; "" where any will do."""
+        """The digest that it requires of a stage; "" for any."""
         return self.required_digests.get(stage, "")
 
 
@@ -35,79 +35,82 @@ UNKNOWN_MODEL = ReplicaModel()
 
 
 class CompatibleReplicas:
-    """Keeps a request on one line: a generator, and the text encoder and the decoder that its model was made with.
+    """Keeps a request on one checkpoint: a generator, and the text encoder and decoder that it was trained with.
 
-    While the model's version changes there may be two lines at once, or a stage whose partners have not come yet.
-    `ready`: by stage, the part that each ready replica serves, by address.
+    During a rollout two checkpoints may be served at once, or a stage may lack its partners.
+    `ready`: by stage, the model of each ready replica by address.
     """
 
     def __init__(self, ready: Mapping[str, Mapping[str, ReplicaModel]]) -> None:
         self._ready = ready
-        self._digests = {stage: {model_of.digest for model_of in parts.values()} for stage, parts in ready.items()}
-        self._complete = [model_of for model_of in ready[GENERATOR].values() if not self._missing(model_of)]
+        self._digests = {stage: {model.digest for model in parts.values()} for stage, parts in ready.items()}
+        self._complete = [model for model in ready[GENERATOR].values() if not self._missing(model)]
 
     def text_encoder(self) -> str:
-        """The digest of the text encoder to ask: that of a whole line, the more likely the more generators it has; ""
-        where any will do. Raises StageUnavailable when no line is whole."""
+        """The digest of the text encoder to call: of a complete checkpoint, weighted by its generators; "" for any.
+
+        Raises StageUnavailable when no checkpoint is complete.
+        """
         generators = self._ready[GENERATOR]
         if generators and not self._complete:
             first = next(iter(generators.values()))
-            raise self._apart(self._missing(first), first)
+            raise self._incompatible(self._missing(first), first)
         return random.choice(self._complete).required_digest("text_encoder") if self._complete else ""
 
     def encoders(self, digest: str) -> frozenset[str]:
         """Addresses of the text encoders that have this digest."""
-        return self._with("text_encoder", digest)
+        return self._matching("text_encoder", digest)
 
     def generators(self, text_encoder: str) -> frozenset[str]:
-        """Addresses of the generators which can go on from what this text encoder wrote, and be decoded. Raises
-        StageUnavailable where there are others alone."""
+        """Addresses of the generators compatible with this text encoder and with a decoder.
+
+        Raises StageUnavailable where only incompatible ones are ready.
+        """
         found = self._ready[GENERATOR]
-        fitting = {
-            address: model_of
-            for address, model_of in found.items()
-            if agree(model_of.required_digest("text_encoder"), text_encoder)
+        compatible = {
+            address: model
+            for address, model in found.items()
+            if agree(model.required_digest("text_encoder"), text_encoder)
         }
         complete = frozenset(
-            address
-            for address, model_of in fitting.items()
-            if self._has("decoder", model_of.required_digest("decoder"))
+            address for address, model in compatible.items() if self._has("decoder", model.required_digest("decoder"))
         )
-        if found and not fitting:
-            wanted = ", ".join(sorted({model_of.required_digest("text_encoder") for model_of in found.values()}))
+        if found and not compatible:
+            wanted = ", ".join(sorted({model.required_digest("text_encoder") for model in found.values()}))
             raise StageUnavailable(
-                GENERATOR, f"the prompt was read by the text encoder {text_encoder}; its replicas want {wanted}"
+                GENERATOR,
+                f"no ar_generator replica is compatible with text encoder {text_encoder} (they require {wanted})",
             )
-        if fitting and not complete:
-            raise self._apart("decoder", next(iter(fitting.values())))
+        if compatible and not complete:
+            raise self._incompatible("decoder", next(iter(compatible.values())))
         return complete
 
     def decoders(self, digest: str) -> frozenset[str]:
-        """Addresses of the decoders that have this digest. Raises StageUnavailable where there are others alone."""
-        fitting = self._with("decoder", digest)
-        if not fitting and self._ready["decoder"]:
+        """Addresses of the decoders with this digest. Raises StageUnavailable where only others are ready."""
+        compatible = self._matching("decoder", digest)
+        if not compatible and self._ready["decoder"]:
             raise StageUnavailable(
-                "decoder", f"the latent is for the decoder {digest}; its replicas are {self._named('decoder')}"
+                "decoder", f"no decoder replica has the required digest {digest} (they have {self._named('decoder')})"
             )
-        return fitting
+        return compatible
 
-    def _with(self, stage: str, digest: str) -> frozenset[str]:
-        return frozenset(address for address, model_of in self._ready[stage].items() if agree(model_of.digest, digest))
+    def _matching(self, stage: str, digest: str) -> frozenset[str]:
+        return frozenset(address for address, model in self._ready[stage].items() if agree(model.digest, digest))
 
     def _has(self, stage: str, digest: str) -> bool:
-        """Whether one of the stage's replicas has this digest; also where none is ready: one may come."""
+        """Whether a replica of the stage has this digest. True also without a ready replica: one may become ready."""
         digests = self._digests[stage]
         return not digests or not digest or digest in digests or "" in digests
 
     def _missing(self, generator: ReplicaModel) -> str:
-        """The first stage that has replicas, none of which fits this generator; "" where there is none."""
+        """The first stage with ready replicas of which none is compatible with this generator; "" for none."""
         return next((stage for stage in PARTNERS if not self._has(stage, generator.required_digest(stage))), "")
 
-    def _apart(self, stage: str, generator: ReplicaModel) -> StageUnavailable:
+    def _incompatible(self, stage: str, generator: ReplicaModel) -> StageUnavailable:
         return StageUnavailable(
             stage,
-            f"the generator {generator.digest} was made with {stage} {generator.required_digest(stage)}; "
-            f"its replicas are {self._named(stage)}",
+            f"generator {generator.digest} requires {stage} {generator.required_digest(stage)}; "
+            f"ready replicas have {self._named(stage)}",
         )
 
     def _named(self, stage: str) -> str:

@@ -1,4 +1,4 @@
-"""What one replica says of itself, whichever protocol it speaks. Knows no pool."""
+"""Describes one replica, over either protocol."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from runtime.oip.client import OipClient
 
 
 async def describe(replica: Replica, stage: str, seconds: float) -> stage_pb2.StageDescribeResponse:
-    """Stage.Describe; of a server that has only the Open Inference Protocol, what its metadata tell. Raises
-    grpc.RpcError."""
+    """Calls Stage.Describe. For a server with the Open Inference Protocol alone, its metadata.
+
+    Raises grpc.RpcError.
+    """
     stub: Any = stage_pb2_grpc.StageStub(replica.channel)
     try:
         answer: stage_pb2.StageDescribeResponse = await stub.Describe(stage_pb2.StageDescribeRequest(), timeout=seconds)
@@ -33,7 +35,7 @@ async def _foreign(replica: Replica, stage: str, seconds: float) -> stage_pb2.St
         shape.context_tokens, shape.context_width = (max(0, size) for size in sizes["context"][1:])
     return stage_pb2.StageDescribeResponse(
         stage=stage,
-        ready=True,  # else its metadata would not be told
+        ready=True,  # otherwise its metadata call would fail
         model=stage_pb2.ModelIdentity(name=metadata.name),
         shape=shape,
         version=f"{metadata.platform} {', '.join(metadata.versions)}".strip(),

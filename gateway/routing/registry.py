@@ -1,5 +1,4 @@
-"""What each replica says of itself: asked for, kept fresh, remembered. Knows no request, and nothing of what is done
-with it."""
+"""The description of every replica of every stage, polled and cached."""
 
 from __future__ import annotations
 
@@ -21,24 +20,25 @@ from runtime.calls.replica import Replica, ReplicaState
 
 log = logging.getLogger(__name__)
 Description = stage_pb2.StageDescribeResponse
-PATIENCE = 1.0  # seconds that one replica may take to describe itself
+DESCRIBE_TIMEOUT = 1.0  # seconds, of one replica
 
 
 @dataclass(frozen=True)
 class ReplicaInfo:
-    """A replica's answer."""
+    """A replica's last description."""
 
     description: Description | None
-    """None: it was asked in vain."""
+    """None: the poll failed."""
     asked_at: float
     model_of: ReplicaModel
 
 
 class ReplicaRegistry:
-    """Asks every replica of every stage to describe itself, every `every` seconds, and remembers the last answers, so
-    that a stage which is away for a moment is still known.
+    """Polls every replica every `every` seconds and keeps the last descriptions: a stage stays known during a short
+    outage.
 
-    Of a part only what its replica said since it became ready counts: before, another process may have had its address.
+    For compatibility only a description since the replica became ready counts: an earlier one may be of another process
+    at the same address.
     """
 
     def __init__(self, pools: Mapping[str, Pool], every: float) -> None:
@@ -54,15 +54,15 @@ class ReplicaRegistry:
         self._polls = 0
         self._task: asyncio.Task[None] | None = None
 
-    # -- asking ------------------------------------------------------------------------------------------------------
+    # -- polling -----------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Ask once, then go on asking in the background."""
+        """Polls once, then goes on in the background."""
         await self.refresh()
         self._task = asyncio.create_task(self._follow())
 
     async def close(self) -> None:
-        """Ask no more."""
+        """Stops polling."""
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -73,10 +73,10 @@ class ReplicaRegistry:
             try:
                 await self.refresh()
             except Exception:
-                log.exception("while asking stages to describe themselves")
+                log.exception("while polling descriptions")
 
     async def refresh(self, max_age: float = 0.0) -> None:
-        """Ask every replica now, unless that was begun within `max_age` seconds, or by another who waits as well."""
+        """Polls every replica, unless a poll started in the last `max_age` seconds. Concurrent callers share one."""
         wanted_at = time.monotonic()
         async with self._refreshing:
             if self._refreshed_at > wanted_at - max_age:
@@ -91,7 +91,7 @@ class ReplicaRegistry:
             self._refreshed_at = begun
 
     async def _poll(self, replica: Replica) -> None:
-        """Ask one replica. One that is too busy to answer has not changed."""
+        """Polls one replica. A replica too busy to answer has not changed."""
         asked_at = time.monotonic()
         description = await _ask(replica)
         known = self._known(replica)
@@ -106,11 +106,10 @@ class ReplicaRegistry:
         said = self._infos.get(_key(replica))
         return said if said and said.asked_at >= replica.ready_since else None
 
-    # -- what was said -----------------------------------------------------------------------------------------------
+    # -- descriptions ------------------------------------------------------------------------------------------------
 
     async def compatible(self) -> CompatibleReplicas:
-        """Which of the ready replicas were made for one another. A replica that was not asked since it became ready
-        is asked first."""
+        """The compatible ones of the ready replicas. Polls replicas without a description since they became ready."""
         if self._compatible_at != self._state():
             while unknown := self._unpolled():
                 async with self._polling:
@@ -122,31 +121,31 @@ class ReplicaRegistry:
         return self._compatible
 
     def _state(self) -> tuple[int, ...]:
-        """Differs whenever the lines may."""
+        """Changes whenever the compatible replicas may change."""
         return self._polls, *(self._pools[stage].changes for stage in MODEL_STAGES)
 
     def _unpolled(self) -> list[Replica]:
         return [r for stage in MODEL_STAGES for r in self._pools[stage].ready if self._known(r) is None]
 
     def model_of(self, replica: Replica) -> ReplicaModel:
-        """The part of a model that the replica serves, as far as it says."""
+        """The model that the replica serves; UNKNOWN_MODEL without a description."""
         said = self._known(replica)
         return said.model_of if said else UNKNOWN_MODEL
 
     def all(self, stage: str, *, ready: bool = False) -> list[Description]:
-        """What the replicas of a stage that answer said last, or those alone that take work."""
+        """Last descriptions of a stage's reachable replicas; with `ready`, of those that take work."""
         pool = self._pools[stage]
         replicas = pool.ready if ready else [r for r in pool.replicas if r.state is not ReplicaState.FAILED]
         found = [self._infos.get(_key(replica)) for replica in replicas]
         return [said.description for said in found if said and said.description]
 
     def last(self, stage: str) -> Description:
-        """What a ready replica of the stage said last; an empty description while none has spoken."""
+        """The last description of a ready replica; an empty one while there was none."""
         return self._last.get(stage, Description(stage=stage))
 
     def about(self, stage: str, replica: Replica) -> Description:
-        """What the replica says; where it names no model, what its stage said last, but for the digest: another
-        replica's is not its own."""
+        """The replica's description. Without a model in it, the stage's last one without its digest, which is another
+        replica's."""
         said = self._known(replica)
         if said and said.description and said.description.HasField("model"):
             return said.description
@@ -181,13 +180,13 @@ def _numbers(message: Any) -> Iterator[float]:
 
 async def _ask(replica: Replica) -> Description | None:
     try:
-        return _usable(await describe(replica, replica.stage, PATIENCE))
+        return _usable(await describe(replica, replica.stage, DESCRIBE_TIMEOUT))
     except grpc.RpcError:
         return None
     except ValueError as error:  # another's server may say what fits into no field
         log.warning("what replica %s of %s says of itself cannot be used: %s", replica.endpoint, replica.stage, error)
         return None
-    except asyncio.CancelledError:  # also what a call hears whose channel is closed, as of a replica that leaves
+    except asyncio.CancelledError:  # also raised when the replica's channel is closed
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise

@@ -1,4 +1,4 @@
-"""The four calls to a replica, whichever protocol carries them. Knows no replica's address and no retries."""
+"""The four stage calls to one replica, independent of the protocol."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtime.observability.tracing import Metadata
 
 
 class StageBackend(Protocol):
-    """What both `grpc_v1` and `oip.OipBackend` offer. All raise HartError."""
+    """Implemented by `grpc_v1` and `oip.OipBackend`. All calls raise HartError."""
 
     async def check(
         self, replica: Replica, message: safety_pb2.CheckRequest, deadline: Deadline, metadata: Metadata
@@ -37,4 +37,4 @@ class StageBackend(Protocol):
     async def decode(
         self, replica: Replica, message: decoder_pb2.DecodeRequest, deadline: Deadline, metadata: Metadata
     ) -> decoder_pb2.DecodeResponse:
-        """A latent's picture."""
+        """The image of a latent."""

@@ -1,4 +1,4 @@
-"""Calls to one replica by hart.v1, the cluster's own contract. Knows messages and stubs, nothing of retries."""
+"""The stage calls over hart.v1, the cluster's own contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls to one replica by the Open Inference Protocol, on our own stages or on Triton and KServe. Knows no retries.
+"""The stage calls over the Open Inference Protocol, to our own stages or to Triton and KServe.
 
 What the protocol's answers do not say (models, policies) is taken from what the replica's stage says of itself.
 """
@@ -29,8 +29,8 @@ Known = Callable[[str, Replica], stage_pb2.StageDescribeResponse]
 
 
 class OipBackend:
-    """The four calls as messages of hart.v1. `known(stage, replica)`: what the replica last said of
-    itself."""
+    """The four calls as messages of hart.v1. `known(stage, replica)`: the replica's last
+    description."""
 
     def __init__(self, known: Known) -> None:
         self._known = known
@@ -38,7 +38,7 @@ class OipBackend:
     async def check(
         self, replica: Replica, message: safety_pb2.CheckRequest, deadline: Deadline, metadata: Metadata
     ) -> safety_pb2.CheckResponse:
-        """The verdict. An unsafe prompt is refused: the protocol knows no replacement."""
+        """The verdict. An unsafe prompt is refused: the protocol has no replacement prompt."""
         inputs = {"prompt": bytes_array([message.prompt.encode()])}
         begun = time.monotonic()
         result = await self._infer(replica, "safety", inputs, {}, deadline, metadata)
@@ -62,7 +62,7 @@ class OipBackend:
     async def encode(
         self, replica: Replica, message: text_encoder_pb2.EncodeRequest, deadline: Deadline, metadata: Metadata
     ) -> text_encoder_pb2.EncodeResponse:
-        """The conditioning. The protocol does not say whether the prompt was cut off, or has unfamiliar words."""
+        """The conditioning. The protocol reports neither truncation nor out-of-vocabulary words."""
         inputs = {"prompt": bytes_array([message.prompt.encode()])}
         begun = time.monotonic()
         result = await self._infer(replica, "text_encoder", inputs, {}, deadline, metadata)
@@ -108,7 +108,7 @@ class OipBackend:
                 yield ar_generator_pb2.GenerateLatentEvent(progress=progress)
                 if final:
                     if latent is None:
-                        raise StageUnavailable("ar_generator", "the stream ended before the latent came")
+                        raise StageUnavailable("ar_generator", "the stream ended before the latent arrived")
                     ending = ar_generator_pb2.LatentResult(
                         latent=latent,
                         model=known.model,
@@ -120,7 +120,7 @@ class OipBackend:
     async def decode(
         self, replica: Replica, message: decoder_pb2.DecodeRequest, deadline: Deadline, metadata: Metadata
     ) -> decoder_pb2.DecodeResponse:
-        """The picture's file. The recipe is written here: the protocol has no place for it."""
+        """The image file. The recipe is written here: the protocol has no field for it."""
         parameters: dict[str, Parameter] = {"format": from_wire(message.encoding.format).name}
         if message.encoding.HasField("quality"):
             parameters["quality"] = message.encoding.quality
@@ -161,7 +161,7 @@ class OipBackend:
 def _sampling(
     message: ar_generator_pb2.GenerateLatentRequest, defaults: stage_pb2.SamplingParams
 ) -> stage_pb2.SamplingParams:
-    """What the request asks for over what the replica describes: the protocol does not return what was used."""
+    """The request's values over the replica's defaults: the protocol does not return what was used."""
     used = stage_pb2.SamplingParams()
     used.CopyFrom(defaults)
     for name in limits.SAMPLING_FIELDS:
@@ -186,6 +186,6 @@ def _wire(array: Array) -> tensor_pb2.Tensor:
 
 
 def _timing(begun: float) -> stage_pb2.Timing:
-    # The protocol has no account of queue and compute: the whole call counts as compute.
+    # The protocol reports no queue time: the whole call counts as compute.
     seconds = time.monotonic() - begun
     return stage_pb2.Timing(compute_seconds=seconds, total_seconds=seconds, batch_size=1)

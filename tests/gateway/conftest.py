@@ -9,8 +9,8 @@ def patience(monkeypatch):
     """A stage that shares the process with the gateway does not hang when the machine pauses: it may take its time to
     be seen at first, to say that it is ready and to describe itself."""
     for name in (
-        "gateway.assembly.PATIENCE",
-        "gateway.routing.registry.PATIENCE",
+        "gateway.assembly.FIRST_PROBE_TIMEOUT",
+        "gateway.routing.registry.DESCRIBE_TIMEOUT",
         "runtime.calls.replica.ANSWER_SECONDS",
     ):
         monkeypatch.setattr(name, 60.0)

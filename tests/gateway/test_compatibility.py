@@ -130,5 +130,5 @@ async def test_what_does_not_say_its_digest_is_taken_on_trust() -> None:
     assert compatible.encoders("T1") == {"foreign"}
     assert compatible.generators("T1") == {"g"}
     assert compatible.decoders("") == compatible.decoders("D1") == {"d"}
-    with pytest.raises(StageUnavailable, match="decoder D2; its replicas are D1"):
+    with pytest.raises(StageUnavailable, match="requires decoder D2; ready replicas have D1"):
         compatible.decoders("D2")
