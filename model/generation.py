@@ -7,7 +7,7 @@ Nothing here waits for the device.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from numbers import Real
 from typing import Any
 
@@ -57,8 +57,8 @@ class SamplingParams:
     """Scale of the residual diffusion's step noise, 0 to 1; 1 as released. The start noise is never scaled."""
 
     def __post_init__(self) -> None:
-        for name, kind in (("guidance", float), ("smooth", bool), ("top_p", float)):
-            object.__setattr__(self, name, _plain(name, getattr(self, name), kind))
+        for field in fields(self):
+            object.__setattr__(self, field.name, _plain(field.name, getattr(self, field.name), type(field.default)))
         if not 0 <= self.guidance <= MAX_GUIDANCE:
             raise SettingError("guidance", f"{self.guidance}: expected 0 to {MAX_GUIDANCE:g}")
         if not 0 <= self.top_p <= MAX_TOP_P:

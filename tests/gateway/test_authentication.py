@@ -298,10 +298,10 @@ async def test_one_key_that_cannot_be_used_does_not_cost_the_others(signing_keys
 @pytest.mark.parametrize(
     "part", [b"[" * 5000, b'{"alg":' * 500, b'{"kid": 5}', b"7", b'{"alg": [], "kid": {}}', b"\xff"]
 )
-async def test_a_token_that_is_none_is_refused_and_nothing_breaks(signing_keys, model_of, caplog):
+async def test_a_token_that_is_none_is_refused_and_nothing_breaks(signing_keys, part, caplog):
     with issuer([("k1", signing_keys[0])]) as (url, _):
         async with front(jwt_jwks_url=url, jwt_issuer=ISSUER) as running:
-            encoded = base64.urlsafe_b64encode(model_of).rstrip(b"=").decode()
+            encoded = base64.urlsafe_b64encode(part).rstrip(b"=").decode()
             header, body, signature = token(signing_keys[0]).split(".")
             for odd in (f"{encoded}.{body}.{signature}", f"{header}.{encoded}.{signature}"):
                 assert await status_code(running, odd) is grpc.StatusCode.UNAUTHENTICATED

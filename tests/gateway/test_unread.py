@@ -93,7 +93,7 @@ async def test_an_answer_that_waits_to_be_sent_counts_as_held():
         async with unread(running.app.port, 2, "Generate", num_images=1):
             await until(lambda: running.stage("decoder").received and not running.inflight)
             code, info, _ = await refused(running.stub.Generate(request()))
-            assert (code, info.metadata["knob"]) == (
+            assert (code, info.metadata["setting"]) == (
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 "HART_MAX_RESPONSE_BUFFER_BYTES",
             )
@@ -114,7 +114,7 @@ async def test_a_slow_reader_is_given_the_time_that_its_message_takes():
 
 
 @pytest.mark.parametrize(
-    ("settings", "knob", "connections"),
+    ("settings", "setting", "connections"),
     [
         ({"connection_requests": 2}, "HART_CONNECTION_REQUESTS", 1),
         ({"peer_requests": 2}, "HART_PEER_REQUESTS", 3),
@@ -132,7 +132,7 @@ async def test_one_peer_does_not_take_every_place(settings: dict[str, int], sett
         held = [stubs[i % connections].Generate(request(seed=i)) for i in range(2)]
         await until(lambda: len(running.stage("safety").received) == 2)
         code, info, _ = await refused(stubs[-1].Generate(request()))
-        assert (code, info.metadata["knob"]) == (grpc.StatusCode.RESOURCE_EXHAUSTED, setting)
+        assert (code, info.metadata["setting"]) == (grpc.StatusCode.RESOURCE_EXHAUSTED, setting)
         backpressure.set()
         await asyncio.gather(*held)
         await stubs[-1].Generate(request())

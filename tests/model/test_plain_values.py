@@ -12,10 +12,10 @@ import torch
 
 from model.errors import SettingError
 from model.generation import SamplingParams
-from model.image_file import read_recipe
 from model.noise import SeededNoise
 from model.pipeline import Pipeline
 from model.safety import Policies
+from tests.recipes import read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 
