@@ -113,7 +113,7 @@ def unclear(error: errors.HartError) -> str:
     if not known:
         return said
     if isinstance(error, errors.Overloaded) and not (error.stage and error.setting and error.retry_after is not None):
-        return f"{said} (stage {error.stage!r}, knob {error.setting!r}, retry after {error.retry_after})"
+        return f"{said} (stage {error.stage!r}, setting {error.setting!r}, retry after {error.retry_after})"
     return ""
 
 

@@ -86,7 +86,7 @@ def _judge(report: Report, outcomes: list[RequestResult], told: float) -> None:
     report.figure("refused by", by)
     report.law("some had to be refused", bool(refused), len(refused))
     faults = Counter(o.fault for o in outcomes if o.fault)
-    sentence = "each ends with its own picture, or a status that names stage, knob and when to come again"
+    sentence = "each ends with its own picture, or a status that names stage, setting and when to come again"
     report.law(sentence, not faults, faults)
     kept = len(done) / max(1, len(accepted))
     report.law("99% of the accepted keep their deadline", kept >= 0.99, f"{kept:.2%} of {len(accepted)}")

@@ -34,7 +34,7 @@ class ConcurrencyLimiter:
 
     @asynccontextmanager
     async def guard(self, call: CallInfo) -> AsyncIterator[None]:
-        """Around a call. Raises Overloaded naming the knob."""
+        """Around a call. Raises Overloaded naming the setting."""
         kind = "background calls" if call.method.split("/")[0] in self._background else KNOB
         if self._inside[kind] >= self._limits[kind]:
             self._telemetry.metrics.shed.add(reason="max_concurrent_calls")
