@@ -81,12 +81,12 @@ triton: setup               ## safety and text encoder on the Triton Inference S
 	@$(BIN)/python -m deploy.triton
 
 # --- Training ------------------------------------------------------------------------------------------------------
-.PHONY: gpu gpu-rehearsal
+.PHONY: gpu gpu-dry-run
 gpu:                        ## the work that wants a GPU, ten minutes a call, resumable; needs no installation
 	PYTHONPATH=. $(or $(wildcard $(BIN)/python),$(PYTHON)) -m training.gpu
 
-gpu-rehearsal:              ## its trainings at a toy size on any machine
-	PYTHONPATH=. $(or $(wildcard $(BIN)/python),$(PYTHON)) -m training.gpu --rehearse
+gpu-dry-run:                ## its trainings at a toy size on any machine
+	PYTHONPATH=. $(or $(wildcard $(BIN)/python),$(PYTHON)) -m training.gpu --dry-run
 
 # --- Checking ------------------------------------------------------------------------------------------------------
 .PHONY: lint types imports audit test check format

@@ -34,12 +34,16 @@ class SamplingParams:
     """Whether embeddings are soft mixtures of the codebook (the released default) or the drawn rows."""
     top_p: float = 0.0
     """Nucleus sampling's mass, 0 to 1; 0 is off."""
+    residual_temperature: float = 1.0
+    """What the noise of the residual diffusion's steps is multiplied by, 0 to 1; 1 is the released behaviour."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.guidance <= MAX_GUIDANCE:
             raise SettingError("guidance", f"{self.guidance}: expected 0 to {MAX_GUIDANCE:g}")
         if not 0 <= self.top_p <= 1:
             raise SettingError("top_p", f"{self.top_p}: expected 0 (off) to 1")
+        if not 0 <= self.residual_temperature <= 1:
+            raise SettingError("residual_temperature", f"{self.residual_temperature}: expected 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -261,7 +265,13 @@ class Generator:
             t,
             randomness.draw(sources, randomness.DIFFUSION_START, k, 0, shape),
             randomness.draw_steps(sources, randomness.DIFFUSION_STEP, k, self.config.diffusion_steps - 1, shape),
+            self._temperature(states),
         )
+
+    def _temperature(self, states: Sequence[GenerationState]) -> float | Tensor:
+        """Of the residuals' noise: one number where all states agree, else (n,)."""
+        chosen = [state.settings.residual_temperature for state in states]
+        return chosen[0] if len(set(chosen)) == 1 else self._vector(chosen)
 
     def _vector(self, values: list[float]) -> Tensor:
         return torch.cat([torch.full((1,), value, device=self.device) for value in values])
