@@ -83,7 +83,7 @@ triton: setup               ## safety and text encoder on the Triton Inference S
 # --- On a GPU ------------------------------------------------------------------------------------------------------
 # A borrowed machine has torch and little else: `make gpu-wheels` gathers what the cluster needs besides, for Python 3.12
 # on x86-64, and `make gpu GPU_ARGS="--wheels .cache/gpu-wheels"` imports it from there.
-.PHONY: gpu gpu-rehearsal gpu-wheels
+.PHONY: gpu gpu-dry-run gpu-wheels
 GPU_PYTHON := PYTHONPATH=.:client $(or $(wildcard $(BIN)/python),$(PYTHON))
 GPU_WHEELS := annotated-types circus googleapis-common-protos grpcio grpcio-health-checking grpcio-reflection \
   grpcio-status isal opentelemetry-api opentelemetry-exporter-otlp-common opentelemetry-exporter-otlp-proto-common \
@@ -93,8 +93,8 @@ GPU_WHEELS := annotated-types circus googleapis-common-protos grpcio grpcio-heal
 gpu:                        ## tests, kernels, full-size drawing, cluster, then training on a GPU: ten minutes, resumable
 	$(GPU_PYTHON) -m benchmarks.gpu $(GPU_ARGS)
 
-gpu-rehearsal:              ## the same at a toy size on a CPU
-	$(GPU_PYTHON) -m benchmarks.gpu --dry-run --out .cache/gpu-rehearsal $(GPU_ARGS)
+gpu-dry-run:                ## the same at a toy size on a CPU
+	$(GPU_PYTHON) -m benchmarks.gpu --dry-run --out .cache/gpu-dry-run $(GPU_ARGS)
 
 gpu-wheels: setup           ## gather the wheels that a GPU's machine may lack into .cache/gpu-wheels
 	rm -rf .cache/gpu-wheels

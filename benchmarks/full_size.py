@@ -25,13 +25,13 @@ from benchmarks.load_checkpoint import TOKENIZER, TRANSFORMER
 from benchmarks.timing import device_argument, device_name, peak_gigabytes, seconds
 from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer
-from training.codes import Codes
-from training.contexts import Contexts
-from training.loop import Moment
-from training.network import initialise
-from training.options import count
-from training.tokenizer import TokenizerTraining
-from training.transformer import Recipe, TransformerTraining
+from training.core.loop import Progress
+from training.core.options import count
+from training.data.text_cache import TextCache
+from training.data.token_cache import TokenCache
+from training.tokenizer.train import TokenizerTraining
+from training.transformer.network import initialise
+from training.transformer.train import TrainConfig, TrainingData, TransformerTraining
 
 ROUNDS = 5
 TOKENS = sum(n * n for n in TRANSFORMER.patch_nums)
@@ -43,27 +43,29 @@ def train_transformer(device: torch.device, rounds: int, recomputed: bool) -> di
     with device:
         net = initialise(Transformer(TRANSFORMER, TOKENIZER.vocab_size, TOKENIZER.z_channels))
         quantizer = HybridTokenizer(TOKENIZER).quantize
-    codes = Codes(torch.randint(TOKENIZER.vocab_size, (1, TOKENS)).short(), torch.randn(1, 64 * 64, 32).half() * 0.2)
+    codes = TokenCache(
+        torch.randint(TOKENIZER.vocab_size, (1, TOKENS)).short(), torch.randn(1, 64 * 64, 32).half() * 0.2
+    )
     slots = TRANSFORMER.context_token
-    contexts = Contexts(
+    contexts = TextCache(
         [["one"]], torch.randn(1, slots, TRANSFORMER.context_dim).half(), torch.arange(slots)[None] < 20
     )
-    recipe = Recipe(batch=1, rate=1e-3, dropped=0.0, corrupted=0.0)
-    training = TransformerTraining(net, quantizer, codes, contexts, recipe, recomputed=recomputed)
+    config = TrainConfig(batch=1, rate=1e-3, dropped=0.0, corrupted=0.0, checkpointed=recomputed)
+    training = TransformerTraining(net, quantizer, TrainingData(codes, contexts), config)
     return steps(device, training.step, rounds)
 
 
 def train_tokenizer(device: torch.device, rounds: int, recomputed: bool) -> dict[str, float]:
     """Median seconds of a step on two pictures of 1024 pixels, and what the last one learned."""
-    training = TokenizerTraining(TOKENIZER, 1e-3, device, recomputed=recomputed)
+    training = TokenizerTraining(TOKENIZER, 1e-3, device, checkpointed=recomputed)
     side = TOKENIZER.image_side
     pictures = torch.nn.functional.interpolate(torch.rand(2, 3, 16, 16) * 2 - 1, side, mode="bicubic").clamp(-1, 1)
     return steps(device, lambda now: training.step(pictures, now), rounds)
 
 
-def steps(device: torch.device, step: Callable[[Moment], dict[str, Tensor]], rounds: int) -> dict[str, float]:
+def steps(device: torch.device, step: Callable[[Progress], dict[str, Tensor]], rounds: int) -> dict[str, float]:
     learned: list[dict[str, Tensor]] = []
-    times = [seconds(device, lambda n=n: learned.append(step(Moment(step=100 + n)))) for n in range(rounds)]  # type: ignore[misc]
+    times = [seconds(device, lambda n=n: learned.append(step(Progress(step=100 + n)))) for n in range(rounds)]  # type: ignore[misc]
     losses = {
         "loss at first": round(float(learned[0]["loss"]), 4),
         "loss at last": round(float(learned[-1]["loss"]), 4),

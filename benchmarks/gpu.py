@@ -89,7 +89,7 @@ def steps(out: Path, dry: bool) -> list[Step]:
         return ["-m", "benchmarks.kernels", *toy, "--json", str(out / "kernels.json")]
 
     def training(seconds: float) -> list[str]:
-        return ["-m", "training.gpu", "--minutes", f"{seconds / 60:.2f}", *(["--rehearse"] if dry else [])]
+        return ["-m", "training.gpu", "--minutes", f"{seconds / 60:.2f}", *(["--dry-run"] if dry else [])]
 
     return [
         Step("tests", lambda _: tests(dry), 400 if dry else 100, ("pytest",)),

@@ -19,7 +19,7 @@ from benchmarks.load_checkpoint import TRANSFORMER
 from benchmarks.random_model import networks
 from model.generation import Conditioning, GenerationState, Generator, SamplingParams
 from model.noise import SeededNoise
-from training.options import count
+from training.core.options import count
 
 NOWHERE = torch.device("meta")
 ALLOCATIONS = ("empty", "empty_like", "empty_strided", "new_empty")

@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.ending import run_command
 from benchmarks.local_cluster import FAILURES, local_cluster
-from training.options import count
+from training.core.options import count
 
 MAX_RATIO, MAX_SECONDS = 1.10, 0.025
 WARM_UP = 3

@@ -1,4 +1,4 @@
-"""GroupNorm, with SiLU after it or without, of maps whose channels are last in memory (spec, section 5).
+"""GroupNorm, with SiLU after it or without, of maps whose channels are last in memory (docs/spec.md, section 5).
 
 Wu, He: Group normalization (arXiv 1803.08494). Three kernels: sums of stretches of positions per channel, from which
 each group's mean and variance follow, then every element once. Sums are of differences to the map's first position, so

@@ -1,4 +1,4 @@
-"""The residual diffusion's gated sum, LayerNorm and modulation (spec, section 4)."""
+"""The residual diffusion's gated sum, LayerNorm and modulation (docs/spec.md, section 4)."""
 
 import torch
 import torch.nn.functional as F

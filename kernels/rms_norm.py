@@ -1,4 +1,4 @@
-"""RMSNorm with the residual that comes before it and the modulation that comes after it (spec, section 2).
+"""RMSNorm with the residual that comes before it and the modulation that comes after it (docs/spec.md, section 2).
 
 Zhang, Sennrich: Root mean square layer normalization (arXiv 1910.07467).
 """

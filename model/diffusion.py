@@ -123,13 +123,24 @@ class ResidualDiffusion(nn.Module):
         self.net = DiffusionNet(channels, condition, width, depth)
         self.schedule = respaced(steps)
 
-    def sample(self, condition: Tensor, guidance: Tensor, start: Tensor, fresh: Tensor) -> Tensor:
+    def sample(
+        self,
+        condition: Tensor,
+        guidance: Tensor,
+        start: Tensor,
+        fresh: Tensor,
+        temperature: float | Tensor = 1.0,
+    ) -> Tensor:
         """Draws one residual per token.
 
         condition (n, 2, L, C): conditional and unconditional rows; guidance (n,): t; start (n, L, Z): standard normal;
-        fresh (steps - 1, n, L, Z): standard normal, added after each executed step but the last. Returns (n, L, Z),
-        float32.
+        fresh (steps - 1, n, L, Z): standard normal, added after each executed step but the last; temperature: what it
+        is multiplied by, a number or (n,). Returns (n, L, Z), float32.
         """
+        if isinstance(temperature, Tensor):
+            fresh = fresh * temperature[:, None, None]
+        elif temperature != 1:
+            fresh = fresh * temperature
         t = guidance.float()[:, None, None]
         embedded = self.net.cond_embed(condition)
         # Filled on the device: a tensor made on the host would make the host wait inside a picture.

@@ -286,13 +286,12 @@ class Generator:
         codes = self.quantizer.embedding(tokens)
         shape = (codes.shape[1], codes.shape[2])
         condition = self.transformer.diffusion_condition(hidden, codes[:, None])
-        steps = randomness.draw_steps(sources, randomness.DIFFUSION_STEP, k, self.config.diffusion_steps - 1, shape)
-        temperature = self._vector([state.params.residual_temperature for state in states])
         return self.transformer.diffloss.sample(
             condition,
             t,
             randomness.draw(sources, randomness.DIFFUSION_START, k, 0, shape),
-            steps * temperature[:, None, None],
+            randomness.draw_steps(sources, randomness.DIFFUSION_STEP, k, self.config.diffusion_steps - 1, shape),
+            self._vector([state.params.residual_temperature for state in states]),
         )
 
     def _vector(self, values: list[float]) -> Tensor:

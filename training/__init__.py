@@ -1,1 +1,5 @@
-"""How a checkpoint is made: data, tokenizer, transformer, text, safety, evaluation. Knows nothing of gRPC."""
+"""How a checkpoint is made: tokenizer, transformer, text encoder, safety model. Imports neither gRPC nor services.
+
+`core`, `data`, `tokenizer`, `transformer`, `text`, `safety` and `checkpoint` train on any images with captions.
+`recipes` holds data sets of our own with their captions, evaluation and export; nothing above imports it.
+"""

@@ -31,7 +31,7 @@ from benchmarks.drills.report import Report
 from benchmarks.drills.site import SETTINGS, Site, opened
 from benchmarks.ending import run_command, workplace
 from tests.e2e.processes import STAGES, Cluster, running_cluster
-from training.options import count, positive
+from training.core.options import count, positive
 
 Drill = Callable[[Site, float, Report], Awaitable[None]]
 DRILLS: dict[str, Drill] = {

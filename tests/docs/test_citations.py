@@ -16,8 +16,6 @@ TEXTS = {name: (ROOT / name).read_text(errors="replace") for name in FILES if (R
 SPEC = (ROOT / SPECIFICATION).read_text()
 OWN = {SPECIFICATION, "LICENSE"}
 """These cite their own sections by number alone."""
-SHORT = {"training/diffusion_loss.py", "training/teacher_forcing.py", "training/tokenizer.py"}
-"""These still write "spec" for docs/spec.md."""
 
 
 def test_the_specification_has_sections_one_to_nine() -> None:
@@ -28,7 +26,7 @@ def test_every_cited_section_exists() -> None:
     cited = {(name, one) for name, text in TEXTS.items() if name not in OWN for one in citations(text)}
     assert len(cited) > 15, "the search finds them"
     unknown = {(name, one.source) for name, one in cited} - {(name, SPECIFICATION) for name in TEXTS}
-    assert unknown <= {(name, "spec") for name in SHORT}
+    assert unknown == set()
     assert not [(name, one) for name, one in cited if not set(one.sections) <= set(headings(SPEC))]
 
 
@@ -63,7 +61,7 @@ def test_the_files_that_the_specification_calls_ours_exist() -> None:
         ("docs/spec.md, sections 2 to 4).", [Citation("docs/spec.md", (2, 3, 4))]),
         ("(docs/spec.md, sections 3 and 9)", [Citation("docs/spec.md", (3, 9))]),
         ("# (docs/spec.md, section\n    # 12)", [Citation("docs/spec.md", (12,))]),
-        ("(spec, section 7)", [Citation("spec", (7,))]),
+        ("(docs/spec.md, section 7)", [Citation("spec", (7,))]),
         ("no citation", []),
     ],
 )

@@ -6,7 +6,7 @@ import torch
 from model.config import TokenizerConfig, TransformerConfig
 from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer
-from training.network import initialise
+from training.transformer.network import initialise
 
 SIDES = (1, 2, 4)
 

@@ -8,10 +8,10 @@ from model.generation import Conditioning
 from model.quantizer import downsample
 from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer
-from training.codebook import quantise
-from training.diffusion_loss import DiffusionLoss
-from training.teacher_forcing import TeacherForcing
-from training.tokenizer import Weights, picture_loss
+from training.tokenizer.codebook import quantise
+from training.tokenizer.train import Weights, image_loss
+from training.transformer.diffusion_loss import DiffusionLoss
+from training.transformer.teacher_forcing import TeacherForcing
 
 
 def assert_all_moved(network: torch.nn.Module, but: tuple[str, ...] = ()) -> None:
@@ -44,11 +44,11 @@ def test_a_transformer_step_of_the_released_size_reaches_every_weight() -> None:
 def test_a_tokenizer_step_of_the_released_size_reaches_every_weight() -> None:
     with torch.device("meta"):
         net = HybridTokenizer(TOKENIZER)
-        pictures = torch.empty(2, 3, 1024, 1024)
-        features = net.features(pictures)
+        images = torch.empty(2, 3, 1024, 1024)
+        features = net.features(images)
         assert features.shape == (2, 32, 64, 64)
         coded = quantise(net.quantize, features, 0.25)
         drawn = net.decode_raw(features + (coded.latent - features).detach())
-        assert drawn.shape == pictures.shape
-        (picture_loss(drawn, pictures, Weights()) + coded.loss).backward()
+        assert drawn.shape == images.shape
+        (image_loss(drawn, images, Weights()) + coded.loss).backward()
     assert_all_moved(net, but=("quantize.embedding",))  # the codebook learns by running means

@@ -1,4 +1,4 @@
-"""The GPU work: stages in order, each once, none begun without time for it; and no GPU is code 2."""
+"""training.gpu: stages in order, each once, none started without time for it; no GPU is code 2."""
 
 import subprocess
 import sys
@@ -38,46 +38,47 @@ def test_nothing_begins_without_time_for_it(tmp_path: Path) -> None:
     assert work(staged(tmp_path, ["a"]), 1.5, lambda _: pytest.fail("began")) == ["a"]
 
 
-def test_a_stage_that_fails_says_so(tmp_path: Path) -> None:
+def test_a_failed_stage_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="stage a ended with code 7"):
         work(staged(tmp_path, ["a"]), 10, lambda _: 7)
 
 
-def test_the_commands_are_understood_by_the_trainings() -> None:
-    from training.transformer import parse
+def test_the_trainings_parse_the_commands() -> None:
+    from training.recipes.emoji.dataset import EmojiDatasetSource
+    from training.transformer.command import parse
 
     for sizes in (REAL, TOY):
         tokenizer, transformer = trainings(["flat", "noto"], sizes, "gpu")
-        options = parse(transformer.command(7.0)[2:])
-        assert (options.side, options.styles, options.sitting) == (256, ["flat", "noto"], 7.0)
-        assert options.tokenizer in str(tokenizer.leaves)
+        options = parse(EmojiDatasetSource(), transformer.command(7.0)[2:])
+        assert (options.side, options.styles, options.time_limit) == (256, ["flat", "noto"], 7.0)
+        assert options.tokenizer in str(tokenizer.result)
     assert timing("gpu").command(1.0)[1] == "benchmarks.full_size"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_what_is_missing_and_ends_with_code_two() -> None:
+def test_without_a_gpu_the_missing_device_is_named_and_the_code_is_two() -> None:
     ended = subprocess.run([sys.executable, "-m", "training.gpu"], capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert "No CUDA device" in ended.stderr
 
 
-def test_packages_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "NEEDED", ("torch", "nobody_has_this", "nor_this"))
-    assert "nobody_has_this, nor_this" in (gpu.what_is_lacking(False, []) or "")
-    monkeypatch.setattr(gpu, "NEEDED", ("torch",))
-    assert gpu.what_is_lacking(False, []) is None
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "REQUIRED", ("torch", "no_such_package", "nor_this"))
+    assert "no_such_package, nor_this" in (gpu.missing_requirement(False, []) or "")
+    monkeypatch.setattr(gpu, "REQUIRED", ("torch",))
+    assert gpu.missing_requirement(False, []) is None
 
 
-def test_pictures_that_are_not_there_are_named_with_the_command_that_carries_them(
+def test_missing_images_are_named_with_the_command_that_packs_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu, "NEEDED", ())
-    monkeypatch.setattr(gpu, "PICTURES", tmp_path)
+    monkeypatch.setattr(gpu, "REQUIRED", ())
+    monkeypatch.setattr(gpu, "IMAGES", tmp_path)
     (tmp_path / "flat.json").touch()
-    assert gpu.what_is_lacking(False, ["flat"]) is None
-    told = gpu.what_is_lacking(False, ["flat", "noto"]) or ""
-    assert "no pictures of noto" in told
-    assert "`python -m training.data --side 256 --pack`" in told
+    assert gpu.missing_requirement(False, ["flat"]) is None
+    message = gpu.missing_requirement(False, ["flat", "noto"]) or ""
+    assert "no images of noto" in message
+    assert "`python -m training.recipes.emoji.images --side 256 --pack`" in message
 
 
 ONLY = """
@@ -95,7 +96,7 @@ class Refuse:
             raise ModuleNotFoundError(f"{asked_by} imports {name}")
 
 sys.meta_path.insert(0, Refuse())
-import benchmarks.full_size, training.gpu, training.tokenizer, training.transformer
+import benchmarks.full_size, training.gpu, training.recipes.emoji.tokenizer, training.recipes.emoji.transformer
 """
 
 

@@ -1,0 +1,1 @@
+"""Writing parts in the released layout and putting them into one folder. Trains nothing."""

@@ -1,0 +1,1 @@
+"""Images and captions, read once and cached as arrays. Trains nothing."""

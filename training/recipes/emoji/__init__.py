@@ -1,0 +1,1 @@
+"""The bundled checkpoint: emoji art in six styles from npm packages."""

@@ -1,0 +1,1 @@
+"""Training of the small safety classifier. Reads no images."""

@@ -1,0 +1,1 @@
+"""Training of the hybrid tokenizer. Reads no captions."""

@@ -1,0 +1,1 @@
+"""Training of the transformer and its residual head on tokens."""
