@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.ending import run_command
+from benchmarks.harness.cli import run_command
 from benchmarks.load_checkpoint import TOKENIZER, TRANSFORMER
 from model.generation import Conditioning, GenerationState, Generator, SamplingParams
 from model.noise import SeededNoise
