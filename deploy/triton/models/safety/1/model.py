@@ -1,4 +1,4 @@
-"""`safety` on Triton: `prompt` to `score` and `unsafe`. Knows no batching: that is Triton's."""
+"""`safety` on Triton: `prompt` to `score` and `unsafe`. Triton batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from model.safety import Policies
 
 
 class TritonPythonModel:
-    """What Triton's Python backend calls."""
+    """The class that Triton's Python backend calls."""
 
     def initialize(self, args: dict[str, Any]) -> None:
         """Read the weights."""
@@ -20,7 +20,7 @@ class TritonPythonModel:
         self._threshold = Policies.of_folder(checkpoint.safety).threshold
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """One answer per request."""
+        """One response per request."""
         return [backend.answer(request, self._judge) for request in requests]
 
     def _judge(self, prompts: list[str]) -> dict[str, torch.Tensor]:
