@@ -115,7 +115,7 @@ async def measure(endpoint: str, seconds: float, deadline: float, capacity: floa
             await measured_capacity(client, prompts, 2.0)
             capacity = await measured_capacity(client, prompts, seconds)
             print(f"capacity {capacity:.2f} images/s ({CLOSED_LOOP} callers in a closed loop for {seconds:g} s)")
-        print("| offered | answered/s | p50 | p90 | p99 | slowest | refused in, median and slowest | codes |")
+        print("| offered | answered/s | p50 | p90 | p99 | max | refused in, median and max | codes |")
         print("|---|---|---|---|---|---|---|---|")
         for share in shares:
             await asyncio.sleep(SETTLE_SECONDS)
