@@ -1,11 +1,11 @@
 # syntax=docker/dockerfile:1
-# The images of the five processes.
+# The container images of the five processes.
 #   docker build --build-arg PROCESS=gateway -t hart-gateway:0.1.0 .
 #   docker build --build-arg PROCESS=ar-generator --build-arg VARIANT=gpu -t hart-ar-generator:0.1.0-gpu .
-# PROCESS: gateway, safety, text-encoder, ar-generator, decoder. VARIANT of a stage: cpu, gpu. A process or variant that
-# does not exist is a stage that does not exist here. What is installed is what constraints.txt pins, with all that it
-# brings along; whoever wants the base by digest too passes --build-arg PYTHON=3.11.13-slim-bookworm@sha256:….
-# SBOM: docker buildx build --sbom=true --provenance=true …, or of a built image: syft scan hart-gateway:0.1.0 -o spdx-json
+# PROCESS: gateway, safety, text-encoder, ar-generator, decoder. VARIANT of a stage: cpu, gpu. An unknown process or
+# variant fails with a build stage that does not exist. constraints.txt pins everything that is installed, dependencies
+# included; to pin the base by digest, pass --build-arg PYTHON=3.11.13-slim-bookworm@sha256:….
+# SBOM: docker buildx build --sbom=true --provenance=true …, or after the build: syft scan hart-gateway:0.1.0 -o spdx-json
 ARG PYTHON=3.11.13-slim-bookworm
 ARG PROCESS=gateway
 ARG VARIANT=cpu
@@ -14,7 +14,7 @@ FROM python:${PYTHON} AS base
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
 
-# --- The wire contract's stubs ---------------------------------------------------------------------------------------
+# --- The stubs of the wire contract ---------------------------------------------------------------------------------------
 FROM base AS stubs
 COPY constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -24,7 +24,7 @@ COPY client/build_stubs.py ./client/
 COPY gateway/keda ./gateway/keda
 RUN mkdir -p client/hart/v1 && python client/build_stubs.py
 
-# --- What is installed -----------------------------------------------------------------------------------------------
+# --- Installed packages -----------------------------------------------------------------------------------------------
 FROM base AS packages
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m venv /opt/venv && /opt/venv/bin/python -m pip install --quiet --upgrade "pip>=25.1,<27"
@@ -44,13 +44,13 @@ FROM packages AS packages-stage-gpu
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/venv/bin/python -m pip install --quiet -c constraints.txt --group services --group fetch
 
-# --- What runs -------------------------------------------------------------------------------------------------------
+# --- Runtime images -------------------------------------------------------------------------------------------------------
 FROM base AS process
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 ARG CREATED=unknown
 LABEL org.opencontainers.image.title="HART cluster" \
-      org.opencontainers.image.description="Pictures from text over gRPC, as four stages behind a gateway" \
+      org.opencontainers.image.description="Text-to-image generation over gRPC: four stages behind a gateway" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
@@ -74,7 +74,7 @@ ENTRYPOINT ["python", "-m", "gateway"]
 
 FROM process AS system-cpu
 
-# Triton compiles the code that launches a kernel with the machine's C compiler, at the first start.
+# At the first start, Triton compiles each kernel's launcher with the machine's C compiler.
 FROM process AS system-gpu
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*

@@ -1,4 +1,4 @@
-# What a person types. `make picture PROMPT="a red heart"` and `make check` work on a fresh machine.
+# Commands for people. `make picture PROMPT="a red heart"` and `make check` work on a fresh machine.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
@@ -10,7 +10,7 @@ CPU_TORCH := https://download.pytorch.org/whl/cpu
 PROTOS := $(shell find protos -name '*.proto')
 STUBS := $(VENV)/.stamp-protos
 PROMPT ?= a red heart
-# As it was typed: make would take the dollar of "a $5 note" for a variable of its own.
+# Verbatim: make would expand the dollar in "a $5 note".
 override PROMPT := $(value PROMPT)
 export PROMPT
 DEMO_PORT ?= 7860
@@ -20,7 +20,7 @@ PYTEST_ARGS ?=
 help:                       ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
-# --- Setting up ----------------------------------------------------------------------------------------------------
+# --- Setup ----------------------------------------------------------------------------------------------------
 .PHONY: setup protos protos-check protos-baseline
 setup: $(VENV)/.stamp-packages $(STUBS)   ## make the virtual environment with everything in it
 
@@ -30,7 +30,7 @@ $(VENV)/.stamp-venv:
 	$(BIN)/pip install --quiet --upgrade pip
 	@touch $@
 
-# A machine without an NVIDIA GPU takes the small CPU build, from PyTorch's own index where that can be reached.
+# A machine without an NVIDIA GPU gets the smaller CPU build, from PyTorch's own index if that is reachable.
 $(VENV)/.stamp-torch: $(VENV)/.stamp-venv
 	if ! command -v nvidia-smi >/dev/null && curl --silent --fail --head --max-time 5 $(CPU_TORCH)/ >/dev/null; \
 	then extra="--extra-index-url $(CPU_TORCH)"; fi; $(BIN)/pip install --quiet $(TORCH) $$extra
@@ -50,22 +50,22 @@ $(STUBS): $(PROTOS) client/build_stubs.py | $(VENV)/.stamp-packages
 	$(BIN)/python client/build_stubs.py
 	@touch $@
 
-protos-check: setup         ## lint the contract and refuse breaking changes against the committed baseline
+protos-check: setup         ## lint the contract and refuse changes that break the committed baseline
 	$(BIN)/buf lint protos
 	$(BIN)/buf breaking protos --against protos/baseline.binpb
 
-protos-baseline: setup      ## publish the contract as it stands as the new baseline
+protos-baseline: setup      ## commit the current contract as the new baseline
 	$(BIN)/buf build protos --exclude-source-info -o protos/baseline.binpb
 
 # --- Running -------------------------------------------------------------------------------------------------------
 # Replicas: REPLICAS_SAFETY, REPLICAS_TEXT_ENCODER, REPLICAS_AR_GENERATOR, REPLICAS_DECODER. Settings: HART_<FIELD>;
-# HART_PORT is the gateway's, the stages' ports follow it.
+# HART_PORT is the gateway's; the stages' ports follow it.
 .PHONY: picture demo up down status triton
 picture: setup              ## PROMPT="a red heart": draw it into picture.png through the cluster
 	@case "$$PROMPT" in *[![:space:]]*) ;; *) echo 'PROMPT is empty: make picture PROMPT="a red heart"' >&2; exit 2;; esac
 	@$(BIN)/python -m cluster run -- $(BIN)/hart generate -o picture.png -- "$$PROMPT"
 
-demo: $(VENV)/.stamp-demo   ## the web page, http://127.0.0.1:7860 (DEMO_PORT), with a cluster for it where none runs
+demo: $(VENV)/.stamp-demo   ## the web page, http://127.0.0.1:7860 (DEMO_PORT); starts a cluster if none runs
 	@$(BIN)/python -m cluster run -- $(BIN)/python -m demo --port $(DEMO_PORT)
 
 up: setup                   ## start the whole cluster on loopback and return when it is ready
@@ -74,7 +74,7 @@ up: setup                   ## start the whole cluster on loopback and return wh
 down:                       ## stop it
 	@test ! -x $(BIN)/python || $(BIN)/python -m cluster down
 
-status: setup               ## what runs and how it is
+status: setup               ## the processes and their state
 	@$(BIN)/python -m cluster status
 
 triton: setup               ## safety and text encoder on the Triton Inference Server, port 8001 (deploy/triton)
@@ -104,16 +104,16 @@ gpu-wheels: setup           ## gather the wheels that a GPU's machine may lack i
 
 # --- Checking ------------------------------------------------------------------------------------------------------
 .PHONY: lint types imports audit test check format
-format: setup               ## put the code into the house's shape
+format: setup               ## format the code
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
 
-lint: setup protos-check    ## style, the wire contract, and who may import whom
+lint: setup protos-check    ## style, the wire contract and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@$(MAKE) imports
 
-imports: setup              ## who may import whom
+imports: setup              ## import rules between the rooms
 	$(BIN)/lint-imports
 
 audit: setup                ## pins, licences and known vulnerabilities of everything installed
@@ -126,7 +126,7 @@ test: setup                 ## the tests; PYTEST_ARGS="tests/client -k retry"
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 .PHONY: k8s-check k8s-files
-k8s-check: setup            ## the chart, its rules and the images: helm, kubectl, schemas, checkov, promtool, hadolint
+k8s-check: setup            ## the chart, its rules and the container images: helm, kubectl, schemas, checkov, promtool, hadolint
 	$(BIN)/pytest tests/k8s
 	$(BIN)/python -m k8s.check
 
@@ -135,7 +135,7 @@ demo-check: $(VENV)/.stamp-demo   ## the page in a real browser: Debian's chromi
 	$(BIN)/pip install --quiet -c constraints.txt --group demo-check
 	$(BIN)/pytest tests/demo tests/e2e/test_page.py
 
-k8s-files: setup            ## write the chart's schema and dashboards anew from settings and metrics
+k8s-files: setup            ## build the chart's schema and dashboards from settings and metrics
 	$(BIN)/python -m k8s.build_schema
 	$(BIN)/python -m k8s.build_dashboards
 

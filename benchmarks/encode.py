@@ -2,10 +2,10 @@
 
     python -m benchmarks.encode [--rounds 15] [--side 1024] [--checkpoint FOLDER]
 
-Two pictures: a noise-like one (a gradient under noise, the worst that a model can draw) and a real one (a mosaic of
-what the checkpoint draws, at its own pixels). Each encoder gets RGB pixels in memory and gives a file in memory; a PNG
-is read back to prove that no pixel is lost. Libraries that are not installed are left out and named:
-`pip install --group encoders` has all of them.
+Two images: a noise-like one (a gradient under noise, the worst case of a model's output) and a real one (a mosaic of
+images that the checkpoint draws, at its own size). Each encoder gets RGB pixels in memory and returns a file in memory;
+each PNG is read back to check that it is lossless. Libraries that are not installed are skipped and named:
+`pip install --group encoders` installs all of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from isal import isal_zlib
 from PIL import Image
 
-from benchmarks.ending import run_command
+from benchmarks.harness.cli import run_command
 from common.limits import DEFAULT_QUALITY
 from model.image_file import Pixels, encode, png
 
@@ -34,21 +34,21 @@ Encoder = Callable[[Pixels], bytes]
 
 @dataclass(frozen=True)
 class Row:
-    """One encoder on one picture."""
+    """One encoder on one image."""
 
     milliseconds: float
     size: int
 
 
 def pillow(format: str, pixels: Pixels, **options: Any) -> bytes:
-    """By Pillow."""
+    """Encode with Pillow."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format, **options)
     return file.getvalue()
 
 
 def opencv(ending: str, pixels: Pixels, *flags: int) -> bytes:
-    """By OpenCV, which wants blue first: turning the channels is part of the price."""
+    """Encode with OpenCV, including the conversion to its BGR order."""
     import cv2
 
     found, file = cv2.imencode(ending, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), list(flags))
@@ -62,7 +62,7 @@ def filtered(deflate: Callable[[Pixels], bytes], pixels: Pixels) -> bytes:
 
 
 def png_encoders() -> dict[str, Encoder]:
-    """By name; the first is the measure of the others."""
+    """PNG encoders by name; the others are compared with the first."""
     found: dict[str, Encoder] = {
         "Pillow, default": partial(pillow, "PNG"),
         "Pillow, level 1": partial(pillow, "PNG", compress_level=1),
@@ -93,7 +93,7 @@ def png_encoders() -> dict[str, Encoder]:
 
 
 def lossy_encoders() -> dict[str, dict[str, Encoder]]:
-    """JPEG and WEBP by format, at the default quality."""
+    """JPEG and WEBP encoders by format, at the default quality."""
     quality = DEFAULT_QUALITY
     jpeg: dict[str, Encoder] = {"Pillow, default": partial(pillow, "JPEG", quality=quality)}
     webp: dict[str, Encoder] = {
@@ -117,7 +117,7 @@ def lossy_encoders() -> dict[str, dict[str, Encoder]]:
 
 
 class _optional:
-    """Around what one library offers: where it is not installed, that is said instead."""
+    """A block that needs one library; prints a line and skips the block if it is not installed."""
 
     def __init__(self, distribution: str) -> None:
         self._distribution = distribution
@@ -141,7 +141,7 @@ def noise_like(side: int) -> Pixels:
 
 
 def drawn(side: int, checkpoint: str) -> Pixels:
-    """A mosaic of different pictures by the checkpoint, as many as it takes."""
+    """A mosaic of different images by the checkpoint, of the given side in pixels."""
     from model.checkpoint import bundled
     from model.pipeline import Pipeline
 
@@ -155,8 +155,7 @@ def drawn(side: int, checkpoint: str) -> Pixels:
 
 
 def measure(encoders: Mapping[str, Encoder], pixels: Pixels, rounds: int) -> dict[str, Row]:
-    """Median of `rounds`, the encoders in turn so that a slow moment meets all of them; one round before is not
-    counted."""
+    """Median of `rounds` after one warm-up round. Encoders alternate, so that a slow moment affects all of them."""
     times: dict[str, list[float]] = {name: [] for name in encoders}
     sizes: dict[str, int] = {}
     for _ in range(rounds + 1):
@@ -169,14 +168,14 @@ def measure(encoders: Mapping[str, Encoder], pixels: Pixels, rounds: int) -> dic
 
 
 def require_lossless(encoders: Mapping[str, Encoder], pixels: Pixels) -> None:
-    """Raises AssertionError naming an encoder whose file does not give every pixel back."""
+    """Raises AssertionError naming an encoder whose file does not restore every pixel."""
     for name, encoder in encoders.items():
         with Image.open(io.BytesIO(encoder(pixels))) as image:
             assert np.array_equal(np.asarray(image.convert("RGB")), pixels), f"{name} loses pixels"
 
 
 def show(title: str, rows: Mapping[str, Row]) -> None:
-    """Print one table; the first row is 1."""
+    """Print one table; ratios are to the first row."""
     base = next(iter(rows.values()))
     print(f"\n{title}\n| encoder | ms | time | bytes | size |\n|---|---|---|---|---|")
     for name, row in rows.items():
@@ -185,17 +184,17 @@ def show(title: str, rows: Mapping[str, Row]) -> None:
 
 
 def main() -> int:
-    """Follow the command line; the exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.encode", description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--side", type=int, default=1024)
-    parser.add_argument("--checkpoint", default="", help="whose pictures are the real one (default: the bundled one)")
+    parser.add_argument("--checkpoint", default="", help="draws the real image (default: the bundled one)")
     chosen = parser.parse_args()
     groups = {"PNG": png_encoders(), **lossy_encoders()}
-    pictures = {"noise-like": noise_like(chosen.side), "real": drawn(chosen.side, chosen.checkpoint)}
+    images = {"noise-like": noise_like(chosen.side), "real": drawn(chosen.side, chosen.checkpoint)}
     print(f"{chosen.side} x {chosen.side}, median of {chosen.rounds} rounds; load {os.getloadavg()[0]:.1f}")
     for format, encoders in groups.items():
-        for kind, pixels in pictures.items():
+        for kind, pixels in images.items():
             if format == "PNG":
                 require_lossless(encoders, pixels)
             show(f"{format}, {kind}", measure(encoders, pixels, chosen.rounds))

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.ending import run_command
+from benchmarks.harness.cli import run_command
 from benchmarks.load_checkpoint import TOKENIZER, TRANSFORMER
 from benchmarks.timing import device_argument, device_name, peak_gigabytes, seconds
 from model.tokenizer import HybridTokenizer

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.ending import run_command
+from benchmarks.harness.cli import run_command
 from benchmarks.random_model import FULL, TOY, Size, conditioning, networks
 from benchmarks.timing import (
     copy_rate,

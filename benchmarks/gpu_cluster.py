@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.ending import run_command, workplace
 from benchmarks.generate import Report
+from benchmarks.harness.cli import run_command, workplace
 from benchmarks.random_model import FULL, TOY, write_checkpoint
 from benchmarks.timing import device_argument, device_name
 
@@ -52,7 +52,7 @@ def keep_logs(folder: Path, target: Path) -> None:
 
 def run(device: torch.device, toy: bool, report: Report, logs: Path | None) -> None:
     """Checkpoint, cluster, every rate."""
-    from benchmarks.local_cluster import local_cluster
+    from benchmarks.harness.local_cluster import local_cluster
 
     with workplace() as folder:
         start = time.perf_counter()

@@ -2,17 +2,19 @@
 
     python -m benchmarks.load [--seconds 20] [--shares 0.5 3] [--checkpoint FOLDER] [--replicas ar_generator=2]
 
-Capacity is what a closed loop gets through, measured first in the same run (or given: `--capacity`). Then requests
+Capacity is the throughput of a closed loop, measured first in the same run (or given: `--capacity`). Then requests
 arrive by a Poisson process that does not wait for answers; latency counts from the moment a request was due. Every
-request has the same deadline; an answer that came after it is counted as LATE. Prompts are some that the checkpoint
-knows and its safety accepts; they come again, so the text encoder's cache serves most of them.
+request has the same deadline; an answer after it counts as LATE. Prompts are some that the checkpoint knows and its
+safety model accepts; they repeat, so the text encoder's cache serves most of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
+import random
 import statistics
 import sys
 import time
@@ -24,38 +26,34 @@ from dataclasses import dataclass, field
 import hart
 from hart import errors
 
-from benchmarks.ending import run_command
-from benchmarks.local_cluster import FAILURES, local_cluster
+from benchmarks.harness.cli import run_command
+from benchmarks.harness.load import closed_loop, open_loop, percentile
+from benchmarks.harness.local_cluster import FAILURES, local_cluster
 from cluster.plan import MAX_REPLICAS
 from common.stages import STAGES
 
 SHARES = (0.5, 0.9, 1.2, 3.0)
 CLOSED_LOOP = 16
 SETTLE_SECONDS = 2.0
-MOST_PROMPTS = 12
+MAX_PROMPTS = 12
 
 
 @dataclass
 class Tally:
-    """What came of one run's requests."""
+    """The results of one run's requests."""
 
     seconds: list[float] = field(default_factory=list)
     """Latency of each answered one."""
     refused: list[float] = field(default_factory=list)
     """Latency of each refusal by RESOURCE_EXHAUSTED."""
-    given_up: list[float] = field(default_factory=list)
+    expired: list[float] = field(default_factory=list)
     """Latency of each DEADLINE_EXCEEDED."""
     codes: Counter[str] = field(default_factory=Counter)
     wall: float = 0.0
 
-    def percentile(self, share: float) -> float:
-        """Nearest-rank, in seconds; NaN of nothing."""
-        ranked = sorted(self.seconds)
-        return ranked[max(0, -int(-share * len(ranked) // 1) - 1)] if ranked else float("nan")
 
-
-async def ask(client: hart.AsyncClient, prompt: str, seed: int, deadline: float, due: float, tally: Tally) -> None:
-    """One picture."""
+async def send(client: hart.AsyncClient, prompt: str, seed: int, deadline: float, due: float, tally: Tally) -> None:
+    """Request one image and record its result."""
     try:
         await client.generate(prompt, seed=seed, timeout=deadline)
     except errors.HartError as error:
@@ -63,7 +61,7 @@ async def ask(client: hart.AsyncClient, prompt: str, seed: int, deadline: float,
         if isinstance(error, errors.Overloaded):
             tally.refused.append(time.monotonic() - due)
         elif isinstance(error, errors.DeadlineExceeded):
-            tally.given_up.append(time.monotonic() - due)
+            tally.expired.append(time.monotonic() - due)
         return
     seconds = time.monotonic() - due
     tally.codes["OK" if seconds <= deadline else "LATE"] += 1
@@ -71,8 +69,8 @@ async def ask(client: hart.AsyncClient, prompt: str, seed: int, deadline: float,
 
 
 async def accepted(client: hart.AsyncClient) -> list[str]:
-    """Some of the prompts that the checkpoint knows, without those that its safety refuses; each was drawn once."""
-    known = list((await client.describe()).models[0].example_prompts)[:MOST_PROMPTS] or ["a red heart"]
+    """Some prompts that the checkpoint knows and its safety model accepts; draws each once."""
+    known = list((await client.describe()).models[0].example_prompts)[:MAX_PROMPTS] or ["a red heart"]
     found = []
     for prompt in known:
         try:
@@ -84,32 +82,27 @@ async def accepted(client: hart.AsyncClient) -> list[str]:
     return found
 
 
-async def closed_loop(client: hart.AsyncClient, prompts: list[str], seconds: float) -> float:
-    """Pictures per second with as many callers as keep every stage busy."""
-    tally, begun = Tally(), time.monotonic()
+async def measured_capacity(client: hart.AsyncClient, prompts: list[str], seconds: float) -> float:
+    """Images per second with as many callers as keep every stage busy."""
+    tally, begun, numbers = Tally(), time.monotonic(), itertools.count()
 
-    async def caller(number: int) -> None:
-        while time.monotonic() - begun < seconds:
-            await ask(client, prompts[number % len(prompts)], number, 60, time.monotonic(), tally)
-            number += CLOSED_LOOP
+    async def one(due: float) -> None:
+        number = next(numbers)
+        await send(client, prompts[number % len(prompts)], number, 60, due, tally)
 
-    await asyncio.gather(*(caller(number) for number in range(CLOSED_LOOP)))
+    await closed_loop(CLOSED_LOOP, seconds, one)
     return len(tally.seconds) / (time.monotonic() - begun)
 
 
-async def open_loop(
-    client: hart.AsyncClient, prompts: list[str], rate: float, seconds: float, deadline: float
-) -> Tally:
-    """Requests at `rate` per second for `seconds`."""
-    import random
+async def offered(client: hart.AsyncClient, prompts: list[str], rate: float, seconds: float, deadline: float) -> Tally:
+    """The results of `rate` requests per second for `seconds`."""
+    tally, begun, numbers = Tally(), time.monotonic(), itertools.count()
 
-    tally, source, begun = Tally(), random.Random(1), time.monotonic()
-    due, number = begun, 0
-    async with asyncio.TaskGroup() as group:
-        while due - begun < seconds:
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            group.create_task(ask(client, prompts[number % len(prompts)], number, deadline, due, tally))
-            due, number = due + source.expovariate(rate), number + 1
+    async def one(due: float) -> None:
+        number = next(numbers)
+        await send(client, prompts[number % len(prompts)], number, deadline, due, tally)
+
+    await open_loop(rate, seconds, one, source=random.Random(1))
     tally.wall = time.monotonic() - begun
     return tally
 
@@ -119,30 +112,30 @@ async def measure(endpoint: str, seconds: float, deadline: float, capacity: floa
     async with hart.AsyncClient(endpoint) as client:
         prompts = await accepted(client)
         if not capacity:
-            await closed_loop(client, prompts, 2.0)
-            capacity = await closed_loop(client, prompts, seconds)
-            print(f"capacity {capacity:.2f} pictures/s ({CLOSED_LOOP} callers in a closed loop for {seconds:g} s)")
-        print("| offered | answered/s | p50 | p90 | p99 | slowest | refused in, median and slowest | codes |")
+            await measured_capacity(client, prompts, 2.0)
+            capacity = await measured_capacity(client, prompts, seconds)
+            print(f"capacity {capacity:.2f} images/s ({CLOSED_LOOP} callers in a closed loop for {seconds:g} s)")
+        print("| offered | answered/s | p50 | p90 | p99 | max | refused in, median and max | codes |")
         print("|---|---|---|---|---|---|---|---|")
         for share in shares:
             await asyncio.sleep(SETTLE_SECONDS)
-            tally = await open_loop(client, prompts, share * capacity, seconds, deadline)
+            tally = await offered(client, prompts, share * capacity, seconds, deadline)
             print(f"| {share:.0%} = {share * capacity:.2f}/s | {row(tally)} |", flush=True)
 
 
 def row(tally: Tally) -> str:
-    """A run's figures as the cells of a table."""
-    times = [f"{tally.percentile(share):.2f} s" for share in (0.5, 0.9, 0.99, 1.0)]
-    quick = tally.refused
-    refused = f"{1e3 * statistics.median(quick):.0f} ms, {1e3 * max(quick):.0f} ms" if quick else "–"
+    """The figures of a run as cells of a table."""
+    times = [f"{percentile(tally.seconds, share):.2f} s" for share in (0.5, 0.9, 0.99, 1.0)]
+    fast = tally.refused
+    refused = f"{1e3 * statistics.median(fast):.0f} ms, {1e3 * max(fast):.0f} ms" if fast else "–"
     codes = ", ".join(f"{code} {count}" for code, count in sorted(tally.codes.items()))
-    if tally.given_up:
-        codes += f" (deadline said after {statistics.median(tally.given_up):.1f} s, median)"
+    if tally.expired:
+        codes += f" (deadline exceeded after {statistics.median(tally.expired):.1f} s, median)"
     return " | ".join([f"{len(tally.seconds) / tally.wall:.2f}", *times, refused, codes])
 
 
 def replicas(text: str) -> tuple[str, int]:
-    """`ar_generator=2` as a stage and a number."""
+    """Parse `ar_generator=2` into a stage and a number."""
     stage, _, number = text.partition("=")
     if stage not in STAGES or not number.isdecimal() or not 1 <= int(number) <= MAX_REPLICAS:
         raise argparse.ArgumentTypeError(f"{text}: not one of {', '.join(STAGES)} with =1 to ={MAX_REPLICAS}")
@@ -150,7 +143,7 @@ def replicas(text: str) -> tuple[str, int]:
 
 
 def address(text: str) -> str:
-    """What the client takes for an endpoint."""
+    """An endpoint that the client accepts."""
     try:
         hart.Client(text).close()
     except ValueError as error:
@@ -159,11 +152,11 @@ def address(text: str) -> str:
 
 
 def main() -> int:
-    """Follow the command line; the exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=20.0, help="of each run")
     parser.add_argument("--shares", nargs="+", type=float, default=SHARES, help="of the capacity (default: all four)")
-    parser.add_argument("--capacity", type=float, default=0.0, help="pictures per second (default: measured first)")
+    parser.add_argument("--capacity", type=float, default=0.0, help="images per second (default: measured first)")
     parser.add_argument("--deadline", type=float, default=10.0, help="of each request, in seconds")
     parser.add_argument("--checkpoint", default="", help="default: the bundled one")
     parser.add_argument("--replicas", nargs="*", type=replicas, default=[], metavar="STAGE=N", help="default: one each")

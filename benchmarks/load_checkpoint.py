@@ -3,7 +3,7 @@
     python -m benchmarks.load_checkpoint
 
 Writes the released architecture with random weights into a temporary folder (3 GB of disk), loads each file in a
-process of its own, and prints that process's peak resident memory less what it held before the load.
+process of its own, and prints the peak resident memory of that process minus its memory before the load.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.ending import run_command, workplace
+from benchmarks.harness.cli import run_command, workplace
 from model.checkpoint import Checkpoint
 from model.config import TokenizerConfig, TransformerConfig
 from model.device import DTYPES
@@ -44,11 +44,11 @@ CASES = (
     ("ema_model.bin", torch.float32, torch.bfloat16),
     ("ema_model.bin", torch.float32, torch.float32),
 )
-"""File, its precision, the precision it is loaded in."""
+"""File, its precision, the precision after loading."""
 
 
 def write(folder: Path, file: str, dtype: torch.dtype) -> int:
-    """Writes the weights and configs; returns the size of the weights' file in bytes."""
+    """Write the weights and configs; return the size of the weights' file in bytes."""
     with torch.device("meta"):
         network = Transformer(TRANSFORMER, TOKENIZER.vocab_size, TOKENIZER.z_channels)
         tokenizer = HybridTokenizer(TOKENIZER)
@@ -67,7 +67,7 @@ def write(folder: Path, file: str, dtype: torch.dtype) -> int:
 
 
 def memory(field: str) -> int:
-    """Bytes of this process, of the kernel's fields VmRSS (now) or VmHWM (the most so far, mapped files included)."""
+    """Bytes of this process, by the kernel's fields VmRSS (now) or VmHWM (peak, mapped files included)."""
     found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     if found is None:
         raise OSError(f"/proc/self/status has no {field}: this benchmark needs Linux")
@@ -75,7 +75,7 @@ def memory(field: str) -> int:
 
 
 def load(folder: str, dtype: str) -> None:
-    """In a process of its own: loads, and prints bytes and seconds."""
+    """Load in this process, and print bytes and seconds as JSON."""
     before = memory("VmRSS")
     start = time.perf_counter()
     network = Checkpoint.open(folder).load_transformer(DTYPES[dtype])
@@ -86,9 +86,11 @@ def load(folder: str, dtype: str) -> None:
 
 
 def main() -> int:
-    """Follow the command line; the exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load_checkpoint", description=__doc__.splitlines()[0])
-    parser.add_argument("one", nargs="*", metavar="FOLDER DTYPE", help="load this one alone, here (default: all cases)")
+    parser.add_argument(
+        "one", nargs="*", metavar="FOLDER DTYPE", help="load this one in this process (default: all cases)"
+    )
     words = parser.parse_args().one
     if len(words) not in (0, 2):
         parser.error("expected nothing, or a folder and a dtype")
@@ -99,15 +101,15 @@ def main() -> int:
 
 
 def measure() -> None:
-    """All cases, as a table."""
+    """Print all cases as a table."""
     print(f"{'file':24}{'on disk':>18}{'in memory':>20}{'peak':>10}{'peak / on disk':>16}{'seconds':>10}")
-    for file, stored, wanted in CASES:
+    for file, stored, loaded in CASES:
         with workplace() as folder:
             size = write(folder, file, stored)
-            words = [str(folder), str(wanted).removeprefix("torch.")]
+            words = [str(folder), str(loaded).removeprefix("torch.")]
             command = [sys.executable, "-m", "benchmarks.load_checkpoint", *words]
             found = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
-        kinds = [str(dtype).removeprefix("torch.") for dtype in (stored, wanted)]
+        kinds = [str(dtype).removeprefix("torch.") for dtype in (stored, loaded)]
         print(
             f"{file:24}{kinds[0]:>9}{size / 1e9:6.2f} GB{kinds[1]:>11}{found['held'] / 1e9:6.2f} GB"
             f"{found['peak'] / 1e9:7.2f} GB{found['peak'] / size:16.2f}{found['seconds']:10.1f}"

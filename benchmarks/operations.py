@@ -1,9 +1,9 @@
-"""How many operations a picture of the released size asks of its device, part by part.
+"""The number of device operations of an image of the released size, part by part.
 
     python -m benchmarks.operations [--batch 1]
 
-Counted on `meta`, whose tensors have no data: it needs no GPU and takes seconds. On a GPU each operation is one kernel
-or a few, and up to scale 27 their number costs more than their work; views and allocations are not counted.
+Counts on the device `meta`, whose tensors have no data: it needs no GPU and takes seconds. On a GPU each operation is
+one kernel or a few, and up to scale 27 launches cost more than the arithmetic. Views and allocations are not counted.
 """
 
 import argparse
@@ -26,7 +26,7 @@ ALLOCATIONS = ("empty", "empty_like", "empty_strided", "new_empty")
 
 
 class Operations(TorchDispatchMode):
-    """Counts operations by name while it is entered."""
+    """Counts operations by name while the context is active."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Operations(TorchDispatchMode):
 
 
 def shares_memory(result: Any, source: Any) -> bool:
-    """Whether what may be a view is one: a conversion or a reshape can also be a copy."""
+    """Whether a possible view is one: a conversion or a reshape can also be a copy."""
     first = result if isinstance(result, torch.Tensor) else result[0]
     return bool(first.untyped_storage()._cdata == source.untyped_storage()._cdata)
 
@@ -54,7 +54,7 @@ def counted(work: Callable[[], object]) -> Counter[str]:
 
 @torch.inference_mode()
 def picture(batch: int = 1) -> dict[str, Counter[str]]:
-    """The operations of a batch of pictures: begin, each scale, decoder."""
+    """The operations of a batch of images: begin, each scale, decoder."""
     net, tokenizer = networks(NOWHERE)
     generator = Generator(net, tokenizer.quantize, slots=batch)
     mask = torch.empty(TRANSFORMER.context_token, dtype=torch.bool, device=NOWHERE)
@@ -74,12 +74,12 @@ def picture(batch: int = 1) -> dict[str, Counter[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.operations", description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=count, default=1, help="pictures drawn at once")
+    parser.add_argument("--batch", type=count, default=1, help="images per batch")
     parts = picture(parser.parse_args().batch)
     for name, found in parts.items():
-        most = ", ".join(f"{count} {kind}" for kind, count in found.most_common(6))
-        print(f"{name:>9} {found.total():6,}  {most}")
-    print(f"{'in all':>9} {sum(found.total() for found in parts.values()):6,}")
+        top = ", ".join(f"{count} {kind}" for kind, count in found.most_common(6))
+        print(f"{name:>9} {found.total():6,}  {top}")
+    print(f"{'total':>9} {sum(found.total() for found in parts.values()):6,}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""What the cluster adds to a picture's time: through five processes over in one, alternating in one run.
+"""What the cluster adds to the time of an image: five processes over one, by turns in one run.
 
     python -m benchmarks.overhead [--pictures 30] [--checkpoint FOLDER] [--threads N]
 
-Both ways begin with a prompt and end with a PNG file in memory with its recipe in it; safety check included, previews
-off, no prompt twice (the text encoder's cache is off), threads and allocator set alike by `Compute`. Prompts that the
-safety model refuses are left out beforehand: a refusal is no picture. Prints medians, their ratio and difference, and
-where the cluster's time went. Exit code 1 when the cluster takes more than 1.10 times as long and more than 25 ms
-longer at the median.
+Both sides begin with a prompt and end with a PNG file in memory with its recipe. The safety check is included, previews
+are off, no prompt repeats (the text encoder's cache is off), and `Compute` sets threads and allocator on both sides.
+Prompts that the safety model refuses are left out beforehand. Prints medians, their ratio and difference, and the time
+of each part of the cluster. Exit code 1 if the cluster's median is more than 1.10 times as long and more than 25 ms
+longer.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks.ending import run_command
-from benchmarks.local_cluster import FAILURES, local_cluster
+from benchmarks.harness.cli import run_command
+from benchmarks.harness.local_cluster import FAILURES, local_cluster
 from training.core.options import count
 
 MAX_RATIO, MAX_SECONDS = 1.10, 0.025
@@ -29,12 +29,12 @@ WARM_UP = 3
 
 
 def prompts(known: list[str]) -> Iterator[str]:
-    """Prompts without end and without repetition."""
+    """An endless sequence of distinct prompts."""
     return (f"{known[number % len(known)]} {number}" for number in itertools.count())
 
 
 def accepted(candidates: Iterator[str], count: int, safety: Any) -> tuple[list[str], int]:
-    """The first `count` prompts that the classifier lets pass, and how many it refused on the way."""
+    """The first `count` prompts that the classifier accepts, and how many it refused before them."""
     found: list[str] = []
     refused = 0
     while len(found) < count:
@@ -49,14 +49,14 @@ def accepted(candidates: Iterator[str], count: int, safety: Any) -> tuple[list[s
 
 
 def timed(draw: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and what came."""
+    """Seconds, and the result."""
     begun = time.perf_counter()
     result = draw()
     return time.perf_counter() - begun, result
 
 
 def measure(endpoint: str, pipeline: Any, drawn: list[str]) -> tuple[list[float], list[float], list[Any]]:
-    """Seconds per picture alone and through the cluster, one after the other in turn, and the cluster's reports."""
+    """Seconds per image in one process and through the cluster, by turns, and the cluster's reports."""
     import hart
 
     alone: list[float] = []
@@ -84,12 +84,12 @@ def breakdown(reports: list[Any]) -> dict[str, float]:
             if call.critical:
                 parts.setdefault(f"{call.stage}, compute", []).append(call.compute_seconds)
                 parts.setdefault(f"{call.stage}, queue", []).append(call.queue_seconds)
-        parts.setdefault("gateway and wires", []).append(report.timings.gateway_seconds)
+        parts.setdefault("gateway and network", []).append(report.timings.gateway_seconds)
     return {name: 1e3 * statistics.median(values) for name, values in parts.items()}
 
 
 def main() -> int:
-    """Follow the command line; the exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__.split("\n")[0])
     parser.add_argument("--pictures", type=count, default=30)
     parser.add_argument("--checkpoint", default="", help="default: the bundled one")
@@ -110,7 +110,7 @@ def main() -> int:
         alone, through, reports = measure(endpoint, pipeline, drawn)
     one, many = statistics.median(alone), statistics.median(through)
     busy = f"torch threads {torch.get_num_threads()}, load {os.getloadavg()[0]:.1f}"
-    print(f"{chosen.pictures} pictures each way, in turn; {busy}; prompts refused by safety and left out: {refused}")
+    print(f"{chosen.pictures} images each way, by turns; {busy}; prompts refused by safety and left out: {refused}")
     for name, values in (("one process", alone), ("cluster", through)):
         ranked = sorted(values)
         print(f"  {name:<14} median {1e3 * statistics.median(values):8.1f} ms   fastest {1e3 * ranked[0]:8.1f} ms")
@@ -121,7 +121,7 @@ def main() -> int:
 
 
 def judged(one: float, many: float) -> int:
-    """The exit code for these medians, and a line where the cluster takes too long."""
+    """The exit code for these medians; prints a line if the cluster takes too long."""
     if many <= one * MAX_RATIO or many - one <= MAX_SECONDS:
         return 0
     print(f"  the cluster takes too long: over {MAX_RATIO} times and {1e3 * MAX_SECONDS:.0f} ms more")

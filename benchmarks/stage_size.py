@@ -1,16 +1,17 @@
-"""How much memory each process takes, and how much work it gets through, measured stage by stage.
+"""Memory and throughput of each process, measured stage by stage.
 
     python -m benchmarks.stage_size [--seconds 10] [--checkpoint FOLDER] [--threads 1] [--callers 16]
 
-One cluster on this machine. Each stage is asked directly, past the gateway, first by one caller after the other and
-then by many at once, while the other stages rest; last the gateway, so that all work. Memory is resident memory when
-ready and its highest value at the end; the text encoder's cache is off.
+One cluster on this machine. Each stage is called directly, without the gateway, first one call at a time and then by
+many callers, while the other stages are idle; the gateway comes last, with all stages busy. Memory is resident memory
+when ready, and its peak at the end; the text encoder's cache is off.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
 import statistics
 import sys
@@ -34,59 +35,51 @@ from hart.v1 import (
     text_encoder_pb2_grpc,
 )
 
-from benchmarks.ending import run_command
-from benchmarks.local_cluster import FAILURES, local_cluster
+from benchmarks.harness.cli import run_command
+from benchmarks.harness.load import closed_loop
+from benchmarks.harness.local_cluster import FAILURES, local_cluster
 from common.limits import DEFAULT_GUIDANCE
 from common.stages import STAGES
 
 PROMPT = "a red heart"
 WARM_UP = 3
-Ask = Callable[[int], Awaitable[Any]]
+Call = Callable[[int], Awaitable[Any]]
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What a process does."""
+    """Latency and throughput of a process."""
 
     alone: float
-    """Median seconds of one call, nothing else going on."""
+    """Median seconds of one call on an idle cluster."""
     rate: float
-    """Calls a second with many callers."""
+    """Calls per second with many callers."""
 
 
 def memory(port: int) -> tuple[float, float]:
-    """Resident MB of the process that listens here, now and at most so far."""
+    """Resident MB of the process that listens on this port: now, and the peak so far."""
     pid = next(c.pid for c in psutil.net_connections("tcp") if c.laddr and c.laddr[1] == port and c.status == "LISTEN")
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("VmRSS", "VmHWM"))}
     return kilobytes["VmRSS"] / 1e3, kilobytes["VmHWM"] / 1e3
 
 
-async def measure(ask: Ask, seconds: float, callers: int) -> Speed:
-    """Ask in turn, then with many callers."""
-    number = 0
+async def measure(call: Call, seconds: float, callers: int) -> Speed:
+    """Call one at a time, then with many callers."""
+    numbers = itertools.count(1)
     taken: list[float] = []
     end = time.monotonic() + seconds / 2
     while time.monotonic() < end or len(taken) <= WARM_UP:
         begun = time.perf_counter()
-        await ask(number := number + 1)
+        await call(next(numbers))
         taken.append(time.perf_counter() - begun)
-    begun = time.monotonic()
-    done = 0
-
-    async def caller(first: int) -> None:
-        nonlocal done
-        asked = first
-        while time.monotonic() - begun < seconds:
-            await ask(asked := asked + callers)
-            done += 1
-
-    await asyncio.gather(*(caller(number + n) for n in range(callers)))
-    return Speed(statistics.median(taken[WARM_UP:]), done / (time.monotonic() - begun))
+    started = time.monotonic()
+    done = await closed_loop(callers, seconds, lambda due: call(next(numbers)))
+    return Speed(statistics.median(taken[WARM_UP:]), len(done) / (time.monotonic() - started))
 
 
 async def stages(first: int, seconds: float, callers: int) -> dict[str, Speed]:
-    """Every stage by itself, then the gateway."""
+    """Every stage alone, then the gateway."""
     options = [("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)]
     channels = {name: grpc.aio.insecure_channel(f"127.0.0.1:{first + 1 + n}", options) for n, name in enumerate(STAGES)}
     safety: Any = safety_pb2_grpc.SafetyStub(channels["safety"])
@@ -112,23 +105,23 @@ async def stages(first: int, seconds: float, callers: int) -> dict[str, Speed]:
     drawn = await latent(1)
     png = decoder_pb2.ImageEncoding(format=decoder_pb2.IMAGE_FORMAT_PNG)
     async with hart.AsyncClient(f"127.0.0.1:{first}") as client:
-        asks: dict[str, Ask] = {
+        calls: dict[str, Call] = {
             "safety": lambda n: safety.Check(safety_pb2.CheckRequest(prompt=PROMPT)),
             "text_encoder": lambda n: encoder.Encode(text_encoder_pb2.EncodeRequest(prompt=PROMPT)),
             "ar_generator": latent,
             "decoder": lambda n: decoder.Decode(decoder_pb2.DecodeRequest(latent=drawn, encoding=png)),
             "gateway": lambda n: client.generate(PROMPT, seed=n),
         }
-        found = {name: await measure(ask, seconds, callers) for name, ask in asks.items()}
+        found = {name: await measure(call, seconds, callers) for name, call in calls.items()}
     for channel in channels.values():
         await channel.close()
     return found
 
 
 def main() -> int:
-    """Follow the command line; the exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stage_size", description=__doc__.split("\n")[0])
-    parser.add_argument("--seconds", type=float, default=10.0, help="of many callers, per process")
+    parser.add_argument("--seconds", type=float, default=10.0, help="with many callers, per process")
     parser.add_argument("--checkpoint", default="", help="default: the bundled one")
     parser.add_argument("--threads", type=int, default=1, help="of torch, per process; 0: torch's choice")
     parser.add_argument("--callers", type=int, default=16)
@@ -138,13 +131,13 @@ def main() -> int:
         ports = dict(zip(STAGES, range(first + 1, first + 5), strict=True)) | {"gateway": first}
         idle = {name: memory(port)[0] for name, port in ports.items()}
         speeds = asyncio.run(stages(first, chosen.seconds, chosen.callers))
-        most = {name: memory(port)[1] for name, port in ports.items()}
+        peak = {name: memory(port)[1] for name, port in ports.items()}
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}; torch threads {chosen.threads}")
-    print(f"{'process':<14}{'ready':>10}{'most':>10}{'alone':>12}{chosen.callers:>8} callers")
+    print(f"{'process':<14}{'ready':>10}{'peak':>10}{'alone':>12}{chosen.callers:>8} callers")
     for name, speed in speeds.items():
-        shown = f"{idle[name]:7.0f} MB{most[name]:7.0f} MB{1e3 * speed.alone:9.1f} ms{speed.rate:14.2f}/s"
-        print(f"{name:<14}{shown}{'   whole pictures' if name == 'gateway' else ''}")
-    print(f"{'together':<14}{sum(idle.values()):7.0f} MB{sum(most.values()):7.0f} MB")
+        shown = f"{idle[name]:7.0f} MB{peak[name]:7.0f} MB{1e3 * speed.alone:9.1f} ms{speed.rate:14.2f}/s"
+        print(f"{name:<14}{shown}{'   whole images' if name == 'gateway' else ''}")
+    print(f"{'together':<14}{sum(idle.values()):7.0f} MB{sum(peak.values()):7.0f} MB")
     return 0
 
 

@@ -1,13 +1,13 @@
-"""What telemetry costs: a cluster with every trace sent and metrics scraped over one without any, in turn in one run.
+"""What telemetry costs: a cluster with every trace exported and metrics scraped, over one without, in turn in one run.
 
     python -m benchmarks.telemetry [--seconds 10] [--stretches 2] [--checkpoint FOLDER] [--threads 1]
 
-Two clusters send every span to a collector on this machine (OTLP over gRPC, a process of its own, so that receiving
-counts too) and are scraped every 15 seconds, as the chart has it; two others run with OTEL_SDK_DISABLED: two of each,
-for any two clusters differ by a percent or so by themselves. They draw by turns, for a stretch at a time (spans leave
-every five seconds: drawn in turn picture by picture, each would pay for the pauses too); before the next stretch the
-last one's spans have gone. The text encoder's cache is off. Prints each cluster's median and mean, the ratio of the
-means with its 95% interval (bootstrap), and CPU time a picture. Exit code 1 when that ratio is over 1.02.
+Two clusters export every span to a collector on this machine (OTLP over gRPC, a process of its own, so that receiving
+counts too) and are scraped every 15 seconds, as in the chart; two others run with OTEL_SDK_DISABLED. There are two of
+each, because any two clusters differ by about one percent. They draw by turns, one stretch at a time: spans leave every
+five seconds, and turns of single images would pay for the pauses too. Before the next stretch the last one's spans have
+left. The text encoder's cache is off. Prints each cluster's median and mean, the ratio of the means with
+its 95% interval (bootstrap), and CPU time per image. Exit code 1 if that ratio is over 1.02.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from typing import Any
 import hart
 import psutil
 
-from benchmarks.ending import run_command
-from benchmarks.local_cluster import FAILURES, local_cluster
+from benchmarks.harness.cli import run_command
+from benchmarks.harness.local_cluster import FAILURES, local_cluster
 from runtime.outbound import opener
 
 MAX_RATIO = 1.02
 WARM_UP = 2
 REST_SECONDS = 5.5
-"""For the last spans to leave."""
+"""Until the last spans are exported."""
 PROMPT = "a red heart"
 SCRAPE_SECONDS = 15.0
 OFF = "OTEL_SDK_DISABLED"
@@ -45,17 +45,17 @@ OFF = "OTEL_SDK_DISABLED"
 
 
 def collect() -> None:
-    """Receive until the standard input ends; says the port first, and at the end how many spans came."""
+    """Receive spans until standard input ends. Prints the port first, and the number of spans at the end."""
     from concurrent import futures
 
     import grpc
     from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
-    came: list[int] = []
+    received: list[int] = []
 
     class Traces(trace_service_pb2_grpc.TraceServiceServicer):
         def Export(self, request: Any, context: Any) -> Any:
-            came.extend(len(scope.spans) for resource in request.resource_spans for scope in resource.scope_spans)
+            received.extend(len(scope.spans) for resource in request.resource_spans for scope in resource.scope_spans)
             return trace_service_pb2.ExportTraceServiceResponse()
 
     server = grpc.server(futures.ThreadPoolExecutor(2))
@@ -65,11 +65,11 @@ def collect() -> None:
     print(port, flush=True)
     sys.stdin.read()
     server.stop(0)
-    print(sum(came), flush=True)
+    print(sum(received), flush=True)
 
 
 class Collector:
-    """The process, seen from here."""
+    """The collector's process."""
 
     def __init__(self) -> None:
         words = [sys.executable, "-m", "benchmarks.telemetry", "--collect"]
@@ -81,7 +81,7 @@ class Collector:
         return int(self._process.stdout.readline())
 
     def end(self) -> int:
-        """Stop it; how many spans it has received."""
+        """Stop it and return the number of spans received."""
         assert self._process.stdin
         self._process.stdin.close()
         count = self._read()
@@ -94,7 +94,7 @@ class Collector:
 
 @contextmanager
 def without_telemetry() -> Iterator[None]:
-    """Processes started meanwhile run without OpenTelemetry's SDK: its standard switch."""
+    """Processes that the block starts run without OpenTelemetry's SDK, by its standard switch."""
     os.environ[OFF] = "true"
     try:
         yield
@@ -104,7 +104,7 @@ def without_telemetry() -> Iterator[None]:
 
 @contextmanager
 def scraped(endpoint: str) -> Iterator[None]:
-    """The cluster's metrics are read as Prometheus would."""
+    """Scrape the cluster's metrics as Prometheus does, while the block runs."""
     first = int(endpoint.rpartition(":")[2]) + 1000
     over = threading.Event()
 
@@ -132,18 +132,18 @@ def cpu_seconds(endpoint: str) -> float:
 
 @dataclass
 class Cluster:
-    """One cluster and what was measured of it."""
+    """One cluster with its measurements."""
 
     name: str
     endpoint: str
     seconds: list[float] = field(default_factory=list)
-    """Of each picture."""
+    """Of each image."""
     cpu: float = 0.0
     """CPU seconds while it drew."""
 
 
 def measure(clusters: Sequence[Cluster], stretches: int, seconds: float) -> None:
-    """Let each draw for a stretch, forward and backward in turn."""
+    """Let each draw for one stretch at a time, forward and backward by turns."""
     with ExitStack() as stack:
         clients = {c.name: stack.enter_context(hart.Client(c.endpoint)) for c in clusters}
         for stretch in range(stretches):
@@ -171,7 +171,7 @@ def interval(full: list[float], none: list[float]) -> tuple[float, float]:
 
 
 def main() -> int:
-    """Follow the command line; the exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.telemetry", description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=10.0, help="of a stretch")
     parser.add_argument("--stretches", type=int, default=2, help="of each cluster")
@@ -183,16 +183,16 @@ def main() -> int:
         collect()
         return 0
     collector = Collector()
-    silent = {"cache_bytes": "0", "torch_threads": str(chosen.threads)}
-    telling = {**silent, "otlp_endpoint": collector.endpoint}
+    plain = {"cache_bytes": "0", "torch_threads": str(chosen.threads)}
+    traced = {**plain, "otlp_endpoint": collector.endpoint}
     with ExitStack() as stack:
         clusters: list[Cluster] = []
         for name in ("none 1", "full 1", "full 2", "none 2"):
-            told = name.startswith("full")
-            with nullcontext() if told else without_telemetry():
-                started = local_cluster(chosen.checkpoint, None, **(telling if told else silent))
+            full = name.startswith("full")
+            with nullcontext() if full else without_telemetry():
+                started = local_cluster(chosen.checkpoint, None, **(traced if full else plain))
                 clusters.append(Cluster(name, stack.enter_context(started)))
-            if told:
+            if full:
                 stack.enter_context(scraped(clusters[-1].endpoint))
         measure(clusters, chosen.stretches, chosen.seconds)
         load = os.getloadavg()[0]
@@ -205,20 +205,20 @@ def main() -> int:
             "CPU": cluster.cpu / len(cluster.seconds),
         }
         shown = "   ".join(f"{name} {1e3 * value:6.1f} ms" for name, value in measured.items())
-        print(f"  telemetry {cluster.name:<8}{len(cluster.seconds):5} pictures   {shown}")
-    full, none = ([s for c in clusters if c.name.startswith(k) for s in c.seconds] for k in ("full", "none"))
-    ratio, (low, high) = statistics.fmean(full) / statistics.fmean(none), interval(full, none)
-    print(f"  time a picture, ratio of the means {ratio:.4f} (95%: {low:.4f} to {high:.4f})")
+        print(f"  telemetry {cluster.name:<8}{len(cluster.seconds):5} images   {shown}")
+    with_, without = ([s for c in clusters if c.name.startswith(k) for s in c.seconds] for k in ("full", "none"))
+    ratio, (low, high) = statistics.fmean(with_) / statistics.fmean(without), interval(with_, without)
+    print(f"  time per image, ratio of the means {ratio:.4f} (95%: {low:.4f} to {high:.4f})")
     used = [sum(c.cpu for c in clusters if c.name.startswith(k)) for k in ("full", "none")]
-    print(f"  CPU a picture, ratio {used[0] / len(full) / (used[1] / len(none)):.4f}")
-    if spans < len(full) * 20:
-        print("  not every span came: this measures something else")
+    print(f"  CPU per image, ratio {used[0] / len(with_) / (used[1] / len(without)):.4f}")
+    if spans < len(with_) * 20:
+        print("  spans are missing: the figures are not valid")
         return 1
     return judged(ratio)
 
 
 def judged(ratio: float) -> int:
-    """The exit code, and a line where telemetry costs too much."""
+    """The exit code; prints a line if telemetry costs too much."""
     if ratio <= MAX_RATIO:
         return 0
     print(f"  telemetry costs too much: {ratio:.4f} is over {MAX_RATIO}")

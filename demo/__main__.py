@@ -1,4 +1,4 @@
-"""`python -m demo`: serve the page. The options name the gateway as those of `hart` do."""
+"""`python -m demo`: serve the page. Its connection options are those of `hart`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from hart.cli import connection as shared
 
-# Gradio tells nobody about us, and asks nobody for anything.
+# No telemetry and no requests to other machines.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # At its start it calls the page once, and would ask the environment's proxy for it.
@@ -27,7 +27,7 @@ def main(
     tls_key: shared.TlsKey = None,
     insecure: shared.Insecure = False,
 ) -> None:
-    """Serve a page that draws pictures on a HART cluster. Whoever reaches it draws with this API key."""
+    """Serve a page that draws images on a HART cluster. Every visitor draws with this API key."""
     with shared.exit_codes():
         from hart import AsyncClient
 
@@ -47,7 +47,7 @@ def main(
             )
         except OSError:
             raise shared.UsageError(
-                f"--host {host} --port {port}: is taken by another program, or no address of this machine"
+                f"--host {host} --port {port}: the port is in use, or the address is not of this machine"
             ) from None
         typer.echo(f"the page is at http://{host}:{port}; Ctrl-C ends it")
         page.block_thread()

@@ -1,4 +1,4 @@
-"""What the page's settings show until the cluster has described itself; tests compare it with the cluster's own."""
+"""The page's settings before it has read the cluster's description; tests compare them with the cluster's."""
 
 MAX_IMAGES = 8
 MAX_GUIDANCE = 20

@@ -1,4 +1,4 @@
-"""The page itself, in Gradio: what stands where, and what a button does. Knows no event of a stream."""
+"""The page in Gradio: layout and actions. Knows no event of a stream."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from demo.drawing import Frame, draw
 from demo.timeline import STYLE, timeline
 
 THEME = gr.themes.Soft(primary_hue="emerald", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-"""With the visitor's own fonts: the page asks no other machine for anything."""
+"""The visitor's own fonts: the page loads nothing from other machines."""
 _EXAMPLES = 10
-_OLD, _OFTEN = 3600, 600  # seconds: pictures kept on disk for a page, and how often that is looked at
+_OLD, _OFTEN = 3600, 600  # seconds: how long files are kept, and the interval of the cleanup
 
 Shown = tuple[list[str], str, str]
 """The gallery's files, the status and the timeline as HTML."""
 
 
 def build(client: AsyncClient) -> gr.Blocks:
-    """The page over a client that it alone uses."""
+    """The page, with a client of its own."""
     with gr.Blocks(title="HART cluster", analytics_enabled=False, delete_cache=(_OFTEN, _OLD)) as page:
         heading = gr.Markdown("# HART cluster")
         with gr.Row():
@@ -44,7 +44,7 @@ def build(client: AsyncClient) -> gr.Blocks:
                 examples = gr.Dataset(components=[prompt], samples=[], label="Prompts to try")
                 with gr.Accordion("Settings", open=False):
                     images = gr.Slider(1, initial.MAX_IMAGES, value=initial.IMAGES, step=1, label="Pictures")
-                    seed = gr.Textbox(label="Seed", placeholder="drawn anew each time", elem_id="seed")
+                    seed = gr.Textbox(label="Seed", placeholder="random", elem_id="seed")
                     guidance = gr.Slider(0, initial.MAX_GUIDANCE, value=initial.GUIDANCE, step=0.1, label="Guidance")
                     top_p = gr.Slider(0, 1, value=initial.TOP_P, step=0.01, label="Nucleus sampling (0: off)")
                     more_smooth = gr.Checkbox(value=initial.SMOOTH, label="Smooth")
@@ -74,7 +74,7 @@ def build(client: AsyncClient) -> gr.Blocks:
                 visits.pop(visit.session_hash, None)
 
         async def left(visit: gr.Request) -> None:
-            # Gradio would end the drawing at its next frame, which a long queue keeps away.
+            # Gradio would cancel at the next frame, which may be far away in a long queue.
             if task := visits.get(visit.session_hash):
                 task.cancel()
 
@@ -88,7 +88,7 @@ def build(client: AsyncClient) -> gr.Blocks:
             [gallery, status, times],
             show_progress="hidden",
             trigger_mode="once",
-            # The gateway is what says that there is too much to do.
+            # The gateway limits the load.
             concurrency_limit=None,
             api_visibility="private",
         )
@@ -101,7 +101,7 @@ def build(client: AsyncClient) -> gr.Blocks:
 
 
 async def _known(client: AsyncClient) -> list[Any]:
-    """What the cluster says of itself, in the places that the page has for it."""
+    """Updates of the page from the cluster's description."""
     try:
         about = await client.describe()
     except HartError as error:
@@ -121,7 +121,7 @@ async def _known(client: AsyncClient) -> list[Any]:
 
 
 def _some(prompts: Sequence[str]) -> list[str]:
-    """A few of them from all over the list, for neighbours are alike."""
+    """A few from the whole list, because adjacent ones are similar."""
     count = min(_EXAMPLES, len(prompts))
     return [prompts[k * len(prompts) // count] for k in range(count)]
 
@@ -129,7 +129,7 @@ def _some(prompts: Sequence[str]) -> list[str]:
 async def _draw(
     client: AsyncClient, prompt: str, images: int, seed: str | None, guidance: float, top_p: float, more_smooth: bool
 ) -> AsyncGenerator[Shown, None]:
-    """What the page shows, frame by frame. The files lie where it copies them from."""
+    """The page's content, frame by frame. Gradio copies the files from a temporary folder."""
     files: list[str] = []
     with TemporaryDirectory(prefix="hart-demo-") as folder:
         try:
@@ -149,7 +149,7 @@ async def _draw(
 
 
 def _seed(text: str | None) -> int | None:
-    """As typed; a number field of a browser would round the large ones."""
+    """Parsed from text; a browser's number field would round large seeds."""
     if not text or not text.strip():
         return None
     try:
@@ -159,17 +159,17 @@ def _seed(text: str | None) -> int | None:
 
 
 def _files(frame: Frame, prompt: str, folder: Path) -> list[str]:
-    """The pictures as files with names of their own: what is downloaded is the very file that the cluster made."""
+    """The images as files with their own names; a download is the cluster's own file."""
     name = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40] or "picture"
     files = []
-    for index, picture in enumerate(frame.pictures):
-        if picture is None:
+    for index, image in enumerate(frame.images):
+        if image is None:
             continue
-        if isinstance(picture, Image):
-            path = folder / f"{name}-{picture.seed}.{picture.format}"
+        if isinstance(image, Image):
+            path = folder / f"{name}-{image.seed}.{image.format}"
         else:
-            path = folder / f"preview-{index}-{frame.drawn}.{picture.format}"
-        files.append(str(picture.save(path)))
+            path = folder / f"preview-{index}-{frame.drawn}.{image.format}"
+        files.append(str(image.save(path)))
     return files
 
 
@@ -178,9 +178,9 @@ def _status(frame: Frame) -> str:
         bar = f'<progress value="{frame.drawn}" max="{max(frame.scales, 1)}" style="width:100%"></progress>'
         return bar + _note(f"{frame.drawn} of {frame.scales} scales")
     report = frame.report
-    seeds = ", ".join(str(picture.seed) for picture in frame.pictures if isinstance(picture, Image))
+    seeds = ", ".join(str(image.seed) for image in frame.images if isinstance(image, Image))
     notes = [f"drawn in {report.timings.wall_seconds:.2f} s with seed {seeds}"]
-    notes += [notice.text for notice in report.warnings]
+    notes += [warning.text for warning in report.warnings]
     notes += [f"trace {report.trace_id}"] if report.trace_id else []
     return "".join(_note(note) for note in notes)
 

@@ -1,4 +1,4 @@
-"""Where a request's time went, as bars in HTML. Knows no page."""
+"""The time of each call of a request, as bars in HTML. Knows no page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STYLE = """
 
 
 def timeline(timings: images_pb2.Timings) -> str:
-    """A row per call of a stage: its wait in the queue, its work, and the rest, on the wire around both."""
+    """A row per call to a stage: queue time, compute time, and the rest as network time around both."""
     wall = max(timings.wall_seconds, 1e-9)
     rows = "".join(_row(call, wall) for call in sorted(timings.calls, key=lambda call: call.start_seconds))
     legend = "".join(

@@ -1,7 +1,7 @@
-"""`python -m deploy.audit`: pins, licences and known vulnerabilities of everything that is installed.
+"""`python -m deploy.audit`: pins, licences and known vulnerabilities of all installed packages.
 
-Exit code 1 where a check fails, and with --strict where one could not be made. The tools have an environment of their
-own in .cache/tools.
+Exit code 1 if a check fails, and with --strict also if one could not run. The tools have their own environment in
+.cache/tools.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ HOME = ROOT / ".cache" / "tools" / "audit"
 TOOLS = ("pip-audit==2.10.1", "pip-licenses==5.5.5")
 OURS = {"hart-client", "pip", "setuptools", "wheel"}
 SERVICES = ("pypi", "osv")
-"""Where pip-audit looks vulnerabilities up, in this order."""
+"""Vulnerability services of pip-audit, in the order of use."""
 ALLOWED = re.compile(
     r"MIT|BSD|Apache|PSF|Python Software Foundation|CNRI-Python|ISC|HPND|Historical Permission|MPL|Mozilla Public|"
     r"Unlicense|Public Domain|CC0|Zlib|BSL-1|DFSG approved"
 )
 KNOWN = {
-    "nvidia": "CUDA's libraries, which torch brings on machines with a GPU, under NVIDIA's own terms",
-    "resvg-py": "MIT, by its repository; the package itself does not say",
+    "nvidia": "CUDA's libraries, a dependency of torch on machines with a GPU, under NVIDIA's own terms",
+    "resvg-py": "MIT, by its repository; missing in the package itself",
 }
-"""What the packages' own metadata do not tell, by the name's beginning."""
+"""Licences that the packages' metadata lack, by prefix of the name."""
 
 
 def pins(constraints: str) -> dict[str, str]:
@@ -40,13 +40,13 @@ def pins(constraints: str) -> dict[str, str]:
 
 
 def installed() -> dict[str, str]:
-    """Name to version of what this environment has, without what is ours and pip's own."""
+    """Name to version of the packages in this environment, without ours and pip's own."""
     found = {_name(one.metadata["Name"]): one.version.partition("+")[0] for one in metadata.distributions()}
     return {name: version for name, version in found.items() if name not in OURS}
 
 
 def unpinned(pinned: dict[str, str], there: dict[str, str]) -> list[str]:
-    """What is installed in another version than the pinned one, or without a pin."""
+    """Packages installed in another version than the pinned one, or without a pin."""
     return [
         f"{name} {version} is installed, {pinned.get(name, 'nothing')} is pinned"
         for name, version in sorted(there.items())
@@ -77,24 +77,24 @@ def _tool(name: str) -> Path:
 
 
 def _run(*words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    # Pinned tools with words of our own; what they are asked about is a file.
+    # Pinned tools with arguments of our own; their input is a file.
     return subprocess.run([str(w) for w in words], check=check, capture_output=True, text=True, timeout=600)  # noqa: S603
 
 
 def _licences() -> list[dict[str, str]]:
-    told = _run(_tool("pip-licenses"), f"--python={sys.executable}", "--format=json", "--from=mixed")
-    listed: list[dict[str, str]] = json.loads(told.stdout)
+    done = _run(_tool("pip-licenses"), f"--python={sys.executable}", "--format=json", "--from=mixed")
+    listed: list[dict[str, str]] = json.loads(done.stdout)
     return listed
 
 
 def _vulnerabilities(pinned: dict[str, str]) -> tuple[int, list[str]]:
-    """How many packages a service knew, and what it knows against them."""
+    """The number of packages that a service knows, and their vulnerabilities."""
     audit = _tool("pip-audit")
-    asked = HOME / "pinned.txt"
-    asked.write_text("".join(f"{name}=={version}\n" for name, version in pinned.items()))
+    requirements = HOME / "pinned.txt"
+    requirements.write_text("".join(f"{name}=={version}\n" for name, version in pinned.items()))
     for service in SERVICES:
         words = ["--no-deps", "--disable-pip", "--format=json", "--progress-spinner=off", "-s", service]
-        done = _run(audit, "-r", asked, *words, check=False)
+        done = _run(audit, "-r", requirements, *words, check=False)
         if not done.stdout.lstrip().startswith("{"):
             continue  # the service does not answer
         known = [one for one in json.loads(done.stdout)["dependencies"] if "vulns" in one]
@@ -104,7 +104,7 @@ def _vulnerabilities(pinned: dict[str, str]) -> tuple[int, list[str]]:
 
 
 def _report(strict: bool) -> Iterator[tuple[str, list[str], bool]]:
-    """Each check's sentence, what is wrong, and whether it counts as failed."""
+    """Each check's description, its findings, and whether it failed."""
     pinned, there = pins((ROOT / "constraints.txt").read_text()), installed()
     wrong = unpinned(pinned, there)
     yield f"pins: {len(there)} packages are installed", wrong, bool(wrong)
@@ -118,13 +118,13 @@ def _report(strict: bool) -> Iterator[tuple[str, list[str], bool]]:
     if known:
         yield f"vulnerabilities: {known} of {len(there)} packages are known to pip-audit's service", wrong, bool(wrong)
     else:
-        yield "vulnerabilities: NOT CHECKED, no service of pip-audit's answers here", [], strict
+        yield "vulnerabilities: NOT CHECKED, no service of pip-audit is reachable", [], strict
 
 
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m deploy.audit", description=__doc__.partition("\n")[0])
-    parser.add_argument("--strict", action="store_true", help="fail where a check cannot be made, too")
+    parser.add_argument("--strict", action="store_true", help="also fail if a check cannot run")
     failed = False
     for sentence, wrong, bad in _report(parser.parse_args().strict):
         failed |= bad

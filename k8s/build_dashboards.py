@@ -1,5 +1,4 @@
-"""Writes the Grafana dashboards of k8s/dashboards: which panels, of which metrics, and what they tell. Knows nothing of
-any service."""
+"""Writes the Grafana dashboards of k8s/dashboards: their panels, metrics and descriptions. Knows no service."""
 
 from __future__ import annotations
 
@@ -13,31 +12,31 @@ from k8s.grafana import AT, LOKI, TEMPO, Panel, chosen_label, chosen_source, das
 
 FOLDER = Path(__file__).resolve().parent / "chart/files/dashboards"
 OBJECTIVE = ((10.0, "red"),)
-"""Seconds: what the latency alerts keep to."""
+"""Seconds: the objective of the latency alerts."""
 LOAD = ((0.8, "orange"), (1.0, "red"))
-"""What stages are scaled by, and where callers begin to wait."""
+"""The autoscalers' target, and the load above which requests wait."""
 OVERVIEW = [
     Panel(
-        "Pictures' calls",
+        "Gateway calls",
         "reqps",
         {"{{code}}": rate("hart_requests_total", ',stage="gateway"', "code")},
-        "Calls that ended at the gateway, by status. INVALID_ARGUMENT and CANCELLED are the callers' doing.",
+        "Finished calls at the gateway, by status. INVALID_ARGUMENT and CANCELLED are caused by callers.",
     ),
     Panel(
-        "Time of a call",
+        "Call duration",
         "s",
         {
             f"p{int(q * 100)}": quantile(q, "hart_request_duration_seconds", ',stage="gateway"')
             for q in (0.5, 0.9, 0.99)
         },
-        "At the gateway, from the first byte to the last. The objective: 99% within 10 s.",
+        "At the gateway, from the first byte to the last. Objective: 99% within 10 s.",
         limits=OBJECTIVE,
     ),
     Panel(
         "Load by stage",
         "percentunit",
         {"{{stage}}": f"avg by (stage) (hart_load{AT}}})"},
-        "Queued plus running cost over capacity, per replica: stages are scaled by it (to 0.8). Over 1 callers wait.",
+        "Queued plus running cost over capacity, mean of replicas. Autoscalers keep it at 0.8; above 1 requests wait.",
         limits=LOAD,
     ),
     Panel(
@@ -45,40 +44,40 @@ OVERVIEW = [
         "short",
         {
             "{{stage}}": f'max by (stage) (hart_replicas{AT},state="ready"}})',
-            "{{stage}}: least": f"max by (stage) (hart_replicas_min{AT}}})",
+            "{{stage}}: min": f"max by (stage) (hart_replicas_min{AT}}})",
         },
-        "As the gateways see them. At 0 every request ends with UNAVAILABLE. Where the least is 0 the stage may rest.",
+        "As the gateways see them. At 0 every request ends with UNAVAILABLE. Min 0: the stage may scale to zero.",
     ),
     Panel(
-        "Queues, filled",
+        "Queue fill level",
         "percentunit",
         {"{{stage}}": f"max by (stage) (hart_queue_depth{AT}}} / hart_queue_limit{AT}}})"},
-        "Of the fullest replica. At 1 it refuses.",
+        "Of the fullest replica. At 1 it refuses requests.",
         limits=((0.9, "red"),),
     ),
     Panel(
-        "Refused",
+        "Refused requests",
         "reqps",
         {"{{stage}} {{reason}}": rate("hart_shed_total", by="stage, reason")},
-        "To protect the rest: a full queue, a deadline that cannot be held. A dropped preview costs no picture.",
+        "By reason: a full queue, a deadline that cannot be met. A dropped preview does not affect its image.",
     ),
     Panel(
-        "Verdicts",
+        "Safety verdicts",
         "reqps",
         {"{{verdict}} {{policy}}": rate("hart_safety_verdicts_total", by="verdict, policy")},
-        "Prompts judged. Unsafe ones are refused or replaced, as set.",
+        "Checked prompts. Unsafe ones are refused or replaced, by the setting HART_UNSAFE_ACTION.",
     ),
     Panel(
-        "Retries by stage asked",
+        "Retries by stage",
         "reqps",
         {"{{stage}}": rate("hart_retries_total")},
-        "Attempts on another replica after one failed with UNAVAILABLE. A steady rate: a replica that comes and goes.",
+        "Attempts on another replica after UNAVAILABLE. A steady rate means that a replica fails repeatedly.",
     ),
     Panel(
         "Cancelled by callers",
         "reqps",
         {"{{stage}}": rate("hart_cancelled_total")},
-        "Work that was ended because its caller had gone. A rise often means that answers come too late.",
+        "Work that ended because its caller cancelled. A rise often means that answers are too slow.",
     ),
 ]
 ONE = ',stage="$stage"'
@@ -87,134 +86,134 @@ STAGE = [
         "Calls",
         "reqps",
         {"{{code}}": rate("hart_requests_total", ONE, "code")},
-        "Calls that ended, by status. INTERNAL is a fault of the stage's own: its log has the error.",
+        "Finished calls, by status. INTERNAL is a fault of the stage: its log has the error.",
     ),
     Panel(
-        "Waiting",
+        "Queue time",
         "s",
         {f"p{int(q * 100)}": quantile(q, "hart_queue_duration_seconds", ONE) for q in (0.5, 0.99)},
-        "In the queue, before the engine takes a request. More replicas shorten it.",
+        "From arrival until the device thread takes a request. More replicas shorten it.",
     ),
     Panel(
-        "Computing",
+        "Compute time",
         "s",
         {f"p{int(q * 100)}": quantile(q, "hart_compute_duration_seconds", ONE) for q in (0.5, 0.99)},
-        "Of a batch on the engine. It grows with batches, and with a slow or shared device.",
+        "Of a batch on the device. It grows with the batch, and on a slow or shared device.",
     ),
     Panel(
         "Load by replica",
         "percentunit",
         {"{{instance}}": f"hart_load{AT}{ONE}}}"},
-        "Queued plus running cost over capacity. One far above its neighbours is slow, or is called past the gateway.",
+        "Queued plus running cost over capacity. One far above the others is slow, or gets calls past the gateway.",
         limits=LOAD,
     ),
     Panel(
         "Queue by replica",
         "short",
-        {"{{instance}}": f"hart_queue_depth{AT}{ONE}}}", "bound {{instance}}": f"hart_queue_limit{AT}{ONE}}}"},
-        "Requests that wait, and how many may. At its bound a replica refuses.",
+        {"{{instance}}": f"hart_queue_depth{AT}{ONE}}}", "limit {{instance}}": f"hart_queue_limit{AT}{ONE}}}"},
+        "Waiting requests and their limit. At the limit a replica refuses requests.",
     ),
     Panel(
         "In flight by replica",
         "short",
         {"{{instance}}": f"hart_inflight{AT}{ONE}}}"},
-        "Calls being served, waiting ones included. A pod that leaves goes to 0 before it ends.",
+        "Calls in progress, waiting ones included. A draining pod goes to 0 before it exits.",
     ),
     Panel(
-        "Batch",
+        "Batch size",
         "short",
         {"mean": mean("hart_batch_size", ONE), "p99": quantile(0.99, "hart_batch_size", ONE)},
-        "Requests that ran together. Near 1 under load: the patience for others to join is too short.",
+        "Requests per batch. Near 1 under load: HART_BATCH_WAIT_TIMEOUT_SECONDS is too short.",
     ),
     Panel(
-        "Seconds by scale",
+        "Duration by scale",
         "s",
         {"scale {{scale}}": mean("hart_scale_duration_seconds", ONE, "scale")},
-        "Of the generator: the last scales take most of a picture's time.",
+        "Of the generator: the last scales take most of an image's time.",
     ),
     Panel(
-        "Memory of the device",
+        "Device memory",
         "bytes",
         {"{{kind}} {{instance}}": f"hart_device_memory_bytes{AT}{ONE}}}"},
-        "Used and total, of the generator also what its slots take. On a CPU: of the process and the container.",
+        "Used and total; for the generator also its KV cache. On a CPU: of the process and the container.",
     ),
     Panel(
         "Refused",
         "reqps",
         {"{{reason}}": rate("hart_shed_total", ONE, "reason")},
-        "To protect the rest, by reason.",
+        "Requests that the stage refused, by reason.",
     ),
     Panel(
-        "From the cache",
+        "Cache hits",
         "reqps",
         {"hits": rate("hart_cache_hits_total", ONE)},
-        "Of the text encoder: prompts that it had read before.",
+        "Of the text encoder: prompts that it had encoded before.",
     ),
     Panel(
-        "Bytes from the gateway",
+        "Bytes between gateway and stage",
         "Bps",
         {"to {{to}}": rate("hart_transfer_bytes_sum", ',to="$stage"', "to")},
-        "Sent to this stage and received from it, all gateways together.",
+        "Sent to this stage and received from it, sum of all gateways.",
     ),
 ]
 REQUEST = [
     Panel(
-        "The trace",
+        "Trace",
         "short",
         {"": "${trace}"},
-        "Gateway, a client span per stage, in it queue, batch and compute, in the generator one child per scale.",
+        "The gateway, a client span per stage with queue, batch and compute; in the generator one child per scale.",
         kind="traces",
         source=TEMPO,
     ),
     Panel(
-        "Its log lines",
+        "Log lines",
         "short",
         {"": '{namespace="$namespace"} | json | trace_id=`${trace}`'},
-        "All five processes; the audit line has caller, code and seconds, never the prompt.",
+        "Of all five processes; the audit line has caller, code and seconds, never the prompt.",
         kind="logs",
         options={"showTime": True, "wrapLogMessage": True, "sortOrder": "Ascending"},
         source=LOKI,
     ),
     Panel(
-        "Where an average picture's time goes",
+        "Time of an average image by stage",
         "s",
         {
-            "{{stage}} waits": mean("hart_queue_duration_seconds"),
-            "{{stage}} computes": mean("hart_compute_duration_seconds"),
+            "{{stage}} queue": mean("hart_queue_duration_seconds"),
+            "{{stage}} compute": mean("hart_compute_duration_seconds"),
         },
-        "To compare the one request with: stages one upon another.",
+        "For comparison with this request; stages are stacked.",
         stacked=True,
     ),
     Panel(
-        "Scales of an average picture",
+        "Time of an average image by scale",
         "s",
         {"scale {{scale}}": mean("hart_scale_duration_seconds", by="scale")},
-        "To compare the trace's scales with, one upon another.",
+        "For comparison with the trace's scales; scales are stacked.",
         stacked=True,
     ),
     Panel(
-        "Bytes to a stage, a call",
+        "Bytes per call by stage",
         "bytes",
         {"to {{to}}": mean("hart_transfer_bytes", by="to")},
-        "Sent and received by an average call. The decoder's answers are the picture files.",
+        "Sent and received by an average call. The decoder's answers are the image files.",
     ),
     Panel(
-        "A call at the gateway",
+        "Median call at the gateway",
         "s",
         {"p50": quantile(0.5, "hart_request_duration_seconds", ',stage="gateway"')},
-        "To compare the one request with: half of all calls take no longer.",
+        "For comparison with this request: half of all calls take no longer.",
         limits=OBJECTIVE,
     ),
 ]
 DASHBOARDS: dict[str, tuple[str, list[Panel]]] = {
     "hart-overview": ("HART: overview", OVERVIEW),
     "hart-stage": ("HART: one stage", STAGE),
-    "hart-request": ("HART: one request's life", REQUEST),
+    "hart-request": ("HART: one request", REQUEST),
 }
 
 
 def variables(name: str) -> Iterator[dict[str, Any]]:
-    """What a reader chooses at the top."""
+    """The variables that a reader selects at the top."""
     sources = ["prometheus", "tempo", "loki"] if name == "hart-request" else ["prometheus"]
     for kind in sources:
         yield chosen_source(kind)

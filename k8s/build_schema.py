@@ -1,5 +1,5 @@
 """Writes the processes' own settings into k8s/chart/values.schema.json, from their config classes. Knows which of them
-the chart decides by itself, and nothing of what any of them does."""
+the chart sets itself; knows no setting's meaning."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ DECIDED = frozenset(
         "scale_to_zero_stages",
     ]
 ) | set(STAGES)
-"""Settings that follow from other values of the chart."""
+"""Settings that the chart derives from its other values."""
 
 
 def settings_schema(kind: type[Settings]) -> dict[str, Any]:
-    """What `settings` of a process may hold: type, bounds and meaning of each field."""
+    """The schema of a process's `settings`: type, bounds and description of each field."""
     fields = kind.model_json_schema()["properties"]
     chosen = {name: _plain(field) for name, field in fields.items() if name not in DECIDED}
     return {"type": "object", "additionalProperties": False, "properties": chosen}
@@ -75,7 +75,7 @@ def _plain(field: dict[str, Any]) -> dict[str, Any]:
 
 
 def definitions() -> dict[str, Any]:
-    """One for each process, and one for what all stages share."""
+    """A schema for each process, and one for the settings that all stages share."""
     found = {_camel(name) + "Settings": settings_schema(kind) for name, kind in PROCESSES.items()}
     return {**found, "stageSettings": settings_schema(StageSettings)}
 
@@ -86,7 +86,7 @@ def _camel(name: str) -> str:
 
 
 def main() -> int:
-    """Bring the file up to date."""
+    """Update the file."""
     schema = json.loads(SCHEMA.read_text())
     schema["$defs"] = {k: v for k, v in schema["$defs"].items() if not k.endswith("Settings")} | definitions()
     SCHEMA.write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n")

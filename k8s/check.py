@@ -1,6 +1,6 @@
-"""`make k8s-check`: everything about the chart, the rules and the images that a machine without a cluster can tell.
+"""`make k8s-check`: checks of the chart, the rules and the container images that need no Kubernetes cluster.
 
-Prints a line per check and ends with exit code 1 when any failed. The laws of the chart's content are tests/k8s."""
+Prints a line per check; exit code 1 if one fails. tests/k8s check the chart's content."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from k8s import proof, render
 from k8s.tools import tool
 
 VERSIONS = ("1.31", "1.34", "1.35", "1.36", "1.37")
-"""Of Kubernetes: the oldest that the chart takes, and the newest."""
+"""Of Kubernetes: from the oldest that the chart supports to the newest."""
 ROOT = Path(__file__).resolve().parent.parent
 RULES = ROOT / "k8s/alerts/hart.rules.yaml"
 RULE_TESTS = ROOT / "tests/k8s/alerts_test.yaml"
 
 
 class Failed(Exception):
-    """A check's complaint."""
+    """A check failed; the message says how."""
 
 
 def lint() -> str:
@@ -57,25 +57,25 @@ def schemas() -> str:
 
 
 def kubectl() -> str:
-    """The real kubectl reads every manifest (it changes them locally: no cluster is asked)."""
+    """The real kubectl parses every manifest, locally, without a cluster."""
     total = 0
     for example in render.EXAMPLES:
-        wanted = len(render.manifests("", example))
+        expected = len(render.manifests("", example))
         words = [str(tool("kubectl")), "label", "--local", "-f", "-", "read=yes", "-o", "name"]
         done = subprocess.run(words, input=render.text("", example), capture_output=True, text=True)
         found = len(done.stdout.split())
-        if done.returncode or found != wanted:
-            raise Failed(f"{example.name}: kubectl reads {found} of {wanted}: {done.stderr.strip()[-500:]}")
+        if done.returncode or found != expected:
+            raise Failed(f"{example.name}: kubectl reads {found} of {expected}: {done.stderr.strip()[-500:]}")
         total += found
     return f"{total} manifests"
 
 
 def misspelt() -> str:
-    """Values that do not exist are refused by their name."""
+    """helm refuses values that do not exist, by name."""
     wrong = {
         "stages: {decoder: {replcas: 2}}": "replcas",
         "stages: {decoders: {replicas: 2}}": "decoders",
-        "stages: {ar_generator: {settings: {queue_limt: 2}}}": "queue_limt",
+        "stages: {ar_generator: {settings: {max_queued_request: 2}}}": "max_queued_request",
         "gateway: {ingres: {enabled: true}}": "ingres",
         "telemetry: {otlpendpoint: 'http://a:1'}": "otlpendpoint",
     }
@@ -91,7 +91,7 @@ def misspelt() -> str:
 
 
 def policies() -> str:
-    """checkov over every example; what it may pass over is annotated in the chart, with the reason."""
+    """checkov over every example; exceptions are annotated in the chart, with the reason."""
     passed = 0
     skipped: set[str] = set()
     with tempfile.TemporaryDirectory() as folder:
@@ -110,7 +110,7 @@ def policies() -> str:
     passed = report["summary"]["passed"]
     skipped = {c["check_id"] for c in results["skipped_checks"]}
     if passed < 100:
-        raise Failed(f"checkov looked at {passed} things only")
+        raise Failed(f"checkov ran only {passed} checks")
     return f"{passed} passed, 0 failed; excepted in the chart: {', '.join(sorted(skipped))}"
 
 
@@ -123,7 +123,7 @@ def dockerfile() -> str:
 
 
 def rules() -> str:
-    """promtool: the alert rules parse, and fire when they should and only then."""
+    """promtool: the alert rules parse, and fire exactly when expected."""
     for words in (["check", "rules", RULES], ["test", "rules", RULE_TESTS]):
         done = subprocess.run([str(tool("promtool")), *map(str, words)], capture_output=True, text=True)
         if done.returncode:
@@ -146,9 +146,11 @@ CHECKS: dict[str, Callable[[], str]] = {
 
 
 def main() -> int:
-    """Run the checks that the command line names, or all."""
+    """Run the checks that the command line names, or all; return the exit code."""
     wrong = 0
-    parser = argparse.ArgumentParser(prog="python -m k8s.check", description="Checks the chart, rules and images.")
+    parser = argparse.ArgumentParser(
+        prog="python -m k8s.check", description="Check the chart, the rules and the container images."
+    )
     parser.add_argument(
         "checks", nargs="*", metavar="CHECK", help=f"one of {', '.join(map(repr, CHECKS))}; all if none"
     )

@@ -17,7 +17,7 @@ LEGEND = {
 }
 AT = '{namespace="$namespace"'
 
-"""Of the namespace that a reader chose: the beginning of a selector."""
+"""The beginning of a selector, for the selected namespace."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,16 @@ class Panel:
     queries: Mapping[str, str]
     """Legend to query."""
     meaning: str
-    """What it shows, and what to think of it."""
+    """Its description: what it shows and how to interpret it."""
     kind: str = "timeseries"
     options: Mapping[str, Any] = field(default_factory=dict)
     source: Mapping[str, str] = field(default_factory=lambda: PROMETHEUS)
     limits: tuple[tuple[float, str], ...] = ()
-    """From which value on a line of which colour is drawn."""
+    """Threshold lines: value and colour."""
     stacked: bool = False
 
     def at(self, number: int) -> dict[str, Any]:
-        """As Grafana has it, in the given place."""
+        """Grafana's JSON of the panel at this position."""
         place = {"x": number % 3 * WIDTH, "y": number // 3 * HEIGHT, "w": WIDTH, "h": HEIGHT}
         targets = [
             {"refId": chr(ord("A") + n), "datasource": self.source, "legendFormat": legend}
@@ -58,47 +58,47 @@ class Panel:
         }
 
     def _field(self) -> dict[str, Any]:
-        drawn: dict[str, Any] = {"thresholdsStyle": {"mode": "line" if self.limits else "off"}, "fillOpacity": 10}
+        custom: dict[str, Any] = {"thresholdsStyle": {"mode": "line" if self.limits else "off"}, "fillOpacity": 10}
         if self.stacked:
-            drawn |= {"stacking": {"mode": "normal", "group": "A"}, "fillOpacity": 40}
+            custom |= {"stacking": {"mode": "normal", "group": "A"}, "fillOpacity": 40}
         steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
         steps += [{"color": colour, "value": value} for value, colour in self.limits]
         return {
             "unit": self.unit,
             "min": 0,
-            "custom": drawn,
+            "custom": custom,
             "thresholds": {"mode": "absolute", "steps": steps},
         }
 
 
 def quantile(share: float, metric: str, more: str = "", by: str = "stage") -> str:
-    """Of a histogram."""
+    """A quantile of a histogram."""
     return f"histogram_quantile({share}, sum by (le, {by}) (rate({metric}_bucket{AT}{more}}}[$__rate_interval])))"
 
 
 def rate(metric: str, more: str = "", by: str = "stage") -> str:
-    """Of a counter, a second."""
+    """The per-second rate of a counter."""
     return f"sum by ({by}) (rate({metric}{AT}{more}}}[$__rate_interval]))"
 
 
 def mean(metric: str, more: str = "", by: str = "stage") -> str:
-    """Of a histogram."""
+    """The mean of a histogram."""
     return f"{rate(metric + '_sum', more, by)} / {rate(metric + '_count', more, by)}"
 
 
 def chosen_source(kind: str) -> dict[str, Any]:
-    """A data source that a reader chooses at the top."""
+    """A data source that a reader selects at the top."""
     return {"name": kind, "label": kind.capitalize(), "type": "datasource", "query": kind}
 
 
 def chosen_label(name: str, query: str) -> dict[str, Any]:
-    """A label's value that a reader chooses at the top, of those that a query finds."""
-    asked = {"query": query, "refId": name}
-    return {"name": name, "type": "query", "datasource": PROMETHEUS, "query": asked, "refresh": 2, "sort": 1}
+    """A label value that a reader selects at the top, from those that a query finds."""
+    request = {"query": query, "refId": name}
+    return {"name": name, "type": "query", "datasource": PROMETHEUS, "query": request, "refresh": 2, "sort": 1}
 
 
 def dashboard(name: str, title: str, panels: Sequence[Panel], variables: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """As Grafana imports it; `variables`: what a reader chooses."""
+    """The JSON that Grafana imports; `variables`: the selections at the top."""
     links = [{"title": "HART", "type": "dashboards", "tags": ["hart"], "keepTime": True, "includeVars": True}]
     return {
         "uid": name,

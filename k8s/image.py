@@ -1,5 +1,5 @@
-"""Builds images by hand, without an engine: what the Dockerfile copies and installs, in a clean folder. Knows the
-Dockerfile's words, and nothing of what is in an image; `k8s.proof` runs what is built here."""
+"""Builds container images by hand, without an engine: runs the Dockerfile's COPY and RUN steps in a clean folder. Knows
+the Dockerfile's syntax, not the content; `k8s.proof` runs the result."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ PYPI = "https://pypi.org/simple"
 
 
 class Failed(Exception):
-    """A step of the image does not do what it should."""
+    """A step of a container image failed."""
 
 
 def steps(stage: str) -> list[tuple[str, str]]:
-    """The instructions of a stage of the Dockerfile: word and rest, continued lines joined."""
+    """The instructions of a stage of the Dockerfile: keyword and arguments, continued lines joined."""
     whole = re.sub(r"^\s*#.*\n", "", DOCKERFILE.read_text(), flags=re.MULTILINE)
     lines = re.sub(r"\\\n\s*", " ", whole).splitlines()
     found: list[tuple[str, str]] = []
@@ -44,34 +44,34 @@ def steps(stage: str) -> list[tuple[str, str]]:
 
 
 def copied(stage: str) -> list[str]:
-    """What a stage copies from the checkout."""
+    """The paths that a stage copies from the checkout."""
     copies = [rest for word, rest in steps(stage) if word == "COPY" and not rest.startswith("--from")]
     return [source for rest in copies for source in rest.split()[:-1] if not source.startswith("--")]
 
 
 def commands(stage: str) -> list[str]:
-    """What a stage runs, cache mounts left out."""
+    """The commands that a stage runs, without cache mounts."""
     return [re.sub(r"--mount=\S+\s*", "", rest) for word, rest in steps(stage) if word == "RUN"]
 
 
 def arguments(stage: str) -> dict[str, str]:
-    """The build arguments of a stage with their defaults, or what the environment says."""
+    """The build arguments of a stage: from the environment, else their defaults."""
     found = dict(rest.partition("=")[::2] for word, rest in steps(stage) if word == "ARG")
     return {name: os.environ.get(name, default) for name, default in found.items()}
 
 
 @dataclass(frozen=True)
 class Built:
-    """An image's content."""
+    """The content of a container image."""
 
     python: Path
     app: Path
     notes: str = ""
-    """What was done otherwise than the Dockerfile says."""
+    """Deviations from the Dockerfile."""
 
     @property
     def megabytes(self) -> float:
-        """Beside the base image."""
+        """Size without the base image."""
         folders = (self.python.parent.parent, self.app)
         files = (path for folder in folders for path in folder.rglob("*"))
         return sum(path.stat().st_size for path in files if path.is_file() and not path.is_symlink()) / 1e6
@@ -83,8 +83,8 @@ class Built:
         return {_plain(name) + "==" + version for name, version in (line.split("==") for line in lines)}
 
     def bill(self) -> int:
-        """How many packages the bill of materials names that syft writes, as it does for an image. Raises Failed when
-        one that is installed is not in it."""
+        """The number of packages in the bill of materials that syft writes. Raises Failed if an installed one is
+        missing."""
         folder = f"dir:{self.python.parent.parent}"
         words: list[str | Path] = [tool("syft"), "scan", folder, "--quiet", "--output", "spdx-json"]
         listed = json.loads(run(words, self.app, more={"SYFT_CHECK_FOR_APP_UPDATE": "false"}))["packages"]
@@ -96,7 +96,7 @@ class Built:
 
 def build(here: Path, image: str, packages: str) -> Built:
     """`image` ("image-gateway") with the packages of `packages` ("packages-gateway"), in the folder `here`. Raises
-    Failed with the step that went wrong."""
+    Failed with the step that failed."""
     app, home, tools = here / "app", here / "venv", here / "tools"
     app.mkdir(parents=True)
     for source in {*copied("packages"), *copied("stubs"), *copied(image)}:
@@ -122,7 +122,7 @@ def _copy(source: str, app: Path) -> None:
 
 
 def _reachable(words: dict[str, str]) -> tuple[dict[str, str], str]:
-    """The arguments, with pip's own index in place of one that this machine cannot reach, and a note of that."""
+    """The arguments, with PyPI in place of an index that this machine cannot reach, and a note of that."""
     index = words.get("TORCH_INDEX", "")
     try:
         if index:
@@ -133,8 +133,10 @@ def _reachable(words: dict[str, str]) -> tuple[dict[str, str], str]:
 
 
 def resolve(packages: str) -> str:
-    """What the packages of a stage are, as the public index resolves them, without downloading them: for a variant that
-    is too large to install here. Raises Failed when one of them is not pinned."""
+    """Resolve the packages of a stage with the public index, without downloading them: they may be too large here.
+
+    Raises Failed if one of them is not pinned.
+    """
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
         for source in ("pyproject.toml", "constraints.txt"):
@@ -160,13 +162,13 @@ def _plain(name: str) -> str:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's, without what would lead Python or a server elsewhere; with the image's own path."""
+    """This process's environment without HART_ and Python variables, with the container image's PYTHONPATH."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HART_", "PYTHON", "VIRTUAL_ENV"))}
     return {**kept, "PYTHONPATH": ".:client"}
 
 
 def run(words: list[str | Path], where: Path, first: Path | None = None, more: dict[str, str] | None = None) -> str:
-    """What a command prints, run in a clean environment. Raises Failed with the end of what it said."""
+    """Run a command in a clean environment and return its output. Raises Failed with the end of its output."""
     path = os.pathsep.join([*([str(first)] if first else []), os.environ["PATH"]])
     environment = {**clean_environment(), "PATH": path, **(more or {})}
     done = subprocess.run([str(word) for word in words], cwd=where, env=environment, capture_output=True, text=True)

@@ -1,11 +1,10 @@
-"""Proves that the images work: builds them by hand, runs all five processes from them and draws a picture with the
-bundled checkpoint. Knows the processes' names and ports; how an image is built is `k8s.image`'s."""
+"""Proves that the container images work: builds them by hand, runs all five processes from them and draws an image with
+the bundled checkpoint. Knows the processes' names; `k8s.image` knows how a container image is built."""
 
 from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,83 +14,78 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from common.stages import GATEWAY_SERVICE, STAGES, START_SECONDS
+from benchmarks.harness.ports import free_port
+from benchmarks.harness.processes import SERVICES, STAGES, is_serving
+from common.stages import GATEWAY_SERVICE, START_SECONDS
 from k8s import image
 from k8s.image import Built, Failed
 
-HEALTHY = """
-import sys, grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-channel = grpc.insecure_channel(sys.argv[1], [("grpc.enable_http_proxy", 0)])
-request = health_pb2.HealthCheckRequest(service=sys.argv[2])
-sys.exit(health_pb2_grpc.HealthStub(channel).Check(request, timeout=30, wait_for_ready=True).status != 1)
-"""
 DRAW = """
 import sys, grpc
 from hart.v1 import images_pb2, images_pb2_grpc
 channel = grpc.insecure_channel(sys.argv[1], [("grpc.enable_http_proxy", 0)])
 answer = images_pb2_grpc.ImagesStub(channel).Generate(images_pb2.GenerateRequest(prompt="a red heart"), timeout=60)
-picture = answer.images[0]
-assert picture.data.startswith(b"\\x89PNG"), picture.data[:8]
-print(f"{picture.width}x{picture.height}, {len(picture.data)} bytes")
+image = answer.images[0]
+assert image.data.startswith(b"\\x89PNG"), image.data[:8]
+print(f"{image.width}x{image.height}, {len(image.data)} bytes")
 """
 
 
 def gateway() -> str:
-    """The gateway's image alone: it starts, is healthy, ends well, and torch was never there."""
+    """The gateway's container image alone: it starts, is healthy, exits with 0, and has no torch."""
     with tempfile.TemporaryDirectory() as folder:
         built = image.build(Path(folder), "image-gateway", "packages-gateway")
-        image.run([built.python, "-c", "import gateway.assembly, gateway.scaler"], built.app)
+        image.run([built.python, "-c", "import gateway.assembly, gateway.api.keda_scaler"], built.app)
         if subprocess.run([built.python, "-c", "import torch"], capture_output=True).returncode == 0:
-            raise Failed("torch is in the gateway's image")
+            raise Failed("torch is in the gateway's container image")
         begun = time.monotonic()
         with running(built, "gateway", {}) as port:
-            await_healthy(built, port, GATEWAY_SERVICE)
+            await_serving(port, GATEWAY_SERVICE)
             seconds = time.monotonic() - begun
         about = described(built)
     return f"{about}, healthy after {seconds:.1f} s, exit 0, no torch"
 
 
 def stages() -> str:
-    """The image of a stage without a GPU: all four processes run from it, and a gateway from its own; together they
-    draw a picture with the checkpoint in the image."""
+    """The container image of a stage without a GPU: all four run from it, and a gateway from its own. They draw
+    an image with the checkpoint that the container image holds."""
     with tempfile.TemporaryDirectory() as folder:
         front = image.build(Path(folder) / "gateway", "image-gateway", "packages-gateway")
         built = image.build(Path(folder) / "stage", "image-stage", "packages-stage-cpu")
         about = described(built)
         with cluster(front, built) as port:
-            picture = image.run([front.python, "-c", DRAW, f"127.0.0.1:{port}"], front.app).strip()
-    return f"{about}; five processes drew {picture} with the bundled checkpoint, each exit 0"
+            drawn = image.run([front.python, "-c", DRAW, f"127.0.0.1:{port}"], front.app).strip()
+    return f"{about}; five processes drew {drawn} with the bundled checkpoint, each exit 0"
 
 
 def described(built: Built) -> str:
-    """Its size, and that its bill of materials can be written."""
+    """Its size and the number of entries in its bill of materials."""
     size = f"{len(built.packages)} packages, {built.megabytes:.0f} MB beside the base{built.notes}"
     return f"{size}, {built.bill()} entries in its SBOM"
 
 
 def gpu() -> str:
-    """The image of a stage with a GPU, as far as a machine without one can tell."""
+    """The container image of a stage with a GPU, as far as a machine without one can check it."""
     return image.resolve("packages-stage-gpu")
 
 
 @contextmanager
 def cluster(front: Built, built: Built) -> Iterator[int]:
-    """The gateway's port, when all five are ready."""
+    """The gateway's port, after all five processes are ready."""
     with ExitStack() as stages:
         ports = {name: stages.enter_context(running(built, name)) for name in STAGES}
         for name, port in ports.items():
-            await_healthy(front, port, STAGES[name].service)
+            await_serving(port, SERVICES[name])
         where = {f"HART_{name.upper()}": f"127.0.0.1:{port}" for name, port in ports.items()}
         with running(front, "gateway", where) as port:
-            await_healthy(front, port, GATEWAY_SERVICE)
+            await_serving(port, GATEWAY_SERVICE)
             yield port
 
 
 @contextmanager
 def running(built: Built, name: str, settings: dict[str, str] | None = None) -> Iterator[int]:
-    """The port of a process of this image. Raises Failed when it does not end with 0."""
-    port = _free_port()
+    """The port of a process of this container image. Raises Failed if it does not exit with 0."""
+    port = free_port()
     words = dict(image.steps("image-" + name.replace("_", "-")))["ENTRYPOINT"]
     environment = {**image.clean_environment(), "HART_PORT": str(port), "HART_METRICS_PORT": "0", **(settings or {})}
     with tempfile.TemporaryFile("w+") as log:
@@ -104,7 +98,7 @@ def running(built: Built, name: str, settings: dict[str, str] | None = None) -> 
             if code := process.wait(60):
                 raise Failed(f"{name} ended with {code}: {_end(log)}")
         except Failed as error:
-            raise Failed(f"{error}; {name} said: {_end(log)}") from error
+            raise Failed(f"{error}; log of {name}: {_end(log)}") from error
         finally:
             process.kill()
             process.wait()
@@ -113,15 +107,14 @@ def running(built: Built, name: str, settings: dict[str, str] | None = None) -> 
 def _arguments(entrypoint: str) -> list[str]:
     python, *rest = json.loads(entrypoint)
     if python != "python":
-        raise Failed(f"{entrypoint}: something else than python")
+        raise Failed(f"{entrypoint}: does not run python")
     return list(rest)
 
 
-def await_healthy(caller: Built, port: int, service: str) -> None:
+def await_serving(port: int, service: str) -> None:
     """Return when the process at this port is ready. Raises Failed."""
     end = time.monotonic() + START_SECONDS
-    words = [str(caller.python), "-c", HEALTHY, f"127.0.0.1:{port}", service]
-    while subprocess.run(words, cwd=caller.app, capture_output=True).returncode:
+    while not is_serving(f"127.0.0.1:{port}", service):
         if time.monotonic() > end:
             raise Failed(f"{service} is not ready after {START_SECONDS:g} s")
         time.sleep(0.5)
@@ -130,12 +123,6 @@ def await_healthy(caller: Built, port: int, service: str) -> None:
 def _end(log: TextIO) -> str:
     log.seek(0)
     return log.read()[-1500:]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

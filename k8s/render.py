@@ -1,4 +1,4 @@
-"""What the chart becomes: its manifests for given values, by the real helm. Knows nothing of what they should be."""
+"""The chart's manifests for given values, rendered by the real helm. Knows no expected content."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ Manifest = Mapping[str, Any]
 
 
 class Refused(Exception):
-    """helm would not: its message."""
+    """helm refused; its message."""
 
 
 def helm(*words: str | Path, stdin: str = "") -> str:
-    """What helm prints. Raises Refused with what it complains of."""
+    """The output of helm. Raises Refused with its error."""
     done = subprocess.run([str(tool("helm")), *map(str, words)], capture_output=True, text=True, input=stdin)
     if done.returncode:
         raise Refused(done.stderr.strip())
@@ -47,7 +47,7 @@ def helm(*words: str | Path, stdin: str = "") -> str:
 
 @lru_cache(maxsize=64)
 def text(values: str = "", *files: Path, version: str = "") -> str:
-    """All manifests as YAML; `values` (YAML) win over the files. `version`: of Kubernetes."""
+    """All manifests as YAML; `values` (YAML) take precedence over the files. `version`: of Kubernetes."""
     chosen = [word for file in files for word in ("-f", str(file))]
     words: list[str | Path] = ["template", "hart", CHART, "--namespace", NAMESPACE, *chosen, "-f", "-"]
     return helm(*words, *(["--kube-version", version] if version else []), stdin=values)
@@ -55,13 +55,13 @@ def text(values: str = "", *files: Path, version: str = "") -> str:
 
 @lru_cache(maxsize=64)
 def manifests(values: str = "", *files: Path, version: str = "") -> tuple[Manifest, ...]:
-    """The same, read."""
+    """All manifests, parsed."""
     documents = yaml.load_all(text(values, *files, version=version), Loader=LOADER)
     return tuple(document for document in documents if document)
 
 
 def of_kind(documents: Iterable[Manifest], kind: str) -> dict[str, Any]:
-    """The documents of a kind, by name."""
+    """The manifests of a kind, by name."""
     return {d["metadata"]["name"]: d for d in documents if d["kind"] == kind}
 
 

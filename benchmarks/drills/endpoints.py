@@ -1,5 +1,5 @@
-"""Lists of replicas that a gateway follows while a drill changes them: a file, and EndpointSlices of a small Kubernetes
-API server. Knows no stage."""
+"""Replica lists that a gateway watches while a drill changes them: a file, and EndpointSlices of a small Kubernetes API
+server. Knows no stage."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ PATH = f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices"
 
 
 class Listing(Protocol):
-    """The replicas that a gateway is told of."""
+    """A replica list that a gateway watches."""
 
     setting: str
-    """What the gateway is told to follow."""
+    """The value of the gateway's setting for the stage."""
 
     def add(self, address: str) -> None:
         """A replica is ready."""
 
     def leave(self, address: str) -> None:
-        """A replica is to take no new work."""
+        """A replica must get no new work."""
 
 
 class FileListing:
@@ -66,13 +66,13 @@ class KubernetesListing:
 
     def add(self, address: str) -> None:
         """Its endpoint is ready."""
-        self._tell("ADDED", address, {"ready": True, "serving": True, "terminating": False})
+        self._publish("ADDED", address, {"ready": True, "serving": True, "terminating": False})
 
     def leave(self, address: str) -> None:
         """Its pod is being deleted: the endpoint is terminating, and still serves what it has."""
-        self._tell("MODIFIED", address, {"ready": False, "serving": True, "terminating": True})
+        self._publish("MODIFIED", address, {"ready": False, "serving": True, "terminating": True})
 
-    def _tell(self, kind: str, address: str, conditions: dict[str, bool]) -> None:
+    def _publish(self, kind: str, address: str, conditions: dict[str, bool]) -> None:
         self._version += 1
         host, _, port = address.rpartition(":")
         found = {

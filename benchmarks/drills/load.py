@@ -1,4 +1,4 @@
-"""Requests sent to the cluster, each judged by its end. Knows no failure and no law beyond a single request's."""
+"""Requests sent to the cluster, and the invariants of each. Knows no fault."""
 
 # ruff: noqa: ASYNC109 (a timeout here is the deadline that travels with the call)
 
@@ -9,28 +9,28 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from hart import errors
 from hart.aio import AsyncClient
 from hart.results import Accepted, Finished, Image, Progress
 
-from benchmarks.drills.asks import Ask, Truth
-from benchmarks.drills.report import Report, percentile
+from benchmarks.drills.cases import References, RequestCase
+from benchmarks.drills.report import Report
+from benchmarks.harness.load import Send, closed_loop, percentile
 
 HANG_SECONDS = 3.0
-"""Past its deadline a request that has not ended hangs; the slack is for a busy machine."""
-PATIENCE = 60.0
-"""Seconds after which a patient caller gives up."""
+"""A request that has not ended this long after its deadline hangs; the slack is for a busy machine."""
+RESEND_SECONDS = 60.0
+"""How long a request that a full queue refused is sent again."""
 
 
 @dataclass(frozen=True)
 class RequestResult:
     """How a request ended."""
 
-    ask: Ask
+    case: RequestCase
     began: float
     """Monotonic seconds."""
     seconds: float
@@ -38,47 +38,47 @@ class RequestResult:
     """The gRPC status code's name."""
     error: errors.HartError | None = None
     fault: str = ""
-    """How the request itself broke a law; "" where it did not."""
+    """Which invariant the request broke; "" if none."""
     refused: int = 0
-    """How often it was sent before and refused for want of room."""
+    """How often it was refused by a full queue before."""
 
     @property
     def ok(self) -> bool:
-        """It has its pictures."""
+        """It got its images."""
         return self.code == "OK" and not self.fault
 
 
-async def draw(client: AsyncClient, ask: Ask, truth: Truth, timeout: float = 60.0) -> RequestResult:
-    """Send an ask, and judge what comes."""
+async def draw(client: AsyncClient, case: RequestCase, references: References, timeout: float = 60.0) -> RequestResult:
+    """Send a case and check what comes back."""
     began = time.monotonic()
     code, failure, fault = "OK", None, ""
     try:
         async with asyncio.timeout(timeout + HANG_SECONDS):
-            if ask.streams:
-                fault = await _stream(client, ask, truth, timeout)
+            if case.streams:
+                fault = await _stream(client, case, references, timeout)
             else:
-                fault = truth.fault(ask, await client.generate(ask.prompt, timeout=timeout, **ask.options()))
+                fault = references.fault(case, await client.generate(case.prompt, timeout=timeout, **case.options()))
     except errors.HartError as error:
         code, failure, fault = error.code.name, error, unclear(error)
     except TimeoutError:
         code, fault = "HUNG", f"no end {HANG_SECONDS} s past its deadline"
-    return RequestResult(ask, began, time.monotonic() - began, code, failure, fault)
+    return RequestResult(case, began, time.monotonic() - began, code, failure, fault)
 
 
 def any_of(
-    client: AsyncClient, asks: Sequence[Ask], truth: Truth, timeout: float = 60.0
-) -> Callable[[], Awaitable[RequestResult]]:
-    """Sends one of the asks, another each time it is called."""
-    return lambda: draw(client, random.choice(asks), truth, timeout)
+    client: AsyncClient, cases: Sequence[RequestCase], references: References, timeout: float = 60.0
+) -> Send[RequestResult]:
+    """Sends a random one of the cases each time it is called."""
+    return lambda due: draw(client, random.choice(cases), references, timeout)
 
 
-def patient(one: Callable[[], Awaitable[RequestResult]]) -> Callable[[], Awaitable[RequestResult]]:
-    """`one`, sent again for a while where there was no room for it, as it was told: room is no matter of the drill."""
+def resent_when_full(send: Send[RequestResult]) -> Send[RequestResult]:
+    """`send`, repeated after the server's `retry_after` while queues are full: queue limits are another drill's."""
 
-    async def sent() -> RequestResult:
-        end = time.monotonic() + PATIENCE
+    async def sent(due: float) -> RequestResult:
+        end = time.monotonic() + RESEND_SECONDS
         for refused in itertools.count():
-            outcome = replace(await one(), refused=refused)
+            outcome = replace(await send(due), refused=refused)
             if not isinstance(outcome.error, errors.Overloaded) or outcome.fault or time.monotonic() > end:
                 break
             await asyncio.sleep(outcome.error.retry_after or 0.1)
@@ -87,11 +87,11 @@ def patient(one: Callable[[], Awaitable[RequestResult]]) -> Callable[[], Awaitab
     return sent
 
 
-async def _stream(client: AsyncClient, ask: Ask, truth: Truth, timeout: float) -> str:
+async def _stream(client: AsyncClient, case: RequestCase, references: References, timeout: float) -> str:
     images: list[Image] = []
     last_scale: dict[int, int] = {}
     ends = 0
-    async for event in client.stream(ask.prompt, timeout=timeout, **ask.options()):
+    async for event in client.stream(case.prompt, timeout=timeout, **case.options()):
         if isinstance(event, Progress):
             if event.scale != last_scale.get(event.image_index, -1) + 1:
                 return f"progress from scale {last_scale.get(event.image_index, -1)} to {event.scale}"
@@ -103,11 +103,11 @@ async def _stream(client: AsyncClient, ask: Ask, truth: Truth, timeout: float) -
                 return "accepted twice"
         elif isinstance(event, Finished):
             ends += 1
-    return truth.fault(ask, images) or ("" if ends == 1 else f"{ends} ends")
+    return references.fault(case, images) or ("" if ends == 1 else f"{ends} ends")
 
 
 def unclear(error: errors.HartError) -> str:
-    """What a caller misses in a status that ends a well-formed request; "" where nothing."""
+    """What is missing in the status that ended a valid request; "" if nothing."""
     known = isinstance(error, errors.Overloaded | errors.Unavailable | errors.DeadlineExceeded)
     said = f"{error.code.name}: {error.message}"
     if not known:
@@ -117,61 +117,32 @@ def unclear(error: errors.HartError) -> str:
     return ""
 
 
-async def open_loop(
-    rate: float,
-    seconds: float,
-    one: Callable[[], Awaitable[RequestResult]],
-    *,
-    beside: asyncio.Future[Any] | None = None,
-) -> list[RequestResult]:
-    """Begin `one` at random moments, `rate` a second, whatever has ended, for so many seconds and at least as long as
-    `beside` runs; the outcomes when all have ended."""
-    tasks: list[asyncio.Future[RequestResult]] = []
-    end = time.monotonic() + seconds
-    due = time.monotonic()
-    while (due := due + random.expovariate(rate)) < end or (beside is not None and not beside.done()):
-        await asyncio.sleep(max(0.0, due - time.monotonic()))
-        tasks.append(asyncio.ensure_future(one()))
-    return list(await asyncio.gather(*tasks))
-
-
-async def closed_loop(workers: int, seconds: float, one: Callable[[], Awaitable[RequestResult]]) -> list[RequestResult]:
-    """`workers` that each send the next when the last has ended."""
-    end = time.monotonic() + seconds
-
-    async def work() -> list[RequestResult]:
-        found = []
-        while time.monotonic() < end:
-            found.append(await one())
-        return found
-
-    return list(itertools.chain.from_iterable(await asyncio.gather(*(work() for _ in range(workers)))))
-
-
-async def capacity(client: AsyncClient, asks: Sequence[Ask], truth: Truth, workers: int, seconds: float) -> float:
-    """Pictures a second with `workers` requests always in work."""
+async def capacity(
+    client: AsyncClient, cases: Sequence[RequestCase], references: References, workers: int, seconds: float
+) -> float:
+    """Images per second with `workers` concurrent requests."""
     began = time.monotonic()
-    outcomes = await closed_loop(workers, seconds, any_of(client, asks, truth, 120))
-    return sum(o.ask.num_images for o in outcomes if o.ok) / (time.monotonic() - began)
+    outcomes = await closed_loop(workers, seconds, any_of(client, cases, references, 120))
+    return sum(o.case.num_images for o in outcomes if o.ok) / (time.monotonic() - began)
 
 
-def judge(report: Report, outcomes: Sequence[RequestResult], truth: Truth, *, share: float) -> None:
-    """The laws of every load: a right picture or a clear status, nothing hangs, at least `share` succeed."""
+def judge(report: Report, outcomes: Sequence[RequestResult], references: References, *, share: float) -> None:
+    """The invariants of every load: a right image or a clear status, nothing hangs, at least `share` succeed."""
     done = [o.seconds for o in outcomes if o.ok]
     report.figure("requests", len(outcomes))
     report.figure("the load lasted, seconds", _lasted(outcomes))
     report.figure("ended with", Counter(o.code for o in outcomes))
-    report.figure("refused for want of room and sent again", sum(o.refused > 0 for o in outcomes))
-    report.figure("seconds of the successful, p50 / p99 / most", " / ".join(
+    report.figure("refused by full queues and sent again", sum(o.refused > 0 for o in outcomes))
+    report.figure("seconds of the successful, p50 / p99 / max", " / ".join(
         f"{x:.3f}" for x in (percentile(done, 0.5), percentile(done, 0.99), max(done, default=float("nan")))
     ))  # fmt: skip
-    report.figure("pictures whose file differs from peace's", f"{truth.inexact} (within tolerance)")
+    report.figure("images whose file differs from the reference", f"{references.inexact} (within tolerance)")
     for failed in [o for o in outcomes if not o.ok][:5]:
         report.figure("  such as", f"{failed.code} after {failed.seconds:.2f} s: {failed.fault or failed.error}")
     wrong = Counter(o.fault for o in outcomes if o.fault)
-    report.law("each request ends with its own picture or a clear status, and none hangs", not wrong, wrong)
+    report.invariant("each request ends with its own image or a clear status, and none hangs", not wrong, wrong)
     good = len(done) / max(1, len(outcomes))
-    report.law(f"at least {share:.0%} succeed", bool(outcomes) and good >= share, f"{good:.2%}")
+    report.invariant(f"at least {share:.0%} succeed", bool(outcomes) and good >= share, f"{good:.2%}")
 
 
 def _lasted(outcomes: Sequence[RequestResult]) -> float:

@@ -1,4 +1,4 @@
-"""Metrics and resources of a process, as an operator reads them. Knows names, no meaning."""
+"""Metrics and resources of a process, as an operator reads them. Knows no meaning of a metric."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.harness.processes import Process
 from runtime.outbound import opener
-from tests.e2e.processes import Process
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Samples:
 
     def total(self, name: str, **labels: str) -> float:
         """The sum over all series of this name with these labels; 0 where there is none."""
-        wanted = set(labels.items())
-        return sum(value for (found, own), value in self.values.items() if found == name and wanted <= own)
+        required = set(labels.items())
+        return sum(value for (found, own), value in self.values.items() if found == name and required <= own)
 
 
 async def scrape(process: Process) -> Samples:

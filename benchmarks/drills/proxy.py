@@ -1,4 +1,4 @@
-"""A TCP proxy whose connections can be cut. Knows bytes alone."""
+"""A TCP proxy whose connections can be cut. Knows no protocol."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Proxy:
         try:
             await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer, counted=True))
         except asyncio.CancelledError:
-            return  # at the loop's end; asyncio's streams cannot bear it and print a page
+            return  # when the loop ends; asyncio's streams would print a traceback
         finally:
             self._pairs.discard(pair)
 

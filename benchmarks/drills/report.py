@@ -1,15 +1,14 @@
-"""What a drill found: figures, and laws with whether they held. Knows no drill."""
+"""What a drill found: figures, and invariants with whether they held. Knows no drill."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 
 class Report:
-    """Printed line by line as it grows; `held` at the end says whether every law did."""
+    """Printed line by line as it grows; `held` at the end says whether every invariant did."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -21,8 +20,8 @@ class Report:
         """Note a measured value."""
         self._say(f"  {name:<46} {_shown(value)}")
 
-    def law(self, sentence: str, held: bool, seen: object = "") -> None:
-        """Note whether a law held, and what was seen."""
+    def invariant(self, sentence: str, held: bool, seen: object = "") -> None:
+        """Note whether an invariant held, and what was seen."""
         self.held &= bool(held)
         self._say(f"  {'held  ' if held else 'BROKEN'} {sentence}" + (f": {_shown(seen)}" if seen != "" else ""))
 
@@ -34,12 +33,6 @@ class Report:
     def _say(self, line: str) -> None:
         self.lines.append(line)
         print(line, flush=True)
-
-
-def percentile(values: Iterable[float], share: float) -> float:
-    """The smallest value that at least `share` of all do not pass; NaN of none."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
 
 
 def slope(times: Sequence[float], values: Sequence[float]) -> float:

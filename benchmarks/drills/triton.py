@@ -1,4 +1,4 @@
-"""Safety and text on the real Triton Inference Server: the same pictures, and its death and return like a replica's."""
+"""Safety and text on the real Triton Inference Server: the same images; killed and restarted like a replica."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from hart import errors
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from benchmarks.drills.asks import Ask
-from benchmarks.drills.load import RequestResult, any_of, capacity, draw, judge, open_loop, patient
+from benchmarks.drills.cases import RequestCase
+from benchmarks.drills.harness import Harness, opened
+from benchmarks.drills.load import RequestResult, any_of, capacity, draw, judge, resent_when_full
 from benchmarks.drills.report import Report
-from benchmarks.drills.site import Site, opened
+from benchmarks.harness.checkpoint import UNSAFE_PROMPT
+from benchmarks.harness.load import open_loop
+from benchmarks.harness.ports import free_port
 from common.stages import START_SECONDS
 from deploy.triton import __main__ as launcher
-from tests.e2e.checkpoint import UNSAFE_PROMPT
-from tests.e2e.processes import free_port
 
 NO_PROXY = [("grpc.enable_http_proxy", 0)]
 BACK_SECONDS = 5.0
-BRIEF = 5.0  # seconds: the short form, in the tests
+BRIEF = 5.0  # seconds: up to this the short form runs, as in the tests
 SHARE = 0.25
 PREFIX = "hart_drill"
 
@@ -50,7 +51,7 @@ class Triton:
             )
 
     async def ready(self) -> None:
-        """Return when every model is ready: the server is before they are. Raises RuntimeError with its log's end."""
+        """Return when every model is ready, which is later than the server. Raises RuntimeError with its log's end."""
         end = time.monotonic() + START_SECONDS
         async with InferenceServerClient(f"127.0.0.1:{self.port}", channel_args=NO_PROXY) as client:
             for name in launcher.NAMES:
@@ -60,7 +61,7 @@ class Triton:
                     await asyncio.sleep(0.1)
 
     def kill_stub(self, model: str) -> None:
-        """SIGKILL to the process that runs this model's Python; the server goes on, and calls the model ready."""
+        """SIGKILL to the process that runs this model's Python; the server goes on and reports the model ready."""
         for child in psutil.Process(self.process.pid).children():
             if any(f"/{model}/" in word for word in child.cmdline()):
                 child.kill()
@@ -90,9 +91,9 @@ async def _is_ready(client: InferenceServerClient, name: str) -> bool:
 
 
 @asynccontextmanager
-async def _triton(site: Site) -> AsyncIterator[Triton]:
-    checkpoint = site.cluster.stages["safety"][0].settings["checkpoint"]
-    triton = Triton(site.cluster.folder, checkpoint)
+async def _triton(harness: Harness) -> AsyncIterator[Triton]:
+    checkpoint = harness.cluster.stages["safety"][0].settings["checkpoint"]
+    triton = Triton(harness.cluster.folder, checkpoint)
     triton.start()
     try:
         await triton.ready()
@@ -101,12 +102,12 @@ async def _triton(site: Site) -> AsyncIterator[Triton]:
         triton.clean()
 
 
-async def triton(site: Site, seconds: float, report: Report) -> None:
-    """Safety and text on Triton: the same pictures; then it dies and comes back, first alone, then beside our own."""
-    async with _triton(site) as triton:
-        async with opened(site.cluster, site.truth, **triton.where()) as there:
-            await _same(there, there.asks if seconds > BRIEF else there.asks[::4], report)
-            if seconds > BRIEF:  # Triton takes several seconds to notice, at each attempt
+async def triton(harness: Harness, seconds: float, report: Report) -> None:
+    """Safety and text on Triton: the same images. Then it is killed and restarted, first alone, then beside ours."""
+    async with _triton(harness) as triton:
+        async with opened(harness.cluster, harness.references, **triton.where()) as there:
+            await _same(there, there.cases if seconds > BRIEF else there.cases[::4], report)
+            if seconds > BRIEF:  # Triton takes several seconds to detect it, at each attempt
                 triton.kill_stub("safety")
                 await _gone(there, "its Python process killed", ("safety",), report)
             triton.kill()
@@ -114,45 +115,51 @@ async def triton(site: Site, seconds: float, report: Report) -> None:
             triton.start()
             await triton.ready()
             await _back(there, report)
-        both = {name: f"{site.cluster.where()[name]},{oip}" for name, oip in triton.where().items()}
-        async with opened(site.cluster, site.truth, **both) as mixed:
+        both = {name: f"{harness.cluster.where()[name]},{oip}" for name, oip in triton.where().items()}
+        async with opened(harness.cluster, harness.references, **both) as mixed:
             await _beside_our_own(mixed, triton, max(5.0, seconds), report)
-    await site.settled()
+    await harness.settled()
 
 
-async def _same(site: Site, asks: list[Ask], report: Report) -> None:
-    outcomes = [await draw(site.client, ask, site.truth) for ask in asks]
-    report.law("with safety and text on Triton every picture is the same", all(o.ok for o in outcomes), _ends(outcomes))
+async def _same(harness: Harness, cases: list[RequestCase], report: Report) -> None:
+    outcomes = [await draw(harness.client, case, harness.references) for case in cases]
+    report.invariant(
+        "with safety and text on Triton every image is the same", all(o.ok for o in outcomes), _ends(outcomes)
+    )
     try:
-        await site.client.generate(UNSAFE_PROMPT, timeout=60)
-        said = "a picture"
+        await harness.client.generate(UNSAFE_PROMPT, timeout=60)
+        said = "an image"
     except errors.HartError as error:
         said = type(error).__name__
-    report.law("and an unsafe prompt is refused", said == "PromptUnsafe", said)
-    status = {stage.stage: stage for stage in (await site.client.status()).stages}
-    report.law("the status counts it", all(status[name].ready == 1 for name in launcher.NAMES))
+    report.invariant("and an unsafe prompt is refused", said == "PromptUnsafe", said)
+    status = {stage.stage: stage for stage in (await harness.client.status()).stages}
+    report.invariant("the status counts it", all(status[name].ready == 1 for name in launcher.NAMES))
 
 
-async def _gone(site: Site, how: str, stages: tuple[str, ...], report: Report) -> None:
-    outcomes = await asyncio.gather(*(draw(site.client, ask, site.truth, 30.0) for ask in site.asks[:4]))
+async def _gone(harness: Harness, how: str, stages: tuple[str, ...], report: Report) -> None:
+    outcomes = await asyncio.gather(
+        *(draw(harness.client, case, harness.references, 30.0) for case in harness.cases[:4])
+    )
     named = all(isinstance(o.error, errors.Unavailable) and o.error.stage in stages for o in outcomes)
-    report.law(f"{how}: no picture, UNAVAILABLE that names the stage", named, _ends(outcomes))
+    report.invariant(f"{how}: no image, UNAVAILABLE that names the stage", named, _ends(outcomes))
     report.figure("  longest wait for it, seconds", max(o.seconds for o in outcomes))
 
 
-async def _back(site: Site, report: Report) -> None:
+async def _back(harness: Harness, report: Report) -> None:
     began = time.monotonic()
     while time.monotonic() - began < START_SECONDS:
-        if (await draw(site.client, site.asks[0], site.truth)).ok:
+        if (await draw(harness.client, harness.cases[0], harness.references)).ok:
             break
         await asyncio.sleep(0.1)
     took = time.monotonic() - began
-    report.law(f"with Triton back there is a picture within {BACK_SECONDS:g} s", took < BACK_SECONDS, f"{took:.2f} s")
+    report.invariant(
+        f"with Triton back there is an image within {BACK_SECONDS:g} s", took < BACK_SECONDS, f"{took:.2f} s"
+    )
 
 
-async def _beside_our_own(site: Site, triton: Triton, seconds: float, report: Report) -> None:
-    """One replica of each stage is ours and one is Triton's, which dies under load, first in a part."""
-    rate = max(0.5, SHARE * await capacity(site.client, site.asks, site.truth, 4, min(5.0, seconds / 3)))
+async def _beside_our_own(harness: Harness, triton: Triton, seconds: float, report: Report) -> None:
+    """One replica of each stage is ours, one is Triton's; under load one model's process is killed, then the server."""
+    rate = max(0.5, SHARE * await capacity(harness.client, harness.cases, harness.references, 4, min(5.0, seconds / 3)))
     report.figure("requests/s sent beside it", rate)
 
     async def fall() -> None:
@@ -162,10 +169,10 @@ async def _beside_our_own(site: Site, triton: Triton, seconds: float, report: Re
         triton.kill()
 
     falling = asyncio.create_task(fall())
-    ask = patient(any_of(site.client, site.asks, site.truth))
-    outcomes = await open_loop(rate, seconds, ask, beside=falling)
+    send = resent_when_full(any_of(harness.client, harness.cases, harness.references))
+    outcomes = await open_loop(rate, seconds, send, until=falling)
     await falling
-    judge(report, outcomes, site.truth, share=0.99)
+    judge(report, outcomes, harness.references, share=0.99)
 
 
 def _ends(outcomes: list[RequestResult]) -> Counter[str]:
@@ -173,7 +180,7 @@ def _ends(outcomes: list[RequestResult]) -> Counter[str]:
 
 
 def available() -> str:
-    """Why there is no Triton here; "" where there is one. Fetches it."""
+    """Why Triton cannot run here; "" if it can. Fetches it."""
     if os.environ.get("HART_WITHOUT_TRITON"):
         return "HART_WITHOUT_TRITON is set"
     try:

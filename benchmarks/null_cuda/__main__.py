@@ -4,11 +4,10 @@
     null/bin/pip install torch==2.11.0 "nvidia-cuda-crt==13.0.*" transformers safetensors tqdm pillow   # 5 GB
     python -m benchmarks.null_cuda --python null/bin/python -m training.gpu --prefix null
 
-The command runs in a CUDA build of torch whose calls of the CUDA runtime, of cuBLAS and of the driver are answered by
-`device.cpp`: kernels are not run, so that every value is nonsense, but everything around them is real: which device and
-precision each tensor has, which kernels there are for it, what torch's allocator reserves of 80 GiB, how often the host
-waits, and how long the host takes to ask for it all. At the end each process tells its figures. Wants g++ and nm, and a
-torch built for CUDA 13.
+The command runs in a CUDA build of torch. `device.cpp` implements the CUDA runtime, cuBLAS and the driver without
+running kernels. So every value is meaningless, but the rest is real: the device and precision of each tensor, which
+kernels exist for it, what torch's allocator reserves of 80 GiB, how often the host waits, and the host's time to launch
+everything. Each process writes its figures when it ends. Needs g++ and nm, and a torch built for CUDA 13.
 """
 
 import argparse
@@ -30,7 +29,7 @@ PRIMARY_CONTEXT = (
 
 
 def packages_of(python: str) -> Path:
-    """The folder where that interpreter's torch lies."""
+    """The folder that holds that interpreter's torch."""
     found = subprocess.run(
         [python, "-c", "import torch; print(torch.__path__[0], torch.version.cuda)"], capture_output=True, text=True
     )
@@ -43,15 +42,15 @@ def packages_of(python: str) -> Path:
 
 
 def tool(name: str) -> str:
-    """Where a program of the compiler's lies."""
+    """The path of a compiler program. Exits if it is not installed."""
     found = shutil.which(name)
     if found is None:
-        raise SystemExit(f"{name}: not installed here; the device is built with gcc, g++ and nm")
+        raise SystemExit(f"{name}: not installed; the device is built with gcc, g++ and nm")
     return found
 
 
-def wanted_symbols(packages: Path) -> list[str]:
-    """What torch's libraries expect of others, sorted."""
+def undefined_symbols(packages: Path) -> list[str]:
+    """The undefined symbols of torch's libraries, sorted."""
     names: set[str] = set()
     for library in sorted((packages / "torch" / "lib").glob("*.so")):
         listing = subprocess.run([tool("nm"), "-D", "--undefined-only", library], capture_output=True, check=True)
@@ -60,7 +59,7 @@ def wanted_symbols(packages: Path) -> list[str]:
 
 
 def stand_ins(symbols: list[str], written: str) -> tuple[str, str]:
-    """C sources that answer "success": the runtime's and cuBLAS's functions not `written` by hand, and the driver's."""
+    """C sources of functions that return success: those of runtime and cuBLAS not in `written`, and the driver's."""
     by_hand = set(re.findall(r"\b(?:__cuda|cuda|cublas)\w+(?=\()", written))
     runtime = [name for name in symbols if re.match(r"__cuda|cuda[A-Z]|cublas", name) and name not in by_hand]
     driver = [name for name in symbols if re.match(r"cu(?!File)[A-Z]", name) and name not in PRIMARY_CONTEXT]
@@ -71,11 +70,11 @@ def stand_ins(symbols: list[str], written: str) -> tuple[str, str]:
 
 
 def build(packages: Path) -> tuple[Path, Path]:
-    """The library that is loaded before torch's, and the folder of the driver's stand-in."""
+    """The library to preload before torch's, and the folder of the driver's stand-in."""
     BUILD.mkdir(parents=True, exist_ok=True)
     library, driver = BUILD / "libnull_cuda.so", BUILD / "driver" / "libcuda.so.1"
     driver.parent.mkdir(exist_ok=True)
-    runtime, rest = stand_ins(wanted_symbols(packages), SOURCE.read_text())
+    runtime, rest = stand_ins(undefined_symbols(packages), SOURCE.read_text())
     (BUILD / "runtime.c").write_text(runtime)
     (BUILD / "driver.c").write_text(rest)
     headers, quiet = packages / "nvidia" / "cu13" / "include", ["-fPIC", "-O1", "-w"]
@@ -90,11 +89,12 @@ def build(packages: Path) -> tuple[Path, Path]:
 
 
 def main() -> None:
+    """Run the command line; exits with the code of the command."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.null_cuda",
         description=__doc__.splitlines()[0],
-        epilog="Everything else is what that interpreter runs: -m MODULE ...",
-        allow_abbrev=False,  # an option of the command may begin like one of these
+        epilog="All other arguments go to that interpreter: -m MODULE ...",
+        allow_abbrev=False,  # an option of the command may share a prefix with one of these
     )
     parser.add_argument("--python", required=True, help="an interpreter with torch built for CUDA 13")
     parser.add_argument("--gib", type=float, default=80.0, help="memory of the device (default: %(default)g)")
@@ -106,14 +106,14 @@ def main() -> None:
     library, driver = build(packages_of(arguments.python))
     report = (BUILD / "report.txt").resolve()
     report.unlink(missing_ok=True)
-    surroundings = {
+    environment = {
         "LD_PRELOAD": str(library),
         "LD_LIBRARY_PATH": str(driver),
         "PYTHONPATH": ":".join([str(HERE / "site"), str(Path.cwd()), os.environ.get("PYTHONPATH", "")]).rstrip(":"),
         "NULL_CUDA_GIB": str(arguments.gib),
         "NULL_CUDA_REPORT": str(report),
     }
-    code = subprocess.run([arguments.python, *command], env=os.environ | surroundings).returncode
+    code = subprocess.run([arguments.python, *command], env=os.environ | environment).returncode
     print(report.read_text() if report.exists() else "the device was not used", file=sys.stderr)
     raise SystemExit(code)
 

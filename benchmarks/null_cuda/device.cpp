@@ -1,5 +1,5 @@
-// The CUDA runtime of a device that computes nothing: memory is handed out and counted, kernels are counted and left.
-// What the runtime has besides (and cuBLAS, and the driver) is generated beside it and answers "success".
+// The CUDA runtime of a device that computes nothing: memory is allocated and counted, kernels are only counted.
+// The rest of the runtime, of cuBLAS and of the driver is generated and returns success.
 #include <cuda_runtime_api.h>
 #include <sys/mman.h>
 #include <atomic>
@@ -12,7 +12,7 @@
 namespace {
 std::mutex lock;
 std::unordered_map<void*, size_t> held;
-size_t used = 0, most = 0;
+size_t used = 0, peak = 0;
 std::atomic<long> launches{0}, waits{0}, copies_there{0}, copies_back{0};
 
 size_t total() {
@@ -20,14 +20,14 @@ size_t total() {
   return bytes;
 }
 
-// One line a process, when it ends.
+// One line per process, when it ends.
 struct Report {
   ~Report() {
     const char* path = getenv("NULL_CUDA_REPORT");
     FILE* file = path && launches ? fopen(path, "a") : nullptr;
     if (!file) return;
-    fprintf(file, "%ld operations, %ld waits, %ld copies to the device, %ld back, at most %.2f GB reserved\n",
-            launches.load(), waits.load(), copies_there.load(), copies_back.load(), most / 1e9);
+    fprintf(file, "%ld operations, %ld waits, %ld copies to the device, %ld back, peak %.2f GB reserved\n",
+            launches.load(), waits.load(), copies_there.load(), copies_back.load(), peak / 1e9);
     fclose(file);
   }
 } report;
@@ -38,7 +38,7 @@ cudaError_t waited() { waits++; return cudaSuccess; }
 cudaError_t copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
   if (kind == cudaMemcpyDeviceToDevice) return launched();
   (kind == cudaMemcpyDeviceToHost ? copies_back : copies_there)++;
-  // A single number that is asked for is 1: nothing divides by zero or waits for it to become positive.
+  // A single number that is read is 1: nothing divides by zero or waits until it is positive.
   const float one = 1;
   if (kind == cudaMemcpyDeviceToHost && bytes == sizeof one) from = &one;
   memcpy(to, from, bytes);
@@ -49,7 +49,7 @@ cudaError_t copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) 
 extern "C" {
 int null_cuda_launched() { return launched(); }
 
-// --- Kernels, which register themselves as their library is loaded ------------------------------------------------
+// --- Kernels, which register themselves when their library is loaded ------------------------------------------------
 void** __cudaRegisterFatBinary(void*) { static void* handle[1]; return handle; }
 void __cudaRegisterFatBinaryEnd(void**) {}
 void __cudaUnregisterFatBinary(void**) {}
@@ -145,7 +145,7 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char*, void** function, unsig
   return cudaSuccess;
 }
 
-// --- Memory: promised, counted, and only real where somebody writes --------------------------------------------------
+// --- Memory: reserved and counted; pages are real only after a write --------------------------------------------------
 cudaError_t cudaMemGetInfo(size_t* free, size_t* whole) {
   std::lock_guard<std::mutex> guard(lock);
   *whole = total();
@@ -159,7 +159,7 @@ cudaError_t cudaMalloc(void** address, size_t bytes) {
   if (*address == MAP_FAILED) return cudaErrorMemoryAllocation;
   held[*address] = bytes;
   used += bytes;
-  if (used > most) most = used;
+  if (used > peak) peak = used;
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* address) {

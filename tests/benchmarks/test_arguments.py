@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import batching, full_size, generate, load, load_checkpoint, overhead, telemetry
 from benchmarks.drills import __main__ as drills
-from benchmarks.ending import run_command
+from benchmarks.harness.cli import run_command
 from cluster import supervisor
 
 

@@ -14,7 +14,7 @@ from cluster.plan import ROOT
 
 CLUSTER = """
 import signal
-from benchmarks import local_cluster
+from benchmarks.harness import local_cluster
 local_cluster.supervisor.up = lambda plan: print(plan.folder)
 local_cluster.supervisor.down = lambda plan: print("stopped", flush=True)
 with local_cluster.local_cluster(), local_cluster.local_cluster():
@@ -22,7 +22,7 @@ with local_cluster.local_cluster(), local_cluster.local_cluster():
 """
 CHILD = """
 import signal, subprocess, sys
-from benchmarks.ending import workplace
+from benchmarks.harness.cli import workplace
 with workplace() as folder:
     child = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL)
     print(folder, child.pid, sep="\\n", flush=True)

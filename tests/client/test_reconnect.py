@@ -11,8 +11,8 @@ import pytest
 from hart import AsyncClient, Client, Unavailable
 from hart.v1 import images_pb2_grpc
 
+from benchmarks.harness.processes import free_port
 from tests.client.conftest import Gateway
-from tests.e2e.processes import free_port
 
 OUTAGE, SOON = 17.0, 5.0
 """Seconds. By its defaults gRPC would look again nine seconds after such an outage."""

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from benchmarks.drills import load, shutdown, triton
-from benchmarks.drills.asks import Truth
+from benchmarks.drills.cases import References
+from benchmarks.drills.harness import SETTINGS, opened
 from benchmarks.drills.report import Report
-from benchmarks.drills.site import SETTINGS, opened
-from tests.e2e.processes import Cluster, running_cluster
+from benchmarks.harness.processes import Cluster, running_cluster
 
 Hold = Callable[..., None]
 STALL_SECONDS = 10.0
@@ -35,22 +35,22 @@ def bearing_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def truth() -> Truth:
-    """The pictures in peace, learnt by the first drill."""
-    return Truth()
+def references() -> References:
+    """The reference images, drawn by the first drill."""
+    return References()
 
 
 @pytest.fixture
-def holds(drill_cluster: Cluster, truth: Truth) -> Hold:
+def holds(drill_cluster: Cluster, references: References) -> Hold:
     """Asserts that every law of a drill holds: `holds(drill, seconds, **options)`."""
 
     def hold(drill: Callable[..., Any], seconds: float = 0.0, **options: Any) -> None:
         report = Report(drill.__name__)
 
         async def run() -> None:
-            async with opened(drill_cluster, truth) as site:
-                await drill(site, seconds, report, **options)
-                await site.settled()
+            async with opened(drill_cluster, references) as harness:
+                await drill(harness, seconds, report, **options)
+                await harness.settled()
 
         asyncio.run(run())
         text = report.end()

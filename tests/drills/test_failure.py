@@ -17,7 +17,7 @@ def test_a_cancel_frees_its_place_at_every_phase(holds):
 
 
 def test_overload_is_refused_at_once_and_the_accepted_keep_their_deadline(holds):
-    holds(overload.overload, 5.0, stall=STALL_SECONDS, told=0.5, normal=3)
+    holds(overload.overload, 5.0, stall=STALL_SECONDS, at_once=0.5, normal=3)
 
 
 def test_a_slow_decoder_holds_the_generators_back(holds):
@@ -29,11 +29,11 @@ def test_connections_that_are_cut_lose_nothing(holds):
 
 
 def test_a_generator_killed_under_load_loses_nothing(holds):
-    holds(kill.haunted, 6.0, act=chaos.kill, stage="ar_generator")
+    holds(kill.inject_faults, 6.0, act=chaos.kill, stage="ar_generator")
 
 
 def test_a_generator_replaced_under_load_loses_nothing(holds):
-    holds(shutdown.rolling, 1.0, stage="ar_generator", most=1)
+    holds(shutdown.rolling, 1.0, stage="ar_generator", first=1)
 
 
 def test_a_generator_that_is_listed_works_at_once_and_one_that_is_not_begins_nothing(holds):

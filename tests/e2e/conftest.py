@@ -6,8 +6,8 @@ from pathlib import Path
 import hart
 import pytest
 
+from benchmarks.harness.processes import STAGES, Cluster, Process, running_cluster
 from tests.e2e.collector import Collector, collecting
-from tests.e2e.processes import STAGES, Cluster, Process, running_cluster
 
 GENERATORS = 2
 

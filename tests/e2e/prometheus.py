@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from tests.e2e.processes import free_port
+from benchmarks.harness.ports import free_port
 
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.harness.processes import running_cluster
 from model.checkpoint import bundled
 from model.pipeline import Pipeline
-from tests.e2e.processes import running_cluster
 from tests.recipes import read_recipe
 
 PIXEL_TOLERANCE = 2

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 from packaging.requirements import Requirement
 
-from tests.e2e.processes import ROOT, Process
+from benchmarks.harness.processes import ROOT, Process
 
 START_CPU_SECONDS = 2.0
 

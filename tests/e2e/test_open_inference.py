@@ -13,8 +13,8 @@ import tritonclient.grpc.aio as triton_aio
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-from tests.e2e.checkpoint import UNSAFE_PROMPT
-from tests.e2e.processes import STAGES, Cluster
+from benchmarks.harness.checkpoint import UNSAFE_PROMPT
+from benchmarks.harness.processes import STAGES, Cluster
 
 T, D, Z, N = 8, 24, 8, 4
 SCALES = 4

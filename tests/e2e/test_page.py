@@ -19,10 +19,11 @@ import hart
 import pytest
 from PIL import Image
 
+from benchmarks.harness.checkpoint import UNSAFE_PROMPT
+from benchmarks.harness.ports import free_port
+from benchmarks.harness.processes import ROOT, Cluster
 from tests.client.conftest import Gateway
 from tests.client.conftest import gateway as gateway
-from tests.e2e.checkpoint import UNSAFE_PROMPT
-from tests.e2e.processes import ROOT, Cluster, free_port
 from tests.recipes import read_recipe
 
 playwright = pytest.importorskip("playwright.sync_api", reason="`make demo-check` installs what the page wants")

@@ -13,9 +13,9 @@ from hart import errors
 from hart.v1 import images_pb2, safety_pb2
 from PIL import Image
 
+from benchmarks.harness.checkpoint import PROMPTS, UNSAFE_PROMPT
+from benchmarks.harness.processes import STAGES, Cluster, Process
 from common.seeds import seed_of_image, seed_of_request_id
-from tests.e2e.checkpoint import PROMPTS, UNSAFE_PROMPT
-from tests.e2e.processes import STAGES, Cluster, Process
 
 EXIF_DESCRIPTION = 0x010E
 OPTIONS = [

@@ -14,10 +14,10 @@ import hart
 import pytest
 from hart import errors
 
+from benchmarks.harness.checkpoint import UNSAFE_PROMPT
+from benchmarks.harness.processes import ROOT, STAGES, Cluster, Process
 from k8s.tools import ToolMissing, tool
-from tests.e2e.checkpoint import UNSAFE_PROMPT
 from tests.e2e.failing import refusing_replica
-from tests.e2e.processes import ROOT, STAGES, Cluster, Process
 from tests.e2e.prometheus import Prometheus, prometheus
 
 RULES = ROOT / "k8s/alerts/hart.rules.yaml"

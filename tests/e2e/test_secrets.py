@@ -14,9 +14,9 @@ import psutil
 import pytest
 from hart import errors
 
-from tests.e2e.checkpoint import FORBIDDEN
+from benchmarks.harness.checkpoint import FORBIDDEN
+from benchmarks.harness.processes import Cluster, Process
 from tests.e2e.collector import Collector
-from tests.e2e.processes import Cluster, Process
 
 KEY, OTHER, WRONG, PASSWORD = "k-3b1f80c2", "k-77e0aa19", "k-5d44b7e6", "p-90c1d2f4"
 TELLING = "zebrafinch"

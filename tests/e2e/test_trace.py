@@ -12,8 +12,8 @@ from hart import errors
 from hart.v1 import images_pb2, images_pb2_grpc
 
 from benchmarks.drills import chaos, metrics
+from benchmarks.harness.processes import STAGES, Cluster
 from tests.e2e.collector import CLIENT, INTERNAL, SERVER, Collector, Span
-from tests.e2e.processes import STAGES, Cluster
 
 SCALES = 4
 PARTS = {"safety": 3, "text_encoder": 3, "ar_generator": 2 + SCALES, "decoder": 3}

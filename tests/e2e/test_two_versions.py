@@ -14,8 +14,8 @@ from hart import errors
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from benchmarks.harness.processes import Cluster, Process
 from model.checkpoint import Checkpoint
-from tests.e2e.processes import Cluster, Process
 from tests.recipes import read_recipe
 
 LEAST, MOST = 3, 60

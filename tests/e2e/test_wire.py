@@ -25,8 +25,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
+from benchmarks.harness.processes import SERVICES, STAGES, Cluster
 from tests.e2e.messages import messages
-from tests.e2e.processes import SERVICES, STAGES, Cluster
 
 T, D, Z, N = 8, 24, 8, 4
 pytestmark = pytest.mark.usefixtures("unharmed")

@@ -23,7 +23,7 @@ def test_every_manifest_of_every_example_is_valid(example: Path, version: str) -
 
 @pytest.mark.parametrize("longest", [20, 300, 900])
 def test_the_grace_is_longer_than_the_longest_deadline(longest: int) -> None:
-    values = f"{{longestDeadlineSeconds: {longest}, gateway: {{settings: {{default_deadline_seconds: 10}}}}}}"
+    values = f"{{maxDeadlineSeconds: {longest}, gateway: {{settings: {{default_deadline_seconds: 10}}}}}}"
     for process in PROCESSES:
         spec = pod(values, process)
         container = spec["containers"][0]

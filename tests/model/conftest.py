@@ -22,6 +22,6 @@ def plain():  # type: ignore[no-untyped-def]
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete checkpoint of golden size."""
-    from tests.e2e.checkpoint import build
+    from benchmarks.harness.checkpoint import build
 
     return build(tmp_path_factory.mktemp("checkpoint"))

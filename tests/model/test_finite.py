@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.harness.checkpoint import UNSAFE_PROMPT
 from model.errors import NotFiniteError
 from model.generation import SamplingParams
 from model.image_file import to_pixels
 from model.pipeline import Pipeline
-from tests.e2e.checkpoint import UNSAFE_PROMPT
 from tests.model.test_pipeline import command
 
 NAN, INFINITY = float("nan"), float("inf")

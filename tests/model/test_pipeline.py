@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.harness.checkpoint import FORBIDDEN, OUTRAGEOUS, UNSAFE_PROMPT
 from common.limits import MAX_PROMPT_CHARACTERS
 from model.checkpoint import Checkpoint
 from model.errors import SettingError, UnsafePromptError
 from model.generation import SamplingParams
 from model.pipeline import Pipeline
-from tests.e2e.checkpoint import FORBIDDEN, OUTRAGEOUS, UNSAFE_PROMPT
 from tests.recipes import read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]

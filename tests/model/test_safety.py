@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.harness.checkpoint import FORBIDDEN
 from model.checkpoint import Checkpoint
 from model.safety import OVERLAP_TOKENS, PASS_TOKENS, PIECE_TOKENS, SafetyClassifier
-from tests.e2e.checkpoint import FORBIDDEN
 
 QUESTION_TOKENS = 32
 """More than the tiny model's template and guideline add to a piece."""

@@ -16,7 +16,7 @@ import tritonclient.grpc.aio as aio
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-from tests.e2e.checkpoint import UNSAFE_PROMPT
+from benchmarks.harness.checkpoint import UNSAFE_PROMPT
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 NAMES = ("safety", "text_encoder", "ar_generator", "decoder")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.harness.checkpoint import UNSAFE_PROMPT
 from model.generation import SamplingParams
 from services.ar_generator.config import ArGeneratorSettings
 from services.ar_generator.engine import GenerationRequest, GeneratorEngine
@@ -14,7 +15,6 @@ from services.safety.config import SafetySettings
 from services.safety.engine import Judgement, SafetyEngine
 from services.text_encoder.config import TextEncoderSettings
 from services.text_encoder.engine import Encoded, TextEncoderEngine
-from tests.e2e.checkpoint import UNSAFE_PROMPT
 
 HALVES = pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 

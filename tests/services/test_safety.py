@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hart.v1 import safety_pb2, safety_pb2_grpc, stage_pb2, stage_pb2_grpc
 
+from benchmarks.harness.checkpoint import OUTRAGEOUS, POLICIES, UNSAFE_PROMPT
 from model.errors import NotFiniteError
 from runtime.settings import SettingsError
 from services.safety.assembly import build
 from services.safety.config import SafetySettings
 from services.safety.engine import SafetyEngine
-from tests.e2e.checkpoint import OUTRAGEOUS, POLICIES, UNSAFE_PROMPT
 from tests.services.support import refusal, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -14,6 +14,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from benchmarks.harness.ports import free_port
 from common.limits import MAX_PROMPT_CHARACTERS
 from k8s.build_schema import PROCESSES
 from runtime.server.process import run
@@ -26,7 +27,6 @@ from services.safety.config import SafetySettings
 from services.safety.engine import SafetyEngine
 from services.text_encoder.config import TextEncoderSettings
 from services.text_encoder.engine import TextEncoderEngine
-from tests.e2e.processes import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

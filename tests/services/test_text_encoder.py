@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hart.v1 import stage_pb2, stage_pb2_grpc, text_encoder_pb2, text_encoder_pb2_grpc
 
+from benchmarks.harness.checkpoint import PROMPTS
 from runtime import tensors
 from services.text_encoder.assembly import build
 from services.text_encoder.cache import Cache
 from services.text_encoder.config import TextEncoderSettings
-from tests.e2e.checkpoint import PROMPTS
 from tests.services.support import refusal, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -1,4 +1,4 @@
-"""Read by Python as it starts: cuDNN talks to the driver behind the runtime's back, so it is left out."""
+"""Imported by Python at its start. Disables cuDNN, which calls the driver without the runtime."""
 
 import torch
 

@@ -1,8 +1,7 @@
-"""Fetches a stage's model files, or looks at those that lie there, and ends well only if every one is whole.
+"""Fetches a stage's model files, or verifies those on the volume; exits with 0 only if every checksum is right.
 
-Runs as the init container of a stage. MODEL_SOURCE (JSON, written by the chart) says all: `source`, `files` (path:
-SHA-256), `target` (the checkpoint's folder), `into` (a folder in it), and `from` (where from).
-Knows nothing of the model.
+Runs as the init container of a stage. The chart writes MODEL_SOURCE (JSON): `source`, `files` (path: SHA-256), `target`
+(the checkpoint's folder), `into` (a folder in it), and `from` (the source's address). Knows no model.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from urllib.parse import urlsplit
 
 
 class Broken(Exception):
-    """A file is not what its checksum says; the message names it."""
+    """A file does not match its checksum; the message names it."""
 
 
 def main() -> int:
-    """Follow MODEL_SOURCE; the exit code."""
+    """Fetch or verify as MODEL_SOURCE says; return the exit code."""
     order = json.loads(os.environ["MODEL_SOURCE"])
     folder = Path(order["target"]) / order["into"]
     fetch = {"huggingFace": from_hugging_face, "s3": from_s3}.get(order["source"])
@@ -35,7 +34,7 @@ def main() -> int:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 fetch(order["from"], name, partial)
                 compare(partial, name, digest)
-                partial.rename(place)  # whole or not there at all
+                partial.rename(place)  # atomic: complete or absent
             else:
                 compare(place, name, digest)
             print(f"{place}: whole, {place.stat().st_size} bytes", flush=True)
@@ -46,7 +45,7 @@ def main() -> int:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Where the file goes. Raises Broken for a path that leads out of the folder."""
+    """The path of the file. Raises Broken for a path outside the folder."""
     place = folder / name
     if not place.resolve().is_relative_to(folder.resolve()):
         raise Broken(f"{name!r} leads out of {folder}")
@@ -54,7 +53,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def compare(path: Path, name: str, digest: str) -> None:
-    """Raises Broken unless the file is there and has this SHA-256; a partial file that has not is removed."""
+    """Raises Broken unless the file exists and has this SHA-256; removes a partial file that has not."""
     if not path.exists():
         raise Broken(f"{name}: no such file")
     found = sha256(path)
@@ -65,13 +64,13 @@ def compare(path: Path, name: str, digest: str) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Of a file's content, hexadecimal."""
+    """The SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def from_hugging_face(where: Mapping[str, Any], name: str, place: Path) -> None:
-    """One file of a repository at a revision; HF_TOKEN is used where it is set."""
+    """Fetch one file of a repository at a revision, with HF_TOKEN if it is set."""
     from huggingface_hub import hf_hub_download
 
     scratch = place.parent / ".fetching"
@@ -89,8 +88,8 @@ def from_hugging_face(where: Mapping[str, Any], name: str, place: Path) -> None:
 
 
 def from_s3(where: Mapping[str, Any], name: str, place: Path) -> None:
-    """One object below a prefix, with the credentials of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or of the cloud's
-    own identity of this pod, or none."""
+    """Fetch one object below a prefix. Credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, else the pod's cloud
+    identity, else none."""
     from minio import Minio
     from minio.credentials.providers import ChainedProvider, EnvAWSProvider, IamAwsProvider
 

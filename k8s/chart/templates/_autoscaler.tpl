@@ -1,5 +1,5 @@
-{{/* Grows and shrinks a stage by hart_load. Who goes on scale-down finishes its pictures first: preStop, draining and the
-     grace period see to that; the pace below keeps a short lull from costing warm replicas. */}}
+{{/* Scales a stage by hart_load. On scale-down a pod finishes its images first, by preStop, draining and the grace period;
+     the policy below keeps warm replicas through a short lull. */}}
 
 {{- define "hart.behavior" -}}
 scaleDown:
@@ -17,7 +17,7 @@ scaleUp:
 {{- $a := .values.autoscaling }}
 {{- if eq $a.kind "hpa" }}
 ---
-# Wants an adapter that serves hart_load as a metric of pods: docs/operations.md has its rule.
+# Needs an adapter that serves hart_load as a pod metric: its rule is in docs/operations.md.
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata: {{- include "hart.metadata" . | nindent 2 }}

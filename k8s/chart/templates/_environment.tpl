@@ -1,8 +1,8 @@
-{{/* What a process is told: HART_<FIELD>, all of them settings of its config class. */}}
+{{/* The environment of a process: HART_<FIELD>, each a setting of its config class. */}}
 
 {{- define "hart.seconds" -}}
-{{- /* After the longest deadline, ten seconds for answers that are on their way. */ -}}
-{{ add .Values.longestDeadlineSeconds 10 }}
+{{- /* The maximum deadline, and ten seconds for answers in transit. */ -}}
+{{ add .Values.maxDeadlineSeconds 10 }}
 {{- end }}
 
 {{- define "hart.endpoints" -}}
@@ -15,8 +15,8 @@
 {{- end }}
 {{- end }}
 
-{{/* The stages that may rest without a replica. */}}
-{{- define "hart.resting" -}}
+{{/* The stages that may scale to zero. */}}
+{{- define "hart.scaleToZero" -}}
 {{- range $name, $_ := include "hart.known" . | fromYaml }}
 {{- $v := (include "hart.context" (list $ $name) | fromYaml).values }}
 {{- if and (not $v.endpoints) (ne $v.autoscaling.kind "none") (eq (int $v.autoscaling.minReplicas) 0) }}{{ $name }},{{ end }}
@@ -42,8 +42,8 @@
 {{- if gt (int .values.gpu.count) 0 }}{{ $_ := set $e "device" "cuda" }}{{ end }}
 {{- if ne .values.model.source "bundled" }}{{ $_ := set $e "checkpoint" (printf "/models/%s" .values.model.folder | trimSuffix "/") }}{{ end }}
 {{- else }}
-{{- $_ := set $e "max_deadline_seconds" $v.longestDeadlineSeconds }}
-{{- with include "hart.resting" .root | trimSuffix "," }}{{ $_ := set $e "scale_to_zero_stages" . }}{{ end }}
+{{- $_ := set $e "max_deadline_seconds" $v.maxDeadlineSeconds }}
+{{- with include "hart.scaleToZero" .root | trimSuffix "," }}{{ $_ := set $e "scale_to_zero_stages" . }}{{ end }}
 {{- range $name, $_ := include "hart.known" .root | fromYaml }}
 {{- $context := merge (include "hart.context" (list $.root $name) | fromYaml) (dict "root" $.root) }}
 {{- $_ := set $e $name (include "hart.endpoints" (dict "root" $.root "context" $context)) }}
@@ -65,7 +65,7 @@
 {{- end }}
 {{- end }}
 
-{{/* A value as the environment has it: YAML's numbers arrive as floats, and 8589934592 must not become 8.589934592e+09. */}}
+{{/* A value as text: YAML's numbers arrive as floats, and 8589934592 must not become 8.589934592e+09. */}}
 {{- define "hart.word" -}}
 {{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
 {{- end }}

@@ -1,5 +1,5 @@
-{{/* Where a stage's weights come from. The stage's container starts only after the init container has seen every file
-     whole: fetched into the pod's own volume, or lying there already, each compared with its SHA-256. */}}
+{{/* The source of a stage's weights. The stage's container starts after the init container has verified every file by its
+     SHA-256: fetched into the pod's own volume, or already on the volume. */}}
 
 {{- define "hart.fetched" -}}
 {{- if has .values.model.source (list "huggingFace" "s3") }}yes{{ end }}
@@ -58,9 +58,9 @@ initContainers:
 {{- if ne $m.source "bundled" }}
 - name: models
   {{- if eq $m.source "claim" }}
-  persistentVolumeClaim: {claimName: {{ required (printf "stages.%s.model.claim.name: which claim holds the model?" .name) $m.claim.name }}, readOnly: true}
+  persistentVolumeClaim: {claimName: {{ required (printf "stages.%s.model.claim.name: required: the claim that holds the model" .name) $m.claim.name }}, readOnly: true}
   {{- else if eq $m.source "image" }}
-  image: {reference: {{ required (printf "stages.%s.model.image.reference: which image holds the model?" .name) $m.image.reference | quote }}, pullPolicy: {{ $m.image.pullPolicy }}}
+  image: {reference: {{ required (printf "stages.%s.model.image.reference: required: the image volume that holds the model" .name) $m.image.reference | quote }}, pullPolicy: {{ $m.image.pullPolicy }}}
   {{- else }}
   emptyDir: {sizeLimit: {{ $m.sizeLimit }}}
   {{- end }}

@@ -1,5 +1,5 @@
-{{/* Names, labels and images. `hart.context` makes what the others take: a dict with root, name (gateway or a stage's),
-     values (a stage's own over the defaults) and stage (whether it is one). */}}
+{{/* Names, labels and images. `hart.context` makes the argument of the others: a dict with root, name (gateway or a stage's),
+     values (a stage's own over the defaults) and stage (true for a stage). */}}
 
 {{- define "hart.fullname" -}}
 {{- if contains .Chart.Name .Release.Name }}{{ .Release.Name }}{{ else }}{{ .Release.Name }}-{{ .Chart.Name }}{{ end -}}
@@ -70,7 +70,7 @@ decoder: {service: hart.v1.Decoder, port: 50055}
 {{ include "hart.fullname" .root }}-{{ ternary "stage" "gateway" .stage }}
 {{- end }}
 
-{{/* The port in a URL: what it says, or its scheme's. */}}
+{{/* The port in a URL: the given one, or its scheme's default. */}}
 {{- define "hart.urlPort" -}}
 {{- $host := (urlParse .).host }}
 {{- if regexMatch ":[0-9]+$" $host }}{{ regexFind "[0-9]+$" $host }}{{ else }}{{ ternary "443" "80" (hasPrefix "https:" .) }}{{ end }}

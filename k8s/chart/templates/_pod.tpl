@@ -42,7 +42,7 @@ spec:
   {{- with .values.runtimeClassName }}
   runtimeClassName: {{ . }}
   {{- end }}
-  # Longer than preStop and draining together: a running picture always ends before the kubelet kills.
+  # Longer than preStop plus draining: running images end before the kubelet kills the pod.
   terminationGracePeriodSeconds: {{ add (include "hart.seconds" .root | int) $preStop 20 }}
   securityContext:
     runAsNonRoot: true
@@ -71,7 +71,7 @@ spec:
         {{- if ne .root.Values.tls.mode "none" }}
         - {name: health, containerPort: {{ add .port 2000 }}}
         {{- end }}
-      # Ready: the service by its name. Alive: the process, "". A start that never ends is ended by the first.
+      # Startup and readiness: the service by its name. Liveness: the process, "".
       startupProbe:
         {{- include "hart.probe" . | nindent 8 }}
           service: {{ .service }}
@@ -91,7 +91,7 @@ spec:
         failureThreshold: 6
       lifecycle:
         preStop:
-          # Callers learn from the EndpointSlice that the pod is leaving, before it refuses new work.
+          # The EndpointSlice marks the pod as terminating before it refuses new work.
           sleep: {seconds: {{ $preStop }}}
       resources: {{- include "hart.resources" . | nindent 8 }}
       volumeMounts:
@@ -154,7 +154,7 @@ spec:
 {{- toYaml $resources }}
 {{- end }}
 
-{{/* A Deployment; `replicas` stays away where an autoscaler owns it. */}}
+{{/* A Deployment; without `replicas` if an autoscaler sets it. */}}
 {{- define "hart.deployment" -}}
 apiVersion: apps/v1
 kind: Deployment
@@ -177,14 +177,14 @@ spec:
 {{- if .stage }}{{ if ne .values.autoscaling.kind "none" }}yes{{ end }}{{ else if .values.autoscaling.enabled }}yes{{ end }}
 {{- end }}
 
-{{/* The policy scanner's findings that stand, each with its reason. */}}
+{{/* Accepted findings of the policy scanner, each with its reason. */}}
 {{- define "hart.exceptions" -}}
-checkov.io/skip1: CKV_K8S_43=images are named by version; whoever wants digests sets image.digest per process
+checkov.io/skip1: CKV_K8S_43=container images are named by version; image.digest of a process pins a digest
 checkov.io/skip2: CKV_K8S_15=a version's image never changes, and IfNotPresent lets a node start a pod without the registry
 {{- if .stage }}{{ if or .values.model.huggingFace.tokenSecret .values.model.s3.credentialsSecret }}
-checkov.io/skip3: CKV_K8S_35=the credentials of the download go to the init container alone, and its libraries read them from there
+checkov.io/skip3: CKV_K8S_35=only the init container gets the download credentials, and its libraries read them from the environment
 {{- end }}{{ end }}
 {{- if and (not .stage) (eq .root.Values.gateway.discovery "kubernetes") }}
-checkov.io/skip3: CKV_K8S_38=the gateway watches EndpointSlices, with a Role for nothing else; discovery by dns does without
+checkov.io/skip3: CKV_K8S_38=the gateway watches EndpointSlices and its Role allows nothing else; discovery by dns needs no token
 {{- end }}
 {{- end }}

@@ -1,6 +1,6 @@
-{{/* Values that are right by themselves and cannot be together, and values that would do nothing. */}}
+{{/* Refuses values that conflict with one another, and values without effect. */}}
 
-{{/* Of a stage that is deployed here. */}}
+{{/* A stage that this release deploys. */}}
 {{- define "hart.refuse" -}}
 {{- $a := .values.autoscaling }}{{ $where := printf "stages.%s" .name }}
 {{- if gt (int $a.minReplicas) (int $a.maxReplicas) }}
@@ -8,14 +8,14 @@
 {{- end }}
 {{- if and (ne $a.kind "none") (eq (int $a.minReplicas) 0) }}
 {{- if or (ne $a.kind "keda") (ne $a.trigger "gateway") }}
-{{- fail (printf "%s.autoscaling.minReplicas 0: only kind keda with trigger gateway starts from zero; without a replica there is no hart_load to ask for" $where) }}
+{{- fail (printf "%s.autoscaling.minReplicas 0: only kind keda with trigger gateway scales from zero; without a replica there is no hart_load metric" $where) }}
 {{- end }}
 {{- if or (gt (int .root.Values.gateway.replicas) 1) .root.Values.gateway.autoscaling.enabled }}
-{{- fail (printf "%s.autoscaling.minReplicas 0 needs gateway.replicas 1: KEDA asks one gateway, and each sees its own callers alone" $where) }}
+{{- fail (printf "%s.autoscaling.minReplicas 0 needs gateway.replicas 1: KEDA queries one gateway, and each one sees only its own callers" $where) }}
 {{- end }}
 {{- end }}
 {{- if and (eq $a.kind "hpa") (eq $a.trigger "gateway") }}
-{{- fail (printf "%s.autoscaling: kind hpa and trigger gateway: the trigger is KEDA's, and one autoscaler alone can own a stage" $where) }}
+{{- fail (printf "%s.autoscaling: kind hpa and trigger gateway: the trigger is KEDA's, and a stage can have only one autoscaler" $where) }}
 {{- end }}
 {{- if and $a.query (or (eq $a.kind "hpa") (eq $a.trigger "gateway")) }}
 {{- fail (printf "%s.autoscaling.query %q is for kind keda with trigger prometheus, not kind %s with trigger %s" $where $a.query $a.kind $a.trigger) }}
@@ -29,26 +29,26 @@
 {{- $own := (index .root.Values.stages .name | default dict).model | default dict }}
 {{- range list "claim" "image" "huggingFace" "s3" }}
 {{- if and (hasKey $own .) (ne . $source) }}
-{{- fail (printf "%s.%s is given, and %s.source is %s: which of the two?" $where . $where $source) }}
+{{- fail (printf "%s.%s is given, and %s.source is %s: remove one of them" $where . $where $source) }}
 {{- end }}
 {{- end }}
 {{- range list "files" "folder" "into" }}
 {{- if and (index $own .) (eq $source "bundled") }}
-{{- fail (printf "%s.%s is given, and %s.source is bundled: that is in the image, whole" $where . $where) }}
+{{- fail (printf "%s.%s is given, and %s.source is bundled: the whole model is in the container image" $where . $where) }}
 {{- end }}
 {{- end }}
 {{- if and (eq $source "huggingFace") (not $m.huggingFace.repository) }}
-{{- fail (printf "%s.huggingFace.repository is empty: which one holds the model?" $where) }}
+{{- fail (printf "%s.huggingFace.repository is empty: name the repository that holds the model" $where) }}
 {{- end }}
 {{- if and (eq $source "s3") (not $m.s3.bucket) }}
-{{- fail (printf "%s.s3.bucket is empty: which one holds the model?" $where) }}
+{{- fail (printf "%s.s3.bucket is empty: name the bucket that holds the model" $where) }}
 {{- end }}
 {{- if and (include "hart.fetched" .) (not $m.files) }}
 {{- fail (printf "%s.files is empty: name each file of the %s source with its SHA-256" $where $source) }}
 {{- end }}
 {{- end }}
 
-{{/* Of a stage that is elsewhere. */}}
+{{/* A stage that runs elsewhere. */}}
 {{- define "hart.refuseEndpoints" -}}
 {{- $where := printf "stages.%s" .name }}
 {{- range .values.endpoints }}
@@ -58,12 +58,12 @@
 {{- $own := index .root.Values.stages .name | default dict }}
 {{- range list "replicas" "autoscaling" "model" "settings" "resources" "gpu" "image" }}
 {{- if hasKey $own . }}
-{{- fail (printf "%s.%s is given, and %s.endpoints say that it is elsewhere: nothing is deployed here" $where . $where) }}
+{{- fail (printf "%s.%s is given, and %s.endpoints say that the stage runs elsewhere: nothing is deployed here" $where . $where) }}
 {{- end }}
 {{- end }}
 {{- end }}
 
-{{/* Of a pod: what the Kubernetes API would refuse, or our own selectors break by. */}}
+{{/* A pod: values that the Kubernetes API would refuse, or that would break our selectors. */}}
 {{- define "hart.refusePod" -}}
 {{- $where := .where }}{{ $rollout := .values.rollout }}
 {{- if and (has (toString $rollout.maxSurge) (list "0" "0%")) (has (toString $rollout.maxUnavailable) (list "0" "0%")) }}
@@ -79,7 +79,7 @@
 {{- end }}
 {{- range $label, $_ := .values.podLabels }}
 {{- if or (hasPrefix "app.kubernetes.io/" $label) (hasPrefix "helm.sh/" $label) }}
-{{- fail (printf "%s.podLabels: %s is the chart's own: Services and policies choose pods by it" $where $label) }}
+{{- fail (printf "%s.podLabels: %s is the chart's own: Services and policies select pods by it" $where $label) }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -93,8 +93,8 @@
 
 {{- define "hart.refuseGateway" -}}
 {{- $default := .Values.gateway.settings.default_deadline_seconds | default 60 }}
-{{- if gt (float64 $default) (float64 .Values.longestDeadlineSeconds) }}
-{{- fail (printf "longestDeadlineSeconds %v is under gateway.settings.default_deadline_seconds %v" .Values.longestDeadlineSeconds $default) }}
+{{- if gt (float64 $default) (float64 .Values.maxDeadlineSeconds) }}
+{{- fail (printf "maxDeadlineSeconds %v is under gateway.settings.default_deadline_seconds %v" .Values.maxDeadlineSeconds $default) }}
 {{- end }}
 {{- $a := .Values.gateway.autoscaling }}
 {{- if and $a.enabled (gt (int $a.minReplicas) (int $a.maxReplicas)) }}
@@ -102,39 +102,39 @@
 {{- end }}
 {{- $jwt := .Values.gateway.auth.jwt }}
 {{- if and $jwt.jwksUrl (not $jwt.issuer) }}
-{{- fail "gateway.auth.jwt.issuer is empty: whom must a token name?" }}
+{{- fail "gateway.auth.jwt.issuer is empty: name the issuer of the tokens" }}
 {{- end }}
 {{- range list "issuer" "audience" "scope" }}
 {{- if and (index $jwt .) (not $jwt.jwksUrl) }}
-{{- fail (printf "gateway.auth.jwt.%s %q is given without jwksUrl: no token would be looked at, and everybody let in" . (index $jwt .)) }}
+{{- fail (printf "gateway.auth.jwt.%s %q is given without jwksUrl: tokens would not be verified, and every call accepted" . (index $jwt .)) }}
 {{- end }}
 {{- end }}
 {{- include "hart.refusePod" (dict "root" . "values" .Values.gateway "where" "gateway") }}
 {{- end }}
 
-{{/* Of the release as a whole. */}}
+{{/* The release as a whole. */}}
 {{- define "hart.refuseRelease" -}}
 {{- $name := include "hart.fullname" . }}
 {{- if not (regexMatch "^[a-z][-a-z0-9]{0,49}$" $name) }}
-{{- fail (printf "release name %q: Services would be called %s-text-encoder and the like: 50 of a-z, 0-9 and - may stand before that, a letter first" .Release.Name $name) }}
+{{- fail (printf "release name %q: Services are named %s-text-encoder etc.: expected up to 50 of a-z, 0-9 and - before that, beginning with a letter" .Release.Name $name) }}
 {{- end }}
 {{- $tls := .Values.tls }}
 {{- range list "gateway" "stages" }}
 {{- if and (index $tls.secrets .) (ne $tls.mode "secrets") }}
-{{- fail (printf "tls.secrets.%s %q is given, and tls.mode is %s: which of the two?" . (index $tls.secrets .) $tls.mode) }}
+{{- fail (printf "tls.secrets.%s %q is given, and tls.mode is %s: remove one of them" . (index $tls.secrets .) $tls.mode) }}
 {{- end }}
 {{- end }}
 {{- if and $tls.certManager.issuer.name (ne $tls.mode "certManager") }}
-{{- fail (printf "tls.certManager.issuer.name %q is given, and tls.mode is %s: which of the two?" $tls.certManager.issuer.name $tls.mode) }}
+{{- fail (printf "tls.certManager.issuer.name %q is given, and tls.mode is %s: remove one of them" $tls.certManager.issuer.name $tls.mode) }}
 {{- end }}
 {{- if and $tls.clientCertificates (eq $tls.mode "none") }}
-{{- fail "tls.clientCertificates is true, and tls.mode is none: in plaintext nobody shows a certificate" }}
+{{- fail "tls.clientCertificates is true, and tls.mode is none: plaintext has no certificates" }}
 {{- end }}
 {{- if and .Values.telemetry.otlpMetrics (not .Values.telemetry.otlpEndpoint) }}
-{{- fail "telemetry.otlpMetrics is true, and telemetry.otlpEndpoint is empty: where to?" }}
+{{- fail "telemetry.otlpMetrics is true, and telemetry.otlpEndpoint is empty: name the collector" }}
 {{- end }}
 {{- if and .Values.priorityClass.create (hasPrefix "system-" .Values.priorityClass.name) }}
-{{- fail (printf "priorityClass.name %s: names that begin with system- are Kubernetes' own; with create false it is only named" .Values.priorityClass.name) }}
+{{- fail (printf "priorityClass.name %s: names that begin with system- are Kubernetes' own; set create to false to use one" .Values.priorityClass.name) }}
 {{- end }}
 {{- $used := dict }}
 {{- range $name, $_ := include "hart.known" . | fromYaml }}

@@ -1,4 +1,4 @@
-"""`safety` on Triton: `prompt` to `score` and `unsafe`. Knows no batching: that is Triton's."""
+"""`safety` on Triton: `prompt` to `score` and `unsafe`. Triton batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from model.safety import Policies
 
 
 class TritonPythonModel:
-    """What Triton's Python backend calls."""
+    """The class that Triton's Python backend calls."""
 
     def initialize(self, args: dict[str, Any]) -> None:
         """Read the weights and judge a prompt: a broken model is not loaded."""
@@ -21,7 +21,7 @@ class TritonPythonModel:
         self._judge(["a red heart"])
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """One answer per request."""
+        """One response per request."""
         return [backend.answer(request, self._judge) for request in requests]
 
     def _judge(self, prompts: list[str]) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""`text_encoder` on Triton: `prompt` to `context`, `mask` and `positions`. Knows no batching: that is Triton's."""
+"""`text_encoder` on Triton: `prompt` to `context`, `mask` and `positions`. Triton batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deploy.triton import backend
 
 
 class TritonPythonModel:
-    """What Triton's Python backend calls."""
+    """The class that Triton's Python backend calls."""
 
     def initialize(self, args: dict[str, Any]) -> None:
         """Read the weights and encode a prompt: a broken model is not loaded."""
@@ -18,7 +18,7 @@ class TritonPythonModel:
         self._encode(["a red heart"])
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """One answer per request."""
+        """One response per request."""
         return [backend.answer(request, self._encode) for request in requests]
 
     def _encode(self, prompts: list[str]) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""How a benchmark ends: what it has started ends first, also at a signal; what its user can mend is a sentence and code
+"""The end of a command: what it started ends first, also at a signal; an error of its user is a sentence and exit code
 2. Knows no benchmark."""
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ USAGE = 2
 
 
 def run_command(main: Callable[[], int], *kinds: type[Exception]) -> int:
-    """Calls `main` and returns the exit code. What is no fault of the arguments or of files, nor an error of one of
-    these kinds, keeps its traceback."""
-    told: tuple[type[Exception], ...] = (ModelError, OSError, *kinds)
+    """Call `main` and return the exit code. Errors of the model, of files and of these kinds become a sentence.
+
+    Any other exception keeps its traceback.
+    """
+    reported: tuple[type[Exception], ...] = (ModelError, OSError, *kinds)
     try:
         return main()
-    except told as error:
+    except reported as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
 
 
 @contextmanager
 def ended_by(end: Callable[[], object]) -> Iterator[None]:
-    """Calls `end` when the block is left. SIGTERM and SIGINT meanwhile call it too, and leave the process with 128 and
-    the signal's number: raised amid gRPC's blocking calls, KeyboardInterrupt may wait for ever (docs/log.md)."""
+    """Call `end` when the block is left. SIGTERM and SIGINT call it too and exit with 128 plus the signal's number:
+    inside gRPC's blocking calls, KeyboardInterrupt may wait for ever (docs/log.md)."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def leave(number: int, frame: FrameType | None) -> None:
@@ -56,8 +58,8 @@ def ended_by(end: Callable[[], object]) -> Iterator[None]:
 
 @contextmanager
 def workplace() -> Iterator[Path]:
-    """A temporary folder. It goes, and every child of this process is killed, when the block is left."""
-    import psutil  # the GPU's machines, which import this module too, need not have it
+    """A temporary folder. When the block is left it is removed, and every child of this process is killed."""
+    import psutil  # imported here: machines with a GPU import this module and may not have it
 
     folder = tempfile.TemporaryDirectory()
 

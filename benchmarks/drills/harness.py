@@ -1,4 +1,4 @@
-"""The place of a drill: a cluster of real processes, a client, the pictures in peace. Knows no failure."""
+"""What every drill works with: a cluster of real processes, a client, the reference images. Knows no fault."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hart.aio import AsyncClient
 from hart.errors import HartError
 
 from benchmarks.drills import metrics
-from benchmarks.drills.asks import Ask, Truth, mixed
-from tests.e2e.processes import Cluster, Process
+from benchmarks.drills.cases import References, RequestCase, mixed
+from benchmarks.harness.processes import Cluster, Process
 
 SLOTS, QUEUE = 4, 6
 SETTINGS = {
@@ -22,18 +22,18 @@ SETTINGS = {
     "ar_generator": {"torch_threads": "1", "slots": str(SLOTS), "max_queued_requests": str(QUEUE)},
     "decoder": {"torch_threads": "1", "max_queued_requests": str(QUEUE)},
 }
-"""By process name: queues short enough to be filled."""
+"""By process name; the queues are short, so that a drill can fill them."""
 
 
 @dataclass
-class Site:
+class Harness:
     """What a drill works with."""
 
     cluster: Cluster
     gateway: Process
     client: AsyncClient
-    asks: list[Ask]
-    truth: Truth
+    cases: list[RequestCase]
+    references: References
 
     def replicas(self, stage: str = "") -> list[Process]:
         """A stage's processes; without a name, all stages'."""
@@ -47,11 +47,11 @@ class Site:
         return [*self.replicas(), self.gateway]
 
     async def settled(self, seconds: float = 120.0) -> None:
-        """Return when the gateway calls every replica ready and nothing is in work. Raises TimeoutError."""
+        """Return when the gateway reports every replica ready and no work. Raises TimeoutError."""
         end = time.monotonic() + seconds
         while not await self._in_order():
             if time.monotonic() > end:
-                raise TimeoutError(f"the cluster did not come to rest within {seconds} s")
+                raise TimeoutError(f"the cluster was not ready and idle within {seconds} s")
             await asyncio.sleep(0.1)
 
     async def _in_order(self) -> bool:
@@ -69,14 +69,14 @@ class Site:
 
 
 @asynccontextmanager
-async def opened(cluster: Cluster, truth: Truth, **settings: str) -> AsyncIterator[Site]:
-    """The cluster behind a gateway of its own with these settings."""
+async def opened(cluster: Cluster, references: References, **settings: str) -> AsyncIterator[Harness]:
+    """The cluster behind a new gateway with these settings."""
     with cluster.another_gateway(**settings) as gateway:
         async with AsyncClient(gateway.address) as client:
-            asks = mixed()
-            site = Site(cluster, gateway, client, asks, truth)
-            truth.inexact = 0
-            await site.settled()
-            await truth.learn(client, asks)
-            await site.settled()
-            yield site
+            cases = mixed()
+            harness = Harness(cluster, gateway, client, cases, references)
+            references.inexact = 0
+            await harness.settled()
+            await references.learn(client, cases)
+            await harness.settled()
+            yield harness

@@ -1,11 +1,9 @@
-"""Real processes of the cluster on free ports of this machine, for tests and benchmarks. Knows no test."""
+"""Real processes of the cluster on free ports of this machine, for tests, drills and checks. Knows no test."""
 
 from __future__ import annotations
 
 import os
-import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,31 +15,26 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from benchmarks.harness.ports import free_port
 from common.stages import GATEWAY_SERVICE, START_SECONDS
 from common.stages import STAGES as TABLE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SERVICES = {name: stage.service for name, stage in TABLE.items()} | {"gateway": GATEWAY_SERVICE}
 STAGES = tuple(TABLE)
-_given: list[socket.socket] = []
+_CHANNEL_OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
+"""A pool of its own: a shared one would wait out the back-off of a process that was killed on the same port."""
 
 
-def free_port() -> int:
-    """A port that nothing listens on, below those which the system gives to outgoing connections (from 32768 on): a
-    process that is killed finds its own again. Never the same twice, nor to another run on this machine: a process
-    binds its own seconds later."""
-    while True:
-        port = secrets.randbelow(12_000) + 20_000
-        mark = socket.socket(socket.AF_UNIX)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-                mark.bind(f"\0hart-port-{port}")  # no file: a name that is free again when this process has ended
-            except OSError:
-                mark.close()
-                continue
-        _given.append(mark)
-        return port
+def is_serving(address: str, service: str, timeout: float = 2.0) -> bool:
+    """Whether `grpc.health.v1` at this address reports the service as SERVING."""
+    with grpc.insecure_channel(address, _CHANNEL_OPTIONS) as channel:
+        try:
+            request = health_pb2.HealthCheckRequest(service=service)
+            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout)
+        except grpc.RpcError:
+            return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 @dataclass
@@ -52,7 +45,7 @@ class Process:
     """The stage's, or "gateway"."""
     folder: Path
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Variables without the prefix HART_, in lower case."""
+    """Settings without the prefix HART_, in lower case."""
     port: int = 0
     metrics_port: int = 0
 
@@ -87,14 +80,8 @@ class Process:
         return SERVICES[self.name]
 
     def ready(self) -> bool:
-        """Whether its health says that it serves."""
-        with grpc.insecure_channel(self.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-            try:
-                request = health_pb2.HealthCheckRequest(service=self.service)
-                answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=2)
-            except grpc.RpcError:
-                return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+        """Whether its health check reports that it serves."""
+        return is_serving(self.address, self.service)
 
     def await_ready(self, seconds: float = START_SECONDS) -> Process:
         """Return when it is ready. Raises RuntimeError with the end of its log."""
@@ -119,7 +106,7 @@ class Process:
         self.process.wait()
 
     def stop(self, seconds: float = 60.0) -> int:
-        """SIGTERM, and its exit code; a process that does not end is killed."""
+        """Send SIGTERM and return the exit code. Kills a process that does not end, and raises TimeoutExpired."""
         self.process.send_signal(signal.SIGTERM)
         try:
             return self.process.wait(seconds)
@@ -146,12 +133,12 @@ class Cluster:
         return [*(p for replicas in self.stages.values() for p in replicas), self.gateway]
 
     def where(self) -> dict[str, str]:
-        """The settings that tell a gateway where the stages are."""
+        """A gateway's settings that name the stages' addresses."""
         return {stage: ",".join(p.address for p in replicas) for stage, replicas in self.stages.items()}
 
     @contextmanager
     def another_gateway(self, **settings: str) -> Iterator[Process]:
-        """One more gateway before the same stages, with the first one's settings but for these."""
+        """One more gateway for the same stages, with the first one's settings except these."""
         process = Process("gateway", self.folder, {**self.gateway.settings, **settings}).start()
         try:
             yield process.await_ready()
@@ -187,5 +174,5 @@ def running_cluster(
         cluster.gateway.await_ready()
         yield cluster
     finally:
-        for process in started:  # a second of torch's own tidying in each: orderly ends are tested elsewhere
+        for process in started:  # saves a second of torch's cleanup each; graceful shutdown has its own tests
             process.kill()

@@ -1,8 +1,8 @@
-"""A complete checkpoint of golden size, built in a moment: `python -m tests.e2e.checkpoint FOLDER`.
+"""A complete checkpoint of golden size, built in a moment: `python -m benchmarks.harness.checkpoint FOLDER`.
 
 The transformer and the tokenizer are the golden case `plain`'s. The text model is a random small Qwen2 with the golden
-case `text_right`'s tokenizer. The safety model is a Gemma-2 of one layer whose weights are written by hand, so that it
-is certain what it says: a prompt with the word "forbidden" violates `dangerous_content` alone, one with the word
+case `text_right`'s tokenizer. The safety model is a one-layer Gemma-2 with weights written by hand, so that
+its verdicts are certain: a prompt with the word "forbidden" violates `dangerous_content` alone, one with the word
 "outrageous" violates both policies, and any other prompt is safe.
 """
 
@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2Model
 
-GOLDEN = Path(__file__).resolve().parent.parent / "golden"
+GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden"
 NAME = "tiny"
 CONTEXT_DIM = 24
 FORBIDDEN, OUTRAGEOUS = "forbidden", "outrageous"
@@ -24,13 +24,13 @@ POLICIES = ("dangerous_content", "harassment")
 PROMPTS = ("a red heart", "a blue house", "a green tree", "a yellow sun")
 SYSTEM_PROMPT = "Write what is to be seen. "
 CHAT_TEMPLATE = "{{ bos_token }} Prompt : {{ messages[0]['content'] }} Policy : {{ guideline }} Answer :"
-# What a token adds to the safety model's one question, "is there more that speaks for Yes than for No?".
+# What each token adds to the sum whose sign is the safety model's answer: Yes above zero.
 WEIGHTS = {FORBIDDEN: 1.0, "patience": -10.0, OUTRAGEOUS: 100.0}
 GUIDELINES = {"dangerous_content": "no dangerous content", "harassment": "no harassment , with patience"}
 
 
 def build(parent: Path) -> Path:
-    """Writes the checkpoint into `parent`/tiny and returns that folder. The same bytes every time."""
+    """Write the checkpoint into `parent`/tiny and return that folder. The bytes are the same every time."""
     folder = parent / NAME
     for part in ("llm", "tokenizer"):
         shutil.copytree(GOLDEN / "plain" / "checkpoint" / part, folder / part)
@@ -69,15 +69,15 @@ def _text_encoder(folder: Path) -> None:
 def _safety(folder: Path) -> None:
     words = ["<pad>", "<bos>", "<eos>", "<unk>", "Yes", "No", "Prompt", "Policy", "Answer", ":", ",", *WEIGHTS]
     vocabulary = {word: number for number, word in enumerate(words)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106 - tokens of text, no passwords
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit()])
     tokenizer.add_special_tokens(["<pad>", "<bos>", "<eos>", "<unk>"])
-    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        bos_token="<bos>",
-        eos_token="<eos>",
-        unk_token="<unk>",
+        pad_token="<pad>",  # noqa: S106
+        bos_token="<bos>",  # noqa: S106
+        eos_token="<eos>",  # noqa: S106
+        unk_token="<unk>",  # noqa: S106
         chat_template=CHAT_TEMPLATE,
     ).save_pretrained(folder)
     _judge(vocabulary).save_pretrained(folder)
@@ -87,7 +87,7 @@ def _safety(folder: Path) -> None:
 
 @torch.no_grad()
 def _judge(vocabulary: dict[str, int]) -> Gemma2ForCausalLM:
-    """Attention averages over all tokens, its norm keeps the sign alone of what was found, and Yes reads that sign."""
+    """Attention averages over all tokens, its norm keeps only the sign of the average, and Yes reads that sign."""
     network = Gemma2ForCausalLM(
         Gemma2Config(
             vocab_size=len(vocabulary),
@@ -107,7 +107,7 @@ def _judge(vocabulary: dict[str, int]) -> Gemma2ForCausalLM:
         parameter.zero_()
     constant, weight, found = 0, 1, 2
     embedding = network.model.embed_tokens.weight
-    embedding[:, constant] = 100.0  # so large that the input's norm treats all tokens alike
+    embedding[:, constant] = 100.0  # large enough that the input's norm treats all tokens alike
     for word, value in WEIGHTS.items():
         embedding[vocabulary[word], weight] = value
     attention = network.model.layers[0].self_attn
