@@ -20,8 +20,8 @@ from model.errors import ModelError, NotFiniteError
 from model.generation import Conditioning, GenerationState, Generator, SamplingParams
 from model.kv_cache import BRANCHES, KVCache
 from model.noise import SeededNoise
-from runtime.selftest import SelfTest, SelfTestFailed
 from runtime.settings import SettingsError
+from runtime.work.self_test import SelfTest, SelfTestFailed
 from services.ar_generator.config import ArGeneratorSettings
 
 Array = np.ndarray[Any, Any]

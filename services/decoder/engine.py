@@ -16,7 +16,7 @@ from model.errors import ModelError, NotFiniteError
 from model.image_file import Pixels, to_pixels
 from model.quantizer import downsample
 from model.tokenizer import HybridTokenizer
-from runtime.selftest import SelfTest, SelfTestFailed
+from runtime.work.self_test import SelfTest, SelfTestFailed
 from services.decoder.config import DecoderSettings
 
 Array = np.ndarray[Any, Any]

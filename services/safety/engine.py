@@ -13,7 +13,7 @@ from model.checkpoint import Checkpoint, bundled
 from model.device import Compute
 from model.errors import ModelError, NotFiniteError
 from model.safety import Policies, SafetyClassifier
-from runtime.selftest import SelfTest, SelfTestFailed
+from runtime.work.self_test import SelfTest, SelfTestFailed
 from services.safety.config import SafetySettings
 
 Array = np.ndarray[Any, Any]

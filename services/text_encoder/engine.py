@@ -12,7 +12,7 @@ from model.checkpoint import Checkpoint, bundled
 from model.device import Compute
 from model.errors import ModelError, NotFiniteError
 from model.text import TextEncoder
-from runtime.selftest import SelfTest, SelfTestFailed
+from runtime.work.self_test import SelfTest, SelfTestFailed
 from services.text_encoder.config import TextEncoderSettings
 
 Array = np.ndarray[Any, Any]
