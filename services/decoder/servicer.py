@@ -89,7 +89,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
         shape = (DYNAMIC, *self._latent_shape)
         return Model(
             name="decoder",
-            inputs=(TensorSpec("latent", ("FP32",), shape, most=self._settings.max_batch),),
+            inputs=(TensorSpec("latent", ("FP32",), shape, max_size=self._settings.max_batch),),
             outputs=(TensorSpec("image", ("UINT8", "BYTES"), (DYNAMIC, DYNAMIC, DYNAMIC, 3)),),
             infer=self._infer,
             parameters={"format": str, "quality": int, "side": int},

@@ -63,7 +63,7 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer, stage_pb2_grpc.StageService
         policies = len(self._engine.policies.names)
         return Model(
             name="safety",
-            inputs=(TensorSpec("prompt", ("BYTES",), (DYNAMIC,), most=self._settings.max_batch),),
+            inputs=(TensorSpec("prompt", ("BYTES",), (DYNAMIC,), max_size=self._settings.max_batch),),
             outputs=(TensorSpec("score", ("FP32",), (DYNAMIC, policies)), TensorSpec("unsafe", ("BOOL",), (DYNAMIC,))),
             infer=self._infer,
         )

@@ -69,7 +69,7 @@ class TextEncoderServicer(text_encoder_pb2_grpc.TextEncoderServicer, stage_pb2_g
         context = "FP16" if self._engine.compute.precision == "float16" else "FP32"
         return Model(
             name="text_encoder",
-            inputs=(TensorSpec("prompt", ("BYTES",), (DYNAMIC,), most=self._settings.max_batch),),
+            inputs=(TensorSpec("prompt", ("BYTES",), (DYNAMIC,), max_size=self._settings.max_batch),),
             outputs=(
                 TensorSpec("context", (context,), (DYNAMIC, tokens, width)),
                 TensorSpec("mask", ("BOOL",), (DYNAMIC, tokens)),
