@@ -24,8 +24,8 @@ ROTATION_SECONDS = 1.0
 
 def least_outstanding(replicas: Sequence[Replica]) -> Replica:
     """The replica with the min outstanding cost; a random one among equals."""
-    least = min(r.outstanding for r in replicas)
-    return random.choice([r for r in replicas if r.outstanding <= least + 1e-9])
+    minimum = min(r.outstanding for r in replicas)
+    return random.choice([r for r in replicas if r.outstanding <= minimum + 1e-9])
 
 
 class Pool:
@@ -129,9 +129,9 @@ class Pool:
                 self._adopt(endpoints)
 
     def _adopt(self, endpoints: frozenset[Endpoint]) -> None:
-        for gone in set(self._replicas) - endpoints:
-            self._retire(self._replicas.pop(gone))
-            self._retire(self._successors.pop(gone, None))
+        for removed in set(self._replicas) - endpoints:
+            self._retire(self._replicas.pop(removed))
+            self._retire(self._successors.pop(removed, None))
         self._endpoints = endpoints
         self._connect_missing()
         log.info("endpoints of %s", self.stage, extra={"endpoints": sorted(map(str, endpoints))})
