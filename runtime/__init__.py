@@ -1,1 +1,1 @@
-"""What every process stands on: server, errors, queue, telemetry, TLS, tensors. Knows no service, model or torch."""
+"""The base of every process: server, errors, queue, telemetry, TLS, tensors. It imports no service, model or torch."""

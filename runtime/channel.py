@@ -1,4 +1,4 @@
-"""Client channels to other processes: options, plaintext or TLS. Knows no service."""
+"""gRPC client channels: options, plaintext or TLS."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from runtime import tls
 from runtime.settings import is_loopback
 
 END_SECONDS = 1.0
-_ending: set[asyncio.Task[None]] = set()  # a call that nobody holds is cancelled by the library
+_ending: set[asyncio.Task[None]] = set()  # strong references: grpc.aio cancels a call that is garbage-collected
 FileVersions = tuple[tuple[int, int, int], ...]
 
 
 class ChannelFactory:
-    """Makes channels. Without an authority (`files.ca`) it speaks plaintext, to loopback only unless
-    `allow_plaintext`. Raises OSError or ValueError naming a file that cannot be used."""
+    """Creates channels. Without `files.ca` they are plaintext, and only to loopback unless `allow_plaintext`. Raises
+    OSError or ValueError, which names an unusable file."""
 
     def __init__(self, files: tls.Files | None = None, *, allow_plaintext: bool = False) -> None:
         self._files = files if files and files.ca else None
@@ -28,8 +28,8 @@ class ChannelFactory:
         self._stamp: FileVersions = self._files.stamp() if self._files else ()
 
     def open(self, address: str, name: str = "") -> grpc.aio.Channel:
-        """A channel of its own (no connection is shared). `name`: whom the other side's certificate must name, where
-        that is not the address's host. Raises ValueError where plaintext would leave the machine."""
+        """Open a channel that shares no connection. `name`: the name that the peer's certificate must contain, if it is
+        not the address's host. Raises ValueError if plaintext would leave the machine."""
         if self._files:
             named = [("grpc.ssl_target_name_override", name)] if name else []
             return grpc.aio.secure_channel(address, tls.channel_credentials(self._files), options=[*OPTIONS, *named])
@@ -37,15 +37,15 @@ class ChannelFactory:
         return grpc.aio.insecure_channel(address, options=OPTIONS)
 
     def require_reach(self, address: str) -> None:
-        """Raises ValueError where plaintext would leave the machine."""
+        """Raise ValueError if plaintext would leave the machine."""
         if not self._files and not self._allow_plaintext and not is_loopback(_host(address)):
             raise ValueError(
-                f"{address} is not loopback: give HART_STAGE_TLS_CA (and HART_STAGE_TLS_CERT, HART_STAGE_TLS_KEY), or "
-                "choose plaintext with HART_ALLOW_PLAINTEXT=true"
+                f"{address} is not loopback: set HART_STAGE_TLS_CA (and HART_STAGE_TLS_CERT, HART_STAGE_TLS_KEY), or "
+                "allow plaintext with HART_ALLOW_PLAINTEXT=true"
             )
 
     def stamp(self) -> FileVersions:
-        """Differs after the certificate files have changed: time for new channels."""
+        """A value that changes with the certificate files. Open new channels when it changes."""
         if self._files:
             with suppress(OSError):  # between removal and replacement
                 self._stamp = self._files.stamp()
@@ -53,8 +53,8 @@ class ChannelFactory:
 
 
 def drain_call(call: Any) -> None:
-    """Let a streaming call whose answer is whole end by itself. To cancel it then would be quicker, but the other side
-    might count a caller who went away. After a second it is cancelled all the same."""
+    """Let a streaming call end by itself after its last response. Cancelling it at once would be counted by the server
+    as a client that left. It is cancelled after END_SECONDS."""
     task = asyncio.create_task(_ended(call))
     _ending.add(task)
     task.add_done_callback(_ending.discard)
@@ -84,7 +84,7 @@ OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # A replica that comes back is to be used within seconds, not after the default's two minutes of backing off.
+    # A returning replica must be usable within seconds; the default backs off up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),

@@ -1,4 +1,4 @@
-"""How much time a request has left, as one value that is passed on. Knows nothing of who spends it."""
+"""The deadline of a request as one value that is passed on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runtime.errors import DeadlineExceeded
 
 @dataclass(frozen=True)
 class Deadline:
-    """A moment of the monotonic clock, in seconds; infinity where there is none."""
+    """A time of the monotonic clock in seconds; infinity means no deadline."""
 
     at: float = math.inf
 
@@ -28,29 +28,30 @@ class Deadline:
 
     @classmethod
     def of(cls, context: Any, *, default: float = math.inf, maximum: float = math.inf) -> Deadline:
-        """The deadline of a server call's context: `default` seconds where the caller gave none, `maximum` at most."""
+        """The deadline of a server call. `default` seconds without a client deadline, at most `maximum` seconds."""
         left = context.time_remaining()
         return cls.after(min(default if left is None else left, maximum))
 
     def remaining(self) -> float:
-        """Seconds left, negative when it has passed."""
+        """Seconds left; negative after the deadline."""
         return self.at - time.monotonic()
 
     @property
     def expired(self) -> bool:
-        """True when no time is left."""
+        """True if no time is left."""
         return self.remaining() <= 0
 
     def earlier(self, margin: float) -> Deadline:
-        """This deadline less a margin in seconds, for whoever is asked next: the asker must still be able to answer."""
+        """This deadline minus a margin in seconds. The margin leaves a caller time to respond after a downstream
+        call."""
         return Deadline(self.at - margin)
 
     def timeout(self) -> float | None:
-        """What a client call takes as `timeout`: seconds left (not below a millisecond), or None."""
+        """The `timeout` of a client call: seconds left (min 0.001), or None without a deadline."""
         return None if math.isinf(self.at) else max(0.001, self.remaining())
 
     def require(self, stage: str, seconds: float = 0.0) -> None:
-        """Raise DeadlineExceeded naming `stage` unless more than `seconds` are left."""
+        """Raise DeadlineExceeded for `stage` unless more than `seconds` are left."""
         if self.remaining() <= seconds:
-            detail = "no time is left" if seconds <= 0 else f"{seconds:.3f} s are needed"
+            detail = "no time left" if seconds <= 0 else f"{seconds:.3f} s needed"
             raise DeadlineExceeded(stage, detail)

@@ -1,4 +1,4 @@
-"""The errors that callers may see, as domain exceptions. Knows status codes, nothing of servers."""
+"""Domain exceptions: the errors that clients may see, with their gRPC status codes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ DOMAIN = "hart"
 
 @dataclass(frozen=True)
 class Violation:
-    """One bad field of a request: its path (`images[0].seed`) and what is wrong with the value it had."""
+    """One invalid field of a request: its path (`images[0].seed`) and a description of the fault."""
 
     field: str
     description: str
 
 
 class HartError(Exception):
-    """Base of every error that is the caller's to know. `stage` names the process where it arose, if one did.
+    """Base of every error that is returned to clients. `stage` names the process that raised it, if any.
 
-    The message may hold text of callers: what cannot be printed is escaped in it.
+    The message may contain text from clients, so unprintable characters in it are escaped.
     """
 
     code = grpc.StatusCode.INTERNAL
@@ -37,24 +37,24 @@ class HartError(Exception):
 
 
 class InvalidRequest(HartError):
-    """The request is refused; `violations` names each bad field with its value."""
+    """The request is invalid. `violations` names each invalid field with its value."""
 
     code = grpc.StatusCode.INVALID_ARGUMENT
     reason = "INVALID_REQUEST"
 
     def __init__(self, violations: Sequence[Violation], *, stage: str = "", message: str = "") -> None:
-        said = "; ".join(f"{v.field}: {v.description}" if v.field else v.description for v in violations)
-        super().__init__(message or said or "invalid request", stage=stage)
+        described = "; ".join(f"{v.field}: {v.description}" if v.field else v.description for v in violations)
+        super().__init__(message or described or "invalid request", stage=stage)
         self.violations = tuple(violations)
 
     @classmethod
     def field(cls, field: str, description: str) -> InvalidRequest:
-        """The error for one bad field."""
+        """The error for one invalid field."""
         return cls([Violation(field, description)])
 
 
 class PromptUnsafe(HartError):
-    """The prompt violates a policy. Names the policies and never repeats the prompt."""
+    """The prompt violates a policy. The message names the policies and never repeats the prompt."""
 
     code = grpc.StatusCode.INVALID_ARGUMENT
     reason = "PROMPT_UNSAFE"
@@ -66,14 +66,14 @@ class PromptUnsafe(HartError):
 
 
 class NotFound(HartError):
-    """What the request names (a model, a version) is not served here."""
+    """The requested model or version is not served here."""
 
     code = grpc.StatusCode.NOT_FOUND
     reason = "NOT_FOUND"
 
 
 class Overloaded(HartError):
-    """A bound was met: `stage` and `setting` say whose and which, `retry_after` (seconds) when to come again."""
+    """A limit of `stage` is reached. `setting` names the limit; clients may retry after `retry_after` seconds."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     reason = "OVERLOADED"
@@ -85,7 +85,7 @@ class Overloaded(HartError):
 
 
 class DeadlineExceeded(HartError):
-    """Time ran out in `stage`, or the stage foresees that it will."""
+    """The deadline passed in `stage`, or `stage` estimates that it cannot be met."""
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
     reason = "DEADLINE_EXCEEDED"
@@ -96,7 +96,7 @@ class DeadlineExceeded(HartError):
 
 
 class StageUnavailable(HartError):
-    """No ready replica of `stage`, or the one that was asked went away. Harmless to try again."""
+    """`stage` has no ready replica, or the called replica went away. Safe to retry."""
 
     code = grpc.StatusCode.UNAVAILABLE
     reason = "STAGE_UNAVAILABLE"
@@ -108,21 +108,21 @@ class StageUnavailable(HartError):
 
 
 class Unauthenticated(HartError):
-    """The caller did not prove who it is."""
+    """The call has no valid credentials."""
 
     code = grpc.StatusCode.UNAUTHENTICATED
     reason = "UNAUTHENTICATED"
 
 
 class PermissionDenied(HartError):
-    """The caller is known and may not do this."""
+    """The authenticated caller lacks the permission."""
 
     code = grpc.StatusCode.PERMISSION_DENIED
     reason = "PERMISSION_DENIED"
 
 
 class Internal(HartError):
-    """Something broke inside. The caller learns an error id; the log has the rest under that id."""
+    """An internal error. The client gets an error id; the log holds the details under that id."""
 
     def __init__(self, error_id: str, *, stage: str = "") -> None:
         super().__init__(f"internal error {error_id}", stage=stage)

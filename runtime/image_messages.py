@@ -1,4 +1,4 @@
-"""Image formats and recipes of hart.v1, to and from those of `common`."""
+"""Conversion of image formats and recipes between hart.v1 and `common`."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _FROM_WIRE = {decoder_pb2.IMAGE_FORMAT_UNSPECIFIED: DEFAULT_FORMAT} | {
 
 
 def to_wire(format: ImageFormat) -> WireFormat:
-    """The enum's value."""
+    """The enum value of a format."""
     return _TO_WIRE[format.name]
 
 
 def from_wire(value: WireFormat) -> ImageFormat:
-    """The format of an enum's value; unspecified is the default format. Raises ValueError for an unknown value."""
+    """The format of an enum value. UNSPECIFIED is the default format. Raises ValueError for an unknown value."""
     if value not in _FROM_WIRE:
         raise ValueError(f"unknown value {value}")
     return _FROM_WIRE[value]
 
 
 def recipe_of(message: decoder_pb2.Recipe) -> Recipe:
-    """The recipe of a message, with the versions that it names."""
+    """The recipe of a message, including its versions."""
     return Recipe(
         prompt=message.prompt,
         seed=message.seed,

@@ -1,4 +1,4 @@
-"""HTTP to elsewhere, as what is fetched and who is asked are not to be trusted. Knows no document."""
+"""HTTP requests to other servers. Neither the server nor its response is trusted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from runtime.settings import is_loopback
 
 
 def opener(url: str) -> urllib.request.OpenerDirector:
-    """Opens the URL: without the environment's proxy where it is on this machine, and never from https on to http."""
+    """An opener for the URL. It bypasses the environment's proxy for loopback and refuses redirects from https to
+    http."""
     handlers: list[urllib.request.BaseHandler] = [_Redirects()]
     if is_loopback(urlsplit(url).hostname or ""):
         handlers.append(urllib.request.ProxyHandler({}))
@@ -28,7 +29,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         headers: HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
-        """The request that follows. Raises OSError where it would not be encrypted any more."""
+        """The redirected request. Raises OSError if the redirect leaves https."""
         if req.type == "https" and urlsplit(newurl).scheme != "https":
             raise OSError("a redirect leads from https to another scheme")
         return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -1,4 +1,4 @@
-"""Text of callers and peers, made safe to write where people and machines read it. Knows no log and no message."""
+"""Escapes text from clients and peers, so that logs, terminals and errors can show it safely."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 
 
 def escaped(text: str) -> str:
-    r"""The text with each character that cannot be printed as \uXXXX: control characters, which terminals obey,
-    separators of lines, which log collectors split at, and marks that turn the direction of what follows."""
+    r"""The text with each unprintable character as \uXXXX: control characters (terminals execute them), line separators
+    (log collectors split at them) and marks that change the text direction."""
     return text if text.isprintable() else "".join(one if one.isprintable() else _escape(one) for one in text)
 
 

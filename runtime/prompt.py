@@ -1,4 +1,4 @@
-"""Prompts from the wire, checked."""
+"""Checks prompts from the wire."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from runtime.errors import InvalidRequest
 
 
 def checked(text: str, field: str = "prompt") -> str:
-    """The trimmed prompt. Raises InvalidRequest when it is empty, too long or invisible."""
+    """The trimmed prompt. Raises InvalidRequest if it is empty, too long or invisible."""
     try:
         return checked_prompt(text)
     except ValueError as error:
@@ -17,7 +17,7 @@ def checked(text: str, field: str = "prompt") -> str:
 
 
 def decoded(items: Iterable[bytes], field: str, limit: int) -> list[str]:
-    """Prompts of a BYTES tensor, checked. Raises InvalidRequest for more than `limit` or for one that is not UTF-8."""
+    """The checked prompts of a BYTES tensor. Raises InvalidRequest for more than `limit` prompts or invalid UTF-8."""
     given = list(items)
     if len(given) > limit:
         raise InvalidRequest.field(field, f"must hold at most {limit} prompts, not {len(given)}")

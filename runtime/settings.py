@@ -1,4 +1,4 @@
-"""Settings from the environment, made once at the edge and passed in. Knows what every process shares, no more."""
+"""Settings that every process shares. Each process reads them from the environment once and passes them on."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "HART_"
-# What Kubernetes adds to every container for a Service whose name begins with "hart".
+# Kubernetes sets these variables in every container when a Service's name begins with "hart".
 _SERVICE_LINK = re.compile(r"(_SERVICE_(HOST|PORT)(_.*)?|_PORT_\d+_(TCP|UDP)(_.*)?)$")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
-MAX_INT32 = 2**31 - 1  # gRPC holds its numbers in 32 bits
-MAX_SECONDS = MAX_INT32 // 1000  # seconds: it counts milliseconds
+MAX_INT32 = 2**31 - 1  # gRPC options are 32-bit integers
+MAX_SECONDS = MAX_INT32 // 1000  # seconds; gRPC counts milliseconds
 
 
 class SettingsError(Exception):
-    """One or more variables have a value that cannot be used; the message names each with its value."""
+    """One or more variables have an invalid value. The message names each variable and its value."""
 
 
 class Settings(BaseSettings):
-    """Base of all settings: read from `HART_<FIELD>`, frozen, each field explained by the sentence under it."""
+    """Base of all settings. Each field is read from `HART_<FIELD>` and documented by the sentence under it. Frozen."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -42,12 +42,12 @@ class Settings(BaseSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _trimmed(cls, value: Any) -> Any:
-        """Blanks and line ends around a value come from environment files, byte-order marks from their editors."""
+        """Strip blanks, line ends (from environment files) and byte-order marks (from editors)."""
         return value.strip(" \t\r\n\ufeff") if isinstance(value, str) else value
 
     @classmethod
     def load(cls, **values: Any) -> Self:
-        """The settings of this environment; `values` win over it. Raises SettingsError naming variable and value."""
+        """Read the environment; `values` override it. Raises SettingsError, which names the variable and its value."""
         try:
             return cls(**values)
         except ValidationError as error:
@@ -68,7 +68,7 @@ class Settings(BaseSettings):
 
     @contextmanager
     def as_settings_error(self, field: str, *kinds: type[Exception]) -> Iterator[None]:
-        """Raises SettingsError naming the variable and its value for errors caused by this field's value."""
+        """Convert errors of these kinds into a SettingsError that names this field's variable and value."""
         try:
             with as_settings_error(*kinds):
                 yield
@@ -78,7 +78,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def help_text(cls) -> str:
-        """All variables, each with its default and its sentence, for people."""
+        """The help text: each variable with its default and its sentence."""
         lines = [inspect.getdoc(cls) or ""]
         for name, field in cls.model_fields.items():
             default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
@@ -88,121 +88,123 @@ class Settings(BaseSettings):
 
     @classmethod
     def unknown(cls) -> dict[str, str]:
-        """Variables of this environment that begin with HART_ and are no setting of this process, each with the nearest
-        right name or ""."""
+        """Variables that begin with HART_ and are not settings of this process. Maps each name to the nearest valid
+        name, or to ""."""
         known = {_variable(name) for name in cls.model_fields}
         unknown = [k for k in os.environ if k.upper().startswith(PREFIX) and k.upper() not in known]
         unknown = [k for k in unknown if not _SERVICE_LINK.search(k.upper())]
         return {k: next(iter(difflib.get_close_matches(k.upper(), known, 1, 0.75)), "") for k in unknown}
 
     def effective(self) -> dict[str, Any]:
-        """All values as they are in force, for the log, with secrets and credentials in URLs hidden."""
+        """All effective values, for the log. Secrets and credentials in URLs are replaced by ***."""
         shown = self.model_dump(mode="json")
         return {k: without_credentials(v) if isinstance(v, str) else v for k, v in shown.items()}
 
 
 class ProcessSettings(Settings):
-    """What every process of the cluster can be told."""
+    """Settings of every process of the cluster."""
 
     host: str = "127.0.0.1"
-    """The address to listen on. Other than loopback it wants certificates, or `allow_plaintext`."""
+    """The address to listen on. An address other than loopback requires certificates or `allow_plaintext`."""
     port: int = Field(default=0, ge=0, le=65535)
-    """The port of the gRPC server; 0 lets the system choose."""
+    """The port of the gRPC server. 0: the system chooses a free port."""
     metrics_host: str = ""
-    """The address on which Prometheus may scrape; empty: `host`."""
+    """The address of the metrics endpoint. Empty: `host`."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
-    """The port of the metrics; absent: `port` + 1000."""
+    """The port of the metrics endpoint. Absent: `port` + 1000."""
     health_port: int | None = Field(default=None, ge=0, le=65535)
-    """With TLS on: the port that answers health checks alone, in plaintext; absent: `port` + 2000."""
+    """With TLS: a plaintext port that serves only health checks. Absent: `port` + 2000."""
     tls_cert: str = ""
-    """The file of this process's certificate chain (PEM). Read again when it changes. Empty: no TLS."""
+    """This process's certificate chain (PEM file). Reloaded when it changes. Empty: no TLS."""
     tls_key: str = ""
-    """The file of this process's private key (PEM)."""
+    """This process's private key (PEM file)."""
     tls_ca: str = ""
-    """The file of the authority (PEM) that peers' certificates must come from. On a server: clients must show one."""
+    """The certificate authority that must have issued peers' certificates (PEM file). Servers then require client
+    certificates."""
     allow_plaintext: bool = False
-    """Allows an address other than loopback without TLS."""
+    """Allows plaintext on an address other than loopback."""
     log_level: str = Field(default="INFO", pattern="^(?i:debug|info|warning|error|critical)$")
-    """What is logged: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
+    """The minimum log level: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
     record_prompts: bool = False
-    """Lets traces hold prompts. They are personal data: off by default."""
+    """Records prompts in traces. Prompts are personal data, so this is off by default."""
     otlp_endpoint: str = Field(default="", pattern="^(https?://[^/]+/?)?$")
-    """Where spans are sent (OTLP over gRPC), as http://host:4317 or https://host:4317. Empty: nowhere."""
+    """The OTLP collector for spans (gRPC), as http://host:4317 or https://host:4317. Empty: no export."""
     otlp_metrics: bool = False
-    """Sends metrics to `otlp_endpoint` too, beside the scrape endpoint."""
+    """Also exports metrics to `otlp_endpoint`. The scrape endpoint stays on."""
     trace_ratio: float = Field(default=1.0, ge=0, le=1)
-    """The share of requests whose traces are kept. Failed requests are always kept."""
+    """The fraction of requests whose traces are exported. Traces of failed requests are always exported."""
     drain_seconds: float = Field(default=310.0, ge=0)
-    """After SIGTERM: how long running work may take to finish. At least the longest deadline."""
+    """Max time for running work to finish after SIGTERM. Set it to at least the max deadline."""
     max_message_bytes: int = Field(default=64 * 2**20, ge=1024, le=MAX_INT32)
-    """The largest message taken from a caller."""
+    """Max size of a received message."""
     receive_seconds: float = Field(default=30.0, gt=0)
-    """How long a request's message may take to arrive after its call has begun."""
+    """Max time for a request's message to arrive after the start of the call."""
     send_seconds: float = Field(default=5.0, gt=0)
-    """How long a caller may leave a message of its answer unread, beside the time that the message takes at 128 KiB a
-    second; then its call is ended, and work that nobody else waits for is cancelled."""
+    """Max time for a client to read a response message, plus the transfer time at 128 KiB per second. After it the call
+    is cancelled. Its work is cancelled too if no other call waits for it."""
     max_metadata_bytes: int = Field(default=16 * 2**10, ge=1024, le=MAX_INT32)
-    """The most header bytes of a call."""
+    """Max size of a call's metadata."""
     max_concurrent_calls: int = Field(default=2000, ge=1, le=1_000_000)
-    """The most calls at the same time over all connections, health checks not counted; one more is refused."""
+    """Max concurrent calls over all connections, without health checks. Calls above it are refused."""
     max_concurrent_streams: int = Field(default=1000, ge=1, le=MAX_INT32)
-    """The most calls at the same time on one connection. gRPC may reset what exceeds it, so that callers hear
-    UNAVAILABLE: a gateway's should be several times its `max_ongoing_requests`, which tells them more."""
+    """Max concurrent calls on one connection. gRPC may reset streams above it (UNAVAILABLE). On a gateway, set it to
+    several times `max_ongoing_requests`, whose refusals carry details."""
     connection_age_seconds: float = Field(default=300.0, gt=0, le=MAX_SECONDS)
-    """A connection is asked to go after this time, so that callers come to know new replicas."""
+    """Max age of a connection. After it the server closes the connection gracefully, so that clients reconnect and find
+    new replicas."""
     connection_age_grace_seconds: float = Field(default=310.0, gt=0, le=MAX_SECONDS)
-    """How long a connection that was asked to go may still finish its calls. At least the longest deadline."""
+    """Max time for a connection's calls to finish after its max age. Set it to at least the max deadline."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if bool(self.tls_cert) != bool(self.tls_key):
-            raise ValueError("HART_TLS_CERT and HART_TLS_KEY must be given together")
+            raise ValueError("HART_TLS_CERT and HART_TLS_KEY must be set together")
         if self.tls_ca and not self.tls:
             raise ValueError(
-                "HART_TLS_CA is given without HART_TLS_CERT and HART_TLS_KEY: nobody would be asked for a certificate"
+                "HART_TLS_CA requires HART_TLS_CERT and HART_TLS_KEY: without TLS no client certificate is checked"
             )
         if not self.tls and not self.allow_plaintext and not is_loopback(self.host):
             raise ValueError(
-                f"HART_HOST={self.host!r} is not loopback: give HART_TLS_CERT and HART_TLS_KEY, or choose plaintext "
-                "with HART_ALLOW_PLAINTEXT=true"
+                f"HART_HOST={self.host!r} is not loopback: set HART_TLS_CERT and HART_TLS_KEY, or allow plaintext with "
+                "HART_ALLOW_PLAINTEXT=true"
             )
         return self
 
     @property
     def tls(self) -> bool:
-        """True when this process serves over TLS."""
+        """True if this process serves over TLS."""
         return bool(self.tls_cert)
 
 
 class StageSettings(ProcessSettings):
-    """What every stage with a model can be told."""
+    """Settings of every stage with a model."""
 
     max_message_bytes: int = Field(default=16 * 2**20, ge=1024, le=MAX_INT32)
-    """The largest message taken. A full-size latent takes 0.5 MiB, a prompt's conditioning less than 4."""
+    """Max size of a received message. A full-size latent takes 0.5 MiB, a prompt's conditioning less than 4 MiB."""
     checkpoint: str = ""
-    """The folder of the checkpoint. Empty: the bundled one."""
+    """The checkpoint's folder. Empty: the bundled checkpoint."""
     device: str = "cpu"
-    """Where the model computes: cpu, cuda, cuda:1, …"""
+    """The model's device: cpu, cuda, cuda:1, …"""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """The precision of weights and activations."""
     torch_threads: int = Field(default=0, ge=0)
-    """On a CPU: the threads of one operation; 0: as many as torch chooses."""
+    """Intra-op threads on a CPU. 0: torch's default."""
     max_queued_requests: int = Field(default=64, ge=1)
-    """Requests that may wait; one more is refused at once."""
+    """Max requests in the queue. Requests above it are refused at once."""
     max_batch: int = Field(default=8, ge=1)
-    """The most requests that run together; also the most items of one request by the Open Inference Protocol."""
+    """Max requests in a batch. Also the max batch dimension of an Open Inference Protocol request."""
 
 
 class BatchingSettings(StageSettings):
-    """What a stage that gathers requests into batches can be told; the generator gathers scales instead."""
+    """Settings of a stage that batches requests. The generator batches scales instead."""
 
     batch_wait_timeout_seconds: float = Field(default=0.0, ge=0, le=1)
-    """How long a batch that is not full waits for company, while the engine is free."""
+    """Max time that a batch waits to be filled while the engine is idle."""
 
 
 @contextmanager
 def as_settings_error(*kinds: type[Exception]) -> Iterator[None]:
-    """Turns errors of these kinds, whose message says what is wrong with what, into a SettingsError of one line."""
+    """Convert errors of these kinds into a SettingsError with a one-line message."""
     try:
         yield
     except kinds as error:
@@ -210,17 +212,17 @@ def as_settings_error(*kinds: type[Exception]) -> Iterator[None]:
 
 
 def without_credentials(text: str) -> str:
-    """The text with *** for the user and password of each URL in it."""
+    """The text with *** in place of the user and password of each URL."""
     return _CREDENTIALS.sub("***@", text)
 
 
 def is_loopback(host: str) -> bool:
-    """True for names and addresses which only this machine reaches."""
+    """True for names and addresses that only this machine can reach."""
     if host == "localhost" or host.startswith("unix:"):
         return True
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:  # a name, whoever it may belong to
+    except ValueError:  # a host name: it may resolve to any address
         return False
 
 

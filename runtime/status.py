@@ -1,4 +1,4 @@
-"""Domain errors to gRPC status with google.rpc details, and back again. Knows no service."""
+"""Conversion between domain errors and gRPC status with google.rpc details."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from runtime import errors
 from runtime.printable import escaped
 
 log = logging.getLogger(__name__)
-MAX_VIOLATIONS = 16  # details travel as trailing metadata, which peers bound at 8 KiB
+MAX_VIOLATIONS = 16  # details are trailing metadata, which peers limit to 8 KiB
 MAX_TEXT = 240
 
 
 class Status(NamedTuple):
-    """What ends a call: its code, its message and the trailing metadata which holds the details."""
+    """The end of a call: code, message and the trailing metadata that holds the details."""
 
     code: grpc.StatusCode
     message: str
@@ -31,12 +31,12 @@ class Status(NamedTuple):
 
 
 def new_error_id() -> str:
-    """A fresh id under which the log holds an internal error."""
+    """A new id that links an internal error to its log record."""
     return uuid.uuid4().hex[:16]
 
 
 def clip(text: str, limit: int = MAX_TEXT) -> str:
-    """The text, at most `limit` characters of it, each of them printable."""
+    """The first `limit` characters of the text, unprintable ones escaped."""
     text = escaped(text[:limit] + text[limit:][:1])
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
@@ -50,7 +50,7 @@ def to_proto(error: errors.HartError) -> status_pb2.Status:
 
 
 def to_status(error: errors.HartError) -> Status:
-    """What to abort a call with."""
+    """The status with which to abort a call."""
     status = rpc_status.to_status(to_proto(error))
     return Status(error.code, status.details, tuple(status.trailing_metadata))
 
@@ -78,7 +78,7 @@ def _details(error: errors.HartError) -> list[Message]:
 
 
 def as_hart_error(error: BaseException, stage: str) -> errors.HartError:
-    """The error itself where callers may see it; else an Internal whose id the log has, with the error in full."""
+    """The error itself if clients may see it; else an Internal error. The log holds the original under its id."""
     if isinstance(error, errors.HartError):
         return error
     error_id = new_error_id()
@@ -110,25 +110,25 @@ def _unpack(proto: status_pb2.Status | None) -> _Unpacked:
 
 
 def from_rpc_error(error: grpc.RpcError, stage: str) -> errors.HartError:
-    """The domain error behind a failed call to `stage`; what has no details of ours is judged by its code."""
-    call: Any = error  # both APIs' errors are calls as well
+    """The domain error of a failed call to `stage`. Without hart details it follows from the status code."""
+    call: Any = error  # in both APIs the error is also a call
     code, message = call.code(), call.details() or ""
     proto = None
     for key, value in call.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
-            with suppress(DecodeError):  # a peer that is not ours may mean something else by it
+            with suppress(DecodeError):  # other servers may use the key differently
                 proto = status_pb2.Status.FromString(value)
     return from_parts(code, message, proto, stage)
 
 
 def from_proto(proto: status_pb2.Status, stage: str) -> errors.HartError:
-    """The domain error that a google.rpc.Status describes."""
+    """The domain error of a google.rpc.Status."""
     code = next((c for c in grpc.StatusCode if c.value[0] == proto.code), grpc.StatusCode.UNKNOWN)
     return from_parts(code, proto.message, proto, stage)
 
 
 def from_parts(code: grpc.StatusCode, message: str, proto: status_pb2.Status | None, stage: str) -> errors.HartError:
-    """The domain error of a code, a message and, where the peer sent them, details."""
+    """The domain error of a code, a message and optional details."""
     info, bad, retry_after = _unpack(proto)
     metadata = dict(info.metadata) if info and info.domain == errors.DOMAIN else {}
     where = metadata.get("stage") or stage
@@ -147,14 +147,14 @@ def from_parts(code: grpc.StatusCode, message: str, proto: status_pb2.Status | N
             return errors.DeadlineExceeded(where, _tail(message) if info else "")
         case grpc.StatusCode.UNAVAILABLE:
             return errors.StageUnavailable(where, _tail(message) if info else message, retry_after)
-        case grpc.StatusCode.CANCELLED | grpc.StatusCode.ABORTED:  # not by us: the peer ended it, e.g. while stopping
-            return errors.StageUnavailable(where, "the call was ended by the other side")
+        case grpc.StatusCode.CANCELLED | grpc.StatusCode.ABORTED:  # the peer ended the call, e.g. while stopping
+            return errors.StageUnavailable(where, "the replica cancelled the call")
         case grpc.StatusCode.UNAUTHENTICATED:
             return errors.Unauthenticated(message, stage=where)
         case grpc.StatusCode.PERMISSION_DENIED:
             return errors.PermissionDenied(message, stage=where)
     if not info and _connection_cut(message):
-        return errors.StageUnavailable(where, "the connection was cut")
+        return errors.StageUnavailable(where, "the connection was lost")
     return errors.Internal(metadata.get("error_id") or new_error_id(), stage=where)
 
 
@@ -163,5 +163,5 @@ def _tail(message: str) -> str:
 
 
 def _connection_cut(message: str) -> bool:
-    # A peer that dies between frames shows up as INTERNAL or UNKNOWN with one of these texts of the library.
+    # If a peer dies between frames, gRPC raises INTERNAL or UNKNOWN with one of these texts.
     return re.search(r"RST_STREAM|[Ss]tream removed|[Ss]ocket closed|[Cc]onnection reset|GOAWAY", message) is not None

@@ -1,4 +1,4 @@
-"""Awaitables side by side, and their end. Knows nothing of what they do."""
+"""Concurrent awaitables and their cancellation."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ T = TypeVar("T")
 
 
 async def together(*parts: Awaitable[T]) -> list[T]:
-    """The results of all parts, side by side. The first failure cancels the others, and is raised when they have
-    ended."""
+    """Run all parts concurrently and return their results. The first failure cancels the others and is raised after
+    they have ended."""
     tasks = [asyncio.ensure_future(part) for part in parts]
     try:
         return await asyncio.gather(*tasks)
@@ -20,7 +20,7 @@ async def together(*parts: Awaitable[T]) -> list[T]:
 
 
 async def cancel(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel what still runs, and wait until it has ended. Failures of what had ended are the caller's no more."""
+    """Cancel running tasks and wait until they have ended. Errors of finished tasks are dropped."""
     running = [task for task in tasks if not task.done()]
     for task in running:
         task.cancel()

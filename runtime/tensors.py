@@ -1,4 +1,4 @@
-"""hart.v1.Tensor to numpy and back, checked before anything is allocated. Knows no model."""
+"""Conversion between hart.v1.Tensor and numpy. Sizes are checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def to_numpy(
 ) -> Array:
     """A read-only view of the tensor's bytes (no copy).
 
-    `dtypes`: names that are taken ("FP32", …). `shape`: the expected sizes, None where any is right. `finite`: refuse
-    NaN and infinities. Raises InvalidRequest naming `field` and what was wrong with it.
+    `dtypes`: accepted names ("FP32", …). `shape`: the expected sizes; None accepts any size. `finite`: refuse NaN and
+    infinities. Raises InvalidRequest, which names `field` and its fault.
     """
     name = _NAME.get(tensor.dtype, "")
     if name not in dtypes:
@@ -62,14 +62,14 @@ def to_numpy(
 
 
 def view(data: bytes, dtype: np.dtype[Any], sizes: tuple[int, ...], field: str) -> Array:
-    """The bytes as an array; a BOOL byte other than 0 or 1 is refused."""
+    """The bytes as an array. Raises InvalidRequest for a BOOL byte other than 0 or 1."""
     if dtype == np.bool_ and np.frombuffer(data, np.uint8).max(initial=0) > 1:
         raise InvalidRequest.field(field, "a BOOL element must be the byte 0 or 1")
     return np.frombuffer(data, dtype).reshape(sizes)
 
 
 def require_finite(array: Array, field: str) -> None:
-    """Raise InvalidRequest where a float array holds a NaN or an infinity."""
+    """Raise InvalidRequest if a float array holds a NaN or an infinity."""
     if (array.dtype.kind == "f" or array.dtype == ml_dtypes.bfloat16) and not np.isfinite(array).all():
         raise InvalidRequest.field(field, "must hold finite numbers only")
 
@@ -86,14 +86,14 @@ def _check_shape(sizes: tuple[int, ...], field: str, shape: Sequence[int | None]
     if shape is not None:
         fits = len(shape) == len(sizes) and all(w is None or w == s for w, s in zip(shape, sizes, strict=True))
         if not fits:
-            wanted = ", ".join("any" if w is None else str(w) for w in shape)
-            raise InvalidRequest.field(where, f"must be [{wanted}], not {shown}")
+            expected = ", ".join("any" if w is None else str(w) for w in shape)
+            raise InvalidRequest.field(where, f"must be [{expected}], not {shown}")
 
 
 def from_numpy(array: Array) -> tensor_pb2.Tensor:
-    """The array on the wire. Raises ValueError for a dtype that has no wire name."""
+    """The array as a hart.v1.Tensor. Raises ValueError for a dtype without a wire type."""
     name = _NAME_OF_DTYPE.get(array.dtype.newbyteorder("<"))
     if name is None:
-        raise ValueError(f"dtype {array.dtype} has no wire type; one of {', '.join(_BY_NAME)} is wanted")
+        raise ValueError(f"dtype {array.dtype} has no wire type; supported: {', '.join(_BY_NAME)}")
     data = np.ascontiguousarray(array, dtype=_BY_NAME[name]).tobytes()
     return tensor_pb2.Tensor(dtype=_NUMBER[name], shape=array.shape, data=data)

@@ -1,1 +1,1 @@
-"""One process per stage; strangers to one another."""
+"""The stages. Each runs as its own process and imports no other stage."""

@@ -8,16 +8,16 @@ from contextlib import ExitStack, asynccontextmanager
 from gateway.access import rate_limits
 from gateway.config import GatewaySettings
 from runtime.errors import Overloaded
-from runtime.peers import Shares, most_of
 from runtime.server.interceptor import CallInfo
+from runtime.server.peers import Shares, share_of
 
 
 class PeerLimits:
     """A guard: one connection or one network cannot use up every slot. Authenticated callers have their own limits."""
 
     def __init__(self, settings: GatewaySettings) -> None:
-        connection = settings.connection_requests or most_of(settings.max_ongoing_requests, 3, 4)
-        peer = settings.peer_requests or most_of(settings.max_ongoing_requests, 7, 8)
+        connection = settings.connection_requests or share_of(settings.max_ongoing_requests, 3, 4)
+        peer = settings.peer_requests or share_of(settings.max_ongoing_requests, 7, 8)
         self._shares = Shares("gateway", ("HART_CONNECTION_REQUESTS", connection), ("HART_PEER_REQUESTS", peer))
 
     @asynccontextmanager

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from runtime.errors import HartError, Overloaded
 from runtime.observability import logs
-from runtime.peers import host_of, network_of
 from runtime.server.interceptor import CallInfo
+from runtime.server.peers import host_of, network_of
 
 MAX_CALLERS = 10_000  # remembered; the longest idle one is evicted first
 LIMITED = frozenset({"hart.v1.Images/Generate", "hart.v1.Images/GenerateStream"})

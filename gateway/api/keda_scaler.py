@@ -14,7 +14,7 @@ from gateway.keda import externalscaler_pb2, externalscaler_pb2_grpc
 from gateway.request.demand import Demand
 from gateway.routing.cluster_view import ClusterView
 from runtime.errors import InvalidRequest, NotFound, Overloaded
-from runtime.peers import network_of
+from runtime.server.peers import network_of
 
 PUSH_SECONDS = 1.0  # between two checks of the load while no request arrives
 MAX_WATCHERS = 64

@@ -1,4 +1,4 @@
-"""The live replicas of one stage, and which of them is asked next. Knows no service's messages."""
+"""The replicas of one stage and the choice of the next one (client-side load balancing)."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ ROTATION_SECONDS = 1.0
 
 
 def least_outstanding(replicas: Sequence[Replica]) -> Replica:
-    """The replica with the least outstanding cost, any of several equal ones."""
-    least = min(r.outstanding for r in replicas)
-    return random.choice([r for r in replicas if r.outstanding <= least + 1e-9])
+    """The replica with the min outstanding cost; a random one among equals."""
+    minimum = min(r.outstanding for r in replicas)
+    return random.choice([r for r in replicas if r.outstanding <= minimum + 1e-9])
 
 
 class Pool:
     """Follows a source of endpoints and keeps a probed channel to each.
 
-    `service`: the full gRPC name whose health means ready ("hart.v1.Decoder"). `choose`: which of the ready replicas is
-    next. To be made and used within one event loop: `await start()`, at the end `await close()`.
+    `service`: the full gRPC name whose health means ready ("hart.v1.Decoder"). `choose`: picks the next replica among
+    the ready ones. Create and use a pool within one event loop: `await start()` first, `await close()` last.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class Pool:
         self.stage = stage
         self._service = service
         self._source = source
-        self._dialer = channels or ChannelFactory()
+        self._channels = channels or ChannelFactory()
         self._choose = choose
-        self._wanted: frozenset[Endpoint] = frozenset()
+        self._endpoints: frozenset[Endpoint] = frozenset()
         self._replicas: dict[Endpoint, Replica] = {}
         self._successors: dict[Endpoint, Replica] = {}
         self._leaving: dict[asyncio.Task[None], Replica] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self.changes = 0
-        """How often the replicas, or the state of one, have changed."""
+        """The number of changes to the set of replicas or to a replica's state."""
         self._changed = asyncio.Event()
         self._without_since: float | None = time.monotonic()
         if metrics:
@@ -65,19 +65,19 @@ class Pool:
 
     @property
     def replicas(self) -> list[Replica]:
-        """All replicas that the source names, by address."""
+        """All replicas of the source, sorted by endpoint."""
         return [self._replicas[endpoint] for endpoint in sorted(self._replicas)]
 
     @property
     def ready(self) -> list[Replica]:
-        """Those which take work."""
+        """Replicas that accept work."""
         return [r for r in list(self._replicas.values()) if r.state is ReplicaState.READY]
 
     def _count(self, state: ReplicaState) -> int:
         return sum(r.state is state for r in list(self._replicas.values()))
 
     async def start(self, patience: float = 2.0) -> None:
-        """Follow the source; returns when each replica was probed once, at the latest after `patience` seconds."""
+        """Follow the source. Returns when each replica was probed once, or after `patience` seconds."""
         self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._follow_certificates())]
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
@@ -87,10 +87,10 @@ class Pool:
     def replica(
         self, cost: float = 1.0, *, avoid: Collection[str] = (), among: Collection[str] | None = None
     ) -> Attempt:
-        """The next replica, lent for work of `cost`: `async with pool.replica(2) as replica:`.
+        """Choose a replica for work of `cost`: `async with pool.replica(2) as replica:`.
 
-        Replicas whose address is in `avoid` are taken only where there is no other; where `among` is given, only those
-        whose address is in it. Raises StageUnavailable when none is ready.
+        Replicas whose address is in `avoid` are chosen only if there is no other. With `among`, only replicas whose
+        address is in it are chosen. Raises StageUnavailable if no replica is ready.
         """
         ready = [r for r in self.ready if among is None or r.address in among]
         if not ready:
@@ -98,8 +98,8 @@ class Pool:
         return self._choose([r for r in ready if r.address not in avoid] or ready).attempt(cost)
 
     async def wait_ready(self, seconds: float) -> None:
-        """Return when there is a ready replica. Raises StageUnavailable when the stage has been without one for
-        `seconds`: who comes while it is long gone is not kept waiting."""
+        """Wait for a ready replica. Raises StageUnavailable after the stage was without one for `seconds`, counted from
+        the moment it lost its last replica: a call to a stage that is long gone fails at once."""
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, seconds - self._without_seconds)):
                 while not self.ready:
@@ -129,23 +129,23 @@ class Pool:
                 self._adopt(endpoints)
 
     def _adopt(self, endpoints: frozenset[Endpoint]) -> None:
-        for gone in set(self._replicas) - endpoints:
-            self._retire(self._replicas.pop(gone))
-            self._retire(self._successors.pop(gone, None))
-        self._wanted = endpoints
+        for removed in set(self._replicas) - endpoints:
+            self._retire(self._replicas.pop(removed))
+            self._retire(self._successors.pop(removed, None))
+        self._endpoints = endpoints
         self._connect_missing()
         log.info("endpoints of %s", self.stage, extra={"endpoints": sorted(map(str, endpoints))})
         self._on_change()
 
     def _connect_missing(self) -> None:
-        for new in self._wanted - set(self._replicas):
+        for new in self._endpoints - set(self._replicas):
             try:
                 self._replicas[new] = self._connect(new)
             except (OSError, ValueError) as error:
-                log.error("replica %s of %s cannot be used: %s", new, self.stage, error)
+                log.error("replica %s of %s is not usable: %s", new, self.stage, error)
 
     def _connect(self, endpoint: Endpoint) -> Replica:
-        return Replica(self.stage, self._service, endpoint, self._dialer, self._on_change)
+        return Replica(self.stage, self._service, endpoint, self._channels, self._on_change)
 
     def _retire(self, replica: Replica | None) -> None:
         if replica is not None:
@@ -154,24 +154,25 @@ class Pool:
             task.add_done_callback(self._leaving.pop)
 
     async def _follow_certificates(self) -> None:
-        """New channels when the certificates were rotated. The old ones serve until the new ones are seen to work."""
-        stamp = self._dialer.stamp()
+        """Open new channels after a rotation of the certificates. The old channels serve until the new ones are
+        ready."""
+        stamp = self._channels.stamp()
         while True:
             await asyncio.sleep(ROTATION_SECONDS)
-            if stamp == self._dialer.stamp():
+            if stamp == self._channels.stamp():
                 continue
-            stamp = self._dialer.stamp()
-            log.info("certificates were rotated: new channels to %s", self.stage)
+            stamp = self._channels.stamp()
+            log.info("certificates rotated: opening new channels to %s", self.stage)
             for endpoint in list(self._replicas):
                 self._retire(self._successors.pop(endpoint, None))
                 try:
                     self._successors[endpoint] = self._connect(endpoint)
                 except (OSError, ValueError) as error:
-                    log.warning("rotated certificates cannot be used yet: %s", error)
-            self._connect_missing()  # such as came while a file was away
+                    log.warning("rotated certificates are not usable yet: %s", error)
+            self._connect_missing()  # endpoints that arrived while a certificate file was missing
 
     async def close(self) -> None:
-        """Close every channel, whatever runs."""
+        """Close every channel and cancel running attempts."""
         tasks = [*self._tasks, *self._leaving]
         replicas = [*self._replicas.values(), *self._successors.values(), *self._leaving.values()]
         for task in tasks:

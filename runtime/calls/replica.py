@@ -1,4 +1,4 @@
-"""One replica of a stage: its channel, its outstanding work, its state as probed. Knows no other replica."""
+"""One replica of a stage: its channel, outstanding work and probed state."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from runtime.errors import HartError, StageUnavailable
 from runtime.oip.client import OipClient
 
 log = logging.getLogger(__name__)
-PROBE_SECONDS = 1.0  # between probes of a replica that is in order
-RETURN_SECONDS = 0.3  # between probes of one that is not
-ANSWER_SECONDS = 2.0  # a probe that takes longer counts against the replica
-HANG_PROBES = 2  # so many of those in a row, and its running attempts are given up
+PROBE_SECONDS = 1.0  # between probes of a ready replica
+RETURN_SECONDS = 0.3  # between probes of a replica that is not ready
+ANSWER_SECONDS = 2.0  # timeout of a probe
+HANG_PROBES = 2  # consecutive timeouts after which running attempts are given up
 
 
 class ReplicaState(enum.Enum):
-    """What the last probe, or the last attempt, said."""
+    """The result of the last probe or attempt."""
 
     UNKNOWN = "unknown"
     READY = "ready"
-    NOT_READY = "not_ready"  # it answers: starting or draining
-    FAILED = "failed"  # it does not answer, or an attempt on it failed: set aside until a probe succeeds
+    NOT_READY = "not_ready"  # responds, but is starting or draining
+    FAILED = "failed"  # no response, or an attempt failed: unused until a probe succeeds
 
 
 class Replica:
-    """A live connection to one endpoint. `service` is the name whose health says that it is ready."""
+    """A connection to one endpoint. `service` is the gRPC name whose health means ready."""
 
     def __init__(
         self, stage: str, service: str, endpoint: Endpoint, channels: ChannelFactory, on_change: Callable[[], None]
@@ -48,7 +48,7 @@ class Replica:
         self.outstanding = 0.0
         self.leaving = False
         self.ready_since = 0.0
-        """Monotonic seconds. What the replica said of itself before may have been another process's words."""
+        """Monotonic seconds. A description read before this moment may be of another process at the same address."""
         self._service = service
         self._on_change = on_change
         self._attempts: set[Attempt] = set()
@@ -60,15 +60,15 @@ class Replica:
 
     @property
     def address(self) -> str:
-        """Host and port."""
+        """The endpoint's address."""
         return self.endpoint.address
 
     def attempt(self, cost: float) -> Attempt:
-        """A context in which this replica works on something of `cost`."""
+        """A context manager around work of `cost` on this replica."""
         return Attempt(self, cost)
 
     def set_aside(self) -> None:
-        """No new work until a probe, which starts now, has succeeded."""
+        """Stop choosing this replica until a probe succeeds. A probe starts now."""
         self._change(ReplicaState.FAILED)
         self._wake.set()
 
@@ -92,8 +92,8 @@ class Replica:
                     self._note_late()
                 self._change(ReplicaState.FAILED)
                 return
-        except Exception:  # a probe must outlive whatever a channel can raise, or the replica would be lost for good
-            log.exception("probe of %s", self.endpoint)
+        except Exception:  # the loop must survive any error, or the replica would never be probed again
+            log.exception("probe of %s failed", self.endpoint)
             self._change(ReplicaState.FAILED)
             return
         self._late = 0
@@ -122,13 +122,13 @@ class Replica:
             self._on_change()
 
     def begin(self, attempt: Attempt, cost: float) -> None:
-        """Note that an attempt runs here."""
+        """Register a running attempt."""
         self._attempts.add(attempt)
         self._idle.clear()
         self.outstanding += cost
 
     def finish(self, attempt: Attempt, cost: float, failed: bool) -> None:
-        """Note that it has ended; the last one closes a replica that is leaving."""
+        """Unregister an attempt. The last one lets a leaving replica close."""
         self._attempts.discard(attempt)
         self.outstanding = self.outstanding - cost if self._attempts else 0.0
         if not self._attempts:
@@ -137,13 +137,13 @@ class Replica:
             self.set_aside()
 
     async def leave(self) -> None:
-        """Take no new work, and close when the running attempts have ended."""
+        """Accept no new work and close after the running attempts have ended."""
         self.leaving = True
         await self._idle.wait()
         await self.close()
 
     async def close(self) -> None:
-        """Stop probing and close the channel, whatever runs."""
+        """Stop probing and close the channel. Running attempts fail."""
         self._prober.cancel()
         with suppress(asyncio.CancelledError):
             await self._prober
@@ -151,8 +151,8 @@ class Replica:
 
 
 class Attempt:
-    """The block in which a replica is used. Should the replica hang, the block is cancelled and StageUnavailable comes
-    out of it; should the block end in StageUnavailable, the replica is set aside."""
+    """The block in which a replica is used. If the replica hangs, the block is cancelled and raises StageUnavailable.
+    If the block raises StageUnavailable, the replica is set aside."""
 
     def __init__(self, replica: Replica, cost: float) -> None:
         self._replica = replica
@@ -162,7 +162,7 @@ class Attempt:
         self._cancelling = 0
 
     def lose(self) -> None:
-        """Give the attempt up: its replica hangs."""
+        """Cancel the attempt: its replica hangs."""
         if not self._lost and self._task:
             self._lost = True
             self._task.cancel()
@@ -177,13 +177,13 @@ class Attempt:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        failed = self._lost or _says_unavailable(error)
+        failed = self._lost or _is_unavailable(error)
         self._replica.finish(self, self._cost, failed)
         if self._lost and self._task and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise StageUnavailable(self._replica.stage, "the replica does not answer") from error
+            raise StageUnavailable(self._replica.stage, "the replica does not respond") from error
 
 
-def _says_unavailable(error: BaseException | None) -> bool:
+def _is_unavailable(error: BaseException | None) -> bool:
     if isinstance(error, HartError):
         return isinstance(error, StageUnavailable)
     if isinstance(error, grpc.RpcError):

@@ -1,4 +1,4 @@
-"""How many failed attempts may be made again. Knows no call."""
+"""The retry budget: a token bucket that limits retries."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 
 class RetryBudget:
-    """A bucket of tokens: an answer adds `ratio`, a second adds `per_second`, a retry takes one, `reserve` is the most
-    it holds. When most attempts fail, retries stop, so that they do not drown what is left of a stage; what time adds
-    keeps a stage with little traffic from running dry, and is nothing to one with much."""
+    """A token bucket of at most `reserve` tokens. A success adds `ratio`, a second adds `per_second`, a retry takes
+    one.
+
+    If most attempts fail, retries stop, so that they do not overload the remaining replicas. The tokens per second keep
+    retries possible for a stage with little traffic; they do not matter for a stage with much traffic."""
 
     def __init__(
         self,
@@ -26,11 +28,11 @@ class RetryBudget:
         self._since = clock()
 
     def succeeded(self) -> None:
-        """Note an attempt that was answered."""
+        """Record an attempt that succeeded."""
         self._add(self._ratio)
 
     def spend(self) -> bool:
-        """Take a token for one more attempt; False where none is left."""
+        """Take a token for a retry; False if none is left."""
         now = self._clock()
         self._add((now - self._since) * self._per_second)
         self._since = now

@@ -1,1 +1,1 @@
-"""Where the replicas of a stage are: static lists, files, DNS, Kubernetes. Knows addresses alone."""
+"""Service discovery: static lists, files, DNS, Kubernetes."""

@@ -1,4 +1,4 @@
-"""The address of one replica, and how to speak with it. Knows no network."""
+"""The endpoint of one replica: address, protocol and TLS name."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _HOST_PORT = re.compile(r"^(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(\d{1,5})$")
 @dataclass(frozen=True, order=True)
 class Endpoint:
     """`address`: "host:port" or "unix:/path". `model`: "" for hart.v1; else the model's name on an Open Inference
-    Protocol server. `name`: whom its certificate must name, where that is not the address: a pod's address is nobody's
-    name."""
+    Protocol server. `name`: the name that its certificate must contain, if not the address's host: certificates of pods
+    name a Service, not an address."""
 
     address: str
     model: str = ""
@@ -28,21 +28,21 @@ class Endpoint:
 
 
 def parse(text: str) -> Endpoint:
-    """The endpoint that "host:port", "unix:/path" or "oip://host:port/model" names. Raises ValueError with the text."""
+    """Parse "host:port", "unix:/path" or "oip://host:port/model". Raises ValueError, which quotes the text."""
     text = text.strip()
     address, model = text, ""
     if text.startswith("oip://"):
         address, _, model = text.removeprefix("oip://").partition("/")
         if not re.fullmatch(r"[\w.-]+", model):
-            raise ValueError(f"{text!r} names no model: oip://host:port/model is wanted")
+            raise ValueError(f"{text!r} has no model: expected oip://host:port/model")
     if not address.startswith("unix:"):
         found = _HOST_PORT.match(address)
         if not found or not 0 < int(found[2]) < 65536:
-            raise ValueError(f"{text!r} is no endpoint: host:port, unix:/path or oip://host:port/model is wanted")
+            raise ValueError(f"{text!r} is not an endpoint: expected host:port, unix:/path or oip://host:port/model")
     return Endpoint(address, model)
 
 
 def parse_all(text: str) -> frozenset[Endpoint]:
-    """Endpoints separated by commas or line ends; what follows a # is a comment."""
+    """Parse endpoints separated by commas or line ends. Text after # is a comment."""
     lines = [line.partition("#")[0] for line in text.splitlines()]
     return frozenset(parse(part) for line in lines for part in line.split(",") if part.strip())

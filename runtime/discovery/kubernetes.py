@@ -1,8 +1,8 @@
-"""Replicas from Kubernetes: the ready endpoints of a Service's EndpointSlices, watched. Knows no replica's protocol.
+"""Discovery by Kubernetes: watches the ready endpoints of a Service's EndpointSlices.
 
-Uses the `kubernetes` client, whose calls block: they run on a thread of this source's own. After any failure (watch
-broken, 410 Gone, API away) it lists again, after a pause that grows while watches last no second; meanwhile the last
-known set stands.
+Calls of the `kubernetes` client block, so they run on this source's own thread. After any failure (broken watch,
+410 Gone, API unreachable) it lists again, with exponential back-off while watches fail within a second. Meanwhile the
+last known set stays valid.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from runtime.discovery.endpoint import Endpoint
 log = logging.getLogger(__name__)
 Endpoints = frozenset[Endpoint]
 SERVICE_LABEL = "kubernetes.io/service-name"
-WATCH_SECONDS = 60  # the server ends a watch after this; a half-open connection is noticed a little later
+WATCH_SECONDS = 60  # the server ends a watch after this; the read timeout is a little longer
 CONNECT_SECONDS = 5
-SHORT_SECONDS = 1.0  # a watch that ends sooner has failed, however it ends
+SHORT_SECONDS = 1.0  # a shorter watch counts as failed
 MIN_PAUSE, MAX_PAUSE = 0.1, 2.0
 
 
 class KubernetesSource:
-    """Watches one Service. `port`: a number, or the name of a port of its slices. `api`: a DiscoveryV1Api, for tests;
-    by default that of the pod's service account, or of the user's kubeconfig outside a cluster."""
+    """Watches one Service. `port`: a number or a port name of its slices. `api`: a DiscoveryV1Api for tests; by default
+    it uses the pod's service account or, outside a cluster, the kubeconfig."""
 
     def __init__(self, namespace: str, service: str, port: str, model: str = "", *, api: Any = None) -> None:
         self._namespace = namespace
@@ -37,17 +37,17 @@ class KubernetesSource:
         self._api = api
 
     async def watch(self) -> AsyncGenerator[Endpoints, None]:
-        """The Service's ready endpoints, at first and after each change."""
+        """The Service's ready endpoints: the current set, then each change."""
         loop = asyncio.get_running_loop()
         found: asyncio.Queue[Endpoints] = asyncio.Queue()
         stopped = threading.Event()
 
-        def tell(endpoints: Endpoints) -> None:
+        def publish(endpoints: Endpoints) -> None:
             if not stopped.is_set():
                 loop.call_soon_threadsafe(found.put_nowait, endpoints)
 
-        # A daemon: a blocked read must not hold up the process's end.
-        threading.Thread(target=self._follow, args=(tell, stopped), name="endpointslices", daemon=True).start()
+        # A daemon: a blocked read must not delay the process's exit.
+        threading.Thread(target=self._follow, args=(publish, stopped), name="endpointslices", daemon=True).start()
         try:
             last: Endpoints | None = None
             while True:
@@ -58,13 +58,13 @@ class KubernetesSource:
         finally:
             stopped.set()
 
-    def _follow(self, tell: Callable[[Endpoints], None], stopped: threading.Event) -> None:
+    def _follow(self, publish: Callable[[Endpoints], None], stopped: threading.Event) -> None:
         pause = MIN_PAUSE
         while not stopped.is_set():
             begun = time.monotonic()
             try:
-                self._list_and_watch(tell, stopped)
-            except Exception as error:  # whatever breaks here, the last known endpoints are worth more than an end
+                self._list_and_watch(publish, stopped)
+            except Exception as error:  # keep the last known endpoints on any error
                 level = logging.INFO if getattr(error, "status", None) == 410 else logging.WARNING
                 log.log(level, "EndpointSlices of %s: %s; listing again", self._service, _brief(error))
             if time.monotonic() - begun >= SHORT_SECONDS:
@@ -72,8 +72,8 @@ class KubernetesSource:
             stopped.wait(pause)
             pause = min(pause * 2, MAX_PAUSE)
 
-    def _list_and_watch(self, tell: Callable[[Endpoints], None], stopped: threading.Event) -> None:
-        from kubernetes import watch as kubernetes_watch  # on this thread, since it takes seconds to import
+    def _list_and_watch(self, publish: Callable[[Endpoints], None], stopped: threading.Event) -> None:
+        from kubernetes import watch as kubernetes_watch  # imported on this thread: the import takes seconds
 
         api = self._api or _default_api()
         selector = f"{SERVICE_LABEL}={self._service}"
@@ -81,7 +81,7 @@ class KubernetesSource:
             self._namespace, label_selector=selector, _request_timeout=(CONNECT_SECONDS, 10)
         )
         slices = {s.metadata.name: s for s in listed.items if self._ours(s)}
-        tell(self._endpoints(slices))
+        publish(self._endpoints(slices))
         events = kubernetes_watch.Watch().stream(  # type: ignore[no-untyped-call]
             api.list_namespaced_endpoint_slice,
             self._namespace,
@@ -98,7 +98,7 @@ class KubernetesSource:
                 slices.pop(changed.metadata.name, None)
             elif event["type"] in ("ADDED", "MODIFIED"):
                 slices[changed.metadata.name] = changed
-            tell(self._endpoints(slices))
+            publish(self._endpoints(slices))
 
     def _ours(self, found: Any) -> bool:
         return bool((found.metadata.labels or {}).get(SERVICE_LABEL) == self._service)
@@ -120,12 +120,12 @@ class KubernetesSource:
 
 
 def _usable(conditions: Any) -> bool:
-    # An unknown readiness counts as ready, by the API's definition; who is terminating gets no new work.
+    # By the API's definition, unknown readiness counts as ready. Terminating endpoints get no new work.
     return conditions is None or (conditions.ready is not False and not conditions.terminating)
 
 
 def _default_api() -> Any:
-    from kubernetes import client, config  # here for the same reason
+    from kubernetes import client, config  # imported here for the same reason
 
     try:
         config.load_incluster_config()  # type: ignore[no-untyped-call]

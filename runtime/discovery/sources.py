@@ -1,6 +1,6 @@
-"""Sources of endpoints: each yields the whole set, at first and whenever it changes. Knows no replica's health.
+"""Sources of endpoints. Each yields the whole set: first the current one, then each change.
 
-A source that fails keeps quiet: who listens goes on with the last known set.
+A source yields nothing while it fails, so that its consumer keeps the last known set.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Endpoints = frozenset[Endpoint]
 
 
 class Source(Protocol):
-    """Anything that knows where replicas are."""
+    """A source of endpoints."""
 
     def watch(self) -> AsyncGenerator[Endpoints, None]:
-        """The set of endpoints now, then again after each change."""
+        """The current set of endpoints, then each change."""
 
 
 class StaticSource:
-    """A list that never changes."""
+    """A constant list."""
 
     def __init__(self, endpoints: Endpoints) -> None:
         self.endpoints = endpoints
@@ -38,28 +38,28 @@ class StaticSource:
 
 
 class PolledSource:
-    """Base of sources that are asked again every `every` seconds."""
+    """Base of sources that are polled every `every` seconds."""
 
     def __init__(self, every: float) -> None:
         self._every = every
 
     async def read(self) -> Endpoints:
-        """The endpoints now. Raises OSError or ValueError where they cannot be known."""
+        """The current endpoints. Raises OSError or ValueError if they cannot be read."""
         raise NotImplementedError
 
     async def watch(self) -> AsyncGenerator[Endpoints, None]:
-        """The endpoints whenever they differ from the last ones; failures are logged once each."""
+        """The endpoints after each change. Each distinct failure is logged once."""
         last: Endpoints | None = None
-        complaint = ""
+        failure = ""
         while True:
             try:
                 found = await self.read()
             except (OSError, ValueError) as error:
-                if str(error) != complaint:
-                    complaint = str(error)
-                    log.warning("endpoints cannot be read, the last known are kept: %s", complaint)
+                if str(error) != failure:
+                    failure = str(error)
+                    log.warning("cannot read endpoints, keeping the last known ones: %s", failure)
             else:
-                complaint = ""
+                failure = ""
                 if found != last:
                     last = found
                     yield found
@@ -67,7 +67,7 @@ class PolledSource:
 
 
 class FileSource(PolledSource):
-    """A file with one endpoint a line; an empty file means none, a missing or broken one changes nothing."""
+    """A file with one endpoint per line. An empty file means no endpoints; a missing or invalid one changes nothing."""
 
     def __init__(self, path: Path, every: float = 0.5) -> None:
         super().__init__(every)
@@ -79,7 +79,7 @@ class FileSource(PolledSource):
 
 
 class DnsSource(PolledSource):
-    """Every address behind a name, such as a headless Service's. A name that does not resolve changes nothing."""
+    """All addresses of a DNS name, e.g. of a headless Service. A name that does not resolve changes nothing."""
 
     def __init__(self, host: str, port: int, model: str = "", every: float = 2.0) -> None:
         super().__init__(every)
@@ -88,20 +88,20 @@ class DnsSource(PolledSource):
         self._model = model
 
     async def read(self) -> Endpoints:
-        """The addresses that the resolver gives now."""
+        """The addresses that the resolver returns."""
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         return frozenset(Endpoint(_join(str(info[4][0]), self._port), self._model, self._host) for info in found)
 
 
-OTHERS = "in place of a list file:///path, dns:///host:port or kubernetes://namespace/service:port"
+OTHERS = "instead of a list: file:///path, dns:///host:port or kubernetes://namespace/service:port"
 
 
 def source(text: str) -> Source:
-    """The source that a setting describes. Raises ValueError with the text where it describes none.
+    """Parse a source from a setting. Raises ValueError, which quotes the text.
 
     "host:port,unix:/path,oip://host:port/model" (static) · "file:///path" · "dns:///host:port" ·
-    "kubernetes://namespace/service:port" (a number or a port's name); the last two with "?oip=model" for servers of
+    "kubernetes://namespace/service:port" (port: a number or a name). The last two take "?oip=model" for servers of
     the Open Inference Protocol.
     """
     scheme = text.partition(":")[0]
@@ -111,25 +111,25 @@ def source(text: str) -> Source:
         except ValueError as error:
             raise ValueError(f"{error}; or {OTHERS}") from None
         if not endpoints:
-            raise ValueError(f"{text!r} names no endpoint")
+            raise ValueError(f"{text!r} has no endpoint")
         return StaticSource(endpoints)
     parts = urlsplit(text)
     if scheme == "file":
         if parts.netloc or not parts.path.startswith("/"):
-            raise ValueError(f"{text!r} is no source: file:///path is wanted")
+            raise ValueError(f"{text!r} is not a source: expected file:///path")
         return FileSource(Path(parts.path))
     model = parse_qs(parts.query).get("oip", [""])[0]
     host, _, port = parts.path.strip("/").rpartition(":")
     if not host or not port or (scheme == "kubernetes" and not parts.netloc):
-        raise ValueError(f"{text!r} is no source: dns:///host:port or kubernetes://namespace/service:port is wanted")
+        raise ValueError(f"{text!r} is not a source: expected dns:///host:port or kubernetes://namespace/service:port")
     if port.isdigit() and not 0 < int(port) < 65536:
-        raise ValueError(f"{text!r}: there is no port {port}")
+        raise ValueError(f"{text!r}: port {port} is not 1 to 65535")
     if scheme == "kubernetes":
         from runtime.discovery.kubernetes import KubernetesSource
 
         return KubernetesSource(parts.netloc, host, port, model)
     if not port.isdigit():
-        raise ValueError(f"{text!r}: the port {port!r} is no number")
+        raise ValueError(f"{text!r}: port {port!r} is not a number")
     return DnsSource(host, int(port), model)
 
 

@@ -1,4 +1,4 @@
-"""JSON logs with the trace's id, and the audit line. Knows no settings beyond the level."""
+"""JSON logs with the trace id, and the audit line."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ audit_log = logging.getLogger("hart.audit")
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, stage, trace_id and whatever was passed as `extra`."""
+    """One JSON object a line: time, level, logger, message, stage, trace_id and the fields of `extra`."""
 
     def __init__(self, stage: str) -> None:
         super().__init__()
         self._stage = stage
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line, in which every character can be printed."""
+        """The record as one line of printable characters."""
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, Any] = {
             "time": f"{moment}.{int(record.msecs):03d}Z",
@@ -45,31 +45,32 @@ class JsonFormatter(logging.Formatter):
 
 
 def _hide_header(record: logging.LogRecord) -> bool:
-    """gRPC logs a header that is not UTF-8 with its value, which may be a key: that goes, the record stays."""
+    """Remove header values from gRPC's records of invalid encodings: a value may be a key. Keeps every record."""
     if record.name.startswith("grpc.") and str(record.msg).startswith("Invalid encoding"):
         record.msg, record.args, record.exc_info = "Invalid encoding of a header", (), None
     return True
 
 
-def _of_a_call_that_goes_on(record: logging.LogRecord) -> bool:
-    """False for gRPC's traceback of an answer that it could not send since the call had ended: no fault of ours."""
+def _is_not_late_response(record: logging.LogRecord) -> bool:
+    """False for gRPC's traceback about a response to a call that had already ended: it is not an error of the
+    server."""
     error = record.exc_info[1] if record.exc_info else None
     return not (record.name.startswith("grpc.") and isinstance(error, grpc.aio.InternalError))
 
 
 def configure(stage: str, level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Send the process's logs to `stream` (standard error) as JSON. `level` is for our own loggers and others alike."""
+    """Write the process's logs to `stream` (default: standard error) as JSON. `level` applies to all loggers."""
     if stream is None and isinstance(sys.stderr, io.TextIOWrapper):
-        sys.stderr.reconfigure(encoding="utf-8")  # JSON is, whatever the locale; its escapes are no JSON
+        sys.stderr.reconfigure(encoding="utf-8")  # JSON is UTF-8 in any locale; Python's escapes are not JSON
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter(stage))
     handler.addFilter(_hide_header)
-    handler.addFilter(_of_a_call_that_goes_on)
+    handler.addFilter(_is_not_late_response)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for noisy in ("grpc._cython", "asyncio", "urllib3", "kubernetes"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
 
 
 def audit(event: str, **fields: object) -> None:
-    """One audit line: who asked what and how it ended. Never pass a prompt or a key."""
+    """Write one audit line: the caller, the request and its outcome. Never pass a prompt or a key."""
     audit_log.info(event, extra={"audit": fields})

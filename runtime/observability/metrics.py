@@ -1,4 +1,4 @@
-"""The metrics of a process, by the names operators see. Knows OpenTelemetry's meter, nothing of what is measured."""
+"""The metrics of a process and their names."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ BYTES = tuple(float(4**n) for n in range(4, 15))
 
 
 class Counter:
-    """A sum that only grows, exported as `NAME_total`. A series that operators watch is begun with `add(0)`: Prometheus
-    sees no growth in a first value."""
+    """A monotonic sum, exported as `NAME_total`. Start a series with `add(0)`: Prometheus sees no increase in the first
+    value of a series."""
 
     def __init__(self, meter: Meter, name: str, description: str, labels: dict[str, str]) -> None:
         self._counter = meter.create_counter(name, description=description)
@@ -27,19 +27,19 @@ class Counter:
 
 
 class Gauge:
-    """A value that goes up and down by steps (`add`)."""
+    """A value that increases and decreases in steps (`add`)."""
 
     def __init__(self, meter: Meter, name: str, description: str, labels: dict[str, str]) -> None:
         self._counter = meter.create_up_down_counter(name, description=description)
         self._labels = labels
 
     def add(self, amount: float, **labels: str) -> None:
-        """Add to (or, negative, take from) the series of these labels."""
+        """Add `amount` (may be negative) to the series of these labels."""
         self._counter.add(amount, {**self._labels, **labels})
 
 
 class ObservedGauge:
-    """A value that is asked for when metrics are read."""
+    """A value that is read from a callback at each export."""
 
     def __init__(self, meter: Meter, name: str, description: str, labels: dict[str, str]) -> None:
         self._labels = labels
@@ -47,7 +47,7 @@ class ObservedGauge:
         meter.create_observable_gauge(name, callbacks=[self._read], description=description)
 
     def observe(self, source: Callable[[], float], **labels: str) -> None:
-        """Read this series from `source` (cheap, callable from any thread), and from no earlier one."""
+        """Read this series from `source`, which replaces an earlier one. It must be cheap and thread-safe."""
         self._sources[tuple(sorted({**self._labels, **labels}.items()))] = source
 
     def _read(self, _: CallbackOptions) -> Iterable[Observation]:
@@ -71,37 +71,38 @@ class Histogram:
 
 
 class Metrics:
-    """All of a process's metrics. Each series carries the label `stage`: this process's, or the stage it is about."""
+    """All metrics of a process. Each series has the label `stage`: this process's stage, or the stage that it
+    describes."""
 
     def __init__(self, meter: Meter, stage: str) -> None:
         own = {"stage": stage}
         self.stage = stage
-        self.requests = Counter(meter, "hart_requests", "Requests ended, by status code.", own)
+        self.requests = Counter(meter, "hart_requests", "Finished requests, by status code.", own)
         self.request_seconds = Histogram(meter, "hart_request_duration_seconds", "Duration of requests.", own, SECONDS)
-        self.inflight = Gauge(meter, "hart_inflight", "Calls being served.", own)
-        self.queue_depth = ObservedGauge(meter, "hart_queue_depth", "Requests waiting.", own)
-        self.queue_limit = ObservedGauge(meter, "hart_queue_limit", "Requests that may wait.", own)
-        self.queue_seconds = Histogram(meter, "hart_queue_duration_seconds", "Time spent waiting.", own, SECONDS)
+        self.inflight = Gauge(meter, "hart_inflight", "Calls in progress.", own)
+        self.queue_depth = ObservedGauge(meter, "hart_queue_depth", "Requests in the queue.", own)
+        self.queue_limit = ObservedGauge(meter, "hart_queue_limit", "Max requests in the queue.", own)
+        self.queue_seconds = Histogram(meter, "hart_queue_duration_seconds", "Time in the queue.", own, SECONDS)
         self.compute_seconds = Histogram(
             meter, "hart_compute_duration_seconds", "Engine time of a batch.", own, SECONDS
         )
         self.batch_size = Histogram(meter, "hart_batch_size", "Requests in a batch.", own, SIZES)
         self.scale_seconds = Histogram(meter, "hart_scale_duration_seconds", "Engine time of a scale.", own, SECONDS)
         self.transfer_bytes = Histogram(meter, "hart_transfer_bytes", "Bytes sent between stages.", own, BYTES)
-        self.load = ObservedGauge(meter, "hart_load", "Queued plus running cost over capacity.", own)
+        self.load = ObservedGauge(meter, "hart_load", "Queued plus running cost, divided by capacity.", own)
         self.replicas = ObservedGauge(meter, "hart_replicas", "Replicas of a stage, by state.", {})
-        self.replicas_min = ObservedGauge(meter, "hart_replicas_min", "Replicas that a stage should have.", {})
+        self.replicas_min = ObservedGauge(meter, "hart_replicas_min", "Min replicas that a stage should have.", {})
         self.device_memory = ObservedGauge(meter, "hart_device_memory_bytes", "Memory of the device, by kind.", own)
-        self.cache_hits = Counter(meter, "hart_cache_hits", "Answers from a cache.", own)
-        self.cancelled = Counter(meter, "hart_cancelled", "Calls whose caller went away.", own)
-        self.shed = Counter(meter, "hart_shed", "Requests refused to protect the rest, by reason.", own)
-        self.retries = Counter(meter, "hart_retries", "Attempts after the first, by stage asked.", {})
-        self.verdicts = Counter(meter, "hart_safety_verdicts", "Verdicts, by policy.", own)
+        self.cache_hits = Counter(meter, "hart_cache_hits", "Requests served from a cache.", own)
+        self.cancelled = Counter(meter, "hart_cancelled", "Calls cancelled by the client.", own)
+        self.shed = Counter(meter, "hart_shed", "Requests refused to limit load, by reason.", own)
+        self.retries = Counter(meter, "hart_retries", "Retried attempts, by called stage.", {})
+        self.verdicts = Counter(meter, "hart_safety_verdicts", "Safety verdicts, by policy.", own)
         for code in CODES:
             self.requests.add(0, code=code)
         self.cancelled.add(0)
 
     def count(self, code: grpc.StatusCode, seconds: float) -> None:
-        """Note that a request has ended, after so many seconds."""
+        """Record a finished request: its status code and its duration in seconds."""
         self.requests.add(code=code.name)
         self.request_seconds.record(seconds)

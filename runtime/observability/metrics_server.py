@@ -1,6 +1,6 @@
-"""The HTTP port that Prometheus reads. Knows a registry, and that anybody may knock.
+"""The HTTP endpoint that Prometheus scrapes, protected against any client that can reach it.
 
-Not prometheus-client's own server: there each connection has a thread for as long as it likes to say nothing.
+It replaces prometheus-client's server, in which a silent connection holds a thread without a time limit.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-MAX_CONNECTIONS = 16  # connections at the same time; one more closes the oldest, which a scrape never is for long
-READ_TIMEOUT = 5.0  # that a caller may take between two pieces of its request
+MAX_CONNECTIONS = 16  # concurrent connections; above it the oldest is closed (scrapes are short-lived)
+READ_TIMEOUT = 5.0  # seconds between two reads of a request
 
 
 class _Handler(WSGIRequestHandler):
     timeout = READ_TIMEOUT
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: scrapes are no news."""
+        """Do nothing: scrapes are not logged."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -36,7 +36,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().__init__((host, port), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection on a thread, at the oldest one's expense where there are too many."""
+        """Serve a connection on a thread. Above MAX_CONNECTIONS, close the oldest one."""
         with self._lock:
             self._connections[request] = None
             oldest = next(iter(self._connections)) if len(self._connections) > MAX_CONNECTIONS else None
@@ -46,22 +46,22 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """A connection has ended."""
+        """Remove an ended connection."""
         with self._lock:
             self._connections.pop(request, None)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: who does not speak HTTP, or leaves, is no news either."""
+        """Do nothing: clients that do not send HTTP, or that leave, are not logged."""
 
 
 def _end(connection: socket.socket) -> None:
     with suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)  # wakes its thread, which closes it
+        connection.shutdown(socket.SHUT_RDWR)  # unblocks its thread, which closes it
 
 
 class MetricsServer:
-    """Serves a registry's metrics on a thread of its own. Raises OSError where the port is taken."""
+    """Serves a registry's metrics on its own thread. Raises OSError if the port is in use."""
 
     def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
         self._server = _Server(host, port)
@@ -70,7 +70,7 @@ class MetricsServer:
         threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
 
     def close(self) -> None:
-        """Stop answering, within half a second; the library's server looks that often, and nobody waits for it."""
+        """Stop within half a second, without waiting: the library's server polls at that interval."""
         threading.Thread(target=self._end, daemon=True).start()
 
     def _end(self) -> None:

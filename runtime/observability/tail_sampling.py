@@ -1,9 +1,8 @@
-"""Which spans are kept. Knows spans alone.
+"""Tail sampling: failed requests are exported at any ratio.
 
-The head decision (the parent's flag, else a ratio of trace ids) travels with the request. Spans that it did not choose
-are recorded all the same and held until the process's own root span of that request ends; they are exported if any of
-them ended in an error, and so is then what still runs. So every process keeps its part of a failed request, at any
-ratio.
+The head decision (the parent's flag, else a ratio of trace ids) travels with the request. Spans that it does not sample
+are recorded and held until the process's local root span ends. If any span failed, the whole local trace is exported,
+including spans still open. So every process exports its part of a failed request.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, Sam
 from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
 from opentelemetry.util.types import Attributes
 
-MAX_ROOTS = 4_000  # held at the same time; beyond it the oldest is forgotten
-MAX_SPANS = 500  # held per root
-MAX_LATE = 4_000  # spans that may still run when their root has ended in an error: what was cancelled ends after it
+MAX_ROOTS = 4_000  # local roots held; above it the oldest is dropped
+MAX_SPANS = 500  # spans held per local root
+MAX_LATE = 4_000  # open spans of failed roots: cancelled work ends after its root
 
 
 class RecordAllSampler(Sampler):
-    """Samples by ratio, and records what was not sampled, so that an error can still be kept."""
+    """Samples by ratio. Spans that are not sampled are recorded, so that failed ones can still be exported."""
 
     def __init__(self, ratio: float) -> None:
         self._ratio = ratio
@@ -47,12 +46,12 @@ class RecordAllSampler(Sampler):
         return head
 
     def get_description(self) -> str:
-        """For the SDK's own diagnostics."""
+        """The name in the SDK's diagnostics."""
         return f"RecordAllSampler({self._ratio})"
 
 
 class ErrorTailSampler(SpanProcessor):
-    """Passes sampled spans on at once; holds the others until their local root ends, for the case of an error."""
+    """Exports sampled spans at once. Holds the others until their local root ends and exports them if any failed."""
 
     def __init__(self, exporter: SpanProcessor) -> None:
         self._exporter = exporter
@@ -63,7 +62,7 @@ class ErrorTailSampler(SpanProcessor):
         self._late: OrderedDict[int, None] = OrderedDict()
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Note to which local root the span belongs."""
+        """Assign the span to its local root."""
         context = span.get_span_context()
         if context is None or context.trace_flags.sampled:
             return
@@ -84,7 +83,7 @@ class ErrorTailSampler(SpanProcessor):
                 self._members[root].append(context.span_id)
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Export, hold, or, at a local root's end, decide."""
+        """Export the span, hold it, or decide at the end of its local root."""
         context = span.get_span_context()
         if context is None:
             return
@@ -95,7 +94,7 @@ class ErrorTailSampler(SpanProcessor):
             self._exporter.on_end(_sampled(kept))
 
     def _decided(self, span: ReadableSpan, number: int) -> list[ReadableSpan]:
-        """What is to be exported now that this span has ended."""
+        """The spans to export after the end of this span."""
         with self._lock:
             if number in self._late:
                 del self._late[number]
@@ -126,12 +125,12 @@ class ErrorTailSampler(SpanProcessor):
         self._exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Export what waits for export."""
+        """Export pending spans."""
         return self._exporter.force_flush(timeout_millis)
 
 
 def _sampled(span: ReadableSpan) -> ReadableSpan:
-    """A copy with the sampled flag, without which exporters drop a span."""
+    """A copy with the sampled flag. Exporters drop spans without it."""
     old = span.get_span_context()
     assert old is not None  # noqa: S101 - ended spans have one
     flags = TraceFlags(old.trace_flags | TraceFlags.SAMPLED)

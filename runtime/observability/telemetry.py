@@ -1,4 +1,4 @@
-"""A process's traces and metrics, made once and passed in. Knows OpenTelemetry's SDK, nothing of what is observed."""
+"""The OpenTelemetry providers of a process. Create them once and pass them on."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 class Telemetry:
     """Owns the providers of one process.
 
-    `otlp_endpoint`: "http://host:4317" (plaintext) or "https://host:4317"; empty: nothing is sent. `trace_ratio`: share
-    of requests whose spans are kept; failed requests are always kept. `span_exporter`: in place of OTLP, for tests.
+    `otlp_endpoint`: "http://host:4317" (plaintext) or "https://host:4317"; empty: no export. `trace_ratio`: fraction of
+    requests whose spans are exported; failed requests are always exported. `span_exporter` replaces OTLP in tests.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Telemetry:
     ) -> None:
         resource = Resource.create({"service.name": f"hart-{stage}", "service.namespace": "hart"} | _version(version))
         self.registry = CollectorRegistry()
-        # The readers' defaults would add otel_scope_* labels to every series and a target_info of their own.
+        # The reader's defaults would add otel_scope_* labels to every series and a target_info series.
         readers: list[MetricReader] = [
             PrometheusMetricReader(disable_target_info=True, scope_info_enabled=False, registry=self.registry)
         ]
@@ -60,13 +60,13 @@ class Telemetry:
         self.tracing = Tracing(self._traces, stage)
 
     def serve_metrics(self, host: str, port: int) -> MetricsServer:
-        """Answer Prometheus' scrapes over HTTP. Raises OSError when the port is taken."""
+        """Serve metrics to Prometheus over HTTP. Raises OSError if the port is in use."""
         return MetricsServer(self.registry, host, port)
 
     def shutdown(self) -> None:
-        """Send what is still to be sent, then stop."""
+        """Export pending spans and metrics, then stop."""
         for provider in (self._traces, self._meters):
-            with suppress(Exception):  # the collector may be gone: that must not spoil an orderly end
+            with suppress(Exception):  # an unreachable collector must not break a graceful shutdown
                 provider.shutdown()
 
 
@@ -75,12 +75,12 @@ def _version(version: str) -> dict[str, str]:
 
 
 def _channel_options(endpoint: str) -> tuple[tuple[str, int], ...]:
-    """A collector on this machine is called without the environment's proxy."""
+    """Bypass the environment's proxy for a collector on this machine."""
     return (("grpc.enable_http_proxy", 0),) if is_loopback(urlsplit(endpoint).hostname or "") else ()
 
 
 def _otlp_spans(endpoint: str) -> SpanExporter:
-    # here, since it takes a part of a second to import: without a collector nothing needs it
+    # imported here: the import is slow and only needed with a collector
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
     return OTLPSpanExporter(
@@ -92,7 +92,9 @@ def _otlp_spans(endpoint: str) -> SpanExporter:
 
 
 def _otlp_metrics(endpoint: str) -> MetricReader:
-    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # here for the same reason
+    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (
+        OTLPMetricExporter,  # imported here for the same reason
+    )
 
     exporter = OTLPMetricExporter(
         endpoint=endpoint,

@@ -23,12 +23,12 @@ _REFUSALS = frozenset({
     grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAUTHENTICATED,
     grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.RESOURCE_EXHAUSTED,
 })  # fmt: skip
-"""What a server answers when it works as it should: by OpenTelemetry's convention its span is not failed. Overload is
-among them, lest each call that is sent away is recorded just when there are too many; `hart_shed_total` counts them."""
+"""Status codes that do not mark a server span as failed, by OpenTelemetry's convention. Overload is among them:
+otherwise each refused call would be exported just when load is high. `hart_shed_total` counts those."""
 
 
 class Tracing:
-    """Makes the process's spans."""
+    """Creates the process's spans."""
 
     def __init__(self, provider: TracerProvider, stage: str) -> None:
         self._tracer = provider.get_tracer("hart")
@@ -43,15 +43,15 @@ class Tracing:
         parent: Context | None = None,
         attributes: Attributes | None = None,
     ) -> Iterator[Span]:
-        """A span around the block, current inside it. An exception marks it as an error by type name alone: messages
-        may hold what a prompt said."""
+        """A span around the block, current inside it. An exception marks it as failed with its type name only: messages
+        may contain prompts."""
         merged: Attributes = {"hart.stage": self._stage, **(attributes or {})}
         with self._tracer.start_as_current_span(
             name, context=parent, kind=kind, attributes=merged, record_exception=False, set_status_on_exception=False
         ) as span:
             try:
                 yield span
-            except grpc.aio.AbortError:  # a call's answer, which `mark` has written on its span
+            except grpc.aio.AbortError:  # raised by context.abort; `mark` has already set the span's status
                 raise
             except BaseException as error:
                 fail(span, type(error).__name__)
@@ -59,7 +59,8 @@ class Tracing:
 
     @contextmanager
     def call(self, method: str, stage: str, attributes: Attributes | None = None) -> Iterator[tuple[Span, Metadata]]:
-        """A client span around one call of `method` ("hart.v1.Decoder/Decode") of `stage`, and the metadata to send."""
+        """A client span around one call of `method` ("hart.v1.Decoder/Decode") to `stage`. Yields it and the
+        metadata."""
         merged: Attributes = {**rpc_attributes(method), **(attributes or {}), "hart.peer.stage": stage}
         with self.span(method, kind=SpanKind.CLIENT, attributes=merged) as span:
             try:
@@ -79,7 +80,7 @@ class Tracing:
         attributes: Attributes | None = None,
         links: Sequence[SpanContext] = (),
     ) -> None:
-        """A span that has already happened (times in nanoseconds since the epoch), as a child of `parent`."""
+        """Record a past span as a child of `parent` (times in nanoseconds since the epoch)."""
         if not parent.is_valid:
             return
         context = trace.set_span_in_context(trace.NonRecordingSpan(parent))
@@ -98,7 +99,7 @@ class Tracing:
         links: Sequence[SpanContext],
         batch_size: int,
     ) -> None:
-        """The spans `queue`, `batch` (linked to every request in it) and `compute` of one request in a batch."""
+        """Record the spans `queue`, `batch` (linked to every request in it) and `compute` of a batched request."""
         waited = (begun_ns - arrived_ns) / 1e9
         size: Attributes = {"hart.batch.size": batch_size}
         self.record("queue", parent, arrived_ns, begun_ns, attributes={"hart.queue.seconds": waited})
@@ -107,12 +108,12 @@ class Tracing:
 
 
 def fail(span: Span, description: str) -> None:
-    """Mark the span as ended in an error."""
+    """Mark the span as failed."""
     span.set_status(Status(StatusCode.ERROR, description))
 
 
 def mark(span: Span, error: errors.HartError) -> None:
-    """Write a domain error on the span of the call that it ended."""
+    """Record the domain error that ended a call on the call's span."""
     span.set_attribute("error.type", error.reason)
     if error.code in _REFUSALS:
         return
@@ -120,7 +121,7 @@ def mark(span: Span, error: errors.HartError) -> None:
 
 
 def set_code(span: Span, code: object) -> None:
-    """Write how the call ended on its span; what is no gRPC status says nothing."""
+    """Record a call's status code on its span. Values other than gRPC status codes are ignored."""
     if isinstance(code, grpc.StatusCode):
         span.set_attribute("rpc.grpc.status_code", int(code.value[0]))
 
@@ -132,24 +133,24 @@ def rpc_attributes(method: str) -> Attributes:
 
 
 def inject(context: Context | None = None) -> Metadata:
-    """The metadata which carries the current (or given) trace context to a peer."""
+    """The metadata that carries the current (or given) trace context."""
     carrier: dict[str, str] = {}
     _propagator.inject(carrier, context)
     return tuple(carrier.items())
 
 
 def extract(metadata: Iterable[tuple[str, str | bytes]] | None) -> Context:
-    """The trace context that a peer's metadata carries; an empty one where it carries none that is well formed."""
+    """The trace context of a peer's metadata; an empty one if it is absent or malformed."""
     carrier = {key: value for key, value in metadata or () if key in _CARRIED and isinstance(value, str)}
     return _propagator.extract(carrier, Context())
 
 
 def trace_id_of(span: Span) -> str:
-    """The span's trace id, 32 hexadecimal digits; "" without a trace."""
+    """The span's trace id as 32 hexadecimal digits; "" without a trace."""
     context = span.get_span_context()
     return f"{context.trace_id:032x}" if context.is_valid else ""
 
 
 def current_trace_id() -> str:
-    """The current span's trace id, for log lines."""
+    """The current span's trace id, or ""."""
     return trace_id_of(trace.get_current_span())

@@ -1,1 +1,1 @@
-"""The Open Inference Protocol: a facade over any model description, and a client. Knows no model."""
+"""The Open Inference Protocol: a servicer over model descriptions, and a client."""

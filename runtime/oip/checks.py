@@ -1,4 +1,4 @@
-"""A wire request of the Open Inference Protocol, checked against a model's description. Knows no model's meaning."""
+"""Checks an Open Inference Protocol request against a model's description."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from runtime.errors import InvalidRequest, NotFound
 from runtime.oip import codec
 from runtime.oip.model import Array, InferRequest, Model, Parameter, TensorSpec
 
-# Set by Triton's own clients on every request; they change nothing here and are taken without a word.
-_CLIENTS_OWN = frozenset({"triton_enable_empty_final_response", "binary_data_output"})
+# Triton's clients set these on every request. They are accepted and ignored.
+_IGNORED_PARAMETERS = frozenset({"triton_enable_empty_final_response", "binary_data_output"})
 
 
 def find(models: Mapping[str, Model], name: str, version: str) -> Model:
-    """The model of this name and version ("" is any). Raises NotFound."""
+    """The model of this name and version ("" means any). Raises NotFound."""
     model = models.get(name)
     if model is None:
         raise NotFound(f"unknown model {name[:80]!r}; served here: {', '.join(models)}")
@@ -25,17 +25,17 @@ def find(models: Mapping[str, Model], name: str, version: str) -> Model:
 
 
 def read(model: Model, message: Any, deadline: Deadline) -> InferRequest:
-    """The request's inputs and parameters. Raises InvalidRequest naming what is wrong, before a tensor is allocated."""
+    """Parse the request's inputs and parameters. Raises InvalidRequest before a tensor is allocated."""
     given = _parameters(model, message)
     timeout = given.pop("timeout", None)
-    if timeout is not None:  # microseconds, by Triton's extension
+    if timeout is not None:  # microseconds (Triton's extension)
         deadline = min(deadline, Deadline.after(float(timeout) / 1e6), key=lambda d: d.at)
     _check_outputs(model, message)
     return InferRequest(_inputs(model, message), given, deadline, message.id[:128])
 
 
-def wanted_outputs(model: Model, message: Any) -> list[str]:
-    """Names of the outputs to send: those asked for, else all."""
+def requested_outputs(model: Model, message: Any) -> list[str]:
+    """Names of the requested outputs; all outputs without a request for some."""
     return [o.name for o in message.outputs] or [o.name for o in model.outputs]
 
 
@@ -43,7 +43,7 @@ def _parameters(model: Model, message: Any) -> dict[str, Parameter]:
     given = codec.parameters(message.parameters)
     result: dict[str, Parameter] = {}
     for name, value in given.items():
-        if name in _CLIENTS_OWN or (name in ("priority", "timeout") and value == 0):  # 0 is Triton's word for none
+        if name in _IGNORED_PARAMETERS or (name in ("priority", "timeout") and value == 0):  # Triton: 0 means unset
             continue
         kind: type | None = int if name == "timeout" else model.parameters.get(name)
         if kind is None:
@@ -58,12 +58,12 @@ def _convert(name: str, value: Parameter, kind: type) -> Parameter:
         return float(value)
     if type(value) is kind:
         return value
-    if isinstance(value, str) and kind in (int, float):  # KServe's REST bridge turns numbers into text
+    if isinstance(value, str) and kind in (int, float):  # KServe's REST bridge sends numbers as text
         try:
             number = int(value) if kind is int else float(value)
         except ValueError:
             number = None
-        if number is not None and (kind is float or abs(number) < 2**63):  # no wider than the wire's own
+        if number is not None and (kind is float or abs(number) < 2**63):  # int64, as on the wire
             return number
     raise InvalidRequest.field(f"parameters[{name}]", f"must be of type {kind.__name__}, not {str(value)[:40]!r}")
 
@@ -80,7 +80,7 @@ def _check_outputs(model: Model, message: Any) -> None:
 def _refuse_extensions(tensor: Any, field: str) -> None:
     for name in tensor.parameters:
         if name.startswith("shared_memory") or name == "classification":
-            raise InvalidRequest.field(f"{field}.parameters[{name[:80]}]", "this extension is not served")
+            raise InvalidRequest.field(f"{field}.parameters[{name[:80]}]", "this extension is not supported")
 
 
 def _inputs(model: Model, message: Any) -> dict[str, Array]:
@@ -90,7 +90,7 @@ def _inputs(model: Model, message: Any) -> dict[str, Array]:
         if name not in specs:
             raise InvalidRequest.field("inputs", f"unknown input {name[:80]!r}; known: {', '.join(specs)}")
     if sorted(names) != sorted(specs):
-        raise InvalidRequest.field("inputs", f"each of {', '.join(specs)} must be given once, not {names}")
+        raise InvalidRequest.field("inputs", f"each of {', '.join(specs)} must occur once, not {names}")
     raw: Sequence[bytes] = message.raw_input_contents
     if raw and len(raw) != len(names):
         detail = f"has {len(raw)} entries for {len(names)} inputs"
@@ -114,5 +114,5 @@ def _array(tensor: Any, raw: bytes | None) -> Array:
     if raw is None:
         return codec.decode_typed(tensor.contents, tensor.datatype, shape, field)
     if tensor.HasField("contents"):
-        raise InvalidRequest.field(f"{field}.contents", "must be absent where raw_input_contents is given")
+        raise InvalidRequest.field(f"{field}.contents", "must be absent if raw_input_contents is set")
     return codec.decode_raw(raw, tensor.datatype, shape, field)

@@ -1,4 +1,4 @@
-"""A caller of one model on any Open Inference Protocol server: ours, Triton or KServe. Knows no model's meaning."""
+"""A client of one model on an Open Inference Protocol server: this project's, Triton or KServe."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from runtime.oip.servicer import FINAL, STATUS
 
 MAX_ELEMENTS = 2**28
 _MODEL_GONE = re.compile(r"unknown model|no available versions|[Ss]tub process .* not healthy")
-"""What Triton says, with one code or another, while a model is loaded anew or its Python process has died."""
+"""Triton's messages, with varying codes, while a model reloads or after its Python process died."""
 
 
 class OipClient:
-    """Calls `model` over a channel that others own. `stage` is the name that errors carry."""
+    """Calls `model` over a channel that the caller owns. Errors carry the name `stage`."""
 
     def __init__(self, channel: grpc.aio.Channel, model: str, stage: str) -> None:
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
@@ -33,7 +33,7 @@ class OipClient:
         self._stage = stage
 
     async def ready(self, seconds: float) -> bool:
-        """True when the model is ready. Raises grpc.RpcError where the server does not answer."""
+        """True if the model is ready. Raises grpc.RpcError if the server does not respond."""
         request = service_pb2.ModelReadyRequest(name=self._model)
         return bool((await self._stub.ModelReady(request, timeout=seconds)).ready)
 
@@ -50,7 +50,7 @@ class OipClient:
         metadata: Metadata = (),
         request_id: str = "",
     ) -> InferResult:
-        """One answer. Raises the domain error that the server's status stands for."""
+        """Call ModelInfer. Raises the domain error of the server's status."""
         request = _request(self._model, inputs, parameters or {}, request_id)
         try:
             answer = await self._stub.ModelInfer(request, timeout=deadline.timeout(), metadata=metadata)
@@ -67,10 +67,10 @@ class OipClient:
         metadata: Metadata = (),
         request_id: str = "",
     ) -> AsyncGenerator[tuple[InferResult, bool], None]:
-        """Each answer, with whether it is the last; ends after that one. Raises like `infer`, and StageUnavailable
-        when the stream ends before it."""
+        """Yield each response with a flag that marks the last one. Raises like `infer`, and StageUnavailable if the
+        stream ends before the last response."""
         request = _request(self._model, inputs, parameters or {}, request_id)
-        # The request's end is left open until the answer is whole: some servers cancel a stream whose caller is done.
+        # The request stream stays open until the last response: some servers cancel a half-closed stream.
         call = self._stub.ModelStreamInfer(timeout=deadline.timeout(), metadata=metadata)
         whole = False
         try:
@@ -78,7 +78,7 @@ class OipClient:
             while True:
                 answer = await call.read()
                 if answer is grpc.aio.EOF:
-                    raise errors.StageUnavailable(self._stage, "the stream ended early")
+                    raise errors.StageUnavailable(self._stage, "the stream ended before the last response")
                 if answer.error_message:
                     raise self._stream_error(answer)
                 final = answer.infer_response.parameters[FINAL].bool_param
@@ -99,7 +99,7 @@ class OipClient:
         return status.from_rpc_error(error, self._stage)
 
     def _gone(self) -> errors.HartError:
-        return errors.StageUnavailable(self._stage, "its server has lost the model")
+        return errors.StageUnavailable(self._stage, "its server no longer serves the model")
 
     def _stream_error(self, answer: Any) -> errors.HartError:
         encoded = answer.infer_response.parameters[STATUS].string_param
@@ -112,7 +112,7 @@ class OipClient:
     def _result(self, answer: Any) -> InferResult:
         try:
             outputs = {t.name: self._output(t, answer.raw_output_contents, i) for i, t in enumerate(answer.outputs)}
-        except errors.InvalidRequest as error:  # the server's fault, not the caller's
+        except errors.InvalidRequest as error:  # an error of the server, not of the caller
             raise errors.Internal(status.new_error_id(), stage=self._stage) from error
         return InferResult(outputs, codec.parameters(answer.parameters))
 

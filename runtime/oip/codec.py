@@ -1,7 +1,7 @@
-"""Tensors and parameters of the Open Inference Protocol to numpy and back. Knows messages, no service.
+"""Conversion of Open Inference Protocol tensors and parameters to and from numpy.
 
-Both representations are read: typed contents, and raw contents (little-endian bytes; BYTES elements each after a
-four-byte length). Written are raw contents. Source: "Tensor Data" in kserve's grpc_predict_v2.proto.
+It reads typed contents and raw contents (little-endian; each BYTES element after a four-byte length). It writes raw
+contents. Source: "Tensor Data" in kserve's grpc_predict_v2.proto.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def element_count(shape: Iterable[int], field: str, max_elements: int) -> int:
     """The number of elements of a shape. Raises InvalidRequest for negative sizes and for more than `max_elements`."""
     sizes = list(shape)
     if len(sizes) > tensors.MAX_RANK or any(s < 0 for s in sizes):
-        raise InvalidRequest.field(field, f"{sizes[: tensors.MAX_RANK]} is no shape of at most {tensors.MAX_RANK} axes")
+        raise InvalidRequest.field(
+            field, f"{sizes[: tensors.MAX_RANK]} is not a shape of up to {tensors.MAX_RANK} axes"
+        )
     count = math.prod(sizes)
     if count > max_elements:
         raise InvalidRequest.field(field, f"{sizes} has more than {max_elements} elements")
@@ -63,7 +65,7 @@ def element_count(shape: Iterable[int], field: str, max_elements: int) -> int:
 
 
 def decode_raw(data: bytes, datatype: str, shape: tuple[int, ...], field: str) -> Array:
-    """Raw contents as an array of `shape`, whose element count was checked. Raises InvalidRequest naming `field`."""
+    """Raw contents as an array of `shape`, which was checked before. Raises InvalidRequest, which names `field`."""
     count = math.prod(shape)
     if datatype == "BYTES":
         return _objects(_split(data, count, field), shape)
@@ -79,14 +81,14 @@ def decode_raw(data: bytes, datatype: str, shape: tuple[int, ...], field: str) -
 
 
 def decode_typed(contents: Any, datatype: str, shape: tuple[int, ...], field: str) -> Array:
-    """Typed contents as an array of `shape`. Raises InvalidRequest naming `field`."""
+    """Typed contents as an array of `shape`. Raises InvalidRequest, which names `field`."""
     name = _TYPED.get(datatype)
     if name is None:
         raise InvalidRequest.field(field, f"datatype {datatype!r} must be sent as raw contents")
     values = getattr(contents, name)
     count = math.prod(shape)
     if len(values) != count:
-        raise InvalidRequest.field(field, f"{list(shape)} wants {count} elements in {name}, not {len(values)}")
+        raise InvalidRequest.field(field, f"{list(shape)} requires {count} elements in {name}, not {len(values)}")
     if datatype == "BYTES":
         return _objects(list(values), shape)
     dtype = _DTYPES[datatype]
@@ -100,12 +102,13 @@ def decode_typed(contents: Any, datatype: str, shape: tuple[int, ...], field: st
 
 
 def encode(array: Array) -> tuple[str, bytes]:
-    """The datatype's name and the raw contents. Object arrays must hold bytes. Raises ValueError for other dtypes."""
+    """The datatype name and raw contents of an array. Object arrays must hold bytes. Raises ValueError for an
+    unsupported dtype."""
     if array.dtype == object:
         return "BYTES", b"".join(struct.pack("<I", len(item)) + item for item in array.reshape(-1))
     name = _NAMES.get(array.dtype.newbyteorder("<"))
     if name is None:
-        raise ValueError(f"dtype {array.dtype} has no name in the protocol")
+        raise ValueError(f"dtype {array.dtype} has no datatype in the protocol")
     return name, np.ascontiguousarray(array, dtype=_DTYPES[name]).tobytes()
 
 
@@ -115,7 +118,7 @@ def parameters(given: Mapping[str, Any]) -> dict[str, Parameter]:
 
 
 def set_parameter(target: Any, value: Parameter) -> None:
-    """Write a plain value into a wire parameter."""
+    """Set a wire parameter to a plain value."""
     if isinstance(value, bool):
         target.bool_param = value
     elif isinstance(value, int):
@@ -127,15 +130,15 @@ def set_parameter(target: Any, value: Parameter) -> None:
 
 
 def bytes_array(items: Iterable[bytes], shape: tuple[int, ...] | None = None) -> Array:
-    """An object array of bytes, one-dimensional unless a shape is given."""
+    """An object array of bytes; one-dimensional without `shape`."""
     values = list(items)
     return _objects(values, shape if shape is not None else (len(values),))
 
 
-def response(model: str, request_id: str, outputs: Mapping[str, Array], wanted: Iterable[str]) -> Any:
-    """A ModelInferResponse with the wanted outputs in raw contents."""
+def response(model: str, request_id: str, outputs: Mapping[str, Array], names: Iterable[str]) -> Any:
+    """A ModelInferResponse with the outputs of these names in raw contents."""
     message = service_pb2.ModelInferResponse(model_name=model, model_version="1", id=request_id)
-    for name in wanted:
+    for name in names:
         if name in outputs:
             datatype, raw = encode(outputs[name])
             message.outputs.add(name=name, datatype=datatype, shape=outputs[name].shape)
@@ -154,7 +157,7 @@ def _split(data: bytes, count: int, field: str) -> list[bytes]:
         items.append(data[end : end + size])
         at = end + size
     if len(items) != count:
-        raise InvalidRequest.field(field, f"holds {len(items)} BYTES elements where the shape says {count}")
+        raise InvalidRequest.field(field, f"holds {len(items)} BYTES elements, but the shape has {count}")
     return items
 
 

@@ -1,4 +1,4 @@
-"""A model as the Open Inference Protocol sees it: names, tensors and one function. Knows no wire."""
+"""The description of a model for the Open Inference Protocol: names, tensors and one function."""
 
 from __future__ import annotations
 
@@ -18,32 +18,35 @@ DYNAMIC = -1
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output. `datatypes`: those taken, the first being the one announced. `shape`: FREE (-1) where any
-    size is right. `most`: the largest size of a free axis of an input, checked before a tensor is read; 0: any."""
+    """One input or output. `datatypes`: the accepted ones; metadata reports the first. `shape`: DYNAMIC (-1) accepts
+    any size. `max_size`: the max size of a dynamic axis of an input, checked before a tensor is read; 0: no limit."""
 
     name: str
     datatypes: tuple[str, ...]
     shape: tuple[int, ...]
-    most: int = 0
+    max_size: int = 0
 
     def check(self, datatype: str, shape: tuple[int, ...]) -> None:
-        """Raise InvalidRequest naming the input where datatype or shape is wrong."""
+        """Raise InvalidRequest, which names the input, if datatype or shape does not match."""
         if datatype not in self.datatypes:
-            wanted = " or ".join(self.datatypes)
-            raise InvalidRequest.field(f"inputs[{self.name}].datatype", f"must be {wanted}, not {datatype!r}")
+            accepted = " or ".join(self.datatypes)
+            raise InvalidRequest.field(f"inputs[{self.name}].datatype", f"must be {accepted}, not {datatype!r}")
         fits = len(shape) == len(self.shape) and all(w in (DYNAMIC, s) for w, s in zip(self.shape, shape, strict=True))
         if not fits or 0 in shape:
             raise InvalidRequest.field(
                 f"inputs[{self.name}].shape", f"must be {list(self.shape)} (-1: any, not 0), not {list(shape)}"
             )
         largest = max((size for w, size in zip(self.shape, shape, strict=True) if w == DYNAMIC), default=0)
-        if self.most and largest > self.most:
-            raise InvalidRequest.field(f"inputs[{self.name}].shape", f"must hold at most {self.most}, not {largest}")
+        if self.max_size and largest > self.max_size:
+            raise InvalidRequest.field(
+                f"inputs[{self.name}].shape", f"must hold at most {self.max_size}, not {largest}"
+            )
 
 
 @dataclass(frozen=True)
 class InferRequest:
-    """A checked request. `inputs` by name (BYTES as object arrays of bytes, read-only); `parameters` those given."""
+    """A checked request. `inputs` by name (BYTES as object arrays of bytes, read-only); `parameters`: those of the
+    request."""
 
     inputs: Mapping[str, Array]
     parameters: Mapping[str, Parameter]
@@ -53,7 +56,7 @@ class InferRequest:
 
 @dataclass(frozen=True)
 class InferResult:
-    """Outputs by name, with parameters to send beside them."""
+    """Outputs by name, and response parameters."""
 
     outputs: Mapping[str, Array]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
@@ -65,10 +68,11 @@ InferStream = Callable[[InferRequest], AsyncGenerator[InferResult, None]]
 
 @dataclass(frozen=True)
 class Model:
-    """What a stage serves by the protocol.
+    """A model that a stage serves.
 
-    Give `infer` (one answer) or `stream` (several; the last one is marked `triton_final_response`). `parameters` maps
-    each parameter that is taken to its type; others are refused. `max_elements` bounds every input before it is read.
+    Set either `infer` (one response) or `stream` (several; the last one is marked `triton_final_response`).
+    `parameters` maps each accepted parameter to its type; others are refused. `max_elements` is the max size of each
+    input, checked before it is read.
     """
 
     name: str
@@ -83,4 +87,4 @@ class Model:
 
     def __post_init__(self) -> None:
         if (self.infer is None) == (self.stream is None):
-            raise ValueError(f"model {self.name}: give either infer or stream")
+            raise ValueError(f"model {self.name}: set either infer or stream")

@@ -1,4 +1,4 @@
-"""inference.GRPCInferenceService over model descriptions. Only translates: what is computed is the models' affair."""
+"""inference.GRPCInferenceService over model descriptions."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from runtime.oip import checks, codec
 from runtime.oip.model import InferResult, Model, TensorSpec
 
 FINAL = "triton_final_response"
-STATUS = "hart_status"  # on a stream's error: the google.rpc.Status, base64, for clients that want more than its text
+STATUS = "hart_status"  # in a stream's error response: the google.rpc.Status in base64
 MAX_PER_STREAM = 64
 
 
 class Host(Protocol):
-    """What the facade wants to know of its process."""
+    """The parts of the process that the servicer uses."""
 
     models: dict[str, Model]
     ready: bool
@@ -37,12 +37,12 @@ class Host(Protocol):
 
 
 def add_models(host: Host) -> tuple[Callable[[Any, Any], None], OipServicer]:
-    """What `App.add` takes."""
+    """The arguments of `App.add`."""
     return service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server, OipServicer(host)
 
 
 class OipServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """The calls of the standard, and ModelStreamInfer of Triton's extension; the others are UNIMPLEMENTED."""
+    """The protocol's methods and Triton's ModelStreamInfer. Other extensions are UNIMPLEMENTED."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -52,7 +52,7 @@ class OipServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignor
         return self._host.models
 
     async def ServerLive(self, request: Any, context: Any) -> Any:
-        """True while the process answers."""
+        """True while the process responds."""
         return service_pb2.ServerLiveResponse(live=True)
 
     async def ServerReady(self, request: Any, context: Any) -> Any:
@@ -60,12 +60,12 @@ class OipServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignor
         return service_pb2.ServerReadyResponse(ready=self._host.ready)
 
     async def ModelReady(self, request: Any, context: Any) -> Any:
-        """The same, for a model that is served here."""
+        """True after warm-up until the process drains. Raises NotFound for an unknown model."""
         checks.find(self._models, request.name, request.version)
         return service_pb2.ModelReadyResponse(ready=self._host.ready)
 
     async def ServerMetadata(self, request: Any, context: Any) -> Any:
-        """Name and version of the server software."""
+        """Name, version and extensions of the server."""
         extensions = ["model_stream_infer"] if any(m.stream for m in self._models.values()) else []
         return service_pb2.ServerMetadataResponse(
             name=f"hart-{self._host.stage}", version=VERSION, extensions=extensions
@@ -80,7 +80,8 @@ class OipServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignor
         return message
 
     async def ModelConfig(self, request: Any, context: Any) -> Any:
-        """What Triton's clients ask before they stream: that a model answers more than once."""
+        """The configuration that Triton's clients read before streaming: `decoupled` for a model with many
+        responses."""
         model = checks.find(self._models, request.name, request.version)
         message = service_pb2.ModelConfigResponse()
         message.config.name = model.name
@@ -89,7 +90,7 @@ class OipServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignor
         return message
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:
-        """One answer; of a streaming model the last one."""
+        """One response; for a streaming model, the last one."""
         model = checks.find(self._models, request.model_name, request.model_version)
         found = checks.read(model, request, Deadline.of(context))
         result: InferResult | None = None
@@ -100,19 +101,19 @@ class OipServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignor
         return _response(model, request, result)
 
     async def ModelStreamInfer(self, request_iterator: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        """Answers of many requests, interleaved as they come. A failed request is answered on the stream and does not
-        end it. When the process drains, the stream ends with the last running request."""
+        """Responses of many requests, interleaved. A failed request yields an error response and does not end the
+        stream. While the process drains, the stream ends after the last running request."""
         answers: asyncio.Queue[Any] = asyncio.Queue(MAX_PER_STREAM)
         stream = _Stream(answers, self._host, Deadline.of(context))
         reader = asyncio.create_task(stream.read(request_iterator))
         try:
             while (answer := await answers.get()) is not None:
                 yield answer
-            await reader  # raises what ended the reading, such as bytes that are no message
+            await reader  # raises the reader's error, e.g. for bytes that do not parse
         finally:
             reader.cancel()
             stream.cancel()
-            while not answers.empty():  # else the reader would wait for room to say that it has ended
+            while not answers.empty():  # else the reader blocks when it puts its end marker
                 answers.get_nowait()
 
 
@@ -126,7 +127,7 @@ class _Stream:
         self._running: set[asyncio.Task[None]] = set()
 
     async def read(self, requests: AsyncIterator[Any]) -> None:
-        """Start each request as it comes; when there are no more, wait for those that run and say so (None)."""
+        """Start each request on arrival. After the last one, wait for running requests, then put None."""
         draining = self._host.draining
         drained = asyncio.create_task(draining.wait())
         source = aiter(requests)
@@ -167,22 +168,22 @@ class _Stream:
         except Exception as error:
             known = status.as_hart_error(error, self._host.stage)
             code = known.code
-            tracing.mark(trace.get_current_span(), known)  # the call goes on, and its own end will tell nothing of it
+            tracing.mark(trace.get_current_span(), known)  # the stream's own status does not include it
             await self._answers.put(_failure(request, known))
         self._host.telemetry.metrics.count(code, time.monotonic() - begun)
 
     def cancel(self) -> None:
-        """Cancel what runs: the caller has gone."""
+        """Cancel running requests: the client has left."""
         for task in self._running:
             task.cancel()
 
 
 async def _results(model: Model, request: Any) -> AsyncGenerator[tuple[InferResult, bool], None]:
-    """Each answer of the model, with whether it is the last. One answer is held back to know that."""
+    """Yield each response with a flag that marks the last one. One response is held back to detect the last one."""
     if model.infer is not None:
         yield await model.infer(request), True
         return
-    assert model.stream is not None  # noqa: S101 - the description has either
+    assert model.stream is not None  # noqa: S101 - Model requires one of the two
     held: InferResult | None = None
     async with contextlib.aclosing(model.stream(request)) as stream:
         async for result in stream:
@@ -193,13 +194,13 @@ async def _results(model: Model, request: Any) -> AsyncGenerator[tuple[InferResu
                 yield held, False
             held = result
     if held is None:
-        raise errors.StageUnavailable(model.name, "the stream ended without an answer")
+        raise errors.StageUnavailable(model.name, "the stream ended without a response")
     yield held, True
 
 
 def _response(model: Model, request: Any, result: InferResult) -> Any:
-    wanted = checks.wanted_outputs(model, request)
-    message = codec.response(model.name, request.id, result.outputs, wanted)
+    names = checks.requested_outputs(model, request)
+    message = codec.response(model.name, request.id, result.outputs, names)
     for name, value in result.parameters.items():
         codec.set_parameter(message.parameters[name], value)
     return message

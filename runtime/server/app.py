@@ -1,4 +1,4 @@
-"""One process of the cluster: its server, from the open port to the drained end. Knows no service."""
+"""The gRPC server of one process: assembly, start, drain and stop. It imports no service."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from runtime.work.batcher import Batcher
 from runtime.work.device_thread import DeviceThread
 
 PING_SECONDS, PING_JITTER_MS = 5, 500
-"""Clients may ping so often, with and without calls in flight; clocks and networks take something off an interval."""
+"""Min interval of clients' keepalive pings, with and without calls in flight, and its tolerance for clock and network
+jitter."""
 T = TypeVar("T")
 R = TypeVar("R")
 log = logging.getLogger(__name__)
@@ -36,18 +37,18 @@ _OIP_ALWAYS = frozenset(f"{OIP}/{m}" for m in ("ServerLive", "ServerReady", "Mod
 
 
 class PortTaken(OSError):
-    """A process cannot listen where its settings say."""
+    """The configured address cannot be bound."""
 
     def __init__(self, setting: str, address: str) -> None:
-        super().__init__(f"{setting}: cannot listen on {address}: is another process there?")
+        super().__init__(f"{setting}: cannot listen on {address}: is the port in use?")
 
 
 class App:
-    """What a service is assembled in.
+    """The container in which a service is assembled.
 
-    `build` functions add servicers (`add`), models of the Open Inference Protocol (`add_model`), guards (`guard`), what
-    loads and warms the engine (`warm_up`) and what ends with the process (`on_stop`). The port opens before the
-    warm-up: the process is alive at once, and ready (each service's full name in grpc.health.v1) after it.
+    `build` functions add servicers (`add`), Open Inference Protocol models (`add_model`), guards (`guard`), start-up
+    work such as loading and warm-up (`on_start`), and shutdown work (`on_stop`). The port opens before the start-up
+    work: the process is alive at once. It is ready (each service's full name in grpc.health.v1) after that work.
     """
 
     def __init__(self, settings: ProcessSettings, stage: str, telemetry: Telemetry) -> None:
@@ -79,8 +80,8 @@ class App:
     # -- assembling --------------------------------------------------------------------------------------------------
 
     def add(self, register: Callable[[Any, Any], None], servicer: object, *, background: bool = False) -> None:
-        """Serve `servicer` through its generated `add_XServicer_to_server`. `background`: its calls last as long as
-        their callers like (watches), and are not waited for when draining."""
+        """Serve `servicer`. `register` is its generated `add_XServicer_to_server`. `background`: its calls have no end
+        (watches), and draining does not wait for them."""
         recorder = _Recorder(self._server)
         register(servicer, recorder)
         self._names += recorder.names
@@ -88,15 +89,16 @@ class App:
             self._interceptor.background |= set(recorder.names)
 
     def add_model(self, model: Model) -> None:
-        """Serve `model` by the Open Inference Protocol on the same port."""
+        """Serve `model` over the Open Inference Protocol on the same port."""
         self.models[model.name] = model
 
     def guard(self, guard: Guard) -> None:
-        """Surround every call (health and reflection excepted), before its message is read, in the order added."""
+        """Surround every call except health and reflection, before its message is read. Guards run in the order
+        added."""
         self._interceptor.guards.append(guard)
 
     def admission(self, *, queue_limit: int, capacity: float, setting: str = "HART_MAX_QUEUED_REQUESTS") -> Admission:
-        """A bounded room for work, wired to this process's metrics. One per process."""
+        """An admission queue that reports to this process's metrics. Create one per process."""
         return Admission(
             self.stage, queue_limit=queue_limit, capacity=capacity, setting=setting, metrics=self.telemetry.metrics
         )
@@ -109,7 +111,7 @@ class App:
         max_batch: int,
         max_wait: float = 0.0,
     ) -> Batcher[T, R]:
-        """A batching queue in front of the engine thread, with an admission, metrics and spans."""
+        """A batching queue in front of the device thread, with admission, metrics and spans."""
         admission = self.admission(queue_limit=queue_limit, capacity=float(max_batch))
         batcher = Batcher(
             run,
@@ -124,21 +126,21 @@ class App:
         return batcher
 
     def on_start(self, function: Callable[[], Awaitable[object]]) -> None:
-        """Await after the port is open and before the process is ready."""
+        """Await `function` after the port is open and before the process is ready."""
         self._starts.append(function)
 
     def on_stop(self, function: Callable[[], Awaitable[object]]) -> None:
-        """Await after the last call has ended, in the reverse order."""
+        """Await `function` after the last call has ended. Functions run in reverse order."""
         self._stops.append(function)
 
     # -- living ------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Open the ports, then load and warm up, then be ready. Raises PortTaken, an OSError, naming the setting;
-        SettingsError naming a certificate that cannot be used."""
+        """Open the ports, run the start-up work, then report ready. Raises PortTaken (an OSError), which names the
+        setting, and SettingsError, which names an invalid certificate."""
         if self.models:
             self.add(*add_models(self))
-        self._interceptor.guards.append(self._limiter.guard)  # behind the others: who may not call takes nobody's place
+        self._interceptor.guards.append(self._limiter.guard)  # last: a call that another guard refuses takes no place
         for name in self._names:
             self.health.set(name, False)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
@@ -152,8 +154,8 @@ class App:
         log.info("listening", extra=ports)
         for start in self._starts:
             await start()
-        # What is loaded by now stays: the garbage collector need not go through it again, for a tenth of a second each
-        # time, in the middle of somebody's request.
+        # Objects loaded by now live until the end. Freezing them spares each full collection about 0.1 s, which would
+        # fall into a request.
         gc.collect()
         gc.freeze()
         if not self.draining.is_set():
@@ -176,8 +178,8 @@ class App:
             raise PortTaken("HART_PORT", address) from error
 
     async def _serve_plain_health(self) -> None:
-        wanted = self.settings.health_port
-        port = wanted if wanted is not None else (self.settings.port + HEALTH_PORT_OFFSET if self.settings.port else 0)
+        chosen = self.settings.health_port
+        port = chosen if chosen is not None else (self.settings.port + HEALTH_PORT_OFFSET if self.settings.port else 0)
         self._health_server = grpc.aio.server(
             interceptors=[
                 CallInterceptor(
@@ -196,8 +198,8 @@ class App:
         await self._health_server.start()
 
     def _serve_metrics(self) -> None:
-        wanted = self.settings.metrics_port
-        port = wanted if wanted is not None else (self.settings.port + METRICS_PORT_OFFSET if self.settings.port else 0)
+        chosen = self.settings.metrics_port
+        port = chosen if chosen is not None else (self.settings.port + METRICS_PORT_OFFSET if self.settings.port else 0)
         host = self.settings.metrics_host or self.settings.host
         try:
             self._metrics_server = self.telemetry.serve_metrics(host, port)
@@ -213,7 +215,7 @@ class App:
         return None
 
     async def drain(self, grace: float) -> bool:
-        """Say NOT_SERVING, refuse new work, wait up to `grace` seconds for what runs. True when all of it ended."""
+        """Report NOT_SERVING, refuse new work, and wait up to `grace` seconds for running calls. True if all ended."""
         self.draining.set()
         self.ready = False
         self.health.set_all(False)
@@ -221,18 +223,18 @@ class App:
         try:
             await asyncio.wait_for(self._interceptor.idle.wait(), grace)
         except TimeoutError:
-            log.warning("grace is over", extra={"calls": self._interceptor.working})
+            log.warning("drain timed out", extra={"calls": self._interceptor.working})
             return False
         return True
 
     async def stop(self) -> bool:
-        """Close the ports (what still runs is ended), then everything else. True when the engine's thread is free."""
-        await self._server.stop(0.25)  # lets the last answers reach their callers
+        """Close the ports and cancel running calls, then stop everything else. True if the device thread is idle."""
+        await self._server.stop(0.25)  # the last responses still reach their clients
         for stop in reversed(self._stops):
             try:
                 await stop()
             except Exception:
-                log.exception("while stopping")
+                log.exception("a shutdown function failed")
         free = await asyncio.to_thread(self.device_thread.close)
         if self._health_server:
             await self._health_server.stop(0)
@@ -243,28 +245,28 @@ class App:
 
 
 class _Recorder:
-    """Stands in for the server while a servicer is registered, and notes the services' names."""
+    """Takes the server's place while a servicer is registered, and records the services' names."""
 
     def __init__(self, server: grpc.aio.Server) -> None:
         self._server = server
         self.names: list[str] = []
 
     def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
-        """Pass the handlers on, noting their names."""
+        """Pass the handlers on and record their service names."""
         self.names += [handler.service_name() for handler in handlers]
         self._server.add_generic_rpc_handlers(handlers)
 
     def add_registered_method_handlers(self, name: str, handlers: object) -> None:
-        """Nothing: the asyncio server does not use them."""
+        """Do nothing: the asyncio server does not use these handlers."""
 
 
 def server_options(settings: ProcessSettings) -> list[tuple[str, int]]:
-    """gRPC's options for every server of the cluster."""
+    """gRPC options of every server in the cluster."""
     return [
-        ("grpc.so_reuseport", 0),  # a second process on the same port must fail, not share it
+        ("grpc.so_reuseport", 0),  # a second process on the same port must fail instead of sharing it
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
-        # A compressed request is refused unread: 61 KB may unfold to 60 MiB, and requests are too small to gain by it.
+        # Compressed requests are refused unread: 61 KB may inflate to 60 MiB, and requests are too small to benefit.
         ("grpc.compression_enabled_algorithms_bitset", 1 << grpc.Compression.NoCompression),
         ("grpc.max_metadata_size", settings.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),

@@ -1,7 +1,7 @@
-"""grpc.health.v1 for the asyncio server. Knows names and states, nothing of what they stand for.
+"""grpc.health.v1 for the asyncio server.
 
-Not grpcio-health-checking's own servicer: there one watcher that leaves takes the others' notifications with it, and a
-watcher that does not read holds up every change of state, draining included.
+It replaces grpcio-health-checking's servicer. There, a watcher that leaves removes the notifications of the others, and
+a watcher that does not read blocks every change of state, including draining.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_WATCHERS = 1_000
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
-    """Answers Check and Watch. `""` is the process itself, alive as long as it answers and does not drain."""
+    """Serves Check and Watch. The service `""` is the process itself: SERVING until it drains."""
 
     def __init__(self) -> None:
         self._states: dict[str, int] = {"": Response.SERVING}
@@ -26,25 +26,25 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         self._watchers = 0
 
     def set(self, service: str, serving: bool) -> None:
-        """Note a state and wake the watchers."""
+        """Set a service's state and notify the watchers."""
         self._states[service] = Response.SERVING if serving else Response.NOT_SERVING
         self._changed.set()
         self._changed = asyncio.Event()
 
     def set_all(self, serving: bool) -> None:
-        """Note the same state for every service."""
+        """Set the same state for every service."""
         for service in self._states:
             self.set(service, serving)
 
     async def Check(self, request: Any, context: Any) -> Any:
-        """The state now; NOT_FOUND for a service that was never named."""
+        """The current state. Aborts with NOT_FOUND for an unknown service."""
         state = self._states.get(request.service)
         if state is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
         return Response(status=state)
 
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        """The state now and whenever it changes."""
+        """The current state, then each change. Aborts with RESOURCE_EXHAUSTED above MAX_WATCHERS."""
         if self._watchers >= MAX_WATCHERS:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watchers")
         self._watchers += 1

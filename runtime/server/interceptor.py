@@ -1,9 +1,8 @@
-"""What surrounds every call: trace, metrics, gate, guards, parsing, errors. Knows no service.
+"""Wraps every call: trace, metrics, gate, guards, parsing, errors. It imports no service.
 
-Every method is taken from gRPC as a stream of raw bytes, also where it has one request. So a guard refuses before the
-message has come, a sender that is too slow is sent away, and bytes that do not parse are INVALID_ARGUMENT (grpc.aio by
-itself waits for the whole message first, for ever, and answers UNKNOWN).
-"""
+Every method is registered as a stream of raw bytes, even if it has one request. So a guard can refuse before the
+message arrives, a slow sender times out, and bytes that do not parse are INVALID_ARGUMENT. grpc.aio alone waits for the
+whole message without a limit and returns UNKNOWN."""
 
 from __future__ import annotations
 
@@ -30,26 +29,26 @@ _PLAIN = ("grpc.health.", "grpc.reflection.")  # neither traced, counted, gated 
 _INTROSPECTION_METHODS = (
     "Describe", "Status", "ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig",
 )  # fmt: skip
-"""Methods that ask how a process is, and do no work. Like watches they are gated and guarded, and neither traced nor
-counted: asked every two seconds, they would hide how the work does."""
+"""Methods that report a process's state and do no work. Like watches they are gated and guarded, but neither traced nor
+counted: they are called every two seconds and would hide the metrics of the work."""
 _MULTIPLEXED_STREAMS = ("ModelStreamInfer",)
-"""Methods whose one call carries many requests. Their servicer counts each of these as it ends; the call itself, which
-ends well whatever became of them, is counted where it does not."""
+"""Methods whose call carries many requests. The servicer counts each request. The call itself returns OK whatever its
+requests returned, so it is counted only if it fails."""
 SLOWEST_READER = 128 * 2**10
-"""Bytes a second that a caller is expected to read at least."""
+"""Min rate at which a client must read, in bytes per second."""
 _STRICT_PACKAGES = ("hart.",)  # packages whose unknown fields are refused
 
 
 @dataclass(frozen=True)
 class CallInfo:
-    """What a guard sees of a call before its message is read: "package.Service/Method", headers, the gRPC context."""
+    """A call before its message is read: "package.Service/Method", metadata and the gRPC context."""
 
     method: str
     metadata: tuple[tuple[str, str | bytes], ...]
     context: Any
 
     def header(self, name: str) -> str:
-        """The first header of this (lower-case) name as text, or ""."""
+        """The first value of this (lower-case) metadata key as text, or ""."""
         return next((v if isinstance(v, str) else v.decode("latin-1") for k, v in self.metadata if k == name), "")
 
 
@@ -58,15 +57,15 @@ Precheck = Callable[[str], errors.HartError | None]
 
 
 class ClientDisconnected(asyncio.CancelledError):
-    """The caller went away while an answer was being written. gRPC cancels the call as well, but often only later."""
+    """The client left while a response was being written. gRPC cancels the call too, but often later."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler of a server.
 
-    `gate(method)` may refuse (draining, not ready); `guards` surround the call in order (authentication, limits) and
-    refuse by raising. A message may take `receive_seconds` to arrive, and a response `send_seconds`, beside what its
-    bytes take, to be read. `background` names services whose calls do not count as work when draining.
+    `gate(method)` returns an error to refuse a call (draining, not ready). `guards` surround the call in order
+    (authentication, limits) and refuse by raising. A message must arrive within `receive_seconds`. A response must be
+    read within `send_seconds` plus its transfer time. `background` names services whose calls do not delay draining.
     """
 
     def __init__(self, telemetry: Telemetry, gate: Precheck, receive_seconds: float, send_seconds: float) -> None:
@@ -86,9 +85,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """The handler, wrapped; one that answers UNIMPLEMENTED where the method is unknown."""
+        """The wrapped handler. For an unknown method: a handler that returns UNIMPLEMENTED."""
         handler = await continuation(handler_call_details)
-        if handler is None:  # gRPC's own answer writes a traceback into the log where the call has ended already
+        if handler is None:  # gRPC's own handler logs a traceback if the call has already ended
             return grpc.stream_unary_rpc_method_handler(_unknown)
         method = _text(handler_call_details.method).strip("/")
         surround = self._surround(method)
@@ -177,14 +176,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             task = asyncio.current_task()
             if task is None or task.cancelling() or isinstance(error, ClientDisconnected):
                 raise
-            # Nobody has cancelled this call, but something that it waited for: gRPC would leave its caller unanswered.
-            raise RuntimeError("what the call waited for was cancelled") from error
+            # Something that the call awaited was cancelled, not the call itself. gRPC would never answer the client.
+            raise RuntimeError("an operation that the call awaited was cancelled") from error
 
     def _judge(self, error: BaseException) -> errors.HartError | None:
-        """The domain error to answer with; None where the handler has aborted the call by itself."""
+        """The domain error to return; None if the handler has already aborted the call."""
         if isinstance(error, errors.HartError):
             if isinstance(error, errors.Internal):
-                log.error("internal error %s passed on", error.error_id, extra={"error_id": error.error_id})
+                log.error("internal error %s returned", error.error_id, extra={"error_id": error.error_id})
             return error
         if isinstance(error, grpc.aio.AbortError):
             return None
@@ -263,31 +262,31 @@ async def _receive(stream: AsyncIterator[bytes], receive_timeout: float) -> byte
         async with asyncio.timeout(receive_timeout):
             return await anext(stream)
     except StopAsyncIteration:
-        raise errors.InvalidRequest.field("", "the call carried no message") from None
+        raise errors.InvalidRequest.field("", "the call has no message") from None
     except TimeoutError:
-        raise errors.DeadlineExceeded("receiving", f"the message did not come within {receive_timeout} s") from None
+        raise errors.DeadlineExceeded("receiving", f"the message did not arrive within {receive_timeout} s") from None
 
 
-def _patience(answer: Any, seconds: float) -> float:
-    """How long an answer may stay unread."""
+def _send_timeout(answer: Any, seconds: float) -> float:
+    """Max seconds for the client to read an answer."""
     return seconds + (answer.ByteSize() if isinstance(answer, Message) else 0) / SLOWEST_READER
 
 
 def _end_unless_read(answer: Any, seconds: float) -> None:
-    """The call's task goes on to send the answer; where nobody reads it, end it. gRPC resets its stream then."""
+    """Cancel the call's task if the client does not read the answer in time. gRPC then resets the stream."""
     task = asyncio.current_task()
     if task is not None:
-        timer = asyncio.get_running_loop().call_later(_patience(answer, seconds), task.cancel)
+        timer = asyncio.get_running_loop().call_later(_send_timeout(answer, seconds), task.cancel)
         task.add_done_callback(lambda _: timer.cancel())
 
 
 async def _write(context: Any, answer: Any, seconds: float) -> None:
     try:
-        async with asyncio.timeout(_patience(answer, seconds)):
+        async with asyncio.timeout(_send_timeout(answer, seconds)):
             await context.write(answer)
     except TimeoutError as error:
-        raise ClientDisconnected from error  # no status would reach a caller who does not read: its stream is reset
-    except grpc.aio.InternalError as error:  # gRPC's word for a call that is over, whoever has ended it
+        raise ClientDisconnected from error  # a client that does not read gets no status; its stream is reset
+    except grpc.aio.InternalError as error:  # raised by gRPC when the call is over
         raise ClientDisconnected from error
 
 
@@ -305,13 +304,13 @@ async def _end(
 ) -> NoReturn:
     try:
         await context.abort(code, message, trailing)
-    except grpc.aio.InternalError as failure:  # gRPC has ended the call already, as for a message over the limit
+    except grpc.aio.InternalError as failure:  # gRPC has already ended the call, e.g. for a message above the limit
         raise ClientDisconnected from failure
     raise AssertionError("abort raises")
 
 
 def _code(number: Any) -> grpc.StatusCode:
-    """What grpc.aio calls an aborted call's code: a number, or nothing."""
+    """The status code from grpc.aio's value for an aborted call: a number or None."""
     return next((code for code in grpc.StatusCode if number in (code, code.value[0])), grpc.StatusCode.UNKNOWN)
 
 

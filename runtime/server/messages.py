@@ -15,11 +15,11 @@ from runtime.status import MAX_VIOLATIONS
 
 M = TypeVar("M")
 MAX_UNKNOWN = 64 * 2**10
-"""Bytes of unknown fields that are walked to name them: for millions of them the event loop would stand for seconds."""
+"""Max bytes of unknown fields that are named one by one. Naming millions would block the event loop for seconds."""
 
 
 def parse(deserialize: Callable[[bytes], M], data: bytes) -> M:
-    """The message in `data`. Raises InvalidRequest when the bytes are no such message (invalid UTF-8 included)."""
+    """Parse `data`. Raises InvalidRequest if the bytes are not such a message (including invalid UTF-8)."""
     try:
         return deserialize(data)
     except (DecodeError, ValueError, RecursionError) as error:
@@ -27,8 +27,8 @@ def parse(deserialize: Callable[[bytes], M], data: bytes) -> M:
 
 
 def refuse_unknown(message: Message) -> None:
-    """Raise InvalidRequest naming unknown field numbers and enum values in the message, however deep; as many as an
-    answer holds."""
+    """Raise InvalidRequest if the message holds unknown fields or enum values at any depth. It names up to
+    MAX_VIOLATIONS of them."""
     unknown = _unknown_bytes(message)
     if unknown > MAX_UNKNOWN:
         raise InvalidRequest.field("", f"{unknown} bytes of the message are unknown fields")
@@ -38,7 +38,7 @@ def refuse_unknown(message: Message) -> None:
 
 
 def _unknown_bytes(message: Message) -> int:
-    """Bytes of unknown fields, however deep; 0 without a look where the whole message is too small to matter."""
+    """Bytes of unknown fields at any depth. 0 without a check if the message is smaller than MAX_UNKNOWN."""
     size = message.ByteSize()
     if size <= MAX_UNKNOWN:
         return 0
@@ -49,7 +49,7 @@ def _unknown_bytes(message: Message) -> int:
 
 
 def violations(message: Message, path: str = "") -> Iterator[Violation]:
-    """Each unknown field and enum value below `path`. Scalars are not touched: a tensor's bytes are not copied."""
+    """Yield each unknown field and enum value below `path`. It reads no scalars, so a tensor's bytes are not copied."""
     unknowns: Any = UnknownFieldSet(message)
     for unknown in unknowns:
         yield Violation(f"{path}{unknown.field_number}", "unknown field number")
@@ -66,7 +66,7 @@ def _children(message: Message, field: FieldDescriptor, path: str) -> Iterator[t
     where = path + field.name
     value: Any = getattr(message, field.name)
     kind = field.message_type
-    assert kind is not None  # noqa: S101 - the caller saw a message field
+    assert kind is not None  # noqa: S101 - the caller checked the field's type
     if kind.GetOptions().map_entry:
         if kind.fields_by_name["value"].type == FieldDescriptor.TYPE_MESSAGE:
             yield from ((f"{where}[{str(key)[:40]}]", value[key]) for key in value)
@@ -79,7 +79,7 @@ def _children(message: Message, field: FieldDescriptor, path: str) -> Iterator[t
 def _enum_violations(message: Message, field: FieldDescriptor, path: str) -> Iterator[Violation]:
     value: Any = getattr(message, field.name)
     kind = field.enum_type
-    assert kind is not None  # noqa: S101 - the caller saw an enum field
+    assert kind is not None  # noqa: S101 - the caller checked the field's type
     for i, number in enumerate(value if field.is_repeated else [value]):
         if number not in kind.values_by_number:
             where = f"{path}{field.name}" + (f"[{i}]" if field.is_repeated else "")

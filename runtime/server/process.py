@@ -1,4 +1,4 @@
-"""The life of a process: settings to logs, signals to an orderly end. Knows no service."""
+"""The lifecycle of a process: settings, logs, signals, graceful shutdown. It imports no service."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ USAGE = 2
 
 
 def run(kind: type[S], stage: str, build: Callable[[App, S], None]) -> NoReturn:
-    """`serve` with the settings of this environment. One that cannot be used is a line on stderr and exit code 2, as is
-    a word on the command line; `--help` prints the settings."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a console of ASCII shows other characters as escapes
+    """Run `serve` with the settings of this environment. An invalid setting or a command-line argument prints a line on
+    stderr and exits with code 2. `--help` prints the settings."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # an ASCII console prints other characters as escapes
         sys.stdout.reconfigure(errors="backslashreplace")
     package = kind.__module__.rpartition(".")[0]
     argparse.ArgumentParser(
         prog=f"python -m {package}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=f"{sys.modules[package].__doc__}\nAll that it can be told stands in its environment.",
+        description=f"{sys.modules[package].__doc__}\nAll settings are environment variables.",
         epilog=kind.help_text(),
     ).parse_args()
     try:
@@ -45,16 +45,16 @@ def run(kind: type[S], stage: str, build: Callable[[App, S], None]) -> NoReturn:
 
 
 def serve(settings: ProcessSettings, stage: str, build: Build) -> NoReturn:
-    """Run `stage` until SIGTERM or SIGINT, then drain and exit 0; a second signal ends at once. Exits 1 when the start
-    fails, 2 when a SettingsError says why (one line on stderr). `build(app)` assembles the service and must be quick:
-    weights belong into `app.warm_up`."""
+    """Run `stage` until SIGTERM or SIGINT, then drain and exit 0. A second signal exits at once. Exits 1 if the start
+    fails, 2 on a SettingsError (one line on stderr). `build(app)` assembles the service and must return quickly: load
+    weights in `app.on_start`."""
     logs.configure(stage, settings.log_level)
     log.info("settings", extra={"settings": settings.effective(), "version": VERSION})
     for variable, nearest in settings.unknown().items():
         log.warning("unknown setting %s%s", variable, f": did you mean {nearest}?" if nearest else "")
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         code, free = runner.run(_live(settings, stage, build))
-        if not free:  # the engine's thread cannot be interrupted, and would hold up the interpreter's end
+        if not free:  # the device thread cannot be interrupted and would block the interpreter's exit
             _leave(code)
     sys.exit(code)
 
@@ -95,12 +95,12 @@ async def _live(settings: ProcessSettings, stage: str, build: Build) -> tuple[in
 
 
 def _signals() -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT; a second one ends the process at once."""
+    """An event that the first SIGTERM or SIGINT sets. A second signal exits the process at once."""
     terminated = asyncio.Event()
 
     def on_signal(number: int) -> None:
         if terminated.is_set():
-            log.warning("a second signal: ending at once")
+            log.warning("second signal: exiting at once")
             _leave(128 + number)
         terminated.set()
 
@@ -119,6 +119,6 @@ def _leave(code: int) -> NoReturn:
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
-    except ImportError:  # no wheel for this platform: the standard loop is right, only slower
+    except ImportError:  # no wheel for this platform: the standard loop works, but is slower
         return None
     return uvloop.new_event_loop

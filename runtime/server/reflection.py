@@ -1,4 +1,4 @@
-"""gRPC reflection, what a process serves, for grpcurl and its like. Knows no service."""
+"""gRPC server reflection, for clients such as grpcurl."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 MAX_STREAMS = 100
-"""At the same time. They are anybody's to open and last as long as their callers like, and gRPC's limit of calls is
-shared by all."""
+"""Max concurrent reflection streams. Any client can open one and keep it open, and gRPC's limit of calls is shared."""
 
 
 class Reflection(reflection.aio.ReflectionServicer):  # type: ignore[misc]
-    """The library's, but for the bound."""
+    """grpcio-reflection's servicer with a limit on concurrent streams."""
 
     def __init__(self, names: Iterable[str]) -> None:
         super().__init__([*names, reflection.SERVICE_NAME])
         self._streams = 0
 
     async def ServerReflectionInfo(self, requests: Any, context: Any) -> AsyncIterator[Any]:
-        """Answers to questions as they come."""
+        """One response per request. Aborts with RESOURCE_EXHAUSTED above MAX_STREAMS."""
         if self._streams >= MAX_STREAMS:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many reflection streams")
         self._streams += 1
@@ -33,5 +32,5 @@ class Reflection(reflection.aio.ReflectionServicer):  # type: ignore[misc]
 
 
 def add_reflection(names: Iterable[str], server: grpc.aio.Server) -> None:
-    """Serve the descriptions of the services of these names."""
+    """Serve the descriptors of these services."""
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(Reflection(names), server)

@@ -1,4 +1,4 @@
-"""What a stage says about its own load, cost and time, as hart.v1 messages. Knows no service's own answer."""
+"""A stage's load, cost and timing as hart.v1 messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runtime.work.batcher import BatchResult
 
 
 def label_request(request_id: str) -> None:
-    """Write the caller's request id on the current span."""
+    """Set the request id as an attribute of the current span."""
     if request_id:
         trace.get_current_span().set_attribute("hart.request.id", escaped(request_id[:128]))
 
@@ -25,7 +25,7 @@ def label_request(request_id: str) -> None:
 def warming(
     app: App, admission: Admission, load: Callable[[], Iterable[tuple[float, float]]]
 ) -> Callable[[], Awaitable[None]]:
-    """What `App.on_start` takes: runs `load` on the engine thread and notes the (cost, seconds) that it measured."""
+    """A function for `App.on_start`. It runs `load` on the device thread and records the (cost, seconds) pairs."""
 
     async def warm() -> None:
         for cost_measured, seconds in await app.device_thread.run(load):
@@ -35,7 +35,7 @@ def warming(
 
 
 def load(admission: Admission, *, draining: bool = False) -> stage_pb2.StageLoad:
-    """The admission's load at this moment."""
+    """The admission's current load."""
     return stage_pb2.StageLoad(
         load=admission.load,
         queued=admission.queued,
@@ -48,14 +48,14 @@ def load(admission: Admission, *, draining: bool = False) -> stage_pb2.StageLoad
 
 
 def cost(admission: Admission) -> stage_pb2.StageCost:
-    """What was measured: one request alone, and batches by size."""
+    """Measured seconds: of one request alone, and of batches by size."""
     return stage_pb2.StageCost(
         request_seconds=admission.estimator.typical(1.0), batch_seconds=admission.estimator.table()
     )
 
 
 def timing(outcome: BatchResult[Any], arrived_at: float) -> stage_pb2.Timing:
-    """A batcher's outcome for a request that arrived at `arrived_at` (monotonic seconds)."""
+    """The timing of a batched request that arrived at `arrived_at` (monotonic seconds)."""
     return stage_pb2.Timing(
         queue_seconds=outcome.queue_seconds,
         compute_seconds=outcome.compute_seconds,
@@ -65,7 +65,7 @@ def timing(outcome: BatchResult[Any], arrived_at: float) -> stage_pb2.Timing:
 
 
 def describe(app: App, admission: Admission, *, max_batch: int, **fields: Any) -> stage_pb2.StageDescribeResponse:
-    """The description of this stage: what the runtime knows, and the service's own `fields` (model, shape, …)."""
+    """The description of this stage: the runtime's fields and the service's own `fields` (model, shape, …)."""
     limits = stage_pb2.StageLimits(
         queue_limit=admission.queue_limit,
         concurrency=int(admission.capacity),

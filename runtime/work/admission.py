@@ -1,4 +1,4 @@
-"""Who may come in: a bounded room for waiting and running work, with costs, deadlines and load. Knows no batches."""
+"""The bounded admission queue: waiting and running work with costs, deadlines and load."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtime.work.estimator import Estimator
 
 
 class TicketState(enum.Enum):
-    """Where a ticket stands."""
+    """The state of a ticket."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -21,7 +21,7 @@ class TicketState(enum.Enum):
 
 
 class Ticket:
-    """One piece of admitted work. Made by `Admission.admit`, given back by `Admission.finish`."""
+    """One unit of admitted work. `Admission.admit` creates it, `Admission.finish` releases it."""
 
     __slots__ = ("arrived_at", "arrived_ns", "cost", "deadline", "finished_at", "number", "started_at", "state")
     _numbers = itertools.count()
@@ -38,15 +38,15 @@ class Ticket:
 
     @property
     def queue_seconds(self) -> float:
-        """Time from arrival to the start (so far, where it has not started)."""
+        """Seconds from arrival to start, or to now if the work has not started."""
         return (time.monotonic() if self.state is TicketState.QUEUED else self.started_at) - self.arrived_at
 
 
 class Admission:
-    """Bounds what waits and measures what runs. To be used from the event loop's thread only; counts and costs may be
-    read from any.
+    """Bounds waiting work and measures running work. Use it on the event loop's thread only; counts and costs may be
+    read from any thread.
 
-    `queue_limit`: requests that may wait. `capacity`: the cost that runs at the same time at full occupation.
+    `queue_limit`: max waiting requests. `capacity`: max cost that runs concurrently.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class Admission:
             metrics.shed.add(0, reason=reason)
 
     def admit(self, cost: float = 1.0, deadline: Deadline | None = None) -> Ticket:
-        """A place in the queue. Raises Overloaded at once when it is full, DeadlineExceeded when the work could not
-        finish in time (what waits ahead, then its own compute, both as measured)."""
+        """Take a place in the queue. Raises Overloaded at once if the queue is full, DeadlineExceeded if the work
+        cannot finish in time (estimated from the measured work ahead and its own compute)."""
         deadline = deadline or Deadline.none()
         if self.queued >= max(self.queue_limit, 0 if self.running_cost else 1):
             self._shed("queue_full")
@@ -90,13 +90,13 @@ class Admission:
         if deadline.remaining() <= needed:
             self._shed("deadline")
             left = max(0.0, deadline.remaining())
-            raise DeadlineExceeded(self.stage, f"{left:.3f} s are left and about {needed:.3f} s are needed")
+            raise DeadlineExceeded(self.stage, f"{left:.3f} s left, about {needed:.3f} s needed")
         ticket = Ticket(cost, deadline, time.monotonic())
         self._queued[ticket.number] = ticket
         return ticket
 
     def start(self, ticket: Ticket) -> None:
-        """Move a waiting ticket to the running ones."""
+        """Move a waiting ticket to the running work."""
         if ticket.state is not TicketState.QUEUED:
             raise ValueError(f"ticket {ticket.number} is {ticket.state.value}, not queued")
         del self._queued[ticket.number]
@@ -107,7 +107,7 @@ class Admission:
             self._metrics.queue_seconds.record(ticket.queue_seconds)
 
     def finish(self, ticket: Ticket) -> None:
-        """Free the ticket's place, wherever it stands; a second time does nothing."""
+        """Release the ticket in any state. A second call does nothing."""
         self._queued.pop(ticket.number, None)
         self._running.pop(ticket.number, None)
         if ticket.state is not TicketState.DONE:
@@ -115,17 +115,17 @@ class Admission:
             ticket.finished_at = time.monotonic()
 
     def expire(self, ticket: Ticket) -> DeadlineExceeded:
-        """Free a waiting ticket whose time has passed (or no longer suffices); the error for its caller."""
+        """Release a waiting ticket whose deadline has passed or cannot be met. Returns the error for its caller."""
         self.finish(ticket)
         self._shed("deadline")
         return DeadlineExceeded(self.stage, f"waited {ticket.finished_at - ticket.arrived_at:.3f} s in the queue")
 
     def hopeless(self, ticket: Ticket) -> bool:
-        """True when a waiting ticket can no longer finish in time, were it started now."""
+        """True if a waiting ticket could not finish in time even if it started now."""
         return ticket.deadline.remaining() <= self.estimator.fastest(ticket.cost)
 
     def observe(self, cost: float, seconds: float) -> None:
-        """Note that work of `cost` took `seconds` of the engine."""
+        """Record that work of `cost` took `seconds` of engine time."""
         self.estimator.observe(cost, seconds)
 
     @property
@@ -135,17 +135,17 @@ class Admission:
 
     @property
     def running(self) -> int:
-        """Requests in work."""
+        """Requests running."""
         return len(self._running)
 
     @property
     def queued_cost(self) -> float:
-        """The cost of what waits."""
+        """The cost of the waiting work."""
         return sum(t.cost for t in list(self._queued.values()))
 
     @property
     def running_cost(self) -> float:
-        """The cost of what runs."""
+        """The cost of the running work."""
         return sum(t.cost for t in list(self._running.values()))
 
     @property
@@ -154,8 +154,8 @@ class Admission:
         return (self.queued_cost + self.running_cost) / self.capacity
 
     def estimated_wait(self, cost: float = 1.0) -> float:
-        """Seconds until work of `cost` that arrives now would start: all cost ahead of it beyond what fits beside it,
-        at the best rate measured. 0 where nothing was measured."""
+        """Estimated seconds until work of `cost` that arrives now would start: the cost ahead of it that cannot run
+        beside it, at the best measured throughput. 0 without measurements."""
         queued = self.queued_cost
         beyond = max(0.0, min(queued, queued + cost - self.capacity))
         ahead = beyond / self.estimator.throughput()
@@ -164,14 +164,14 @@ class Admission:
         return ahead
 
     def running_seconds(self) -> float:
-        """Compute left of what runs, in seconds, as far as it is known."""
+        """Estimated seconds of compute left for the running work; 0 without measurements."""
         if not self._running:
             return 0.0
-        begun = min(t.started_at for t in self._running.values())
-        return max(0.0, self.running_cost / self.estimator.throughput() - (time.monotonic() - begun))
+        first_start = min(t.started_at for t in self._running.values())
+        return max(0.0, self.running_cost / self.estimator.throughput() - (time.monotonic() - first_start))
 
     def queued_seconds(self) -> float:
-        """Compute of what waits, in seconds, as far as it is known."""
+        """Estimated seconds of compute for the waiting work; 0 without measurements."""
         return self.queued_cost / self.estimator.throughput()
 
     def _shed(self, reason: str) -> None:

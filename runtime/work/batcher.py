@@ -1,4 +1,4 @@
-"""Waiting work into batches, batches onto the engine thread, results back to their callers. Knows no model."""
+"""The batcher: it groups waiting work, runs batches on the device thread, and returns results to their callers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BatchResult(Generic[R]):
-    """A result and how its time was spent, in seconds. `batch_size` counts the items that ran together."""
+    """A result and its times in seconds. `batch_size` is the number of items that ran together."""
 
     value: R
     queue_seconds: float
@@ -45,12 +45,12 @@ class _Entry(Generic[T, R]):
 
 
 class Batcher(Generic[T, R]):
-    """Gathers items with equal `key` into batches of at most `max_batch` items.
+    """Groups items with equal `key` into batches of at most `max_batch` items.
 
-    `run(items)` is called on the engine thread and returns one result per item, in order; a result that is an exception
-    is raised for that item alone. When `run` itself raises for several items, each is tried again alone, so that one
-    item cannot spoil its neighbours. A batch that is not full waits at most `max_wait` seconds, and only while no other
-    batch is on the engine.
+    `run(items)` is called on the device thread and returns one result per item, in order. A result that is an exception
+    is raised for that item alone. If `run` raises for several items, each item is retried alone, so that one item
+    cannot fail the others. A batch that is not full waits at most `max_wait` seconds, and only while no other batch
+    runs.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class Batcher(Generic[T, R]):
     ) -> BatchResult[R]:
         """Queue the item and wait for its result.
 
-        Raises Overloaded at once when the queue is full, DeadlineExceeded when time does not suffice or runs out while
-        it waits, or what `run` raised. Cancelling the wait frees the queue slot at once.
+        Raises Overloaded at once if the queue is full, DeadlineExceeded if the deadline cannot be met or passes while
+        the item waits, or the error of `run`. Cancelling the wait frees the queue slot at once.
         """
         if self._loop_task is None or self._loop_task.done():
             self._loop_task = asyncio.create_task(self._serve(), name=f"batcher {self.admission.stage}")
@@ -94,9 +94,7 @@ class Batcher(Generic[T, R]):
             return await self._result(entry)
         finally:
             self._waiting.pop(ticket.number, None)
-            if (
-                ticket.state is TicketState.QUEUED
-            ):  # a running one is freed when its batch ends: it still holds the engine
+            if ticket.state is TicketState.QUEUED:  # a running ticket holds the engine until its batch ends
                 self.admission.finish(ticket)
 
     async def _result(self, entry: _Entry[T, R]) -> BatchResult[R]:
@@ -107,7 +105,7 @@ class Batcher(Generic[T, R]):
             return entry.done.result()
         if entry.ticket.state is TicketState.QUEUED:
             raise self.admission.expire(entry.ticket)
-        raise DeadlineExceeded(self.admission.stage, "time ran out while it was computed")
+        raise DeadlineExceeded(self.admission.stage, "the deadline passed during compute")
 
     async def _serve(self) -> None:
         while True:
@@ -118,13 +116,13 @@ class Batcher(Generic[T, R]):
                 batch = self._take()
                 try:
                     await self._execute(batch)
-                except Exception as error:  # ours, not the engine's: nobody may be left waiting for it
-                    log.exception("a batch was lost")
+                except Exception as error:  # a bug in the batcher: its callers must not wait for ever
+                    log.exception("a batch failed outside the engine")
                     for entry in batch:
                         _fail(entry, error)
 
     async def _fill(self) -> None:
-        """Wait for company for the oldest entry, at most until it is `max_wait` old."""
+        """Wait until the oldest entry's batch is full, at most until that entry is `max_wait` seconds old."""
         while self._waiting:
             head = next(iter(self._waiting.values()))
             left = self._max_wait - (time.monotonic() - head.ticket.arrived_at)
@@ -139,7 +137,7 @@ class Batcher(Generic[T, R]):
         return list(itertools.islice(alike, self._max_batch))
 
     def _take(self) -> list[_Entry[T, R]]:
-        """The next batch, started; entries that can no longer finish in time are answered and left out."""
+        """Start the next batch. Entries that cannot finish in time fail with DeadlineExceeded."""
         for entry in [e for e in self._waiting.values() if self.admission.hopeless(e.ticket)]:
             self._waiting.pop(entry.ticket.number)
             _fail(entry, self.admission.expire(entry.ticket))
@@ -178,7 +176,7 @@ class Batcher(Generic[T, R]):
         if isinstance(results, BaseException):
             if len(batch) == 1 or self._thread.lost:
                 return [results] * len(batch)
-            log.warning("a batch of %d failed (%s); each item is tried alone", len(batch), type(results).__name__)
+            log.warning("a batch of %d failed (%s); retrying each item alone", len(batch), type(results).__name__)
             alone = [await self._attempt([entry]) for entry in batch]
             return [r if isinstance(r, BaseException) else r[0] for r in alone]
         return results
@@ -189,17 +187,17 @@ class Batcher(Generic[T, R]):
         except Exception as error:
             return error
         if len(results) != len(batch):
-            return RuntimeError(f"{len(batch)} items gave {len(results)} results")
+            return RuntimeError(f"run returned {len(results)} results for {len(batch)} items")
         return results
 
     def _trace(self, batch: list[_Entry[T, R]], begun_ns: int, ended_ns: int) -> None:
-        assert self._tracing  # noqa: S101 - the caller looked
+        assert self._tracing  # noqa: S101 - the caller checked
         links = [e.span for e in batch if e.span.is_valid]
         for entry in batch:
             self._tracing.record_work(entry.span, entry.ticket.arrived_ns, begun_ns, ended_ns, links, len(batch))
 
     async def close(self) -> None:
-        """Stop forming batches; what still waits is left to its callers' own cancellation."""
+        """Stop forming batches. Callers that still wait must cancel their own wait."""
         if self._loop_task:
             self._loop_task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -209,4 +207,4 @@ class Batcher(Generic[T, R]):
 def _fail(entry: _Entry[T, R], error: BaseException) -> None:
     if not entry.done.done():
         entry.done.set_exception(error)
-        entry.done.exception()  # retrieved: a caller that went away leaves no warning behind
+        entry.done.exception()  # mark as retrieved: asyncio would log it if the caller has left

@@ -1,4 +1,4 @@
-"""One thread that owns the device: work from the event loop runs there, in order. Knows nothing of the work."""
+"""The thread that owns the device. Work from the event loop runs there in order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from runtime.errors import StageUnavailable
-from runtime.selftest import SelfTestFailed
+from runtime.work.self_test import SelfTestFailed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,11 +25,11 @@ def _end_this_process() -> None:
 
 
 class DeviceThread:
-    """Runs callables one after another off the event loop.
+    """Runs callables one by one off the event loop.
 
-    An error that `is_fatal` says the device will not recover from, and a self-test that fails, end the process in
-    order, so that it is started anew: a stage which fails every request at once would draw them all. Whoever had work
-    here or brings more is told that `stage` is unavailable, and may go to another replica.
+    An error that `is_fatal` classifies as permanent, or a failed self-test, ends the process gracefully, so that it is
+    restarted. A replica that fails fast would otherwise attract all traffic (least-outstanding routing). Pending and
+    new work fails with StageUnavailable for `stage`, which clients may retry on another replica.
     """
 
     is_fatal: Callable[[BaseException], bool] = staticmethod(lambda error: False)
@@ -41,12 +41,12 @@ class DeviceThread:
         self._lock = threading.Lock()
         self._outstanding = 0
         self.lost = False
-        """True when the device is lost, or the model no longer computes what it should: nothing runs here any more."""
+        """True if the device is lost or the self-test failed. No function runs after that."""
         self._reason = "its device is lost"
 
     async def run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """The function's result. Cancelling the wait does not stop a function that has begun; one that has not, never
-        begins. Raises what the function raised, StageUnavailable where the device is lost."""
+        """Run the function and return its result. Cancelling the wait does not stop a running function; a waiting one
+        never starts. Raises the function's error, or StageUnavailable if `lost`."""
         with self._lock:
             future = self._executor.submit(self._call, function, *args, **kwargs)
             self._outstanding += 1
@@ -64,7 +64,7 @@ class DeviceThread:
                 raise
             if failed:
                 self._reason = "its self-test failed"
-            log.critical("%s: this process ends", self._reason, exc_info=error)
+            log.critical("%s: exiting", self._reason, exc_info=error)
             self.lost = True
             self.on_fatal()
             raise StageUnavailable(self._stage, self._reason) from error
@@ -75,11 +75,11 @@ class DeviceThread:
 
     @property
     def busy(self) -> bool:
-        """True while a function runs or waits."""
+        """True while a function is running or waiting."""
         return self._outstanding > 0
 
     def close(self, timeout: float = 1.0) -> bool:
-        """Take no more work; True when the running function ended within `timeout` seconds."""
+        """Refuse new work. True if the running function ended within `timeout` seconds."""
         self._executor.shutdown(wait=False, cancel_futures=True)
         end = time.monotonic() + timeout
         while self.busy and time.monotonic() < end:

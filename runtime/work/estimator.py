@@ -1,4 +1,4 @@
-"""How long work takes, from what was measured lately. Knows costs and seconds alone."""
+"""Estimates the duration of work from recent measurements."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class _Sample:
 
 
 class Estimator:
-    """Seconds by cost, over the last measurements only.
+    """Seconds by cost, from recent measurements.
 
-    Samples are kept by power-of-two of their cost and forgotten after `memory` seconds: one slow outlier, or a slow
-    spell in which everything was refused, must not shut the door for good.
+    Samples are kept in half-octave buckets of their cost, at most `window` per bucket, and expire after `memory`
+    seconds. Without expiry, one slow period in which all work was refused would refuse work for ever.
     """
 
     def __init__(self, *, window: int = 16, memory: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -30,7 +30,7 @@ class Estimator:
         self._samples: dict[int, deque[_Sample]] = {}
 
     def observe(self, cost: float, seconds: float) -> None:
-        """Note that work of `cost` took `seconds` of compute."""
+        """Record that work of `cost` took `seconds` of compute."""
         if cost > 0 and seconds >= 0:
             bucket = self._samples.setdefault(_bucket(cost), deque(maxlen=self._window))
             bucket.append(_Sample(self._clock(), cost, seconds))
@@ -40,27 +40,28 @@ class Estimator:
         return [s for s in self._samples.get(bucket, ()) if s.at >= horizon]
 
     def _nearest(self, cost: float) -> list[_Sample]:
-        wanted = _bucket(cost)
-        for bucket in sorted(self._samples, key=lambda b: (abs(b - wanted), b)):
+        own = _bucket(cost)
+        for bucket in sorted(self._samples, key=lambda b: (abs(b - own), b)):
             samples = self._fresh(bucket)
             if samples:
                 return samples
         return []
 
     def fastest(self, cost: float) -> float:
-        """The least that work of `cost` can be expected to take; 0 where nothing is known. For larger costs than were
-        seen it does not extrapolate: a claim that work cannot finish must hold."""
+        """A lower bound of the seconds that work of `cost` takes; 0 without measurements. It does not extrapolate to
+        costs above the measured ones: work is refused only if it certainly cannot finish."""
         return min((s.seconds * min(1.0, cost / s.cost) for s in self._nearest(cost)), default=0.0)
 
     def typical(self, cost: float) -> float:
-        """The mean time of work of `cost` in one batch, scaled from the nearest cost that was seen; 0 if none was."""
+        """Mean seconds of work of `cost` in one batch, scaled from the nearest measured cost; 0 without
+        measurements."""
         samples = self._nearest(cost)
         if not samples:
             return 0.0
         return sum(s.seconds * max(1.0, cost / s.cost) for s in samples) / len(samples)
 
     def throughput(self) -> float:
-        """The best mean cost per second over the batch sizes seen lately; infinity where nothing is known."""
+        """The max mean cost per second over the recent batch sizes; infinity without measurements."""
         best = 0.0
         for bucket in self._samples:
             samples = self._fresh(bucket)
@@ -70,7 +71,7 @@ class Estimator:
         return best or math.inf
 
     def table(self) -> dict[int, float]:
-        """Mean seconds by (rounded) cost, for descriptions."""
+        """Mean seconds by rounded cost."""
         result = {}
         for bucket in sorted(self._samples):
             samples = list(self._samples[bucket])
@@ -80,4 +81,4 @@ class Estimator:
 
 
 def _bucket(cost: float) -> int:
-    return math.ceil(math.log2(cost) * 2)  # half-octaves: batches of 3 and 4 are told apart
+    return math.ceil(math.log2(cost) * 2)  # half-octaves, so that batches of 3 and 4 differ

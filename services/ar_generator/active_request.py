@@ -1,4 +1,4 @@
-"""A picture on its way through the scheduler, and what its caller hears of it. Knows no engine."""
+"""A request in the scheduler and its events."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from services.ar_generator.engine import Array, GenerationRequest, Step
 
 @dataclass(frozen=True)
 class Admitted:
-    """The picture has a slot."""
+    """The request holds a slot."""
 
     queue_seconds: float
 
 
 @dataclass(frozen=True)
 class ScaleTime:
-    """When and how long a scale was computed; `start_seconds` counts from the request's arrival."""
+    """The start and duration of a scale. `start_seconds` is relative to the request's arrival."""
 
     scale: int
     start_seconds: float
@@ -32,7 +32,7 @@ class ScaleTime:
 
 @dataclass(frozen=True)
 class ScaleDone:
-    """A scale is drawn; the latent is there where it is wanted, and always after the last one."""
+    """A finished scale. `latent` is set for previews and always for the last scale."""
 
     scale: int
     latent: Array | None
@@ -43,36 +43,36 @@ Event = Admitted | ScaleDone
 
 @dataclass(eq=False)
 class ActiveRequest:
-    """One request from its admission to its end."""
+    """One admitted request until its end."""
 
     request: GenerationRequest
     ticket: Ticket
     span: SpanContext
     state: GenerationState | None = None
-    """From the moment on that it holds a slot."""
+    """Set when the request gets its slot."""
     abandoned: bool = False
-    """Its caller has gone."""
+    """True if its caller has left."""
     moved_at: float = 0.0
-    """When it got its slot or its last scale (monotonic seconds)."""
+    """The time of its slot or its last scale (monotonic seconds)."""
     device_seconds: float = 0.0
-    """Seconds of the engine that it has had: its part of each batch."""
+    """Its share of engine time in seconds: each batch's time divided by the batch size."""
     error: BaseException | None = None
-    """What the engine failed with."""
+    """The engine's error for this request."""
     times: list[ScaleTime] = field(default_factory=list)
     events: asyncio.Queue[Event | BaseException] = field(default_factory=asyncio.Queue)
-    """At most two entries per scale: it needs no bound of its own."""
+    """Unbounded, because it holds at most two entries per scale."""
 
     @property
     def scale(self) -> int:
-        """The next scale to be drawn."""
+        """The next scale to generate."""
         return self.state.scale if self.state is not None else 0
 
     def send(self, event: Event | BaseException) -> None:
-        """What the caller hears next; an error is the last."""
+        """Queue an event for the caller. An error is the last event."""
         self.events.put_nowait(event)
 
     def record(self, step: Step) -> None:
-        """Account for a scale that has just been drawn."""
+        """Record a finished scale."""
         self.moved_at = time.monotonic()
         self.device_seconds += step.seconds / len(step.latents)
         start = (step.started_ns - self.ticket.arrived_ns) / 1e9

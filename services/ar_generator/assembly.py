@@ -1,4 +1,4 @@
-"""The generator stage, put together: engine, scheduler, servicer."""
+"""Assembly of the generator stage: engine, scheduler, servicer."""
 
 from hart.v1 import ar_generator_pb2_grpc, stage_pb2_grpc
 
@@ -11,7 +11,7 @@ from services.ar_generator.servicer import ArGeneratorServicer
 
 
 def build(app: App, settings: ArGeneratorSettings) -> None:
-    """Adds everything to the app. Raises SettingsError."""
+    """Assemble the stage in `app`. Raises SettingsError."""
     engine = GeneratorEngine(settings)
     app.device_thread.is_fatal = engine.compute.is_lost
     telemetry = app.telemetry

@@ -1,4 +1,4 @@
-"""What an operator can tell the generator stage."""
+"""Settings of the generator stage."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from runtime.settings import StageSettings
 
 
 class ArGeneratorSettings(StageSettings):
-    """The generator stage's settings."""
+    """Settings of the generator stage."""
 
     port: int = Field(default=AR_GENERATOR.port, ge=0, le=65535)
-    """The port of the gRPC server; 0 lets the system choose."""
+    """The port of the gRPC server. 0: the system chooses a free port."""
     slots: int | None = Field(default=None, ge=1, le=1024)
-    """Pictures that may be in work at the same time; absent: what `kv_cache_bytes` holds, at most `max_batch`."""
+    """Max images in progress. Absent: as many as fit into `kv_cache_bytes`, at most `max_batch`."""
     kv_cache_bytes: int = Field(default=8 * 2**30, ge=1)
-    """Memory for keys and values of the pictures in work. At full size a picture takes 1.67 GB in half precision."""
+    """Memory for the KV cache of the images in progress. A full-size image takes 1.67 GB in half precision."""
     max_batched_tokens: int | None = Field(default=None, ge=1)
-    """A scale is drawn for so many pictures at once that they have no more rows of tokens than this (always for one).
-    Where one picture keeps the device busy, company only delays it. Absent: 128 on a CPU, 2048 on a GPU."""
+    """Max rows of tokens in a batch; one image always runs. At scales where one image keeps the device busy, batching
+    only adds latency. Absent: 128 on a CPU, 2048 on a GPU."""
     max_starvation_seconds: float = Field(default=0.1, ge=0)
-    """The oldest picture goes first; one at a small scale that has stood still for longer than this goes in between."""
+    """Max time that an image at a small scale waits for older images. After it that image's scale runs in between."""

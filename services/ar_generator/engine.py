@@ -1,4 +1,4 @@
-"""The transformer with its slots: advances pictures by a scale. Knows no queue, no deadline and no wire."""
+"""The generator's engine: the transformer and its slots. It advances batches of images by one scale."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from model.errors import ModelError, NotFiniteError
 from model.generation import Conditioning, GenerationState, Generator, SamplingParams
 from model.kv_cache import BRANCHES, KVCache
 from model.noise import SeededNoise
-from runtime.selftest import SelfTest, SelfTestFailed
 from runtime.settings import SettingsError
+from runtime.work.self_test import SelfTest, SelfTestFailed
 from services.ar_generator.config import ArGeneratorSettings
 
 Array = np.ndarray[Any, Any]
 CPU_MAX_BATCHED_TOKENS, GPU_MAX_BATCHED_TOKENS = 128, 2048
 PARTNERS = {stage.name: stage.part for stage in (TEXT_ENCODER, DECODER)}
-"""By stage, the part of a checkpoint that the transformer was trained with."""
+"""Maps a stage to the checkpoint part that the transformer was trained with."""
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """All that a latent is a function of, besides the checkpoint."""
+    """All inputs of a latent besides the checkpoint."""
 
     context: Array
     """(T, D), float."""
@@ -43,46 +43,45 @@ class GenerationRequest:
     seed: int
     params: SamplingParams
     preview_every: int = 0
-    """Show the latent so far after every n-th scale; 0: only the final one."""
+    """Scales between previews of the latent; 0: no previews."""
     result_only: bool = False
     """No progress events are sent."""
 
     def previews(self, scale: int) -> bool:
-        """Whether the latent so far is wanted after this scale, counted from 0."""
+        """True if a preview follows this scale (counted from 0)."""
         return self.preview_every > 0 and (scale + 1) % self.preview_every == 0
 
 
 @dataclass(frozen=True)
 class Step:
-    """One scale of a batch."""
+    """One finished scale of a batch."""
 
     scale: int
     latents: list[Array | BaseException | None]
-    """Per request: its (Z, N, N), None where it is not needed, or the error that ends it."""
+    """Per request: the latent (Z, N, N), None if it is not needed, or the error that ends the request."""
     started_ns: int
     seconds: float
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """How far a batch may go before the scheduler chooses again."""
+    """The scales that a batch may run before the scheduler chooses again."""
 
     last_scale: int
     latest_start: Sequence[float]
-    """Per scale, the monotonic time in seconds after which it must not start: the batch could no longer finish in
-    time."""
+    """Per scale, the latest start (monotonic seconds) at which the batch can meet its deadline."""
     stop: threading.Event
-    """Set: stop at the next scale boundary."""
+    """If set, the batch stops at the next scale boundary."""
     on_step: Callable[[Step], object] = lambda step: None
-    """Called on the device thread after each scale. Each wake-up of the event loop costs the engine a little time."""
+    """Called on the device thread after each scale. Each wake-up of the event loop delays the engine slightly."""
 
     def continues(self, scale: int) -> bool:
-        """Whether this scale may start now."""
+        """True if this scale may start now."""
         return scale <= self.last_scale and not self.stop.is_set() and time.monotonic() < self.latest_start[scale]
 
 
 class GeneratorEngine:
-    """Loaded by `load`; everything but the attributes belongs on the same thread."""
+    """The model behind the stage. Call `load` first; call all methods on the device thread."""
 
     def __init__(self, settings: ArGeneratorSettings) -> None:
         self._settings = settings
@@ -100,26 +99,25 @@ class GeneratorEngine:
         self.max_batch_per_scale = [
             min(self.slots, settings.max_batch, max(1, tokens // rows)) for rows in self._rows()
         ]
-        """Per scale, how many pictures may share a batch."""
+        """Per scale, the max number of images in a batch."""
         shape = (self.channels, self.config.side, self.config.side)
         shapes = {"the latent after the first scale": shape, "the latent": shape}
-        # Later scales draw tokens from what rounding may have moved: only the first must come out the same.
+        # Rounding may change the tokens that later scales sample. Only the first scale is repeatable.
         self._self_test = SelfTest(self._probe, shapes, ("the latent after the first scale",))
         self._measured: list[tuple[int, float]] = []
-        """Of the last self-test, per scale."""
+        """(Images, seconds) per scale of the last self-test."""
         self.digest = ""
         self.required_digests: dict[str, str] = {}
-        """Digests of the parts that the transformer was made with, by the stage that has them; as far as the checkpoint
-        holds them."""
+        """Maps a stage to the digest of the part that the transformer was trained with, for parts in the checkpoint."""
 
-    def _slots_in(self, memory: int, most: int) -> int:
-        slots = min(most, memory // self.slot_bytes)
+    def _slots_in(self, memory: int, max_slots: int) -> int:
+        slots = min(max_slots, memory // self.slot_bytes)
         if not slots:
-            raise SettingsError(f"HART_KV_CACHE_BYTES={memory}: one picture takes {self.slot_bytes} bytes")
+            raise SettingsError(f"HART_KV_CACHE_BYTES={memory}: one image takes {self.slot_bytes} bytes")
         return slots
 
     def _rows(self) -> list[int]:
-        """Rows of tokens of one picture, by scale: the context of one branch, then both branches' maps."""
+        """Rows of tokens of one image, by scale: the context of one branch, then the token maps of both branches."""
         return [self.config.context_token, *(BRANCHES * n * n for n in self.config.patch_nums[1:])]
 
     @property
@@ -128,8 +126,8 @@ class GeneratorEngine:
         return self.config.scales
 
     def load(self) -> list[list[tuple[int, float]]]:
-        """Reads the weights, makes the slots, warms up and judges the result. Returns per scale (pictures, seconds) as
-        measured."""
+        """Load the weights, allocate the slots, run the self-test and warm up. Returns measured (images, seconds) pairs
+        per scale."""
         self.compute.own_this_thread()
         with self._settings.as_settings_error("checkpoint", ModelError, SelfTestFailed):
             transformer = self.checkpoint.load_transformer(self.compute.dtype, self.compute.device)
@@ -138,7 +136,7 @@ class GeneratorEngine:
             self.required_digests = {
                 stage: self.checkpoint.digest_of(part) for stage, part in PARTNERS.items() if self._has(part)
             }
-            self._self_test.learn()  # twice: the first time is slow
+            self._self_test.learn()  # runs twice: the first run is slow
         widest = max(self.max_batch_per_scale)
         measured = [self._measured, *([self._time(widest)] if widest > 1 else [])]
         return [list(of_scale) for of_scale in zip(*measured, strict=True)]
@@ -152,20 +150,20 @@ class GeneratorEngine:
         self._measured = self._time(1, found)
         return found
 
-    def _time(self, pictures: int, found: dict[str, Array] | None = None) -> list[tuple[int, float]]:
-        """(Pictures, seconds) per scale of a batch of the same known picture, as wide as each scale allows. Raises what
-        ends one. `found` takes the first picture's latents."""
-        request = self._known_wish()
-        states = [self.begin(request) for _ in range(pictures)]
+    def _time(self, images: int, found: dict[str, Array] | None = None) -> list[tuple[int, float]]:
+        """Time batches of the known image: (images, seconds) per scale, with each scale's max batch. Raises an image's
+        error. Adds the first image's latents to `found`."""
+        request = self._known_request()
+        states = [self.begin(request) for _ in range(images)]
         measured = []
         try:
             for scale in range(self.scales):
                 width = self.max_batch_per_scale[scale]
                 steps = [
                     self.advance([(state, request) for state in states[at : at + width]])
-                    for at in range(0, pictures, width)
+                    for at in range(0, images, width)
                 ]
-                measured.append((min(width, pictures), steps[0].seconds))
+                measured.append((min(width, images), steps[0].seconds))
                 for latent in (latent for step in steps for latent in step.latents):
                     if isinstance(latent, BaseException):
                         raise latent
@@ -177,7 +175,7 @@ class GeneratorEngine:
                 self.release(state)
         return measured
 
-    def _known_wish(self) -> GenerationRequest:
+    def _known_request(self) -> GenerationRequest:
         mask = np.zeros(self.config.context_token, bool)
         mask[0] = True
         shape = (self.config.context_token, self.config.context_dim)
@@ -185,7 +183,7 @@ class GeneratorEngine:
         return GenerationRequest(context, mask, mask.cumsum() - 1, 0, SamplingParams())
 
     def begin(self, request: GenerationRequest) -> GenerationState:
-        """Takes a free slot."""
+        """Take a free slot for the request."""
         conditioning = Conditioning(
             torch.from_numpy(request.context.astype(np.float32)),
             torch.from_numpy(request.mask.astype(np.bool_)),
@@ -193,26 +191,26 @@ class GeneratorEngine:
         )
         return self._generator.begin(conditioning, SeededNoise(request.seed, self.compute.device), request.params)
 
-    def advance(self, pictures: Sequence[tuple[GenerationState, GenerationRequest]]) -> Step:
-        """Draws the next scale of pictures that stand at the same one; an error is that picture's alone. Raises
-        SelfTestFailed where a latent is not finite and the fault is the model's."""
+    def advance(self, images: Sequence[tuple[GenerationState, GenerationRequest]]) -> Step:
+        """Generate the next scale of images at the same scale. An error fails only its image. Raises SelfTestFailed if
+        a latent is not finite because the model is broken."""
         started_ns, started = time.time_ns(), time.perf_counter()
-        scale = pictures[0][0].scale
+        scale = images[0][0].scale
         try:
-            self._generator.advance([state for state, _ in pictures])
-            latents = [self._shown(state, request) for state, request in pictures]
+            self._generator.advance([state for state, _ in images])
+            latents = [self._shown(state, request) for state, request in images]
             self.compute.wait()
         except Exception as error:
             if self.compute.is_lost(error):
                 raise
-            latents = [error] if len(pictures) == 1 else self._each_alone(pictures, scale)
-        for (state, _), latent in zip(pictures, latents, strict=True):
+            latents = [error] if len(images) == 1 else self._each_alone(images, scale)
+        for (state, _), latent in zip(images, latents, strict=True):
             if isinstance(latent, NotFiniteError):
                 self._repeat_self_test(state)
         return Step(scale, latents, started_ns, time.perf_counter() - started)
 
     def run(self, batch: Sequence[tuple[GenerationState, GenerationRequest]], plan: RunPlan) -> list[Step]:
-        """Draws the batch's next scale, and further ones as the plan allows and none fails."""
+        """Generate the batch's next scale, and further ones while the plan allows it and no image fails."""
         steps: list[Step] = []
         while True:
             step = self.advance(batch)
@@ -223,13 +221,13 @@ class GeneratorEngine:
                 return steps
 
     def _each_alone(
-        self, pictures: Sequence[tuple[GenerationState, GenerationRequest]], scale: int
+        self, images: Sequence[tuple[GenerationState, GenerationRequest]], scale: int
     ) -> list[Array | BaseException | None]:
-        """After a batch failed at this scale. Nothing was lost: a state changes only when its scale is drawn, and its
-        slot's keys are written again."""
+        """Retry each image alone after its batch failed at this scale. This is safe: a state changes only at the end of
+        a scale, and the slot's keys are written again."""
         return [
             self._shown(state, request) if state.scale > scale else self.advance([(state, request)]).latents[0]
-            for state, request in pictures
+            for state, request in images
         ]
 
     def _shown(self, state: GenerationState, request: GenerationRequest) -> Array | BaseException | None:
@@ -239,13 +237,13 @@ class GeneratorEngine:
         return latent if np.isfinite(latent).all() else NotFiniteError("the latent")
 
     def _repeat_self_test(self, broken: GenerationState) -> None:
-        """In the slot of a picture that has ended, since there may be no other."""
+        """Repeat the self-test in the slot of the failed image: there may be no free slot."""
         self._generator.release(broken)
         try:
             self._self_test.repeat()
         finally:
-            self._generator.free.remove(broken.slot)  # its holder gives it back
+            self._generator.free.remove(broken.slot)  # its owner releases it
 
     def release(self, state: GenerationState) -> None:
-        """Gives the slot back."""
+        """Release the request's slot."""
         self._generator.release(state)

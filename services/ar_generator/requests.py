@@ -1,4 +1,4 @@
-"""What a request to the generator asks for, checked. Knows no queue."""
+"""Parses and checks requests to the generator."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ FLOATS = ("FP32", "FP16")
 def parse_request(
     request: ar_generator_pb2.GenerateLatentRequest, shape: tuple[int, int], scales: int, defaults: SamplingParams
 ) -> GenerationRequest:
-    """`shape` is (T, D); `defaults` fills in absent sampling fields. Raises InvalidRequest naming each bad field."""
+    """Parse a hart.v1 request. `shape`: (T, D). `defaults`: for absent sampling fields. Raises InvalidRequest, which
+    names each invalid field."""
     given = {name: getattr(request, name) for name in SAMPLING_FIELDS if request.HasField(name)}
     _check(given, request.preview_every, scales)
     if request.result_only and request.preview_every:
-        raise InvalidRequest.field("result_only", f"must be false where preview_every is {request.preview_every}")
+        raise InvalidRequest.field("result_only", f"must be false if preview_every is {request.preview_every}")
     context = tensors.to_numpy(request.context, "context", dtypes=FLOATS, shape=shape)
     mask = tensors.to_numpy(request.mask, "mask", dtypes=("BOOL",), shape=shape[:1])
     positions = tensors.to_numpy(request.positions, "positions", dtypes=("INT64",), shape=shape[:1])
@@ -36,7 +37,8 @@ def parse_request(
 
 
 def parse_infer_request(request: InferRequest, scales: int, defaults: SamplingParams) -> GenerationRequest:
-    """The same from an Open Inference Protocol request: inputs with a leading axis of 1, and parameters."""
+    """Parse an Open Inference Protocol request: inputs with a leading axis of 1, and parameters. Raises
+    InvalidRequest."""
     given: dict[str, Any] = {
         name: float(request.parameters[name]) for name in SAMPLING_MAXIMA if name in request.parameters
     }

@@ -1,4 +1,4 @@
-"""How long scales and pictures take, from what was measured lately. Knows scales and seconds alone."""
+"""Estimates the duration of scales and of whole images from recent measurements."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ MEMORY_SECONDS = 600.0
 
 
 class ScaleTimeEstimator(Estimator):
-    """An estimator whose unit of cost is a picture, fed scale by scale.
+    """An estimator whose unit of cost is one image.
 
-    `throughput` comes from whole pictures, each with its share of the batches that it ran in (`observe`); `fastest` and
-    `typical` add up what the scales of a single picture take, since it cannot have two of them at the same time.
+    `throughput` is measured on whole images, each with its share of its batches (`observe`). `fastest` and `typical`
+    are sums over the scales of one image, because an image's scales run one after another.
     """
 
     def __init__(self, scales: int) -> None:
@@ -21,32 +21,32 @@ class ScaleTimeEstimator(Estimator):
         self._scales = [Estimator(memory=MEMORY_SECONDS) for _ in range(scales)]
 
     def observe_warm_up(self, measured: Sequence[Sequence[tuple[int, float]]]) -> None:
-        """Note what each scale took: (pictures, seconds), one picture alone first."""
+        """Record the warm-up: (images, seconds) pairs per scale, first of one image alone."""
         for scale, found in enumerate(measured):
-            for pictures, seconds in found:
-                self.observe_scale(scale, pictures, seconds)
+            for images, seconds in found:
+                self.observe_scale(scale, images, seconds)
         self.observe(1.0, sum(found[0][1] for found in measured))
 
-    def observe_scale(self, scale: int, pictures: int, seconds: float) -> None:
-        """Note that `pictures` in one batch took `seconds` for this scale."""
-        self._scales[scale].observe(pictures, seconds)
+    def observe_scale(self, scale: int, images: int, seconds: float) -> None:
+        """Record that a batch of `images` took `seconds` at this scale."""
+        self._scales[scale].observe(images, seconds)
 
     def remaining(self, scale: int = 0) -> float:
-        """The least time that a picture can be expected to take from this scale on; 0 where nothing is known."""
+        """A lower bound of the seconds that an image takes from this scale on; 0 without measurements."""
         return sum(one.fastest(1.0) for one in self._scales[scale:])
 
     def fastest(self, cost: float) -> float:
-        """Of a whole picture: pictures at the same time make none of them faster."""
+        """A lower bound of the seconds of a whole image, for any cost: batching makes no image faster."""
         return self.remaining()
 
     def typical(self, cost: float) -> float:
-        """Of a whole picture alone."""
+        """Mean seconds of a whole image alone, for any cost."""
         return sum(self.by_scale())
 
     def by_scale(self) -> list[float]:
-        """Mean seconds of each scale of one picture alone, as far as it is known."""
+        """Mean seconds of each scale of one image alone; 0 without measurements."""
         return [one.typical(1.0) for one in self._scales]
 
     def tables(self) -> list[dict[int, float]]:
-        """Per scale, mean seconds of a batch by its size, for the sizes measured lately."""
+        """Per scale, mean seconds of a batch by its size."""
         return [one.table() for one in self._scales]

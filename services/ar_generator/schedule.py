@@ -15,15 +15,15 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Schedulable(Protocol):
-    """A running request, as the choice sees it."""
+    """The attributes of a running request that the choice needs."""
 
     @property
     def scale(self) -> int:
-        """The next scale to draw."""
+        """The next scale to generate."""
 
     @property
     def moved_at(self) -> float:
-        """When it got its slot or its last scale, in monotonic seconds."""
+        """The time of its slot or its last scale (monotonic seconds)."""
 
 
 S = TypeVar("S", bound=Schedulable)
@@ -36,7 +36,7 @@ class Choice(Generic[S]):
     batch: list[S]
     """The leader first, then the oldest requests at its scale."""
     preempts: bool
-    """True where a starving request leads instead of the oldest: the next choice must not preempt again."""
+    """True if a starving request leads instead of the oldest. The next choice must not preempt again."""
 
 
 def choose_batch(
@@ -54,7 +54,7 @@ def choose_batch(
 
 
 def last_scale(batch_size: int, scale: int, max_batch_per_scale: Sequence[int]) -> int:
-    """The last scale that a batch of this size may draw without a new choice, starting at `scale`."""
+    """The last scale that a batch of this size may generate without a new choice, starting at `scale`."""
     following = range(scale + 1, len(max_batch_per_scale))
     too_large = (k for k in following if batch_size > max_batch_per_scale[k])
     return next(too_large, len(max_batch_per_scale)) - 1

@@ -1,4 +1,4 @@
-"""Interleaves requests over the engine's slots, scale by scale. `schedule` decides who advances next."""
+"""Interleaves requests over the engine's slots, scale by scale. `schedule` chooses the next batch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class Scheduler:
-    """Interleaves pictures over the engine's slots. To be used from the event loop's thread."""
+    """Interleaves requests over the engine's slots. Use it on the event loop's thread."""
 
     def __init__(
         self,
@@ -47,16 +47,16 @@ class Scheduler:
         self._running: list[ActiveRequest] = []
         self._arrived = asyncio.Event()
         self._preempted = False
-        self._to_decide = threading.Event()
+        self._reconsider = threading.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def draw(
         self, request: GenerationRequest, deadline: Deadline
     ) -> AsyncGenerator[tuple[ActiveRequest, Event], None]:
-        """The picture's events: Admitted, then ScaleDone for each scale; the last one has the final latent.
+        """Yield the request's events: Admitted, then ScaleDone for each scale; the last one holds the final latent.
 
-        Raises Overloaded or DeadlineExceeded at once, DeadlineExceeded when time runs out. Closing the generator frees
-        the place in the queue at once, the slot at the next scale boundary.
+        Raises Overloaded or DeadlineExceeded at once, and DeadlineExceeded later if the deadline cannot be met. Closing
+        the generator frees the place in the queue at once and the slot at the next scale boundary.
         """
         span = trace.get_current_span().get_span_context()
         active = ActiveRequest(request, self.admission.admit(1.0, deadline), span)
@@ -85,45 +85,45 @@ class Scheduler:
         if active in self._waiting:
             self._waiting.remove(active)
             self.admission.finish(active.ticket)
-        self._to_decide.set()
+        self._reconsider.set()
 
     def _wake(self) -> None:
         self._arrived.set()
-        self._to_decide.set()
+        self._reconsider.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._serve(), name="scheduler")
 
     async def _serve(self) -> None:
         try:
             while True:
-                await self._something_to_do()
+                await self._wait_for_work()
                 self._drop_expired()
                 self._assign_slots()
                 batch = self._choose()
                 if batch:
                     await self._advance(batch)
         except Exception as error:
-            log.exception("the scheduler failed; it begins anew with the next request")
+            log.exception("the scheduler failed; the next request restarts it")
             for active in [*self._running, *self._waiting]:
                 self._end(active, error)
 
-    async def _something_to_do(self) -> None:
+    async def _wait_for_work(self) -> None:
         if not self._waiting and not self._running:
             self._arrived.clear()
             await self._arrived.wait()
-        self._to_decide.clear()
+        self._reconsider.clear()
 
     def _drop_expired(self) -> None:
-        """Ends pictures whose caller has gone, or which can no longer be finished in time."""
+        """End requests whose caller has left or whose deadline cannot be met."""
         for active in [p for p in [*self._running, *self._waiting] if p.abandoned or self._is_late(p, p.scale)]:
             self._end(active, None if active.abandoned else self._out_of_time(active))
 
     def _is_late(self, active: ActiveRequest, scale: int) -> bool:
-        """Whether time does not suffice for the scales from this one on."""
+        """True if the scales from this one on cannot finish before the deadline."""
         return active.ticket.deadline.remaining() <= self.scale_times.remaining(scale)
 
     def _assign_slots(self) -> None:
-        """The slots that are free go to those who have waited longest."""
+        """Assign free slots to the requests that have waited longest."""
         while self._waiting and len(self._running) < self._engine.slots:
             active = self._waiting.pop(0)
             self.admission.start(active.ticket)
@@ -143,9 +143,11 @@ class Scheduler:
         return choice.batch
 
     async def _advance(self, batch: list[ActiveRequest]) -> None:
-        """Draws the batch's next scales, until another choice may be better."""
+        """Run the batch's next scales until a new choice may be better."""
         begun = [(active, state) for active in batch if (state := await self._state(active)) is not None]
-        begun = [(active, state) for active, state in begun if not active.abandoned]  # while another began
+        begun = [
+            (active, state) for active, state in begun if not active.abandoned
+        ]  # abandoned while another request began
         if begun:
             actives = [active for active, _ in begun]
             states = [(state, active.request) for active, state in begun]
@@ -165,7 +167,7 @@ class Scheduler:
         return RunPlan(
             last_scale=last_scale(len(batch), scale, maxima) if alone else scale,
             latest_start=[deadline - self.scale_times.remaining(k) for k in range(len(maxima))],
-            stop=self._to_decide,
+            stop=self._reconsider,
             on_step=on_step or (lambda step: None),
         )
 
@@ -174,7 +176,7 @@ class Scheduler:
         return lambda step: loop.call_soon_threadsafe(self._record, batch, step)
 
     async def _state(self, active: ActiveRequest) -> GenerationState | None:
-        """The request's state, begun on the device thread where it has none yet; None where that fails."""
+        """The request's state, created on the device thread if absent; None if that fails."""
         if active.state is None:
             try:
                 active.state = await self._thread.run(self._engine.begin, active.request)
@@ -185,7 +187,7 @@ class Scheduler:
         return active.state
 
     def _record(self, batch: list[ActiveRequest], step: Step) -> None:
-        """Reports a drawn scale to callers, metrics and estimates. The engine may already draw the next one."""
+        """Report a finished scale to callers, metrics and estimates. The engine may already run the next one."""
         scale = step.scale
         self.scale_times.observe_scale(scale, len(batch), step.seconds)
         self._measure(batch, step)
@@ -196,13 +198,13 @@ class Scheduler:
                 continue
             if scale == self._engine.scales - 1:
                 self.admission.observe(1.0, active.device_seconds)
-                self._trace(active)  # before the last event: with it the call's own span may end
+                self._trace(active)  # before the last event, after which the call's span may end
             elif self._is_late(active, scale + 1):
-                self._to_decide.set()
+                self._reconsider.set()
             active.send(ScaleDone(scale, latent))
 
     def _end(self, active: ActiveRequest, error: BaseException | None = None) -> None:
-        """Frees the picture's place, wherever it stands."""
+        """End the request in any state and release its slot and ticket."""
         for held in (self._waiting, self._running):
             with contextlib.suppress(ValueError):
                 held.remove(active)
@@ -219,7 +221,7 @@ class Scheduler:
         if active in self._waiting:
             return self.admission.expire(active.ticket)
         self._metrics.shed.add(reason="deadline")
-        return DeadlineExceeded(self.admission.stage, f"time does not suffice at scale {active.scale}")
+        return DeadlineExceeded(self.admission.stage, f"the deadline cannot be met at scale {active.scale}")
 
     def _measure(self, batch: list[ActiveRequest], step: Step) -> None:
         self._metrics.scale_seconds.record(step.seconds, scale=str(step.scale))
@@ -239,7 +241,7 @@ class Scheduler:
         self._tracing.record("compute", active.span, begun_ns, time.time_ns(), attributes=computed)
 
     async def close(self) -> None:
-        """Stop. Who still waits is left to its own cancellation."""
+        """Stop. Callers that still wait must cancel their own wait."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

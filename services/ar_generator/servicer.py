@@ -22,7 +22,7 @@ from services.ar_generator.scheduler import Scheduler
 
 
 class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_grpc.StageServicer):
-    """Translates; which picture advances when is the scheduler's affair."""
+    """Converts between messages and the types of the scheduler and of the engine."""
 
     def __init__(self, app: App, engine: GeneratorEngine, scheduler: Scheduler) -> None:
         self._app, self._engine, self._scheduler = app, engine, scheduler
@@ -30,12 +30,12 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
     async def Generate(
         self, request: ar_generator_pb2.GenerateLatentRequest, context: Any
     ) -> AsyncGenerator[ar_generator_pb2.GenerateLatentEvent, None]:
-        """One latent, scale by scale."""
+        """Generate one latent, scale by scale."""
         stage.label_request(request.request_id)
         parsed = parse_request(request, self._context_shape, self._engine.scales, self._engine.defaults)
         last = self._engine.scales - 1
         async with aclosing(self._scheduler.draw(parsed, Deadline.of(context))) as events:
-            async for picture, event in events:
+            async for active, event in events:
                 if isinstance(event, Admitted):
                     if not parsed.result_only:
                         yield self._admitted(event)
@@ -43,7 +43,7 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
                 if not parsed.result_only:
                     yield self._progress(event.scale, event.latent if parsed.previews(event.scale) else None)
                 if event.scale == last and event.latent is not None:
-                    yield self._result(picture, event.latent)
+                    yield self._result(active, event.latent)
 
     async def Describe(self, request: stage_pb2.StageDescribeRequest, context: Any) -> stage_pb2.StageDescribeResponse:
         """This stage's limits, load, cost per scale and shapes."""
@@ -74,8 +74,8 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
         return answer
 
     def oip(self) -> Model:
-        """`context` [1, T, D], `mask` [1, T], `positions` [1, T] to a stream of `scale` INT32 [1] and, in the last
-        answer and where previews are asked for, `latent` FP32 [1, Z, N, N]."""
+        """`context` [1, T, D], `mask` [1, T], `positions` [1, T] to a stream of `scale` INT32 [1] and, in
+        previews and in the last response, `latent` FP32 [1, Z, N, N]."""
         tokens, width = self._context_shape
         side = self._engine.config.side
         return Model(
@@ -124,19 +124,19 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
         )
         return ar_generator_pb2.GenerateLatentEvent(progress=progress)
 
-    def _result(self, picture: ActiveRequest, latent: Array) -> ar_generator_pb2.GenerateLatentEvent:
+    def _result(self, active: ActiveRequest, latent: Array) -> ar_generator_pb2.GenerateLatentEvent:
         result = ar_generator_pb2.LatentResult(
             latent=tensors.from_numpy(latent),
             model=self._model,
-            timing=self._timing(picture),
-            sampling=to_proto(picture.request.params),
+            timing=self._timing(active),
+            sampling=to_proto(active.request.params),
         )
         return ar_generator_pb2.GenerateLatentEvent(result=result)
 
-    def _timing(self, picture: ActiveRequest) -> stage_pb2.Timing:
-        """Waiting is all that is not computing: before the slot, and between scales."""
-        total = time.monotonic() - picture.ticket.arrived_at
-        computed = sum(one.seconds for one in picture.times)
+    def _timing(self, active: ActiveRequest) -> stage_pb2.Timing:
+        """Queue time is all time without compute: before the slot and between scales."""
+        total = time.monotonic() - active.ticket.arrived_at
+        computed = sum(one.seconds for one in active.times)
         scales = [
             stage_pb2.ScaleTiming(
                 scale=one.scale,
@@ -145,13 +145,13 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
                 duration_seconds=one.seconds,
                 batch_size=one.batch_size,
             )
-            for one in picture.times
+            for one in active.times
         ]
         return stage_pb2.Timing(
             queue_seconds=max(0.0, total - computed),
             compute_seconds=computed,
             total_seconds=total,
-            batch_size=max(one.batch_size for one in picture.times),
+            batch_size=max(one.batch_size for one in active.times),
             scales=scales,
         )
 

@@ -1,4 +1,4 @@
-"""The decoder stage, put together: engine, queue, files, servicer."""
+"""Assembly of the decoder stage: engine, queue, image encoder, servicer."""
 
 from hart.v1 import decoder_pb2_grpc, stage_pb2_grpc
 
@@ -11,7 +11,7 @@ from services.decoder.servicer import DecoderServicer
 
 
 def build(app: App, settings: DecoderSettings) -> None:
-    """Adds everything to the app. Raises SettingsError."""
+    """Assemble the stage in `app`. Raises SettingsError."""
     engine = DecoderEngine(settings)
     app.device_thread.is_fatal = engine.compute.is_lost
     batcher = app.batcher(
@@ -20,9 +20,11 @@ def build(app: App, settings: DecoderSettings) -> None:
         max_batch=settings.max_batch,
         max_wait=settings.batch_wait_timeout_seconds,
     )
-    files = ImageEncoder(app.stage, settings.encode_threads, settings.max_queued_requests, app.telemetry.metrics)
-    servicer = DecoderServicer(app, settings, engine, batcher, files)
-    app.on_stop(files.close)
+    image_encoder = ImageEncoder(
+        app.stage, settings.encode_threads, settings.max_queued_requests, app.telemetry.metrics
+    )
+    servicer = DecoderServicer(app, settings, engine, batcher, image_encoder)
+    app.on_stop(image_encoder.close)
     app.on_start(stage.warming(app, batcher.admission, engine.load))
     app.add(decoder_pb2_grpc.add_DecoderServicer_to_server, servicer)
     app.add(stage_pb2_grpc.add_StageServicer_to_server, servicer)

@@ -1,4 +1,4 @@
-"""What an operator can tell the decoder stage."""
+"""Settings of the decoder stage."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from runtime.settings import BatchingSettings
 
 
 class DecoderSettings(BatchingSettings):
-    """The decoder stage's settings."""
+    """Settings of the decoder stage."""
 
     port: int = Field(default=DECODER.port, ge=0, le=65535)
-    """The port of the gRPC server; 0 lets the system choose."""
+    """The port of the gRPC server. 0: the system chooses a free port."""
     max_batch: int = Field(default=4, ge=1)
-    """The most latents that are decoded together; also the most of one request by the Open Inference Protocol."""
+    """Max latents in a batch. Also the max batch dimension of an Open Inference Protocol request."""
     encode_threads: int = Field(default=2, ge=1)
-    """Threads that turn pixels into image files, beside the engine."""
+    """Threads that encode image files."""

@@ -1,4 +1,4 @@
-"""The decoder: latents to pixels, in batches of one size. Knows no file format and no wire."""
+"""The decoder's engine: it decodes batches of latents of one size to pixels. It imports no messages or file formats."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from model.errors import ModelError, NotFiniteError
 from model.image_file import Pixels, to_pixels
 from model.quantizer import downsample
 from model.tokenizer import HybridTokenizer
-from runtime.selftest import SelfTest, SelfTestFailed
+from runtime.work.self_test import SelfTest, SelfTestFailed
 from services.decoder.config import DecoderSettings
 
 Array = np.ndarray[Any, Any]
@@ -24,16 +24,16 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """A latent, and how large its picture shall be."""
+    """A latent and the size at which to decode it."""
 
     latent: Array
     """(Z, N, N), float32."""
     side: int
-    """The side n <= N to which the latent is area-reduced before it is decoded; N: not at all."""
+    """The side n <= N to which the latent is area-downsampled before decoding; N: no downsampling."""
 
 
 class DecoderEngine:
-    """Loaded by `load`; `run` belongs on the same thread."""
+    """The model behind the stage. Call `load` first; call `load` and `run` on the device thread."""
 
     def __init__(self, settings: DecoderSettings) -> None:
         self._settings = settings
@@ -45,24 +45,24 @@ class DecoderEngine:
         self.scales, self.channels = config.v_patch_nums, config.z_channels
         self.side, self.upsampling = config.side, config.downsampling
         self.digest = ""
-        shape = (self.picture_side, self.picture_side, 3)
-        self._self_test = SelfTest(self._probe, {"the picture": shape}, ("the picture",))
+        shape = (self.image_side, self.image_side, 3)
+        self._self_test = SelfTest(self._probe, {"the image": shape}, ("the image",))
 
     @property
-    def picture_side(self) -> int:
-        """Pixels along one side of a full picture."""
+    def image_side(self) -> int:
+        """Side of a full-size image in pixels."""
         return self.side * self.upsampling
 
     def latent_side(self, pixels: int) -> int:
-        """The side of the latent whose picture is nearest to `pixels` wide."""
+        """The latent side whose image width is nearest to `pixels`."""
         return min(self.side, max(1, round(pixels / self.upsampling)))
 
     def cost(self, side: int) -> float:
-        """Of a latent of this side, in full pictures."""
+        """The cost of a latent of this side; 1 is a full-size image."""
         return (side / self.side) ** 2
 
     def load(self) -> list[tuple[float, float]]:
-        """Reads the weights, warms up and judges the result. Returns (cost, seconds) as measured."""
+        """Load the weights, run the self-test and warm up. Returns measured (cost, seconds) pairs."""
         self.compute.own_this_thread()
         with self._settings.as_settings_error("checkpoint", ModelError, SelfTestFailed):
             parts = ("post_quant_conv", "decoder")
@@ -71,7 +71,7 @@ class DecoderEngine:
             )
             self.digest = self.checkpoint.digest_of("tokenizer")
             self._self_test.learn()
-        jobs = [Job(self._known_latent(), side) for side in {self.side, self.latent_side(self.picture_side // 4)}]
+        jobs = [Job(self._known_latent(), side) for side in {self.side, self.latent_side(self.image_side // 4)}]
         for job in jobs:
             self.run([job])
         return [(self.cost(job.side), self.compute.seconds(partial(self.run, [job]))) for job in jobs]
@@ -84,22 +84,23 @@ class DecoderEngine:
         [found] = self.run([Job(self._known_latent(), self.side)])
         if isinstance(found, BaseException):
             raise found
-        return {"the picture": found}
+        return {"the image": found}
 
     @torch.inference_mode()
     def run(self, jobs: Sequence[Job]) -> list[Pixels | BaseException]:
-        """Pixels (H, W, 3) per latent, NotFiniteError for one that gives none; all jobs have the same side."""
+        """Pixels (H, W, 3) per latent, or NotFiniteError for a latent whose image is not finite. All jobs have one
+        side."""
         latents = torch.from_numpy(np.stack([job.latent for job in jobs])).to(self.compute.device)
         if jobs[0].side < self.side:
             latents = downsample(latents, jobs[0].side)
-        found = [_pixels(picture) for picture in self._tokenizer.decode(latents).cpu().numpy()]
+        found = [_pixels(image) for image in self._tokenizer.decode(latents).cpu().numpy()]
         if any(isinstance(one, NotFiniteError) for one in found):
             self._self_test.repeat()
         return found
 
 
-def _pixels(picture: Array) -> Pixels | BaseException:
+def _pixels(image: Array) -> Pixels | BaseException:
     try:
-        return to_pixels(picture)
+        return to_pixels(image)
     except NotFiniteError as error:
         return error

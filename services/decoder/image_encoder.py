@@ -1,4 +1,4 @@
-"""Pixels to image files on a few threads of their own. Knows no latents."""
+"""Encodes pixels to image files on its own threads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHED = "encoder_full"
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """An image file, and how its time was spent, in seconds."""
+    """An image file and its times in seconds."""
 
     data: bytes
     queue_seconds: float
@@ -24,8 +24,8 @@ class EncodedImage:
 
 
 class ImageEncoder:
-    """Encodes off the event loop and off the engine's thread. While `limit` pictures wait or are in work, none is let
-    to the decoder; those that it has already may still come."""
+    """Encodes off the event loop and off the device thread. While `limit` images are queued or running, new ones are
+    refused before decoding; images in the decoder are still accepted."""
 
     def __init__(self, stage: str, threads: int, limit: int, metrics: Metrics) -> None:
         self._stage, self._threads, self._limit, self._metrics = stage, threads, limit, metrics
@@ -37,27 +37,27 @@ class ImageEncoder:
 
     @property
     def queued(self) -> int:
-        """Pictures that wait for a thread."""
+        """Images waiting for a thread."""
         return max(0, self._held - self._threads)
 
     @property
     def running(self) -> int:
-        """Pictures in work."""
+        """Images being encoded."""
         return min(self._held, self._threads)
 
     @property
     def load(self) -> float:
-        """Both, over the threads."""
+        """Queued and running images, divided by the threads."""
         return self._held / self._threads
 
     def require_room(self) -> None:
-        """Raises Overloaded when no further picture can be taken; to be asked before one is decoded."""
+        """Raise Overloaded if `limit` is reached. Call it before decoding."""
         if self._held >= self._limit:
             self._metrics.shed.add(reason=SHED)
             raise Overloaded(self._stage, "HART_ENCODE_THREADS")
 
     async def make(self, pixels: Pixels, format: str, quality: int, recipe: str | None) -> EncodedImage:
-        """The image file."""
+        """Encode the pixels (H, W, 3). `recipe`: JSON for the file's metadata."""
         arrived = time.monotonic()
 
         def work() -> EncodedImage:
@@ -72,5 +72,5 @@ class ImageEncoder:
             self._held -= 1
 
     async def close(self) -> None:
-        """Take no more."""
+        """Refuse new images."""
         self._pool.shutdown(wait=False, cancel_futures=True)

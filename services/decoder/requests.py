@@ -1,4 +1,4 @@
-"""What a request to the decoder asks for, checked. Knows no engine."""
+"""Parses and checks requests to the decoder."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from runtime.oip.model import Parameter
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """How a decoded picture shall be answered."""
+    """The output options of a decode request."""
 
     format: ImageFormat | None = DEFAULT_FORMAT
     """None: raw pixels."""
     quality: int = DEFAULT_QUALITY
     side: int | None = None
-    """In pixels; None: the full picture."""
+    """In pixels; None: full size."""
     recipe: str | None = None
     """JSON for the file's metadata."""
 
 
 def parse_request(request: decoder_pb2.DecodeRequest, max_side: int) -> OutputOptions:
-    """Raises InvalidRequest naming each bad field."""
+    """Parse a hart.v1 request. Raises InvalidRequest, which names each invalid field."""
     raw = request.WhichOneof("output") == "raw_pixels"
     encoding = request.encoding
     format = image_messages.from_wire(encoding.format)
@@ -39,10 +39,10 @@ def parse_request(request: decoder_pb2.DecodeRequest, max_side: int) -> OutputOp
     side = request.side if request.HasField("side") else None
     found = [*_quality("encoding.quality", format, quality), *_side("side", side, max_side)]
     if raw and not request.raw_pixels:
-        found.append(Violation("raw_pixels", "must be true where it is set, not false"))
+        found.append(Violation("raw_pixels", "must be true if it is set, not false"))
     if request.HasField("recipe"):
         if raw:
-            found.append(Violation("recipe", "must be absent with raw_pixels: only a file can hold it"))
+            found.append(Violation("recipe", "must be absent with raw_pixels: only an image file can hold it"))
         found += _recipe(request.recipe)
     if found:
         raise InvalidRequest(found)
@@ -53,7 +53,7 @@ def parse_request(request: decoder_pb2.DecodeRequest, max_side: int) -> OutputOp
 
 
 def parse_parameters(parameters: Mapping[str, Parameter], max_side: int) -> OutputOptions:
-    """The same of the Open Inference Protocol's parameters; without `format` the answer is raw pixels."""
+    """Parse Open Inference Protocol parameters. Without `format` the output is raw pixels. Raises InvalidRequest."""
     given = parameters.get("format")
     format = FORMATS.get(str(given).upper())
     quality, side = parameters.get("quality"), parameters.get("side")
@@ -69,7 +69,7 @@ def parse_parameters(parameters: Mapping[str, Parameter], max_side: int) -> Outp
 
 
 def recipe_of(recipe: decoder_pb2.Recipe) -> Recipe:
-    """The recipe to write, with the versions of this process where the request names no others."""
+    """The recipe to embed. Versions absent from the request are this process's."""
     return replace(image_messages.recipe_of(recipe), versions={**versions(), **recipe.versions})
 
 
@@ -78,16 +78,16 @@ def _quality(field: str, format: ImageFormat | None, quality: Parameter | None) 
         return []
     if format is None or not format.has_quality:
         name = format.name if format else "raw pixels"
-        return [Violation(field, f"must be absent for {name}, not {quality}: nothing is lost there")]
+        return [Violation(field, f"must be absent for {name}, not {quality}: it is lossless")]
     if is_quality(int(quality)):
         return []
     return [Violation(field, f"must be {MIN_QUALITY} to {MAX_QUALITY}, not {quality}")]
 
 
-def _side(field: str, side: Parameter | None, largest: int) -> list[Violation]:
-    if side is None or 1 <= int(side) <= largest:
+def _side(field: str, side: Parameter | None, max_side: int) -> list[Violation]:
+    if side is None or 1 <= int(side) <= max_side:
         return []
-    return [Violation(field, f"must be 1 to {largest}, not {side}")]
+    return [Violation(field, f"must be 1 to {max_side}, not {side}")]
 
 
 def _recipe(recipe: decoder_pb2.Recipe) -> list[Violation]:

@@ -1,4 +1,4 @@
-"""hart.v1.Decoder, hart.v1.Stage and the model `decoder` of the Open Inference Protocol, over one batcher."""
+"""hart.v1.Decoder, hart.v1.Stage and the Open Inference Protocol's model `decoder`, over one batcher."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from services.decoder.requests import OutputOptions, parse_parameters, parse_req
 
 
 class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServicer):
-    """Translates; pixels are the engine's affair, image files the file maker's."""
+    """Converts between messages and the types of the engine and of the image encoder."""
 
     def __init__(
         self,
@@ -33,15 +33,16 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
         settings: DecoderSettings,
         engine: DecoderEngine,
         batcher: Batcher[Job, Pixels],
-        files: ImageEncoder,
+        image_encoder: ImageEncoder,
     ) -> None:
-        self._app, self._settings, self._engine, self._batcher, self._files = app, settings, engine, batcher, files
+        self._app, self._settings, self._engine = app, settings, engine
+        self._batcher, self._image_encoder = batcher, image_encoder
 
     async def Decode(self, request: decoder_pb2.DecodeRequest, context: Any) -> decoder_pb2.DecodeResponse:
-        """One latent's picture."""
+        """Decode one latent to an image file or raw pixels."""
         arrived = time.monotonic()
         stage.label_request(request.request_id)
-        options = parse_request(request, self._engine.picture_side)
+        options = parse_request(request, self._engine.image_side)
         latent = tensors.to_numpy(request.latent, "latent", dtypes=("FP32",), shape=self._latent_shape)
         outcome = await self._decode(latent, options, Deadline.of(context))
         height, width, _ = outcome.value.shape
@@ -50,7 +51,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
             answer.pixels.CopyFrom(tensors.from_numpy(outcome.value))
             answer.timing.CopyFrom(stage.timing(outcome, arrived))
         else:
-            file = await self._files.make(outcome.value, options.format.name, options.quality, options.recipe)
+            file = await self._image_encoder.make(outcome.value, options.format.name, options.quality, options.recipe)
             answer.format, answer.image = to_wire(options.format), file.data
             answer.timing.CopyFrom(stage.timing(outcome, arrived))
             answer.timing.queue_seconds += file.queue_seconds
@@ -58,8 +59,8 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
         return answer
 
     def load(self) -> float:
-        """Of whatever is fuller, the engine or the files' threads: more replicas help both."""
-        return max(self._batcher.admission.load, self._files.load)
+        """The autoscaling signal: the max of the engine's and the image encoder's load."""
+        return max(self._batcher.admission.load, self._image_encoder.load)
 
     async def Describe(self, request: stage_pb2.StageDescribeRequest, context: Any) -> stage_pb2.StageDescribeResponse:
         """This stage's limits, load, cost and shapes."""
@@ -73,41 +74,41 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
             shape=stage_pb2.ModelShape(
                 scales=engine.scales,
                 latent_channels=engine.channels,
-                width=engine.picture_side,
-                height=engine.picture_side,
+                width=engine.image_side,
+                height=engine.image_side,
             ),
             device=str(engine.compute),
             precision=engine.compute.precision,
         )
         answer.load.load = self.load()
-        answer.load.queued += self._files.queued
-        answer.load.running += self._files.running
+        answer.load.queued += self._image_encoder.queued
+        answer.load.running += self._image_encoder.running
         return answer
 
     def oip(self) -> Model:
-        """`latent` FP32 [n, Z, N, N] to `image` UINT8 [n, H, W, 3], or BYTES [n] where `format` is given."""
+        """`latent` FP32 [n, Z, N, N] to `image` UINT8 [n, H, W, 3], or BYTES [n] with `format`."""
         shape = (DYNAMIC, *self._latent_shape)
         return Model(
             name="decoder",
-            inputs=(TensorSpec("latent", ("FP32",), shape, most=self._settings.max_batch),),
+            inputs=(TensorSpec("latent", ("FP32",), shape, max_size=self._settings.max_batch),),
             outputs=(TensorSpec("image", ("UINT8", "BYTES"), (DYNAMIC, DYNAMIC, DYNAMIC, 3)),),
             infer=self._infer,
             parameters={"format": str, "quality": int, "side": int},
         )
 
     async def _infer(self, request: InferRequest) -> InferResult:
-        options = parse_parameters(request.parameters, self._engine.picture_side)
+        options = parse_parameters(request.parameters, self._engine.image_side)
         latents = request.inputs["latent"]
         tensors.require_finite(latents, "inputs[latent]")
         outcomes = await together(*(self._decode(latent, options, request.deadline) for latent in latents))
         if options.format is None:
             return InferResult({"image": np.stack([outcome.value for outcome in outcomes])})
         format, quality = options.format.name, options.quality
-        made = await together(*(self._files.make(outcome.value, format, quality, None) for outcome in outcomes))
+        made = await together(*(self._image_encoder.make(outcome.value, format, quality, None) for outcome in outcomes))
         return InferResult({"image": bytes_array([file.data for file in made])})
 
     async def _decode(self, latent: Array, options: OutputOptions, deadline: Deadline) -> BatchResult[Pixels]:
-        self._files.require_room()
+        self._image_encoder.require_room()
         side = self._engine.side if options.side is None else self._engine.latent_side(options.side)
         job = Job(latent, side)
         return await self._batcher.submit(job, cost=self._engine.cost(side), deadline=deadline, key=side)

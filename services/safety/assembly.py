@@ -1,4 +1,4 @@
-"""The safety stage, put together: engine, queue, servicer."""
+"""Assembly of the safety stage: engine, queue, servicer."""
 
 from hart.v1 import safety_pb2_grpc, stage_pb2_grpc
 
@@ -10,7 +10,7 @@ from services.safety.servicer import SafetyServicer
 
 
 def build(app: App, settings: SafetySettings) -> None:
-    """Adds everything to the app. Raises SettingsError."""
+    """Assemble the stage in `app`. Raises SettingsError."""
     engine = SafetyEngine(settings)
     app.device_thread.is_fatal = engine.compute.is_lost
     batcher = app.batcher(

@@ -1,4 +1,4 @@
-"""What an operator can tell the safety stage."""
+"""Settings of the safety stage."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from runtime.settings import MAX_INT32, BatchingSettings
 
 
 class SafetySettings(BatchingSettings):
-    """The safety stage's settings."""
+    """Settings of the safety stage."""
 
     port: int = Field(default=SAFETY.port, ge=0, le=65535)
-    """The port of the gRPC server; 0 lets the system choose."""
+    """The port of the gRPC server. 0: the system chooses a free port."""
     max_message_bytes: int = Field(default=2**20, ge=1024, le=MAX_INT32)
-    """The largest message taken. A prompt takes 8 KB at most; by the Open Inference Protocol `max_batch` may come."""
+    """Max size of a received message. A prompt takes at most 8 KB; an Open Inference Protocol request may hold
+    `max_batch` of them."""
     unsafe_action: Literal["refuse", "replace"] = "refuse"
-    """What follows for an unsafe prompt: it is refused, or `replacement_prompt` is drawn in its place."""
+    """The action for an unsafe prompt: refuse it, or generate `replacement_prompt` instead."""
     replacement_prompt: Annotated[str, AfterValidator(checked_prompt)] = "A red heart."
-    """What is drawn in an unsafe prompt's place, where `unsafe_action` says so."""
+    """The prompt that replaces an unsafe one if `unsafe_action` is replace."""
     threshold: float | None = Field(default=None, ge=0, le=1)
-    """A prompt is unsafe above this score; absent: the checkpoint's own threshold."""
+    """A prompt with a higher score is unsafe. Absent: the checkpoint's threshold."""

@@ -1,4 +1,4 @@
-"""The safety classifier: prompts to scores, in batches. Knows no wire and not what follows from a verdict."""
+"""The safety stage's engine: it scores batches of prompts. It imports no messages and takes no action."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from model.checkpoint import Checkpoint, bundled
 from model.device import Compute
 from model.errors import ModelError, NotFiniteError
 from model.safety import Policies, SafetyClassifier
-from runtime.selftest import SelfTest, SelfTestFailed
+from runtime.work.self_test import SelfTest, SelfTestFailed
 from services.safety.config import SafetySettings
 
 Array = np.ndarray[Any, Any]
 WARM_UP_PROMPT = "a red heart"
 UNDECIDED = 0.5
-"""The score of a network that prefers neither answer, as one does whose weights are all zero."""
+"""The score if the network prefers neither answer, e.g. with all-zero weights."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the classifier says of one prompt."""
+    """The classifier's result for one prompt."""
 
     scores: tuple[float, ...]
-    """0 (safe) to 1, in the policies' order."""
+    """0 (safe) to 1, in the order of the policies."""
     violated: tuple[str, ...]
-    """The policies whose score is above the threshold, the worst first."""
+    """The policies whose score exceeds the threshold, by descending score."""
 
 
 class SafetyEngine:
-    """Loaded by `load`; `run` belongs on the same thread."""
+    """The model behind the stage. Call `load` first; call `load` and `run` on the device thread."""
 
     def __init__(self, settings: SafetySettings) -> None:
         self._settings = settings
@@ -46,13 +46,15 @@ class SafetyEngine:
             version = f"{policies.version}@{settings.threshold:g}"
             policies = dataclasses.replace(policies, threshold=settings.threshold, version=version)
         self.policies = policies
-        """With the operator's threshold; the version says so."""
+        """The checkpoint's policies. A threshold from the settings is part of their version."""
         self.digest = ""
         shapes = {"the scores": (len(policies.names),)}
-        self._self_test = SelfTest(self._probe, shapes, ("the scores",), constant=True)  # a safe prompt's may be alike
+        self._self_test = SelfTest(
+            self._probe, shapes, ("the scores",), constant=True
+        )  # scores of a safe prompt may be equal
 
     def load(self) -> list[tuple[float, float]]:
-        """Reads the weights, warms up and judges the result. Returns (prompts, seconds) as measured."""
+        """Load the weights, run the self-test and warm up. Returns measured (prompts, seconds) pairs."""
         self.compute.own_this_thread()
         with self._settings.as_settings_error("checkpoint", ModelError, SelfTestFailed):
             self._classifier: SafetyClassifier = self.checkpoint.load_safety(self.compute.dtype, self.compute.device)
@@ -67,7 +69,7 @@ class SafetyEngine:
         return {"the scores": scores}
 
     def run(self, prompts: Sequence[str]) -> list[Judgement | BaseException]:
-        """One judgement per prompt. Raises NotFiniteError; of several prompts each is then to be tried alone."""
+        """One judgement per prompt. Raises NotFiniteError; the caller then retries each of several prompts alone."""
         try:
             return [self._judge(tuple(row)) for row in self._classifier.score(prompts).tolist()]
         except NotFiniteError:

@@ -1,4 +1,4 @@
-"""hart.v1.Safety, hart.v1.Stage and the model `safety` of the Open Inference Protocol, over one batcher."""
+"""hart.v1.Safety, hart.v1.Stage and the Open Inference Protocol's model `safety`, over one batcher."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ACTIONS = {
 
 
 class SafetyServicer(safety_pb2_grpc.SafetyServicer, stage_pb2_grpc.StageServicer):
-    """Translates; what is scored is the engine's affair, what follows from it the settings'."""
+    """Converts between messages and the engine's types. The settings determine the action for an unsafe prompt."""
 
     def __init__(
         self, app: App, settings: SafetySettings, engine: SafetyEngine, batcher: Batcher[str, Judgement]
@@ -63,7 +63,7 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer, stage_pb2_grpc.StageService
         policies = len(self._engine.policies.names)
         return Model(
             name="safety",
-            inputs=(TensorSpec("prompt", ("BYTES",), (DYNAMIC,), most=self._settings.max_batch),),
+            inputs=(TensorSpec("prompt", ("BYTES",), (DYNAMIC,), max_size=self._settings.max_batch),),
             outputs=(TensorSpec("score", ("FP32",), (DYNAMIC, policies)), TensorSpec("unsafe", ("BOOL",), (DYNAMIC,))),
             infer=self._infer,
         )

@@ -1,4 +1,4 @@
-"""The text encoder stage, put together: engine, queue, servicer."""
+"""Assembly of the text encoder stage: engine, queue, servicer."""
 
 from hart.v1 import stage_pb2_grpc, text_encoder_pb2_grpc
 
@@ -10,7 +10,7 @@ from services.text_encoder.servicer import TextEncoderServicer
 
 
 def build(app: App, settings: TextEncoderSettings) -> None:
-    """Adds everything to the app. Raises SettingsError."""
+    """Assemble the stage in `app`. Raises SettingsError."""
     engine = TextEncoderEngine(settings)
     app.device_thread.is_fatal = engine.compute.is_lost
     batcher = app.batcher(

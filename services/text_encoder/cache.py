@@ -1,4 +1,4 @@
-"""What was used last, within a number of bytes. Knows sizes, not contents."""
+"""An LRU cache with a limit in bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ V = TypeVar("V")
 
 
 class Cache(Generic[K, V]):
-    """Keeps at most `limit` bytes, forgetting what was not used for longest."""
+    """Holds at most `limit` bytes and evicts the least recently used values."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -22,7 +22,7 @@ class Cache(Generic[K, V]):
         return len(self._kept)
 
     def get(self, key: K) -> V | None:
-        """The value, now the last used one; None where there is none."""
+        """The value, which becomes the most recently used one; None if absent."""
         found = self._kept.get(key)
         if found is None:
             return None
@@ -30,7 +30,7 @@ class Cache(Generic[K, V]):
         return found[0]
 
     def put(self, key: K, value: V, size: int) -> None:
-        """Keep the value of `size` bytes, unless it alone is over the limit."""
+        """Store the value of `size` bytes, unless `size` exceeds the limit."""
         if size > self.limit:
             return
         self._forget(key)

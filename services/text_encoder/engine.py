@@ -1,4 +1,4 @@
-"""The text encoder: prompts to conditioning, in batches. Knows no wire and keeps no answer."""
+"""The text encoder's engine: it encodes batches of prompts. It has no cache and imports no messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from model.checkpoint import Checkpoint, bundled
 from model.device import Compute
 from model.errors import ModelError, NotFiniteError
 from model.text import TextEncoder
-from runtime.selftest import SelfTest, SelfTestFailed
+from runtime.work.self_test import SelfTest, SelfTestFailed
 from services.text_encoder.config import TextEncoderSettings
 
 Array = np.ndarray[Any, Any]
@@ -21,16 +21,16 @@ WARM_UP_PROMPT = "a red heart"
 
 @dataclass(frozen=True)
 class Encoded:
-    """One prompt's conditioning, on the host."""
+    """One prompt's conditioning in host memory."""
 
     context: Array
-    """(T, D): float32, or float16 where the model computes in it."""
+    """(T, D): float16 if the model computes in float16, else float32."""
     mask: Array
     """(T,), bool."""
     positions: Array
     """(T,), int64."""
     prompt_tokens: int
-    """Tokens that were used, at most T."""
+    """Tokens used, at most T."""
     truncated: bool
 
     @property
@@ -40,7 +40,7 @@ class Encoded:
 
 
 class TextEncoderEngine:
-    """Loaded by `load`; `run` belongs on the same thread."""
+    """The model behind the stage. Call `load` first; call `load` and `run` on the device thread."""
 
     def __init__(self, settings: TextEncoderSettings) -> None:
         self._settings = settings
@@ -56,7 +56,7 @@ class TextEncoderEngine:
         self._self_test = SelfTest(self._probe, {"the context": shape}, ("the context",))
 
     def load(self) -> list[tuple[float, float]]:
-        """Reads the weights, warms up and judges the result. Returns (prompts, seconds) as measured."""
+        """Load the weights, run the self-test and warm up. Returns measured (prompts, seconds) pairs."""
         self.compute.own_this_thread()
         with self._settings.as_settings_error("checkpoint", ModelError, SelfTestFailed):
             self._encoder: TextEncoder = self.checkpoint.load_text_encoder(self.compute.dtype, self.compute.device)
@@ -68,7 +68,7 @@ class TextEncoderEngine:
         return {"the context": self._encoded([WARM_UP_PROMPT])[0].context}
 
     def run(self, prompts: Sequence[str]) -> list[Encoded | BaseException]:
-        """One conditioning per prompt. Raises NotFiniteError; of several prompts each is then to be tried alone."""
+        """One conditioning per prompt. Raises NotFiniteError; the caller then retries each of several prompts alone."""
         try:
             return [*self._encoded(prompts)]
         except NotFiniteError:
@@ -80,7 +80,7 @@ class TextEncoderEngine:
         encoded = self._encoder.encode(prompts)
         context = encoded.conditioning.context.cpu().numpy()
         if self.compute.precision == "float16":
-            context = context.astype(np.float16)  # loses nothing: these are float16 values
+            context = context.astype(np.float16)  # lossless: these are float16 values
         mask, positions = encoded.conditioning.mask.cpu().numpy(), encoded.conditioning.positions.cpu().numpy()
         return [
             Encoded(context[i].copy(), mask[i], positions[i], min(tokens, self.context_tokens), encoded.truncated[i])

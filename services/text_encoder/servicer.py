@@ -1,4 +1,4 @@
-"""hart.v1.TextEncoder, hart.v1.Stage and the model `text_encoder` of the Open Inference Protocol, over one batcher."""
+"""hart.v1.TextEncoder, hart.v1.Stage and the Open Inference Protocol's model `text_encoder`, over one batcher."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from services.text_encoder.engine import Encoded, TextEncoderEngine
 
 
 class TextEncoderServicer(text_encoder_pb2_grpc.TextEncoderServicer, stage_pb2_grpc.StageServicer):
-    """Translates, and answers from the cache what it has been asked before."""
+    """Converts between messages and the engine's types, and serves repeated prompts from the cache."""
 
     def __init__(
         self, app: App, settings: TextEncoderSettings, engine: TextEncoderEngine, batcher: Batcher[str, Encoded]
@@ -69,7 +69,7 @@ class TextEncoderServicer(text_encoder_pb2_grpc.TextEncoderServicer, stage_pb2_g
         context = "FP16" if self._engine.compute.precision == "float16" else "FP32"
         return Model(
             name="text_encoder",
-            inputs=(TensorSpec("prompt", ("BYTES",), (DYNAMIC,), most=self._settings.max_batch),),
+            inputs=(TensorSpec("prompt", ("BYTES",), (DYNAMIC,), max_size=self._settings.max_batch),),
             outputs=(
                 TensorSpec("context", (context,), (DYNAMIC, tokens, width)),
                 TensorSpec("mask", ("BOOL",), (DYNAMIC, tokens)),

@@ -50,7 +50,7 @@ async def test_an_authority_for_stages_that_cannot_be_used_is_refused_by_its_fil
         assemble(stage_tls_ca="/nope.pem")
     text = tmp_path / "text.pem"
     text.write_text("no certificate")
-    with pytest.raises(SettingsError, match=r"text\.pem is no authority's certificate"):
+    with pytest.raises(SettingsError, match=r"text\.pem is not a certificate authority's certificate"):
         assemble(stage_tls_ca=str(text))
     _, _, ca = Authority().write(tmp_path / "stages")
     assemble(stage_tls_ca=ca, safety="10.1.2.3:50052")

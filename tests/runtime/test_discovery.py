@@ -280,10 +280,10 @@ def test_what_is_no_source_is_refused_with_its_text(text: str) -> None:
 
 def test_what_is_neither_list_nor_source_is_told_every_form_of_both() -> None:
     forms = (
-        "host:port, unix:/path or oip://host:port/model is wanted; or in place of a list file:///path, "
+        "expected host:port, unix:/path or oip://host:port/model; or instead of a list: file:///path, "
         "dns:///host:port or kubernetes://namespace/service:port"
     )
-    with pytest.raises(ValueError, match=f"^'foo' is no endpoint: {forms}$"):
+    with pytest.raises(ValueError, match=f"^'foo' is not an endpoint: {forms}$"):
         source("127.0.0.1:1,foo")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runtime.errors import Overloaded
-from runtime.peers import Shares, host_of, most_of, network_of
+from runtime.server.peers import Shares, host_of, network_of, share_of
 
 
 @pytest.mark.parametrize(
@@ -40,4 +40,4 @@ def test_a_connection_and_a_network_have_their_bounds_and_places_come_back() -> 
 
 @pytest.mark.parametrize(("limit", "share"), [(256, 192), (20, 15), (16, 12), (15, 2**31), (1, 2**31)])
 def test_a_share_of_a_limit(limit: int, share: int) -> None:
-    assert most_of(limit, 3, 4) == share
+    assert share_of(limit, 3, 4) == share

@@ -112,7 +112,7 @@ async def test_a_hanging_replica_gives_its_attempt_back(launch: Any, monkeypatch
         pool = Pool("decoder", SERVICE, StaticSource(frozenset({Endpoint(f"127.0.0.1:{proxy.port}")})))
         await pool.start()
         await until(lambda: pool.ready)  # on a busy machine its first answers may come too late
-        with pytest.raises(StageUnavailable, match="does not answer"):
+        with pytest.raises(StageUnavailable, match="does not respond"):
             async with pool.replica():
                 proxy.flowing.clear()
                 await asyncio.sleep(60)

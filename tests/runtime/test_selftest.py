@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime import selftest
 from runtime.errors import StageUnavailable
-from runtime.selftest import SelfTest, SelfTestFailed
+from runtime.work import self_test
 from runtime.work.device_thread import DeviceThread
+from runtime.work.self_test import SelfTest, SelfTestFailed
 
 GOOD = np.array([1.0, 2.0, 4.0])
 
@@ -46,7 +46,7 @@ def taught(*results: Any) -> tuple[SelfTest, Model]:
         ([[1.0, math.inf, 2.0]], "it is not finite"),
         ([[1.0, 2.0]], r"it has shape \[2\], not \[3\]"),
         ([[1.0, 1.0, 1.0]], "it is constant: every element is 1.0"),
-        ([GOOD, GOOD * 1.1], "it differs from the first time by 0.4"),
+        ([GOOD, GOOD * 1.1], "it differs from the first run by 0.4"),
         ([GOOD, [1.0, 2.0, math.nan]], "it is not finite"),
         ([ValueError("the latent is not finite")], "the latent is not finite"),
     ],
@@ -70,7 +70,7 @@ def test_a_repetition_that_passes_changes_nothing_and_comes_seldom(monkeypatch: 
     for _ in range(5):
         test.repeat()
     assert model.runs == 3
-    monkeypatch.setattr(selftest, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(self_test, "QUIET_SECONDS", 0.0)
     test.repeat()
     assert model.runs == 4
 

@@ -88,7 +88,7 @@ def test_half_a_certificate_is_refused() -> None:
 
 
 def test_an_authority_that_nobody_would_be_asked_for_is_refused() -> None:
-    with pytest.raises(SettingsError, match="HART_TLS_CA is given without HART_TLS_CERT and HART_TLS_KEY"):
+    with pytest.raises(SettingsError, match="HART_TLS_CA requires HART_TLS_CERT and HART_TLS_KEY"):
         ProcessSettings.load(tls_ca="x", host="0.0.0.0", allow_plaintext=True)
 
 

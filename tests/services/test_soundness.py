@@ -110,7 +110,7 @@ async def test_a_model_that_breaks_while_it_serves_leaves_service(folder: str, m
 async def test_a_generator_whose_slots_are_all_taken_repeats_its_self_test(folder: str) -> None:
     engine = GeneratorEngine(ArGeneratorSettings(checkpoint=folder, slots=1))
     engine.load()
-    wish = engine._known_wish()
+    wish = engine._known_request()
     wish.context[:] = 3e38
     state = engine.begin(wish)
     for _ in range(engine.scales):

@@ -1,4 +1,4 @@
-"""The self-test of a model: a known input, whose result is judged. Knows no model."""
+"""The self-test of a model: it runs a known input and checks the result."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ import numpy as np
 log = logging.getLogger(__name__)
 Array = np.ndarray[Any, Any]
 TOLERANCE = 1e-2
-"""Of the largest magnitude in the first result: the same input may differ by so much from one time to the next."""
+"""Max difference between two results for the same input, relative to the max magnitude of the first result."""
 QUIET_SECONDS = 30.0
-"""Between two repetitions: requests that give results which are not finite may be anybody's to send."""
+"""Min seconds between two repetitions. Any client may send requests whose results are not finite."""
 
 
 class SelfTestFailed(Exception):
-    """The model does not compute what it should. The message names the result and what is wrong with it."""
+    """The model computes a wrong result. The message names the result and its fault."""
 
 
 class SelfTest:
-    """Judges what `run` makes of its known input: named arrays, each of its shape in `shapes`, finite and not constant.
+    """Checks the results of `run` on its known input: named arrays that have the shape in `shapes`, are finite and are
+    not constant (unless `constant` allows it).
 
-    Those in `repeatable` must come out the same each time, within TOLERANCE. `run` may raise ValueError where a result
-    is broken. All of it belongs on the thread that computes.
+    Arrays named in `repeatable` must be equal in each run, within TOLERANCE. `run` may raise ValueError for a broken
+    result. Call all methods on the device thread.
     """
 
     def __init__(
@@ -43,20 +44,20 @@ class SelfTest:
         self._running = False
 
     def learn(self) -> None:
-        """Run twice and keep the result as known to be good. Raises SelfTestFailed."""
+        """Run twice and keep the result as the reference. Raises SelfTestFailed."""
         self._known = {}
         for _ in range(2):
             self._known = self._judged()
         self._passed_at = -math.inf
 
     def repeat(self) -> None:
-        """Run again, after a result that was not finite; not more than once in QUIET_SECONDS, and never within itself.
-        Raises SelfTestFailed where the model no longer computes what it did."""
+        """Run again after a request's result was not finite, at most once in QUIET_SECONDS and never recursively.
+        Raises SelfTestFailed if the result no longer equals the reference."""
         if self._running or time.monotonic() - self._passed_at < QUIET_SECONDS:
             return
         self._judged()
         self._passed_at = time.monotonic()
-        log.warning("a result was not finite; the self-test passes: it was that request's alone")
+        log.warning("a result was not finite, but the self-test passed: only that request fails")
 
     def _judged(self) -> Mapping[str, Array]:
         self._running = True
@@ -81,4 +82,4 @@ class SelfTest:
         if known is not None:
             apart = float(np.abs(result.astype(np.float64) - known).max())
             if not apart <= TOLERANCE * float(np.abs(known.astype(np.float64)).max()):
-                raise SelfTestFailed(f"{name} differs from the first time by {apart:g}")
+                raise SelfTestFailed(f"{name} differs from the first run by {apart:g}")

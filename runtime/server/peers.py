@@ -1,4 +1,4 @@
-"""What one connection and one network may hold of a limit, so that the rest is there for others. Knows no call."""
+"""Shares of a limit: one connection and one network may hold only part of it, so that other clients keep the rest."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from runtime.errors import Overloaded
 RETRY_SECONDS = 1.0
 SMALL, UNBOUNDED = 16, 2**31
 IPV6_PREFIX = 64
-"""Bits of an IPv6 address that its network has: the rest is for a host to choose."""
+"""Prefix length of an IPv6 network. A host can choose the other bits."""
 
 
 def host_of(peer: str) -> str:
-    """The address in gRPC's name of a peer ("ipv4:10.0.0.7:51234"), without the port."""
+    """The address of a gRPC peer ("ipv4:10.0.0.7:51234") without the port."""
     return peer.rpartition(":")[0] if peer.startswith(("ipv4:", "ipv6:")) else peer
 
 
 def network_of(peer: str) -> str:
-    """The host, for IPv6 its /64 network."""
+    """The peer's host; for IPv6, its /64 network."""
     host = host_of(peer)
     if not host.startswith("ipv6:"):
         return host
@@ -34,7 +34,7 @@ def network_of(peer: str) -> str:
 
 
 class Shares:
-    """Places per connection and per network. `connection` and `network`: the setting that names the bound, and it."""
+    """Places per connection and per network. `connection` and `network` are each (setting name, max places)."""
 
     def __init__(self, stage: str, connection: tuple[str, int], network: tuple[str, int]) -> None:
         self._stage = stage
@@ -43,13 +43,16 @@ class Shares:
 
     @contextmanager
     def place(self, peer: str) -> Iterator[None]:
-        """Around a call of the peer. Raises Overloaded naming the setting."""
+        """Hold a place during a call of the peer. Raises Overloaded, which names the setting."""
         keys = (f"connection {peer}", f"network {network_of(peer)}")
         for key, (setting, bound) in zip(keys, self._bounds, strict=True):
             if self._held[key] >= bound:
                 kind = key.partition(" ")[0]
                 raise Overloaded(
-                    self._stage, setting, RETRY_SECONDS, message=f"too many calls of one {kind} ({setting})"
+                    self._stage,
+                    setting,
+                    RETRY_SECONDS,
+                    message=f"too many calls from one {kind} ({setting})",
                 )
         self._held.update(keys)
         try:
@@ -61,7 +64,7 @@ class Shares:
                     del self._held[key]
 
 
-def most_of(limit: int, numerator: int, denominator: int) -> int:
-    """A share of the limit, rounded up. A small limit is not shared out: what is left of it would be no use to
-    others."""
+def share_of(limit: int, numerator: int, denominator: int) -> int:
+    """`numerator / denominator` of the limit, rounded up. A limit below SMALL is not shared: the rest would be too
+    small for other clients."""
     return UNBOUNDED if limit < SMALL else -(-limit * numerator // denominator)
