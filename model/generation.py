@@ -57,7 +57,7 @@ class SamplingParams:
     """Scale of the residual diffusion's step noise, 0 to 1; 1 as released. The start noise is never scaled."""
 
     def __post_init__(self) -> None:
-        for name, kind in (("guidance", float), ("smooth", bool), ("top_p", float)):
+        for name, kind in (("guidance", float), ("more_smooth", bool), ("top_p", float)):
             object.__setattr__(self, name, _plain(name, getattr(self, name), kind))
         if not 0 <= self.guidance <= MAX_GUIDANCE:
             raise SettingError("guidance", f"{self.guidance}: expected 0 to {MAX_GUIDANCE:g}")

@@ -89,7 +89,7 @@ def _rows(calls: list[dict[str, Any]], wall: float, width: int, scales: bool) ->
             yield (
                 f"  {scale['side']}x{scale['side']}",
                 "",
-                f"{scale['seconds'] * 1000:.1f}",
+                f"{scale['duration_seconds'] * 1000:.1f}",
                 "",
                 Text(_bar(begin, [(_COMPUTE, scale["duration_seconds"])], wall, width), style="dim"),
             )
