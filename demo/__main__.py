@@ -1,4 +1,4 @@
-"""`python -m demo`: serve the page. The options name the gateway as those of `hart` do."""
+"""`python -m demo`: serve the page. The connection options are those of `hart`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Annotated
 import typer
 from hart.cli import connection as shared
 
-# Gradio tells nobody about us, and asks nobody for anything.
+# Disables Gradio's analytics and its requests to the Hugging Face hub.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# At its start it calls the page once, and would ask the environment's proxy for it.
+# At startup Gradio requests its own page, which must not go through a proxy.
 for _name in ("no_proxy", "NO_PROXY"):
     os.environ[_name] = ",".join(filter(None, (os.environ.get(_name), "127.0.0.1", "localhost", "::1")))
 
 
 def main(
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The page's port.")] = 7860,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     endpoint: shared.Endpoint = shared.DEFAULT_ENDPOINT,
     api_key: shared.ApiKey = None,
     tls: shared.Tls = False,
@@ -27,7 +27,7 @@ def main(
     tls_key: shared.TlsKey = None,
     insecure: shared.Insecure = False,
 ) -> None:
-    """Serve a page that draws pictures on a HART cluster. Whoever reaches it draws with this API key."""
+    """Serve a web page that generates images on a HART cluster. All visitors use this API key."""
     with shared.exit_codes():
         from hart import AsyncClient
 
@@ -47,9 +47,9 @@ def main(
             )
         except OSError:
             raise shared.UsageError(
-                f"--host {host} --port {port}: is taken by another program, or no address of this machine"
+                f"--host {host} --port {port}: port in use, or not an address of this machine"
             ) from None
-        typer.echo(f"the page is at http://{host}:{port}; Ctrl-C ends it")
+        typer.echo(f"serving at http://{host}:{port}; press Ctrl-C to stop")
         page.block_thread()
 
 

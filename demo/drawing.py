@@ -1,4 +1,4 @@
-"""A request as a page shows it: the client's events become frames. Knows no page."""
+"""Folds the client's events of a request into frames for display."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from hart.v1 import images_pb2
 
 @dataclass(frozen=True)
 class Frame:
-    """What there is to see at one moment."""
+    """The state of a request at one moment."""
 
-    pictures: tuple[Preview | Image | None, ...] = ()
-    """The newest of each picture asked for; None before its first preview."""
+    images: tuple[Preview | Image | None, ...] = ()
+    """Per image, the final image or the newest preview; None before the first preview."""
     drawn: int = 0
-    """Scales drawn so far, of all pictures."""
+    """Finished scales, over all images."""
     scales: int = 0
-    """Scales to draw, of all pictures; 0 before the request is accepted."""
+    """Total scales, over all images; 0 before the request is accepted."""
     report: images_pb2.Report | None = None
-    """With the last frame."""
+    """None before the last frame."""
 
     def after(self, event: Event) -> Frame:
-        """The frame that an event leads to."""
+        """The next frame, after an event."""
         match event:
             case Accepted(seeds=seeds, scales=scales):
-                return replace(self, pictures=(None,) * len(seeds), scales=scales * len(seeds))
+                return replace(self, images=(None,) * len(seeds), scales=scales * len(seeds))
             case Starting():
                 return self
             case Progress(image_index=index, preview=preview):
@@ -38,18 +38,18 @@ class Frame:
             case Finished(report=report):
                 return replace(self, report=report)
 
-    def _with(self, index: int, picture: Preview | Image | None) -> Frame:
-        """A preview that comes late does not cover the finished picture."""
-        if picture is None or (isinstance(self.pictures[index], Image) and isinstance(picture, Preview)):
+    def _with(self, index: int, image: Preview | Image | None) -> Frame:
+        """The frame with a new image or preview. A late preview does not replace a final image."""
+        if image is None or (isinstance(self.images[index], Image) and isinstance(image, Preview)):
             return self
-        return replace(self, pictures=(*self.pictures[:index], picture, *self.pictures[index + 1 :]))
+        return replace(self, images=(*self.images[:index], image, *self.images[index + 1 :]))
 
 
 async def draw(client: AsyncClient, prompt: str, options: Options) -> AsyncGenerator[Frame, None]:
-    """Draw with a preview of every scale, a frame per event; raises HartError. Closing it cancels the request."""
-    frame, wanted = Frame(), Options(**options)
-    wanted["preview_every"] = 1
-    async with aclosing(client.stream(prompt, **wanted)) as events:
+    """Yield a frame per event, with a preview of every scale. Closing it cancels the request. Raises HartError."""
+    frame, with_previews = Frame(), Options(**options)
+    with_previews["preview_every"] = 1
+    async with aclosing(client.stream(prompt, **with_previews)) as events:
         async for event in events:
             frame = frame.after(event)
             yield frame

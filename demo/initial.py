@@ -1,4 +1,4 @@
-"""What the page's settings show until the cluster has described itself; tests compare it with the cluster's own."""
+"""Initial values of the page's settings, until Describe returns. A test compares them with the cluster's."""
 
 MAX_IMAGES = 8
 MAX_GUIDANCE = 20

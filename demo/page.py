@@ -1,4 +1,4 @@
-"""The page itself, in Gradio: what stands where, and what a button does. Knows no event of a stream."""
+"""The Gradio page: its layout and its event handlers."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from demo.drawing import Frame, draw
 from demo.timeline import STYLE, timeline
 
 THEME = gr.themes.Soft(primary_hue="emerald", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-"""With the visitor's own fonts: the page asks no other machine for anything."""
+"""System fonts only, so that the page requests nothing from other hosts."""
 _EXAMPLES = 10
-_OLD, _OFTEN = 3600, 600  # seconds: pictures kept on disk for a page, and how often that is looked at
+_OLD, _OFTEN = 3600, 600  # seconds: max age of image files on disk, and the interval of the check
 
 Shown = tuple[list[str], str, str]
 """The gallery's files, the status and the timeline as HTML."""
 
 
 def build(client: AsyncClient) -> gr.Blocks:
-    """The page over a client that it alone uses."""
+    """The page. `client` must not be shared, because it is bound to the page's event loop."""
     with gr.Blocks(title="HART cluster", analytics_enabled=False, delete_cache=(_OFTEN, _OLD)) as page:
         heading = gr.Markdown("# HART cluster")
         with gr.Row():
@@ -41,7 +41,7 @@ def build(client: AsyncClient) -> gr.Blocks:
                 with gr.Row():
                     start = gr.Button("Draw", variant="primary", elem_id="draw")
                     stop = gr.Button("Stop", elem_id="stop")
-                examples = gr.Dataset(components=[prompt], samples=[], label="Prompts to try")
+                examples = gr.Dataset(components=[prompt], samples=[], label="Example prompts")
                 with gr.Accordion("Settings", open=False):
                     images = gr.Slider(1, initial.MAX_IMAGES, value=initial.IMAGES, step=1, label="Pictures")
                     seed = gr.Textbox(label="Seed", placeholder="drawn anew each time", elem_id="seed")
@@ -64,7 +64,7 @@ def build(client: AsyncClient) -> gr.Blocks:
 
         visits: dict[str | None, asyncio.Task[Any] | None] = {}
 
-        async def drawn(visit: gr.Request, text: str | None, *chosen: Any) -> AsyncGenerator[Shown, None]:
+        async def generate(visit: gr.Request, text: str | None, *chosen: Any) -> AsyncGenerator[Shown, None]:
             visits[visit.session_hash] = asyncio.current_task()
             try:
                 async with aclosing(_draw(client, text or "", *chosen)) as all_shown:
@@ -73,47 +73,47 @@ def build(client: AsyncClient) -> gr.Blocks:
             finally:
                 visits.pop(visit.session_hash, None)
 
-        async def left(visit: gr.Request) -> None:
-            # Gradio would end the drawing at its next frame, which a long queue keeps away.
+        async def leave(visit: gr.Request) -> None:
+            # Gradio would cancel only at the next frame, which may be late in a long queue.
             if task := visits.get(visit.session_hash):
                 task.cancel()
 
-        async def known() -> list[Any]:
-            return await _known(client)
+        async def described() -> list[Any]:
+            return await _described(client)
 
         drawing = gr.on(
             [start.click, prompt.submit],
-            drawn,
+            generate,
             [prompt, *settings],
             [gallery, status, times],
             show_progress="hidden",
             trigger_mode="once",
-            # The gateway is what says that there is too much to do.
+            # The gateway limits the load.
             concurrency_limit=None,
             api_visibility="private",
         )
         quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
         stop.click(lambda: _note("stopped"), None, status, cancels=[drawing], **quiet)
         examples.click(lambda row: row[0], examples, prompt, **quiet)
-        page.unload(left)
-        page.load(known, None, [heading, examples, images, guidance, top_p, more_smooth, status], **quiet)
+        page.unload(leave)
+        page.load(described, None, [heading, examples, images, guidance, top_p, more_smooth, status], **quiet)
     return page
 
 
-async def _known(client: AsyncClient) -> list[Any]:
-    """What the cluster says of itself, in the places that the page has for it."""
+async def _described(client: AsyncClient) -> list[Any]:
+    """Updates of the page's components from the cluster's description."""
     try:
-        about = await client.describe()
+        description = await client.describe()
     except HartError as error:
         return [*[gr.skip()] * 6, _failure(error)]
-    model = about.models[0]
+    model = description.models[0]
     heading = f"# HART cluster\n{escaped(model.model.name)}, {model.shape.width}x{model.shape.height} pixels"
     prompts = [[prompt] for prompt in _some(model.example_prompts)]
     return [
         heading,
         gr.Dataset(samples=prompts),
-        gr.Slider(maximum=about.limits.max_images),
-        gr.Slider(maximum=about.limits.max_guidance, value=model.sampling_defaults.guidance),
+        gr.Slider(maximum=description.limits.max_images),
+        gr.Slider(maximum=description.limits.max_guidance, value=model.sampling_defaults.guidance),
         gr.Slider(value=model.sampling_defaults.top_p),
         gr.Checkbox(value=model.sampling_defaults.more_smooth),
         "",
@@ -121,7 +121,7 @@ async def _known(client: AsyncClient) -> list[Any]:
 
 
 def _some(prompts: Sequence[str]) -> list[str]:
-    """A few of them from all over the list, for neighbours are alike."""
+    """A sample spread over the list, because adjacent prompts are similar."""
     count = min(_EXAMPLES, len(prompts))
     return [prompts[k * len(prompts) // count] for k in range(count)]
 
@@ -129,7 +129,7 @@ def _some(prompts: Sequence[str]) -> list[str]:
 async def _draw(
     client: AsyncClient, prompt: str, images: int, seed: str | None, guidance: float, top_p: float, more_smooth: bool
 ) -> AsyncGenerator[Shown, None]:
-    """What the page shows, frame by frame. The files lie where it copies them from."""
+    """Yields what the page shows per frame. Gradio copies the image files from the temporary folder."""
     files: list[str] = []
     with TemporaryDirectory(prefix="hart-demo-") as folder:
         try:
@@ -149,27 +149,27 @@ async def _draw(
 
 
 def _seed(text: str | None) -> int | None:
-    """As typed; a number field of a browser would round the large ones."""
+    """The seed from a text field, because a browser's number field rounds 64-bit integers. Raises InvalidRequest."""
     if not text or not text.strip():
         return None
     try:
         return int(text)
     except ValueError:
-        raise InvalidRequest(f"seed: {text!r} is no whole number") from None
+        raise InvalidRequest(f"seed: {text!r} is not an integer") from None
 
 
 def _files(frame: Frame, prompt: str, folder: Path) -> list[str]:
-    """The pictures as files with names of their own: what is downloaded is the very file that the cluster made."""
+    """Saves the images under distinct names, and returns the paths. A download is the cluster's file, unchanged."""
     name = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40] or "picture"
     files = []
-    for index, picture in enumerate(frame.pictures):
-        if picture is None:
+    for index, image in enumerate(frame.images):
+        if image is None:
             continue
-        if isinstance(picture, Image):
-            path = folder / f"{name}-{picture.seed}.{picture.format}"
+        if isinstance(image, Image):
+            path = folder / f"{name}-{image.seed}.{image.format}"
         else:
-            path = folder / f"preview-{index}-{frame.drawn}.{picture.format}"
-        files.append(str(picture.save(path)))
+            path = folder / f"preview-{index}-{frame.drawn}.{image.format}"
+        files.append(str(image.save(path)))
     return files
 
 
@@ -178,7 +178,7 @@ def _status(frame: Frame) -> str:
         bar = f'<progress value="{frame.drawn}" max="{max(frame.scales, 1)}" style="width:100%"></progress>'
         return bar + _note(f"{frame.drawn} of {frame.scales} scales")
     report = frame.report
-    seeds = ", ".join(str(picture.seed) for picture in frame.pictures if isinstance(picture, Image))
+    seeds = ", ".join(str(image.seed) for image in frame.images if isinstance(image, Image))
     notes = [f"drawn in {report.timings.wall_seconds:.2f} s with seed {seeds}"]
     notes += [notice.text for notice in report.warnings]
     notes += [f"trace {report.trace_id}"] if report.trace_id else []

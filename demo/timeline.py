@@ -1,4 +1,4 @@
-"""Where a request's time went, as bars in HTML. Knows no page."""
+"""A request's timings as bars in HTML."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ STYLE = """
 
 
 def timeline(timings: images_pb2.Timings) -> str:
-    """A row per call of a stage: its wait in the queue, its work, and the rest, on the wire around both."""
+    """One row per stage call: queue time, compute time, and network time, split evenly before and after."""
     wall = max(timings.wall_seconds, 1e-9)
     rows = "".join(_row(call, wall) for call in sorted(timings.calls, key=lambda call: call.start_seconds))
     legend = "".join(
         f'<span style="color:{colour}">■</span> {name}&ensp;'
-        for colour, name in ((WAITING, "waiting"), (COMPUTING, "computing"), (MOVING, "on the wire"))
+        for colour, name in ((WAITING, "waiting"), (COMPUTING, "computing"), (MOVING, "on the network"))
     )
-    return f'<div class="timeline">{rows}</div><p>{_milliseconds(timings.wall_seconds)} in all&ensp;{legend}</p>'
+    return f'<div class="timeline">{rows}</div><p>{_milliseconds(timings.wall_seconds)} total&ensp;{legend}</p>'
 
 
 def _row(call: images_pb2.StageCall, wall: float) -> str:

@@ -26,11 +26,11 @@ async def test_every_event_is_a_frame_from_nothing_to_the_finished_pictures(gate
     async with AsyncClient(gateway.endpoint) as client:
         frames = [frame async for frame in draw(client, "x", {"num_images": 2, "seed": 5})]
     scales = 2 * len(SCALES)
-    assert frames[0] == Frame(pictures=(None, None), scales=scales)
+    assert frames[0] == Frame(images=(None, None), scales=scales)
     assert [frame.drawn for frame in frames] == [*range(scales + 1), *[scales] * 3]
-    assert [type(one) for one in frames[1].pictures] == [Preview, type(None)]
-    assert [type(one) for one in frames[scales].pictures] == [Preview, Preview]
-    assert [one.seed for one in frames[-1].pictures if isinstance(one, Image)] == [5, 6]
+    assert [type(one) for one in frames[1].images] == [Preview, type(None)]
+    assert [type(one) for one in frames[scales].images] == [Preview, Preview]
+    assert [one.seed for one in frames[-1].images if isinstance(one, Image)] == [5, 6]
     assert frames[-2].report is None
     assert frames[-1].report is not None
     assert frames[-1].report.prompt_tokens == 3
@@ -70,6 +70,6 @@ def test_a_preview_that_comes_after_its_picture_does_not_cover_it() -> None:
         Progress(1, 0, 1, 2),
     ):
         frame = frame.after(event)
-    assert frame == Frame(pictures=(picture(0), None), drawn=3, scales=4)
+    assert frame == Frame(images=(picture(0), None), drawn=3, scales=4)
     report = images_pb2.Report(request_id="id")
     assert frame.after(Finished(report)).report is report
