@@ -1,7 +1,7 @@
-"""`python -m deploy.audit`: pins, licences and known vulnerabilities of everything that is installed.
+"""`python -m deploy.audit`: check pins, licences and known vulnerabilities of the installed packages.
 
-Exit code 1 where a check fails, and with --strict where one could not be made. The tools have an environment of their
-own in .cache/tools.
+Exit code 1 if a check fails; with --strict also if a check cannot run. The tools are installed in their own
+environment in .cache/tools.
 """
 
 from __future__ import annotations
@@ -21,41 +21,41 @@ HOME = ROOT / ".cache" / "tools" / "audit"
 TOOLS = ("pip-audit==2.10.1", "pip-licenses==5.5.5")
 OURS = {"hart-client", "pip", "setuptools", "wheel"}
 SERVICES = ("pypi", "osv")
-"""Where pip-audit looks vulnerabilities up, in this order."""
+"""pip-audit's vulnerability services, in the order tried."""
 ALLOWED = re.compile(
     r"MIT|BSD|Apache|PSF|Python Software Foundation|CNRI-Python|ISC|HPND|Historical Permission|MPL|Mozilla Public|"
     r"Unlicense|Public Domain|CC0|Zlib|BSL-1|DFSG approved"
 )
 KNOWN = {
-    "nvidia": "CUDA's libraries, which torch brings on machines with a GPU, under NVIDIA's own terms",
-    "resvg-py": "MIT, by its repository; the package itself does not say",
+    "nvidia": "CUDA libraries that torch installs on machines with a GPU, under NVIDIA's own terms",
+    "resvg-py": "MIT according to its repository; the package metadata has no licence",
 }
-"""What the packages' own metadata do not tell, by the name's beginning."""
+"""Licences missing in the packages' metadata, by name prefix."""
 
 
 def pins(constraints: str) -> dict[str, str]:
-    """Name to version, of every line `name==version`."""
+    """Name to version, from the lines `name==version`."""
     found = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", constraints, re.MULTILINE)
     return {_name(name): version for name, version in found}
 
 
 def installed() -> dict[str, str]:
-    """Name to version of what this environment has, without what is ours and pip's own."""
+    """Name to version of the packages in this environment, without this project's and pip's own."""
     found = {_name(one.metadata["Name"]): one.version.partition("+")[0] for one in metadata.distributions()}
     return {name: version for name, version in found.items() if name not in OURS}
 
 
-def unpinned(pinned: dict[str, str], there: dict[str, str]) -> list[str]:
-    """What is installed in another version than the pinned one, or without a pin."""
+def unpinned(pinned: dict[str, str], found: dict[str, str]) -> list[str]:
+    """Installed packages without a pin, or in another version than the pinned one."""
     return [
         f"{name} {version} is installed, {pinned.get(name, 'nothing')} is pinned"
-        for name, version in sorted(there.items())
+        for name, version in sorted(found.items())
         if pinned.get(name) != version
     ]
 
 
 def forbidden(listed: list[dict[str, str]]) -> list[str]:
-    """Packages whose licence is neither among the allowed ones nor known."""
+    """Packages whose licence is not in ALLOWED or KNOWN."""
     return [
         f"{one['Name']} {one['Version']}: {one['License']}"
         for one in listed
@@ -77,26 +77,26 @@ def _tool(name: str) -> Path:
 
 
 def _run(*words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    # Pinned tools with words of our own; what they are asked about is a file.
+    # Pinned tools with fixed arguments; their input is a file.
     return subprocess.run([str(w) for w in words], check=check, capture_output=True, text=True, timeout=600)  # noqa: S603
 
 
 def _licences() -> list[dict[str, str]]:
-    told = _run(_tool("pip-licenses"), f"--python={sys.executable}", "--format=json", "--from=mixed")
-    listed: list[dict[str, str]] = json.loads(told.stdout)
+    done = _run(_tool("pip-licenses"), f"--python={sys.executable}", "--format=json", "--from=mixed")
+    listed: list[dict[str, str]] = json.loads(done.stdout)
     return listed
 
 
 def _vulnerabilities(pinned: dict[str, str]) -> tuple[int, list[str]]:
-    """How many packages a service knew, and what it knows against them."""
+    """The number of packages that a service has data on, and their vulnerabilities. 0: no service responded."""
     audit = _tool("pip-audit")
-    asked = HOME / "pinned.txt"
-    asked.write_text("".join(f"{name}=={version}\n" for name, version in pinned.items()))
+    requirements = HOME / "pinned.txt"
+    requirements.write_text("".join(f"{name}=={version}\n" for name, version in pinned.items()))
     for service in SERVICES:
         words = ["--no-deps", "--disable-pip", "--format=json", "--progress-spinner=off", "-s", service]
-        done = _run(audit, "-r", asked, *words, check=False)
+        done = _run(audit, "-r", requirements, *words, check=False)
         if not done.stdout.lstrip().startswith("{"):
-            continue  # the service does not answer
+            continue  # the service did not respond
         known = [one for one in json.loads(done.stdout)["dependencies"] if "vulns" in one]
         if known:
             return len(known), [f"{o['name']} {o['version']}: {v['id']}" for o in known for v in o["vulns"]]
@@ -104,31 +104,31 @@ def _vulnerabilities(pinned: dict[str, str]) -> tuple[int, list[str]]:
 
 
 def _report(strict: bool) -> Iterator[tuple[str, list[str], bool]]:
-    """Each check's sentence, what is wrong, and whether it counts as failed."""
-    pinned, there = pins((ROOT / "constraints.txt").read_text()), installed()
-    wrong = unpinned(pinned, there)
-    yield f"pins: {len(there)} packages are installed", wrong, bool(wrong)
+    """Yields each check's description, its findings, and whether it failed."""
+    pinned, found = pins((ROOT / "constraints.txt").read_text()), installed()
+    wrong = unpinned(pinned, found)
+    yield f"pins: {len(found)} packages are installed", wrong, bool(wrong)
     conflicts = _run(sys.executable, "-m", "pip", "check", check=False)
     lines = conflicts.stdout.splitlines() if conflicts.returncode else []
-    yield "pins: they agree with one another (pip check)", lines, bool(lines)
+    yield "pins: consistent dependencies (pip check)", lines, bool(lines)
     listed = _licences()
     wrong = forbidden(listed)
     yield f"licences: {len(listed)} packages", wrong, bool(wrong)
-    known, wrong = _vulnerabilities({name: pinned.get(name, version) for name, version in there.items()})
+    known, wrong = _vulnerabilities({name: pinned.get(name, version) for name, version in found.items()})
     if known:
-        yield f"vulnerabilities: {known} of {len(there)} packages are known to pip-audit's service", wrong, bool(wrong)
+        yield f"vulnerabilities: pip-audit's service has data on {known} of {len(found)} packages", wrong, bool(wrong)
     else:
-        yield "vulnerabilities: NOT CHECKED, no service of pip-audit's answers here", [], strict
+        yield "vulnerabilities: NOT CHECKED, no pip-audit service responded", [], strict
 
 
 def main() -> int:
-    """The command."""
+    """Run the command. Returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m deploy.audit", description=__doc__.partition("\n")[0])
-    parser.add_argument("--strict", action="store_true", help="fail where a check cannot be made, too")
+    parser.add_argument("--strict", action="store_true", help="fail also if a check cannot run")
     failed = False
     for sentence, wrong, bad in _report(parser.parse_args().strict):
         failed |= bad
-        print(f"{'FAILED' if bad else 'held  '} {sentence}", *wrong, sep="\n         ", flush=True)
+        print(f"{'FAILED' if bad else 'passed'} {sentence}", *wrong, sep="\n         ", flush=True)
     return int(failed)
 
 

@@ -1,10 +1,10 @@
-"""`python -m deploy.triton`: the Triton Inference Server with the models of this folder, in place of this process.
+"""`python -m deploy.triton`: replace this process by the Triton Inference Server with the models of this folder.
 
     python -m deploy.triton --port 8001                      # safety and text_encoder
     HART_SAFETY=oip://127.0.0.1:8001/safety python -m gateway
 
-The server comes from the package nvidia-pytriton, fetched once into .cache/tools with the numpy that its Python stub
-needs. Checkpoint: HART_CHECKPOINT.
+The server is part of the package nvidia-pytriton, installed once into .cache/tools with the numpy that its Python stub
+requires. HART_CHECKPOINT selects the checkpoint.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ NAMES = tuple(sorted(folder.name for folder in MODELS.iterdir()))
 
 
 class ToolMissing(Exception):
-    """The server cannot be had here; the message says what was tried."""
+    """The server cannot be installed. The message names the package and the reason."""
 
 
 def server() -> Path:
-    """The folder with bin/ and backends/, fetched where it is not there yet. Raises Unavailable."""
+    """The folder with bin/ and backends/, installed on first use. Raises ToolMissing."""
     if not HOME.exists():
         _fetch(HOME)
     return HOME / SERVER
@@ -39,15 +39,15 @@ def server() -> Path:
 
 def _fetch(home: Path) -> None:
     partial = home.with_name(f".{home.name}.{os.getpid()}")
-    # Without what it depends on: that is the Python library's, which is not used here.
+    # Without dependencies: only its Python library needs them, and it is not used here.
     words = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target"]
     try:
         for package, folder in ((PACKAGE, partial), (NUMPY, _environment(partial / PYTHON))):
             subprocess.run([*words, str(folder), package], check=True, capture_output=True, text=True)  # noqa: S603
     except (OSError, subprocess.CalledProcessError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        said = getattr(error, "stderr", "") or str(error)
-        raise ToolMissing(f"{PACKAGE} cannot be fetched: {said.strip()[-500:]}") from error
+        reason = getattr(error, "stderr", "") or str(error)
+        raise ToolMissing(f"cannot install {PACKAGE}: {reason.strip()[-500:]}") from error
     found = partial / SERVER
     stub = found / "python_backend_stubs" / f"3.{sys.version_info.minor}" / "triton_python_backend_stub"
     if not stub.exists():
@@ -58,7 +58,7 @@ def _fetch(home: Path) -> None:
 
 
 def _environment(folder: Path) -> Path:
-    """An environment that has what this one has, and before it whatever is put into the folder returned."""
+    """Creates a virtual environment on top of this one. Returns its site-packages, which take precedence."""
     venv.create(folder, with_pip=False)
     own = next(folder.glob("lib/python*/site-packages"))
     (own / "hart.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
@@ -68,8 +68,10 @@ def _environment(folder: Path) -> Path:
 def command(
     port: int, models: tuple[str, ...] = NAMES, host: str = "127.0.0.1", prefix: str = "hart_triton"
 ) -> list[str]:
-    """The server's command line: gRPC alone, the models loaded at the start. `prefix`: of its files in /dev/shm, which
-    stay behind when it is killed."""
+    """The server's command line: gRPC only, models loaded at startup. Raises ToolMissing.
+
+    `prefix` names its files in /dev/shm, which remain if the server is killed.
+    """
     home = server()
     return [
         str(home / "bin" / "tritonserver"),
@@ -88,8 +90,11 @@ def command(
 
 
 def environment() -> dict[str, str]:
-    """The server's variables. Its Python stub takes the first `python3` on the path, which is to be this one with numpy
-    1 before its packages, and the standard library that belongs to it."""
+    """The server's environment variables.
+
+    Its Python stub runs the first `python3` on PATH. That must be this interpreter's, with numpy 1 before its packages
+    and with its own standard library.
+    """
     own = dict(os.environ)
     libraries = sysconfig.get_config_var("LIBDIR") or ""
     own["LD_LIBRARY_PATH"] = ":".join(part for part in (libraries, own.get("LD_LIBRARY_PATH", "")) if part)
@@ -99,20 +104,20 @@ def environment() -> dict[str, str]:
 
 
 def main() -> int:
-    """The command."""
+    """Run the command. Returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m deploy.triton", description=__doc__.partition("\n")[0])
-    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(NAMES)}; default: all")
-    parser.add_argument("--port", type=int, default=8001, help="of gRPC (default 8001)")
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default 127.0.0.1)")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"models to serve: {', '.join(NAMES)}; default: all")
+    parser.add_argument("--port", type=int, default=8001, help="gRPC port (default 8001)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     given = parser.parse_args()
     if unknown := set(given.models) - set(NAMES):
-        parser.error(f"{', '.join(sorted(unknown))}: there are {', '.join(NAMES)}")
+        parser.error(f"unknown model {', '.join(sorted(unknown))}; expected {', '.join(NAMES)}")
     try:
         words = command(given.port, tuple(given.models) or NAMES, given.host)
     except ToolMissing as error:
         print(f"deploy.triton: {error}", file=sys.stderr)
         return 1
-    return os.execve(words[0], words, environment())  # noqa: S606 - our own command line; no shell is wanted
+    return os.execve(words[0], words, environment())  # noqa: S606 - a fixed command line, without a shell
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What both models share inside Triton's Python stub: prompts in, tensors out. Knows no model.
+"""Shared by the models inside Triton's Python stub: reads prompts from requests and builds responses.
 
-The stub was built for numpy 1, which the launcher puts before the environment's own numpy: under numpy 2 the arrays
-that it makes hold their first byte alone, over and over, and those that it is given are empty, both without a word.
+The stub was built for numpy 1, so the launcher puts numpy 1 before the environment's numpy. Under numpy 2 the stub
+silently corrupts arrays: its inputs repeat their first byte, and its outputs are empty.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from model.checkpoint import Checkpoint, bundled
 from runtime import prompt
 from runtime.errors import InvalidRequest
 
-MOST = 64  # prompts of a request
+MAX_PROMPTS = 64  # per request
 
 
 def checkpoint() -> Checkpoint:
-    """The one that HART_CHECKPOINT names, or the bundled one. Raises ImportError under a numpy that the stub cannot
-    use."""
+    """The checkpoint in HART_CHECKPOINT, or the bundled one. Raises ImportError under numpy 2."""
     if int(np.__version__.partition(".")[0]) > 1:
-        raise ImportError(f"numpy {np.__version__}: Triton's Python stub wants numpy 1 first on its path")
+        raise ImportError(f"numpy {np.__version__}: Triton's Python stub requires numpy 1 first on its path")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     return Checkpoint.open(os.environ.get("HART_CHECKPOINT", "").strip() or bundled())
 
 
 def answer(request: Any, work: Callable[[list[str]], dict[str, torch.Tensor]]) -> Any:
-    """The stub's response: what `work` makes of the request's prompts, or its error. The caller reads what is wrong
-    with a prompt, and of any other error only that there was one: the rest is for the server's log."""
-    import triton_python_backend_utils as utils  # type: ignore[import-not-found]  # exists within the stub alone
+    """The stub's response: the tensors of `work` for the request's prompts, or an error.
+
+    The reason is returned for an invalid prompt only. Other errors go to the server's log.
+    """
+    import triton_python_backend_utils as utils  # type: ignore[import-not-found]  # exists only inside the stub
 
     try:
         prompts = _prompts(utils.get_input_tensor_by_name(request, "prompt").as_numpy())
@@ -51,4 +52,4 @@ def answer(request: Any, work: Callable[[list[str]], dict[str, torch.Tensor]]) -
 def _prompts(found: Any) -> list[str]:
     if not len(found):
         raise InvalidRequest.field("inputs[prompt]", "must not be empty")
-    return prompt.decoded(found, "inputs[prompt]", MOST)
+    return prompt.decoded(found, "inputs[prompt]", MAX_PROMPTS)

@@ -1,4 +1,4 @@
-"""`safety` on Triton: `prompt` to `score` and `unsafe`. Knows no batching: that is Triton's."""
+"""`safety` on Triton: `prompt` to `score` and `unsafe`. Triton does the batching."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from model.safety import Policies
 
 
 class TritonPythonModel:
-    """What Triton's Python backend calls."""
+    """The interface of Triton's Python backend."""
 
     def initialize(self, args: dict[str, Any]) -> None:
-        """Read the weights and judge a prompt: a broken model is not loaded."""
+        """Load the weights and score a prompt, so that loading a broken model fails."""
         checkpoint = backend.checkpoint()
         self._classifier = checkpoint.load_safety()
         self._threshold = Policies.of_folder(checkpoint.safety).threshold
-        self._judge(["a red heart"])
+        self._score(["a red heart"])
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """One answer per request."""
-        return [backend.answer(request, self._judge) for request in requests]
+        """One response per request."""
+        return [backend.answer(request, self._score) for request in requests]
 
-    def _judge(self, prompts: list[str]) -> dict[str, torch.Tensor]:
+    def _score(self, prompts: list[str]) -> dict[str, torch.Tensor]:
         scores = self._classifier.score(prompts)
         return {"score": scores, "unsafe": (scores > self._threshold).any(1)}

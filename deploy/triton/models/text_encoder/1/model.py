@@ -1,4 +1,4 @@
-"""`text_encoder` on Triton: `prompt` to `context`, `mask` and `positions`. Knows no batching: that is Triton's."""
+"""`text_encoder` on Triton: `prompt` to `context`, `mask` and `positions`. Triton does the batching."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from deploy.triton import backend
 
 
 class TritonPythonModel:
-    """What Triton's Python backend calls."""
+    """The interface of Triton's Python backend."""
 
     def initialize(self, args: dict[str, Any]) -> None:
-        """Read the weights and encode a prompt: a broken model is not loaded."""
+        """Load the weights and encode a prompt, so that loading a broken model fails."""
         self._encoder = backend.checkpoint().load_text_encoder()
         self._encode(["a red heart"])
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """One answer per request."""
+        """One response per request."""
         return [backend.answer(request, self._encode) for request in requests]
 
     def _encode(self, prompts: list[str]) -> dict[str, torch.Tensor]:
