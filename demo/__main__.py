@@ -16,16 +16,11 @@ for _name in ("no_proxy", "NO_PROXY"):
     os.environ[_name] = ",".join(filter(None, (os.environ.get(_name), "127.0.0.1", "localhost", "::1")))
 
 
+@shared.with_connection
 def main(
+    where: shared.ConnectionOptions,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
-    endpoint: shared.Endpoint = shared.DEFAULT_ENDPOINT,
-    api_key: shared.ApiKey = None,
-    tls: shared.Tls = False,
-    tls_ca: shared.TlsCa = None,
-    tls_cert: shared.TlsCert = None,
-    tls_key: shared.TlsKey = None,
-    insecure: shared.Insecure = False,
 ) -> None:
     """Serve a web page that generates images on a HART cluster. All visitors use this API key."""
     with shared.exit_codes():
@@ -33,7 +28,6 @@ def main(
 
         from demo.page import CSS, THEME, build
 
-        where = shared.ConnectionOptions(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
         page = build(AsyncClient(**where.arguments()))
         try:
             page.launch(

@@ -28,7 +28,9 @@ _MAX_ARRIVALS = 1_000_000
 _PERCENTILES = (50, 90, 95, 99)
 
 
+@shared.with_connection
 def bench(
+    where: ConnectionOptions,
     rate: Annotated[float, typer.Option(parser=number(float, 0.001), metavar="X", help="Requests per second.")],
     seconds: Annotated[
         float, typer.Option(parser=number(float, 0.001), metavar="SECONDS", help="Duration of the load.")
@@ -52,20 +54,12 @@ def bench(
     seed: Annotated[
         int, typer.Option(parser=number(int), metavar="N", help="Seed of the arrivals and of the images.")
     ] = 0,
-    endpoint: shared.Endpoint = shared.DEFAULT_ENDPOINT,
     timeout: shared.Timeout = 60,
-    api_key: shared.ApiKey = None,
-    tls: shared.Tls = False,
-    tls_ca: shared.TlsCa = None,
-    tls_cert: shared.TlsCert = None,
-    tls_key: shared.TlsKey = None,
-    insecure: shared.Insecure = False,
 ) -> None:
     """Measure latency and errors at a given rate. Prints JSON.
 
     Latency counts from the scheduled time of a request, so that it includes any send lag.
     """
-    where = ConnectionOptions(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
     options: Options = {
         "model": model,
         "num_images": num_images,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,13 +67,13 @@ EXIT_FAILURE, EXIT_USAGE, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_DEADLINE, EXIT_IN
 class ConnectionOptions:
     """The connection options of a command line."""
 
-    endpoint: str = DEFAULT_ENDPOINT
-    api_key: str | None = None
-    tls: bool = False
-    tls_ca: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    insecure: bool = False
+    endpoint: Endpoint = DEFAULT_ENDPOINT
+    api_key: ApiKey = None
+    tls: Tls = False
+    tls_ca: TlsCa = None
+    tls_cert: TlsCert = None
+    tls_key: TlsKey = None
+    insecure: Insecure = False
 
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of Client and AsyncClient. Raises UsageError, ValueError."""
@@ -84,6 +86,24 @@ class ConnectionOptions:
             )
         tls = TLS(self.tls_ca, self.tls_cert, self.tls_key) if encrypted else None
         return {"endpoint": self.endpoint, "api_key": self.api_key or None, "tls": tls, "insecure": self.insecure}
+
+
+def with_connection(command: Callable[..., None]) -> Callable[..., None]:
+    """Replaces a command's parameter `where: ConnectionOptions` by one typer option per field of it."""
+    fields = inspect.signature(ConnectionOptions, eval_str=True).parameters
+    own = inspect.signature(command, eval_str=True).parameters
+
+    @wraps(command)
+    def parsed(**given: Any) -> None:
+        where = ConnectionOptions(**{name: given.pop(name) for name in fields})
+        command(where=where, **given)
+
+    del parsed.__wrapped__  # type: ignore[attr-defined]  # typer would read its annotations
+    parameters = [one for one in (*own.values(), *fields.values()) if one.name != "where"]
+    keywords = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+    parsed.__signature__ = inspect.Signature(keywords, return_annotation=None)  # type: ignore[attr-defined]
+    parsed.__annotations__ = {one.name: one.annotation for one in keywords}
+    return parsed
 
 
 def console(stderr: bool = True) -> Console:

@@ -29,7 +29,9 @@ _FILE = "A file of prompts"
 _IN_FLIGHT = 4
 
 
+@shared.with_connection
 def generate(
+    where: ConnectionOptions,
     prompt: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="The text prompt, in quotes.")] = None,
     output: Annotated[
         Path | None,
@@ -117,17 +119,9 @@ def generate(
         ),
     ] = None,
     as_json: shared.AsJson = False,
-    endpoint: shared.Endpoint = shared.DEFAULT_ENDPOINT,
     timeout: shared.ServersTimeout = None,
-    api_key: shared.ApiKey = None,
-    tls: shared.Tls = False,
-    tls_ca: shared.TlsCa = None,
-    tls_cert: shared.TlsCert = None,
-    tls_key: shared.TlsKey = None,
-    insecure: shared.Insecure = False,
 ) -> None:
     """Generate an image from a prompt."""
-    where = ConnectionOptions(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
     options: Options = {
         "model": model,
         "num_images": num_images,

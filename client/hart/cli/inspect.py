@@ -20,21 +20,15 @@ T = TypeVar("T")
 _EXAMPLES = 12  # fits on a screen with the rest
 
 
+@shared.with_connection
 def describe(
+    where: ConnectionOptions,
     as_json: shared.AsJson = False,
-    endpoint: shared.Endpoint = shared.DEFAULT_ENDPOINT,
     timeout: shared.Timeout = 10,
-    api_key: shared.ApiKey = None,
-    tls: shared.Tls = False,
-    tls_ca: shared.TlsCa = None,
-    tls_cert: shared.TlsCert = None,
-    tls_key: shared.TlsKey = None,
-    insecure: shared.Insecure = False,
 ) -> None:
     """Show models, image sizes, limits, defaults and example prompts."""
     from hart.cli.report import plain
 
-    where = ConnectionOptions(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
     with exit_codes(as_json):
         response = run(_ask(where, lambda client: client.describe(timeout=timeout)))
         if as_json:
@@ -69,23 +63,17 @@ def spread(prompts: Sequence[str]) -> list[str]:
     return [prompts[k * len(prompts) // count] for k in range(count)]
 
 
+@shared.with_connection
 def status(
+    where: ConnectionOptions,
     as_json: shared.AsJson = False,
-    endpoint: shared.Endpoint = shared.DEFAULT_ENDPOINT,
     timeout: shared.Timeout = 10,
-    api_key: shared.ApiKey = None,
-    tls: shared.Tls = False,
-    tls_ca: shared.TlsCa = None,
-    tls_cert: shared.TlsCert = None,
-    tls_key: shared.TlsKey = None,
-    insecure: shared.Insecure = False,
 ) -> None:
     """Show every stage's replicas and load. Exit code 4 if a stage has no ready replica."""
     import typer
 
     from hart.cli.report import plain
 
-    where = ConnectionOptions(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
     with exit_codes(as_json):
         response = run(_ask(where, lambda client: client.status(timeout=timeout)))
         if as_json:
