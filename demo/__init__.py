@@ -1,1 +1,1 @@
-"""The web page for people: a prompt, a picture that grows scale by scale, and where its time went."""
+"""The web page: a prompt, live previews of the image at every scale, and the request's timeline."""

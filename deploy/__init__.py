@@ -1,1 +1,1 @@
-"""How the cluster is shipped, and parts of it run elsewhere. Knows no service's inside."""
+"""Tools to audit the release, and to run stages on other inference servers."""

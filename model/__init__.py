@@ -1,1 +1,1 @@
-"""HART itself: torch in, torch out. Knows nothing of gRPC, protobuf, settings or the environment."""
+"""The HART model in torch. It imports no gRPC and no protobuf, and reads no settings and no environment variables."""

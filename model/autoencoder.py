@@ -1,4 +1,4 @@
-"""The VQGAN encoder and decoder networks (docs/spec.md, section 5). Know no codebook."""
+"""The VQGAN encoder and decoder networks (docs/spec.md, section 5), without the codebook."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ def _normalise(norm: nn.GroupNorm, x: Tensor, silu: bool = True) -> Tensor:
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised 3x3 convolutions and their input added: (B, width_in, H, W) to (B, width_out, H, W)."""
+    """Two normalised 3x3 convolutions with a skip connection: (B, width_in, H, W) to (B, width_out, H, W)."""
 
     def __init__(self, width_in: int, width_out: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """One head over all positions of a map."""
+    """Single-head self-attention over all positions of a map, (B, width, H, W)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Upsample(nn.Module):
 
 
 class Level(nn.Module):
-    """The blocks of one resolution, and the step to the next one."""
+    """The blocks of one resolution, then the down- or upsampling to the next."""
 
     def __init__(self, width_in: int, width_out: int, blocks: int, attends: bool, step: tuple[str, nn.Module] | None):
         super().__init__()
@@ -95,7 +95,7 @@ class Level(nn.Module):
 
 
 class Middle(nn.Module):
-    """Two residual blocks with attention over all positions between them, (B, width, H, W)."""
+    """Residual block, attention, residual block, (B, width, H, W)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pictures (B, 3, S, S) in [-1, 1] to maps (B, Z, S/f, S/f), f the downsampling."""
+    """Images (B, 3, S, S) in [-1, 1] to maps (B, Z, S/f, S/f); f is the downsampling factor."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Maps (B, Z, n, n) to pictures (B, 3, f n, f n), about [-1, 1], not clamped."""
+    """Maps (B, Z, n, n) to images (B, 3, f n, f n), nominally in [-1, 1], not clamped."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A checkpoint folder in the released layout, and the parts of the model that it holds (docs/spec.md, section 1)."""
+"""Loads the parts of a model from a checkpoint folder in the released layout (docs/spec.md, section 1)."""
 
 import dataclasses
 import hashlib
@@ -37,16 +37,16 @@ BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
 
 
 def bundled() -> Path:
-    """The folder of the bundled checkpoint."""
+    """The folder of the bundled checkpoint. Raises CheckpointError if there is none."""
     folders = sorted(path for path in BUNDLED.glob("*") if path.is_dir())
     if not folders:
-        raise CheckpointError(f"{BUNDLED}: no checkpoint is bundled; name a folder that holds one")
+        raise CheckpointError(f"{BUNDLED}: no bundled checkpoint; name a checkpoint folder")
     return folders[-1]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where the parts lie. Nothing is loaded until asked for."""
+    """The folders of a checkpoint's parts. Weights are read only by the `load_` methods."""
 
     llm: Path
     tokenizer: Path
@@ -55,16 +55,16 @@ class Checkpoint:
 
     @classmethod
     def open(cls, folder: Path | str) -> Self:
-        """A model folder, or its `llm`. Raises CheckpointError where there is none."""
+        """Opens a model folder, or its `llm` folder. Raises CheckpointError if it is neither."""
         folder = Path(folder)
         if not folder.is_dir():
-            raise CheckpointError(f"{folder}: no such folder; expected one that holds a checkpoint")
+            raise CheckpointError(f"{folder}: no such folder; expected a checkpoint folder")
         is_llm = (folder / "config.json").exists() and not (folder / "llm").is_dir()
         root = folder.resolve().parent if is_llm else folder
         llm = folder if is_llm else folder / "llm"
         if not llm.is_dir() and not any((root / part).is_dir() for part in ("tokenizer", "text_encoder", "safety")):
             raise CheckpointError(
-                f"{folder}: no checkpoint; none of the folders llm/, tokenizer/, text_encoder/, safety/ is in it"
+                f"{folder}: not a checkpoint; none of the folders llm/, tokenizer/, text_encoder/, safety/ is in it"
             )
         tokenizer = root / "tokenizer"
         if (llm / "config.json").exists():
@@ -74,28 +74,28 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """The folder's name: what a request chooses the model by."""
+        """The folder's name. Requests select the model by it."""
         return self.llm.resolve().parent.name
 
     @cached_property
     def transformer_config(self) -> TransformerConfig:
-        """Of `llm`. Raises ConfigError."""
+        """The config of `llm`. Raises ConfigError."""
         return TransformerConfig.read(self.llm / "config.json")
 
     @cached_property
     def tokenizer_config(self) -> TokenizerConfig:
-        """Of `tokenizer`. Raises ConfigError."""
+        """The config of `tokenizer`. Raises ConfigError."""
         return TokenizerConfig.read(self.tokenizer / "config.json")
 
     def load_transformer(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Transformer:
-        """The transformer with the EMA weights, in eval mode."""
-        config, pictures = self.transformer_config, self.tokenizer_config
-        check_pair(config, pictures)
+        """The transformer with its EMA weights, in eval mode. Raises CheckpointError, ConfigError."""
+        config, tokenizer = self.transformer_config, self.tokenizer_config
+        check_pair(config, tokenizer)
         with torch.device("meta"):
-            network = Transformer(config, pictures.vocab_size, pictures.z_channels)
-        source, passed_over = weights.find(self.llm, "ema_model")
-        if passed_over:
-            log.warning("%s is used, not %s beside it", source.path, ", ".join(path.name for path in passed_over))
+            network = Transformer(config, tokenizer.vocab_size, tokenizer.z_channels)
+        source, unused = weights.find(self.llm, "ema_model")
+        if unused:
+            log.warning("%s is used, not %s in the same folder", source.path, ", ".join(path.name for path in unused))
         weights.fill(
             network,
             source,
@@ -113,9 +113,10 @@ class Checkpoint:
         device: torch.device | str = "cpu",
         parts: tuple[str, ...] = ("encoder", "quant_conv", "quantize", "post_quant_conv", "decoder"),
     ) -> HybridTokenizer:
-        """The hybrid tokenizer in eval mode; parts that are not named are left out and take no memory.
+        """The hybrid tokenizer in eval mode. Only the named parts are built and loaded.
 
-        The quantizer is float32 in every precision: errors in the latent add up over the scales.
+        The quantizer is float32 in every precision, because errors in the latent accumulate over the scales.
+        Raises CheckpointError, ConfigError.
         """
         with torch.device("meta"):
             tokenizer = HybridTokenizer(self.tokenizer_config)
@@ -143,53 +144,53 @@ class Checkpoint:
             float32=wide,
         )
         if "decoder" in parts and (torch.device(device).type == "cpu" or triton_is_installed()):
-            # A quarter faster on a CPU; torch's group norm on a GPU wants channels first, ours has them last.
+            # 25% faster on a CPU. On a GPU torch's group norm requires channels first, the kernel here channels last.
             tokenizer.decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return tokenizer.eval()
 
     def load_quantizer(self, device: torch.device | str = "cpu") -> Quantizer:
-        """The codebook and its convolutions alone: all that generation needs of the tokenizer."""
+        """The codebook and its convolutions: the only part of the tokenizer that generation uses."""
         return self.load_tokenizer(torch.float32, device, parts=("quantize",)).quantize
 
     def load_text_encoder(
         self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
     ) -> "TextEncoder":
-        """The text model, with as many slots as the transformer has for context."""
-        from model.text import TextEncoder  # here, since transformers takes seconds to import: most parts do without
+        """The text model with the transformer's number of context slots. Raises CheckpointError."""
+        from model.text import TextEncoder  # a late import: transformers takes seconds, and most parts do not use it
 
         encoder = TextEncoder.load(self.text_encoder, self.transformer_config.context_token, device, dtype)
         if encoder.width != self.transformer_config.context_dim:
             raise CheckpointError(
                 f"{self.text_encoder}: hidden_size is {encoder.width}, but the transformer's context_dim is "
-                f"{self.transformer_config.context_dim}; the two belong to different checkpoints"
+                f"{self.transformer_config.context_dim}; the two parts are from different checkpoints"
             )
         return encoder
 
     def load_safety(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> "SafetyClassifier":
         """The safety model with its policies. Raises CheckpointError."""
-        from model.safety import SafetyClassifier  # here for the same reason
+        from model.safety import SafetyClassifier  # a late import for the same reason
 
         return SafetyClassifier.load(self.safety, device, dtype)
 
     def known_prompts(self) -> list[str]:
-        """Prompts that the checkpoint is known to draw well; empty where it lists none."""
+        """Example prompts from `prompts.txt`; empty without that file."""
         return self._text_of("prompts.txt").splitlines()
 
     def vocabulary(self) -> Vocabulary:
-        """Words that the checkpoint was trained on; without any where it does not say."""
+        """The training vocabulary from `vocabulary.txt`; empty without that file."""
         return Vocabulary(frozenset(self._text_of("vocabulary.txt").split()))
 
     @cached_property
     def sampling_defaults(self) -> SamplingParams:
-        """What `generation.json` beside the parts says; the released model's values where there is no such file.
+        """Sampling defaults from `generation.json`, or the released model's defaults without that file.
 
-        Raises CheckpointError naming the file and the field.
+        Raises CheckpointError that names the file and the field.
         """
         text = self._text_of(DEFAULTS_FILE)
         return _sampling_defaults(text, self.llm.resolve().parent / DEFAULTS_FILE) if text else SamplingParams()
 
     def _text_of(self, file: str) -> str:
-        """A text file beside the parts; empty where there is none."""
+        """The content of a text file in the model folder; empty if there is no such file."""
         path = self.llm.resolve().parent / file
         try:
             return path.read_text("utf-8-sig") if path.exists() else ""
@@ -197,12 +198,12 @@ class Checkpoint:
             raise CheckpointError(f"{path}: not UTF-8 text: {error}") from None
 
     def digest_of(self, part: str) -> str:
-        """SHA-256 over the files of one part: 'llm', 'tokenizer', 'text_encoder' or 'safety'."""
+        """SHA-256 of the files of one part: 'llm', 'tokenizer', 'text_encoder' or 'safety'."""
         return digest_of_folder(getattr(self, part))
 
     @cached_property
     def digest(self) -> str:
-        """What a picture depends on besides its prompt, seed and settings: the drawing parts' digests in one."""
+        """The combined digest of the parts that determine an image, besides its prompt, seed and parameters."""
         return digests.combine(
             generator=self.digest_of(AR_GENERATOR.part),
             text_encoder=self.digest_of(TEXT_ENCODER.part),
@@ -228,7 +229,7 @@ def _sampling_defaults(text: str, path: Path) -> SamplingParams:
 
 
 def digest_of_folder(folder: Path) -> str:
-    """SHA-256 over names and contents of a folder's files, in hex."""
+    """SHA-256 over the names and contents of a folder's files, in hex. Subfolders are not included."""
     total = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.is_file():

@@ -1,4 +1,4 @@
-"""The two configs of a checkpoint: what changes the arithmetic, nothing else (docs/spec.md, section 1)."""
+"""The two configs of a checkpoint, limited to keys that change the arithmetic (docs/spec.md, section 1)."""
 
 import dataclasses
 import difflib
@@ -16,7 +16,7 @@ MLP_TYPES = ("llama", "gpt2")
 POOLING_MODES = ("max", "avg")
 QUANTIZER_TYPES = ("var", "var_hybrid")
 MISSPELT = 0.85
-"""How alike (difflib's ratio) a key that nobody knows and one that is missing must be to be taken for each other."""
+"""The min difflib ratio at which an unknown key counts as a misspelling of a missing key."""
 
 
 def _refuse(path: str, key: str, value: object, why: str) -> ConfigError:
@@ -24,21 +24,21 @@ def _refuse(path: str, key: str, value: object, why: str) -> ConfigError:
 
 
 class _Config:
-    """What both configs share: reading, checking of types, writing."""
+    """Reading, type checks and writing, shared by both configs."""
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
-        """Reads a config.json; keys that do not change the arithmetic are passed over.
+        """Reads a config.json. Keys that do not change the arithmetic are ignored.
 
-        Raises ConfigError for a file that is missing, is no JSON object, holds a value that cannot be used or a key
-        that is nearly the name of one that it lacks: the default would draw rubbish and say nothing.
+        Raises ConfigError if the file is missing, is not a JSON object, or holds an invalid value or a misspelt key
+        (which would silently fall back to a default).
         """
         path = Path(path)
         try:
             values = json.loads(path.read_text("utf-8-sig"))
         except FileNotFoundError:
             raise ConfigError(
-                f"{path}: no such file; a checkpoint folder has llm/ and tokenizer/, each with one"
+                f"{path}: no such file; a checkpoint has llm/config.json and tokenizer/config.json"
             ) from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: not JSON: {error}") from None
@@ -48,14 +48,14 @@ class _Config:
 
     @classmethod
     def of(cls, values: Mapping[str, Any], where: str = "config") -> Self:
-        """Makes a config of a mapping; `where` is named in errors."""
+        """Makes a config from a mapping. Errors name `where`."""
         known = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
         chosen: dict[str, Any] = {}
         lacking = [key for key in known if key not in values]
         for key, value in values.items():
             if key not in known:
                 for meant in difflib.get_close_matches(key, lacking, 1, MISSPELT):
-                    raise _refuse(where, key, value, f"no such key, and {meant} is missing; is it misspelt?")
+                    raise _refuse(where, key, value, f"unknown key, and {meant} is missing; is it misspelt?")
             if key not in known or value is None:
                 continue
             default = known[key].default
@@ -66,30 +66,30 @@ class _Config:
             raise ConfigError(f"{where}: {error}") from None
 
     def to_json(self) -> dict[str, Any]:
-        """The config as a released config.json would hold it."""
+        """The config in the format of a released config.json."""
         return {"model_type": self.model_type, **dataclasses.asdict(self)}  # type: ignore[attr-defined,call-overload]
 
 
 def _typed(where: str, key: str, value: Any, default: Any) -> Any:
     if isinstance(default, tuple):
         if not isinstance(value, list | tuple) or not all(isinstance(item, int) and item > 0 for item in value):
-            raise _refuse(where, key, value, "expected a list of positive whole numbers")
+            raise _refuse(where, key, value, "expected a list of positive integers")
         return tuple(value)
     kind = type(default)
-    wanted: tuple[type, ...] = (int, float) if kind is float else (int, str) if kind is str else (kind,)
-    if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
+    accepted: tuple[type, ...] = (int, float) if kind is float else (int, str) if kind is str else (kind,)
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise _refuse(where, key, value, f"expected {kind.__name__}")
     return kind(value)
 
 
 def _check_sides(key: str, sides: tuple[int, ...]) -> None:
     if len(sides) < 2 or sides[0] != 1 or any(a >= b for a, b in pairwise(sides)):
-        raise ConfigError(f"{key} = {list(sides)}: expected at least two rising sides that begin with 1")
+        raise ConfigError(f"{key} = {list(sides)}: expected two or more ascending sides, the first of them 1")
 
 
 @dataclass(frozen=True)
 class TransformerConfig(_Config):
-    """The transformer and its residual diffusion head. Defaults are those of a file without the key."""
+    """The transformer and its residual diffusion head. A default applies when the file lacks the key."""
 
     context_token: int = 77
     context_dim: int = 768
@@ -118,22 +118,22 @@ class TransformerConfig(_Config):
 
     def __post_init__(self) -> None:
         if self.attn_type != "llama":
-            raise ConfigError(f"attn_type = {self.attn_type!r}: never released with weights; only 'llama' was")
+            raise ConfigError(f"attn_type = {self.attn_type!r}: not supported; all released weights use 'llama'")
         if self.use_cross_attn:
-            raise ConfigError("use_cross_attn = True: never released with weights; only False was")
+            raise ConfigError("use_cross_attn = True: not supported; all released weights use False")
         if self.sampler != "iddpm":
-            raise ConfigError(f"sampler = {self.sampler!r}: only 'iddpm' is known")
+            raise ConfigError(f"sampler = {self.sampler!r}: not supported; expected 'iddpm'")
         if self.mlp_type not in MLP_TYPES:
             raise ConfigError(f"mlp_type = {self.mlp_type!r}: expected one of {MLP_TYPES}")
         if self.sep_aln_pooling_mode not in POOLING_MODES:
             raise ConfigError(f"sep_aln_pooling_mode = {self.sep_aln_pooling_mode!r}: expected one of {POOLING_MODES}")
         for key in ("context_token", "context_dim", "depth", "embed_dim", "num_heads", "diff_width", "diff_depth"):
             if getattr(self, key) < 1:
-                raise ConfigError(f"{key} = {getattr(self, key)}: expected at least 1")
+                raise ConfigError(f"{key} = {getattr(self, key)}: expected 1 or more")
         if self.embed_dim % (4 * self.num_heads):
             raise ConfigError(
                 f"embed_dim = {self.embed_dim}, num_heads = {self.num_heads}: the head size must be a multiple of 4, "
-                "since the rotary embedding splits it between rows and columns"
+                "because the rotary embedding splits it between rows and columns"
             )
         if not self.num_sampling_steps.isdigit() or not 2 <= int(self.num_sampling_steps) <= 1000:
             raise ConfigError(f"num_sampling_steps = {self.num_sampling_steps!r}: expected '2' to '1000'")
@@ -146,7 +146,7 @@ class TransformerConfig(_Config):
 
     @property
     def attention_scale(self) -> float:
-        """What scores are multiplied by: a quarter of the usual, since the weights were trained so."""
+        """The factor on attention scores. The released weights use a quarter of the usual 1/sqrt(d)."""
         return 1.0 if self.attn_l2_norm else 0.25 / math.sqrt(self.head_dim)
 
     @property
@@ -156,17 +156,17 @@ class TransformerConfig(_Config):
 
     @property
     def side(self) -> int:
-        """N, the latent's side."""
+        """N, the side of the latent."""
         return self.patch_nums[-1]
 
     @property
     def diffusion_steps(self) -> int:
-        """Steps of the residual diffusion."""
+        """The number of residual diffusion steps."""
         return int(self.num_sampling_steps)
 
     @property
     def modulated(self) -> bool:
-        """Whether blocks are modulated by six vectors made of the context."""
+        """Whether six vectors computed from the context modulate each block."""
         return self.shared_aln or not self.disable_aln
 
 
@@ -191,14 +191,14 @@ class TokenizerConfig(_Config):
     def __post_init__(self) -> None:
         for key in ("using_znorm", "double_decoder"):
             if getattr(self, key):
-                raise ConfigError(f"{key} = True: never released with weights; only False was")
+                raise ConfigError(f"{key} = True: not supported; all released weights use False")
         if self.quantizer_type not in QUANTIZER_TYPES:
             raise ConfigError(f"quantizer_type = {self.quantizer_type!r}: expected one of {QUANTIZER_TYPES}")
         for key in ("vocab_size", "z_channels"):
             if getattr(self, key) < 1:
-                raise ConfigError(f"{key} = {getattr(self, key)}: expected at least 1")
+                raise ConfigError(f"{key} = {getattr(self, key)}: expected 1 or more")
         if self.ch < 32 or self.ch % 32:
-            raise ConfigError(f"ch = {self.ch}: expected a multiple of 32, the number of groups that are normalised")
+            raise ConfigError(f"ch = {self.ch}: expected a multiple of 32, the number of group norm groups")
         if self.quant_conv_ks < 1 or self.quant_conv_ks % 2 == 0:
             raise ConfigError(f"quant_conv_ks = {self.quant_conv_ks}: expected an odd kernel size")
         if self.share_quant_resi < 0:
@@ -212,24 +212,24 @@ class TokenizerConfig(_Config):
 
     @property
     def side(self) -> int:
-        """N, the latent's side."""
+        """N, the side of the latent."""
         return self.v_patch_nums[-1]
 
     @property
     def downsampling(self) -> int:
-        """How many pixels one latent position stands for, along one side."""
+        """Pixels per latent position along one side."""
         return int(2 ** (len(self.ch_mult) - 1))
 
     @property
     def image_side(self) -> int:
-        """Pixels along one side of a picture."""
+        """The side of an image in pixels."""
         return self.side * self.downsampling
 
 
 def check_pair(transformer: TransformerConfig, tokenizer: TokenizerConfig) -> None:
-    """Refuses a transformer and a tokenizer whose scales differ."""
+    """Raises ConfigError if the scales of the transformer and the tokenizer differ."""
     if transformer.patch_nums != tokenizer.v_patch_nums:
         raise ConfigError(
-            f"the transformer's patch_nums {list(transformer.patch_nums)} are not the tokenizer's v_patch_nums "
-            f"{list(tokenizer.v_patch_nums)}; the two folders belong to different checkpoints"
+            f"the transformer's patch_nums {list(transformer.patch_nums)} differ from the tokenizer's v_patch_nums "
+            f"{list(tokenizer.v_patch_nums)}; the two parts are from different checkpoints"
         )

@@ -1,4 +1,4 @@
-"""Where and how a part computes: device, precision, threads. Knows no part."""
+"""Device, precision and number of threads for inference, and the device's memory."""
 
 import ctypes
 import os
@@ -14,25 +14,24 @@ import torch
 from model.errors import SettingError
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
-"""Of glibc's mallopt."""
+"""Parameter numbers of glibc's mallopt."""
 MAX_REUSED, MAX_KEPT = 32 << 20, 512 << 20
-"""Bytes: tensors up to the first (glibc's own limit) are taken from memory that was freed before, of which up to the
-second is kept."""
+"""Bytes. Tensors up to MAX_REUSED (glibc's own max) reuse freed memory; the process keeps up to MAX_KEPT of it."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Compute:
-    """A device, the precision of weights and activations there, and how many threads of the CPU help."""
+    """A device, the precision of weights and activations, and the number of CPU threads."""
 
     device: torch.device
     dtype: torch.dtype
     threads: int
-    """Of one operation on the CPU; 0: as many as torch chooses."""
+    """CPU threads per operation; 0: torch's default."""
 
     @classmethod
     def of(cls, device: str, dtype: str, threads: int = 0) -> Self:
-        """By name. Raises SettingError for a device that this machine does not have, or an unknown precision."""
+        """From names. Raises SettingError for an unavailable device or an unknown precision."""
         try:
             chosen = torch.device(device)
             torch.empty(1, device=chosen)
@@ -44,20 +43,22 @@ class Compute:
         return cls(chosen, DTYPES[dtype], threads)
 
     def own_this_thread(self) -> None:
-        """Applies the number of threads, which holds for operations that begin on the calling thread; on a CPU the
-        process keeps freed memory for the next picture from then on."""
+        """Sets the number of threads for operations started by the calling thread.
+
+        On a CPU, also makes the process keep freed memory for the next image.
+        """
         if self.threads:
             torch.set_num_threads(self.threads)
         if self.device.type == "cpu":
             keep_freed_memory()
 
     def wait(self) -> None:
-        """Returns when the device has done all that it was given."""
+        """Blocks until the device has finished all submitted work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """How long the work takes, the device's part included."""
+        """The duration of `work` in seconds, including its work on the device."""
         self.wait()
         begun = time.perf_counter()
         work()
@@ -66,12 +67,12 @@ class Compute:
 
     @staticmethod
     def is_lost(error: BaseException) -> bool:
-        """Whether the device will answer nothing but errors from now on, until the process begins anew."""
+        """Whether every later operation on the device will fail too, until the process restarts."""
         return isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
 
     @property
     def precision(self) -> str:
-        """The precision's name."""
+        """The name of the precision."""
         return str(self.dtype).removeprefix("torch.")
 
     def __str__(self) -> str:
@@ -80,7 +81,7 @@ class Compute:
         return f"{self.device} {torch.cuda.get_device_name(self.device)}"
 
     def capacity(self) -> int:
-        """Bytes that there are: the device's own, on a CPU what the machine or its container may hold."""
+        """Total memory in bytes: the device's, or on a CPU the machine's or its container's limit."""
         if self.device.type == "cuda":
             return int(torch.cuda.get_device_properties(self.device).total_memory)
         limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
@@ -89,7 +90,7 @@ class Compute:
         return min(limits)
 
     def memory(self) -> int:
-        """Bytes in use: the device's own, on a CPU what the process holds. Cheap, from any thread."""
+        """Memory in use in bytes: the device's, or on a CPU the process's. Cheap; safe to call from any thread."""
         if self.device.type == "cuda":
             return int(torch.cuda.memory_allocated(self.device))
         try:
@@ -99,10 +100,10 @@ class Compute:
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc not to give back to the system what a picture's tensors leave; elsewhere does nothing.
+    """Makes glibc keep the memory of freed tensors instead of returning it to the system. No-op without glibc.
 
-    By default it does, and every picture begins with thousands of page faults: a fifth of its time in a virtual machine
-    (docs/performance.md).
+    By default glibc returns it, and every image starts with thousands of page faults: 20% of its time in a virtual
+    machine (docs/performance.md).
     """
     with suppress(OSError, AttributeError):  # no glibc
         library = ctypes.CDLL(None)

@@ -1,4 +1,4 @@
-"""The residual diffusion: continuous residual tokens, each token on its own (docs/spec.md, section 4)."""
+"""The residual diffusion: samples continuous residual tokens, each independently (docs/spec.md, section 4)."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from model.layers import SinusoidEmbedding
 
 TRAINING_STEPS = 1000
 RESIDUAL_SCALE = 0.6
-"""What a drawn residual is multiplied by; the head is trained on targets divided by it."""
+"""Factor on a sampled residual. The head is trained on targets divided by it."""
 
 
 class _ResBlock(nn.Module):
@@ -23,8 +23,11 @@ class _ResBlock(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 3 * width))
 
     def forward(self, x: Tensor, gated: Gated | None, active: Tensor) -> tuple[Tensor, Gated]:
-        """x (..., W), what the block before adds to it, and what modulates it after its SiLU, (..., W), which all
-        blocks share: the sum, and what this block adds to it."""
+        """Adds the previous block's output and computes this block's.
+
+        x (..., W); gated: the previous block's output and its gate; active (..., W): the condition after its SiLU,
+        shared by all blocks. Returns the sum, and this block's gate and output.
+        """
         shift, scale, gate = self.adaLN_modulation[1](active).chunk(3, dim=-1)
         x, normed = layer_norm(x, gated, (self.in_ln.weight, self.in_ln.bias), shift, scale)
         return x, (gate, self.mlp(normed))
@@ -37,13 +40,13 @@ class _FinalLayer(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
     def forward(self, x: Tensor, gated: Gated | None, active: Tensor) -> Tensor:
-        """As the blocks', to the net's answer (..., 2Z)."""
+        """Same arguments as a block's. Returns the output of the net, (..., 2Z)."""
         shift, scale = self.adaLN_modulation[1](active).chunk(2, dim=-1)
         return self.linear(layer_norm(x, gated, None, shift, scale)[1])
 
 
 class DiffusionNet(nn.Module):
-    """Predicts the noise in x and how wide the next step's noise is."""
+    """Predicts the noise in x and the variance of the next step."""
 
     def __init__(self, channels: int, condition: int, width: int, depth: int) -> None:
         super().__init__()
@@ -58,7 +61,7 @@ class DiffusionNet(nn.Module):
         return self.denoise(x, self.time_embed(t) + self.cond_embed(condition))
 
     def denoise(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The same with time and condition embedded and added already, y (..., W)."""
+        """As `forward`, from the sum y (..., W) of the embedded time and condition."""
         h, active = self.input_proj(x.to(y.dtype)), F.silu(y)
         gated: Gated | None = None
         for block in self.res_blocks:
@@ -72,12 +75,12 @@ class Step:
     """The constants of one denoising step."""
 
     t: int
-    """The step's number in the 1000-step schedule, which the net is given."""
+    """The step's index in the 1000-step schedule; input of the net."""
     alpha_bar: float
     alpha_bar_before: float
     beta: float
     variance: float
-    """Posterior variance; the first entry replaced by the second, so that its logarithm exists."""
+    """Posterior variance. The first entry is replaced by the second, because its logarithm would be infinite."""
 
     @property
     def from_start(self) -> float:
@@ -102,7 +105,7 @@ def cosine_alpha_bars() -> list[float]:
 
 
 def respaced(steps: int) -> list[Step]:
-    """The schedule of `steps` kept steps, in rising order; sampling runs it backwards. steps=1000 is training's."""
+    """The schedule of `steps` kept steps, ascending; sampling runs it backwards. Training uses steps=1000."""
     bars = cosine_alpha_bars()
     kept = [round(i * (TRAINING_STEPS - 1) / (steps - 1)) for i in range(steps)]
     before = [1.0, *(bars[t] for t in kept[:-1])]
@@ -116,7 +119,7 @@ def respaced(steps: int) -> list[Step]:
 
 
 class ResidualDiffusion(nn.Module):
-    """The head that draws the last scale's residual tokens (docs/spec.md, section 4)."""
+    """The head that samples the last scale's residual tokens (docs/spec.md, section 4)."""
 
     def __init__(self, channels: int, condition: int, width: int, depth: int, steps: int) -> None:
         super().__init__()
@@ -131,11 +134,11 @@ class ResidualDiffusion(nn.Module):
         fresh: Tensor,
         temperature: float | Tensor = 1.0,
     ) -> Tensor:
-        """Draws one residual per token.
+        """Samples one residual per token.
 
         condition (n, 2, L, C): conditional and unconditional rows; guidance (n,): t; start (n, L, Z): standard normal;
-        fresh (steps - 1, n, L, Z): standard normal, added after each executed step but the last; temperature: what it
-        is multiplied by, a number or (n,). Returns (n, L, Z), float32.
+        fresh (steps - 1, n, L, Z): standard normal, times `temperature` (a number or (n,)) added after each step except
+        the last. Returns (n, L, Z), float32.
         """
         if isinstance(temperature, Tensor):
             fresh = fresh * temperature[:, None, None]
@@ -143,7 +146,7 @@ class ResidualDiffusion(nn.Module):
             fresh = fresh * temperature
         t = guidance.float()[:, None, None]
         embedded = self.net.cond_embed(condition)
-        # Filled on the device: a tensor made on the host would make the host wait inside a picture.
+        # Filled on the device: copying a host tensor would synchronise host and device inside an image.
         times = self.net.time_embed(
             torch.cat([torch.full((1,), float(step.t), device=condition.device) for step in self.schedule])
         )

@@ -1,20 +1,20 @@
-"""The errors that a user of the model meets. Each message names the thing, its value and what to do."""
+"""The errors that the model raises. Each message names the item, its value and the fix."""
 
 
 class ModelError(ValueError):
-    """Base of everything that the model refuses."""
+    """Base class of the model's errors."""
 
 
 class ConfigError(ModelError):
-    """A config file holds a value that cannot be used."""
+    """A config file holds an invalid value."""
 
 
 class CheckpointError(ModelError):
-    """A checkpoint's files or weights are missing, misnamed or of another shape."""
+    """A checkpoint's files or weights are missing, misnamed or have the wrong shape."""
 
 
 class SettingError(ModelError):
-    """A picture was asked for with a setting out of its bounds. `field` names it."""
+    """An input or a parameter is invalid or out of range. `field` names it."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -23,14 +23,14 @@ class SettingError(ModelError):
 
 
 class NotFiniteError(ModelError):
-    """A result holds NaN or infinities: a weight is broken, or a number left the range of the precision."""
+    """A result holds NaN or infinity: a weight is corrupt, or a value overflowed the precision."""
 
     def __init__(self, result: str) -> None:
-        super().__init__(f"{result} is not finite: a weight is broken, or the precision's range does not suffice")
+        super().__init__(f"{result} is not finite: a weight is corrupt, or a value overflowed the precision")
 
 
 class UnsafePromptError(ModelError):
-    """The prompt scored above the threshold of a policy. Carries the policy's name, never the prompt."""
+    """The prompt's score exceeds the threshold of a policy. Holds the policy's name, never the prompt."""
 
     def __init__(self, policy: str) -> None:
         super().__init__(f"the prompt was refused by the safety policy {policy!r}")

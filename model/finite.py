@@ -1,4 +1,4 @@
-"""One law for every result of a network: NaN and infinities are no result."""
+"""The check for NaN and infinity that every network output must pass."""
 
 from torch import Tensor
 
@@ -6,6 +6,6 @@ from model.errors import NotFiniteError
 
 
 def require_finite(result: Tensor, name: str) -> None:
-    """Waits for the device. Raises NotFiniteError with the name where an element is NaN or infinite."""
+    """Raises NotFiniteError with `name` if an element is NaN or infinite. Synchronises with the device."""
     if not bool(result.isfinite().all()):
         raise NotFiniteError(name)

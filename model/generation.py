@@ -1,9 +1,9 @@
-"""Generation by scale: a state per picture, and one function that advances a batch of states by one scale.
+"""Generation by scale: one state per image, and a function that advances a batch of states by one scale.
 
 docs/spec.md, section 3.
 
-Whoever holds states decides which advance together: a loop draws one picture, a scheduler interleaves many.
-Nothing here waits for the device.
+The caller chooses which states advance together: a loop generates one image, a scheduler interleaves many.
+No function here synchronises with the device.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,25 +36,25 @@ from model.transformer import Pooled, Transformer
 
 
 def _plain(name: str, value: Any, kind: type) -> Any:
-    """A setting as Python's own type, whichever library's it was: a recipe is written from it."""
+    """A parameter as a Python bool or float, also from a numpy scalar: recipes are JSON. Raises SettingError."""
     scalar = value.item() if getattr(value, "shape", None) == () else value
     if isinstance(scalar, bool) is (kind is bool) and isinstance(scalar, bool | Real):
         return kind(scalar)
-    raise SettingError(name, f"{value!r} is no {'truth value' if kind is bool else 'number'}")
+    raise SettingError(name, f"{value!r}: expected {'true or false' if kind is bool else 'a number'}")
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """What a caller may choose for a picture besides its prompt and seed."""
+    """Sampling parameters of an image. Raises SettingError for a value out of range."""
 
     guidance: float = DEFAULT_GUIDANCE
-    """How strongly the prompt pulls, 0 to 20; it grows from 0 at the first scale to this at the last."""
+    """Classifier-free guidance, 0 to 20; scale k of S uses this value times min(k, S-2)/(S-1)."""
     more_smooth: bool = DEFAULT_MORE_SMOOTH
-    """Whether embeddings are soft mixtures of the codebook (the released default) or the drawn rows."""
+    """Whether embeddings are soft mixtures of the codebook (the released default) or the sampled rows."""
     top_p: float = DEFAULT_TOP_P
-    """Nucleus sampling's mass, 0 to 1; 0 is off."""
+    """Probability mass of nucleus sampling, 0 to 1; 0 is off."""
     residual_temperature: float = DEFAULT_RESIDUAL_TEMPERATURE
-    """Scale of the residual diffusion's step noise, 0 to 1; 1 as released. The start noise is never scaled."""
+    """Factor on the residual diffusion's step noise, 0 to 1; the released value is 1. The start noise is not scaled."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -84,39 +84,39 @@ class Conditioning:
         return Conditioning(self.context[i], self.mask[i], self.positions[i])
 
     def to(self, device: torch.device) -> "Conditioning":
-        """The same on a device."""
+        """The tensors on `device`."""
         return Conditioning(self.context.to(device), self.mask.to(device), self.positions.to(device))
 
 
 @dataclass
 class GenerationState:
-    """A picture in flight. `scale` is the next one to be drawn; at S the latent is final."""
+    """An image in flight. `scale` is the next scale to generate; at S the latent is final."""
 
     slot: int
     params: SamplingParams
     noise: Noise
     conditioning: Conditioning
     embedded: Tensor | None
-    """The embedded context (T, C), until the first scale has read it."""
+    """The embedded context (T, C); None after the first scale."""
     pooled: Pooled
-    """Of both branches: (2, C) and (2, 2C)."""
+    """Both branches: (2, C) and (2, 2C)."""
     last_positions: Tensor
     """(2,): the position of the last context slot, conditional and unconditional."""
     latent: Tensor
     """f̂ so far, (Z, N, N), float32."""
     next_map: Tensor | None = None
-    """What scale `scale` reads, (Z, n, n); None before the first scale."""
+    """The input of scale `scale`, (Z, n, n); None before the first scale and after the last."""
     tokens: Tensor | None = None
-    """The indices (n², ) drawn at the scale before."""
+    """The indices (n²,) sampled at the previous scale."""
     scale: int = 0
 
 
 class Generator:
-    """A transformer, the quantizer whose codes it predicts, and slots for pictures in flight. One thread uses it."""
+    """A transformer, the quantizer whose codes it predicts, and slots for images in flight. Not thread-safe."""
 
     def __init__(self, transformer: Transformer, quantizer: Quantizer, slots: int = 1) -> None:
         if slots < 1:
-            raise ModelError(f"slots = {slots}: expected at least 1")
+            raise ModelError(f"slots = {slots}: expected 1 or more")
         self.config = transformer.config
         self.transformer, self.quantizer = transformer, quantizer
         self.device = transformer.word_embed.weight.device
@@ -130,18 +130,21 @@ class Generator:
         return self.config.scales
 
     def begin(self, conditioning: Conditioning, noise: Noise, params: SamplingParams) -> GenerationState:
-        """Takes a free slot for one prompt's conditioning, (T, context_dim). Raises ModelError if there is none."""
-        wanted = (self.config.context_token, self.config.context_dim)
-        if tuple(conditioning.context.shape) != wanted:
-            raise ModelError(f"context: shape {tuple(conditioning.context.shape)}: expected {wanted}")
+        """Takes a free slot for one prompt's conditioning, (T, context_dim).
+
+        Raises ModelError for a wrong shape, or if no slot is free.
+        """
+        expected = (self.config.context_token, self.config.context_dim)
+        if tuple(conditioning.context.shape) != expected:
+            raise ModelError(f"context: shape {tuple(conditioning.context.shape)}: expected {expected}")
         for name in ("mask", "positions"):
             shape = tuple(getattr(conditioning, name).shape)
-            if shape != wanted[:1]:
-                raise ModelError(f"{name}: shape {shape}: expected {wanted[:1]}")
+            if shape != expected[:1]:
+                raise ModelError(f"{name}: shape {shape}: expected {expected[:1]}")
         if not self.free:
-            raise ModelError(f"all {self.kv_cache.slots} slots are taken")
+            raise ModelError(f"all {self.kv_cache.slots} slots are in use")
         state = self._begin(self.free[0], conditioning.to(self.device), noise, params)
-        self.free.pop(0)  # now that nothing can fail any more: a slot that nobody holds would be lost
+        self.free.pop(0)  # last, so that an error above does not leak the slot
         return state
 
     @torch.inference_mode()
@@ -161,22 +164,22 @@ class Generator:
         )
 
     def release(self, state: GenerationState) -> None:
-        """Gives the slot back; the state must not be advanced afterwards. Releasing twice is an error."""
+        """Frees the slot. The state must not be advanced afterwards. Raises ModelError on a second release."""
         if state.slot in self.free:
-            raise ModelError(f"slot {state.slot} is free already")
+            raise ModelError(f"slot {state.slot} is already free")
         self.free.append(state.slot)
         self.free.sort()
 
     @torch.inference_mode()
     def advance(self, states: Sequence[GenerationState]) -> None:
-        """Draws the next scale of states that stand at the same one."""
+        """Generates the next scale of states, which must all be at the same scale. Raises ModelError otherwise."""
         k = self._common_scale(states)
         last = k == self.scales - 1
         hidden = self.forward(states)
         t = self._vector([state.params.guidance * self._ratio(k) for state in states])
         logits = self.logits(states, hidden)
         tokens, embeddings = self._sample(states, logits, t, k)
-        # A token can be drawn from NaN, and is a proper row of the codebook: the latent must show it all the same.
+        # Sampling from NaN logits returns a valid token. Set its embedding to NaN, so that the latent shows the error.
         embeddings = embeddings.masked_fill(~logits.isfinite().all(-1).all(1)[..., None], torch.nan)
         if last:
             embeddings = embeddings + self._residual(states, hidden, tokens, t)
@@ -189,9 +192,9 @@ class Generator:
 
     @torch.inference_mode()
     def forward(self, states: Sequence[GenerationState]) -> Tensor:
-        """The last block's output for the scale at which the states stand, (n, 2, L, C).
+        """The last block's output for the states' current scale, (n, 2, L, C).
 
-        Keeps the step's keys and values in the states' slots; running it again keeps the same ones.
+        Writes the step's keys and values to the states' slots. Idempotent.
         """
         k = self._common_scale(states)
         if k == 0:
@@ -212,7 +215,7 @@ class Generator:
         return self.transformer.logits(hidden.flatten(0, 1), head).unflatten(0, hidden.shape[:2])
 
     def _forward_context(self, states: Sequence[GenerationState]) -> Tensor:
-        """The first step: the conditional rows read their context; the unconditional one was read at the start."""
+        """The first step: prefills the conditional rows; the unconditional row was prefilled by the constructor."""
         net = self.transformer
         x = torch.stack([_present(state.embedded) for state in states]) + net.level(0)
         rows = [BRANCHES * state.slot for state in states]
@@ -225,7 +228,7 @@ class Generator:
 
     @torch.inference_mode()
     def _prefill_unconditional(self) -> None:
-        """Reads the empty context once, for everybody: its keys and values are the same in every slot for good."""
+        """Prefills the empty context once: its keys and values are the same in every slot and are never overwritten."""
         net, config = self.transformer, self.config
         embedded = net.embed_context(torch.zeros(1, config.context_token, config.context_dim, device=self.device))
         mask = torch.zeros(1, config.context_token, dtype=torch.bool, device=self.device)
@@ -245,7 +248,7 @@ class Generator:
         return x
 
     def _sample(self, states: Sequence[GenerationState], logits: Tensor, t: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Indices (n, L) and embeddings (n, L, Z) of logits (n, 2, L, V); one kernel where one can do it."""
+        """Samples indices (n, L) and embeddings (n, L, Z) from logits (n, 2, L, V), with a fused kernel if possible."""
         ratio = self._ratio(k)
         keys = [state.noise.key for state in states if isinstance(state.noise, SeededNoise)]
         top_p = any(state.params.top_p > 0 for state in states)
@@ -256,7 +259,7 @@ class Generator:
         return sample(logits, t, torch.stack(keys), more_smooth, self.quantizer.embedding.weight, how)
 
     def _ratio(self, k: int) -> float:
-        # The last scale is drawn with the guidance and temperature of the one before: the weights were trained so.
+        # The last scale uses the guidance and temperature of the scale before it, as the released code does.
         return min(k, self.scales - 2) / (self.scales - 1)
 
     def _filter(self, states: Sequence[GenerationState], logits: Tensor, k: int) -> Tensor:
@@ -266,7 +269,7 @@ class Generator:
         return logits
 
     def _draw(self, states: Sequence[GenerationState], logits: Tensor, k: int, ratio: float) -> tuple[Tensor, Tensor]:
-        """Indices (n, L) and embeddings (n, L, Z), each state in its own mode."""
+        """Samples indices (n, L) and embeddings (n, L, Z), hard or soft by each state's `more_smooth`."""
         sources = [state.noise for state in states]
         shape = (logits.shape[1], logits.shape[2])
         tokens = draw_tokens(logits, randomness.draw(sources, randomness.TOKEN_DRAW, k, 0, shape))
@@ -281,7 +284,7 @@ class Generator:
         return tokens, embeddings
 
     def _residual(self, states: Sequence[GenerationState], hidden: Tensor, tokens: Tensor, t: Tensor) -> Tensor:
-        """Residual tokens (n, L, Z) of the last scale."""
+        """Samples the residual tokens (n, L, Z) of the last scale."""
         sources, k = [state.noise for state in states], self.scales - 1
         codes = self.quantizer.embedding(tokens)
         shape = (codes.shape[1], codes.shape[2])
@@ -300,10 +303,10 @@ class Generator:
     def _common_scale(self, states: Sequence[GenerationState]) -> int:
         scales = {state.scale for state in states}
         if len(scales) != 1:
-            raise ModelError(f"states at scales {sorted(scales)}: only states at the same scale advance together")
+            raise ModelError(f"states at scales {sorted(scales)}: a batch must be at one scale")
         (k,) = scales
         if k >= self.scales:
-            raise ModelError(f"scale {k}: the picture is finished; it has {self.scales} scales")
+            raise ModelError(f"scale {k}: the image is finished; it has {self.scales} scales")
         return k
 
 
@@ -314,5 +317,5 @@ def _join(how: Callable[[list[Tensor]], Tensor], parts: Sequence[Pooled]) -> Poo
 
 def _present(tensor: Tensor | None) -> Tensor:
     if tensor is None:
-        raise ModelError("the state was not advanced from its first scale on")
+        raise ModelError("the state skipped its first scale")
     return tensor

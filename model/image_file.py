@@ -1,4 +1,4 @@
-"""Pixels to image files with their recipe in them. Knows no tensors."""
+"""Encodes numpy pixels as image files with an embedded recipe."""
 
 import io
 import struct
@@ -17,22 +17,22 @@ from common.limits import DEFAULT_QUALITY, MAX_QUALITY, MIN_QUALITY, is_quality
 from model.errors import NotFiniteError, SettingError
 
 PNG_COMPRESSION = 1
-"""Of isal's levels 0 to 3: as small as 2 and never slower (benchmarks/encode.py)."""
+"""isal level, 0 to 3. Files are as small as at level 2, and encoding is not slower (benchmarks/encode.py)."""
 WEBP_METHOD = 2
-"""Of 0 to 6, where Pillow's default is 4: twice as fast for files 5% smaller to 4% larger (benchmarks/encode.py)."""
+"""0 to 6; Pillow's default is 4. 2 is twice as fast; files are 5% smaller to 4% larger (benchmarks/encode.py)."""
 
 Pixels = npt.NDArray[np.uint8]
 
 
-def to_pixels(picture: npt.NDArray[np.float32]) -> Pixels:
-    """A picture (..., 3, H, W) in [0, 1] to (..., H, W, 3) 8-bit values: floor(255·x). Raises NotFiniteError."""
-    if not np.isfinite(picture).all():
-        raise NotFiniteError("the picture")
-    return np.moveaxis((picture * 255).astype(np.uint8), -3, -1)
+def to_pixels(image: npt.NDArray[np.float32]) -> Pixels:
+    """An image (..., 3, H, W) in [0, 1] to (..., H, W, 3) 8-bit values: floor(255·x). Raises NotFiniteError."""
+    if not np.isfinite(image).all():
+        raise NotFiniteError("the image")
+    return np.moveaxis((image * 255).astype(np.uint8), -3, -1)
 
 
 def check_encoding(format: str, quality: int) -> None:
-    """Raises SettingError for a format or a quality that `encode` would refuse."""
+    """Raises SettingError for an unsupported format or quality, before any pixels exist."""
     if format not in NAMES:
         raise SettingError("format", f"{format!r}: expected one of {', '.join(NAMES)}")
     if not is_quality(quality):
@@ -40,9 +40,9 @@ def check_encoding(format: str, quality: int) -> None:
 
 
 def encode(pixels: Pixels, format: str, quality: int = DEFAULT_QUALITY, recipe: str | None = None) -> bytes:
-    """Pixels (H, W, 3) to an image file; `recipe` is JSON that goes into its metadata (common.recipe).
+    """Pixels (H, W, 3) to an image file. `recipe` is JSON for its metadata (common.recipe).
 
-    `quality` is for formats that have one. Raises SettingError for another format or quality.
+    `quality` applies to JPEG and WEBP. Raises SettingError for an unsupported format or quality, or invalid pixels.
     """
     check_encoding(format, quality)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
@@ -63,10 +63,10 @@ def _deflate(rows: Pixels) -> bytes:
 
 
 def png(pixels: Pixels, deflate: Callable[[Pixels], bytes] = _deflate) -> bytes:
-    """A PNG with the `up` filter, deflated by isal (docs/performance.md compares)."""
+    """A PNG with the `up` filter, deflated by isal (measured in docs/performance.md)."""
     height, width, _ = pixels.shape
     rows = np.empty((height, 1 + 3 * width), np.uint8)
-    rows[:, 0] = 2  # each row holds its difference to the one above
+    rows[:, 0] = 2  # the `up` filter: each row holds its difference from the row above
     flat = pixels.reshape(height, 3 * width)
     rows[0, 1:] = flat[0]
     np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])

@@ -1,7 +1,7 @@
-"""The keys and values of all pictures in flight: one slab, sized once, with a slot per picture.
+"""The KV cache: preallocated keys and values with one slot per image in flight.
 
-A slot holds two rows, conditional and unconditional; a row holds the context and every scale but the last, whose own
-keys and values nobody reads later. Pictures are batched by naming their slots: nothing is copied, nothing grows.
+A slot has two rows, conditional and unconditional. A row holds the context and every scale except the last, whose
+keys and values no later step reads. A batch is a list of rows: batching copies and allocates nothing.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 class KVCache:
-    """Layers x rows of keys and values, (layers, 2·slots, H, tokens, d) each."""
+    """Keys and values, each (layers, 2·slots, H, tokens, d)."""
 
     def __init__(self, config: TransformerConfig, slots: int, device: torch.device, dtype: torch.dtype) -> None:
         self.slots = slots
@@ -29,25 +29,27 @@ class KVCache:
         shape = (config.depth, BRANCHES * slots, config.num_heads, kept, config.head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
-        # The last scale's queries attend to what is kept and to their own keys, which are not kept: one shared
-        # stretch of memory, as long as a whole row, serves every picture and layer in turn.
+        # The last scale's queries attend to the cached keys and to their own, which are not cached. One shared
+        # buffer with the length of a full row serves every image and layer in turn.
         whole = (BRANCHES, config.num_heads, kept + config.side**2, config.head_dim)
         self.last_keys = torch.zeros(whole, device=device, dtype=dtype)
         self.last_values = torch.zeros(whole, device=device, dtype=dtype)
-        self.numbers = torch.arange(BRANCHES * slots, device=device)  # of rows; a host tensor would wait
+        self.numbers = torch.arange(
+            BRANCHES * slots, device=device
+        )  # row indices on the device; a host tensor would synchronise
 
     @staticmethod
     def tokens(config: TransformerConfig) -> int:
-        """How many tokens a row keeps."""
+        """Cached tokens per row."""
         return config.context_token + sum(n * n for n in config.patch_nums[1:-1])
 
     @classmethod
     def bytes_per_slot(cls, config: TransformerConfig, dtype: torch.dtype) -> int:
-        """Memory of one picture in flight."""
+        """Memory of one slot in bytes."""
         return 2 * BRANCHES * config.depth * config.embed_dim * cls.tokens(config) * dtype.itemsize
 
     def attend_cached(self, layer: int, rows: Sequence[int], start: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Keeps k and v (rows, H, L, d) from token `start` on, and attends to all that the rows hold then."""
+        """Writes k and v (rows, H, L, d) at token `start`, then attends to all cached tokens, (rows, H, L, d)."""
         end = start + k.shape[2]
         gathered = []
         for at, first, count in contiguous_runs(rows):
@@ -58,7 +60,7 @@ class KVCache:
         return _join(gathered)
 
     def attend_new(self, layer: int, rows: Sequence[int], start: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The same for the last scale, whose keys and values are forgotten at once."""
+        """As `attend_cached`, for the last scale, whose keys and values are not cached."""
         end = start + k.shape[2]
         gathered = []
         keys, values = self.last_keys[:, :, :end], self.last_values[:, :, :end]
@@ -73,21 +75,21 @@ class KVCache:
         return _join(gathered)
 
     def rotate_kept(self, step: "Step", qkv: Tensor, biases: Pair, table: Pair) -> Tensor:
-        """As `attend_cached`, from the projection's output qkv (rows, L, 3, H, d): adds biases and rotates first."""
+        """As `attend_cached`, from the projection qkv (rows, L, 3, H, d). Adds biases and rotates first."""
         end = step.start + qkv.shape[1]
-        stretches = contiguous_runs(step.rows)
-        places = torch.cat([self.numbers[first : first + count] for _, first, count in stretches])
+        runs = contiguous_runs(step.rows)
+        indices = torch.cat([self.numbers[first : first + count] for _, first, count in runs])
         keys, values = self.keys[step.layer], self.values[step.layer]
-        q = rotate_and_keep(qkv, biases, table, (keys, values), places, step.start)
+        q = rotate_and_keep(qkv, biases, table, (keys, values), indices, step.start)
         return _join(
             [
                 self._softmax(q[at : at + n], keys[first : first + n, :, :end], values[first : first + n, :, :end])
-                for at, first, n in stretches
+                for at, first, n in runs
             ]
         )
 
     def rotate_last(self, step: "Step", qkv: Tensor, biases: Pair, table: Pair) -> Tensor:
-        """As `attend_new`, likewise."""
+        """As `attend_new`, from the projection, as `rotate_kept`."""
         start, end = step.start, step.start + qkv.shape[1]
         keys, values = self.last_keys[:, :, :end], self.last_values[:, :, :end]
         gathered = []
@@ -106,14 +108,15 @@ class KVCache:
 
 @dataclass(frozen=True)
 class Step:
-    """How one layer attends in a step of pictures whose rows these are: what the transformer is given as `attend`."""
+    """The `attend` of the transformer: attention of one layer in one step of a batch of images."""
 
     kv_cache: KVCache
     rows: Sequence[int]
+    """The cache rows of the batch."""
     start: int
-    """The place of the step's first token."""
+    """The position of the step's first token in a row."""
     last: bool = False
-    """Whether this is the last scale, whose keys and values are not kept."""
+    """Whether this is the last scale, whose keys and values are not cached."""
     layer: int = 0
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -121,19 +124,19 @@ class Step:
         return attend(self.layer, self.rows, self.start, q, k, v)
 
     def rotate(self, qkv: Tensor, biases: Pair, table: Pair) -> Tensor:
-        """The same from qkv (rows, L, 3, H, d), the biases (C,) of queries and of values, and the rotary table."""
+        """As a call, from qkv (rows, L, 3, H, d), the biases (C,) of queries and values, and the rotary table."""
         return (self.kv_cache.rotate_last if self.last else self.kv_cache.rotate_kept)(self, qkv, biases, table)
 
 
 def _join(gathered: list[Tensor]) -> Tensor:
-    """What groups of rows gathered, (rows, H, L, d) each, as one; in memory heads stay beside their token."""
+    """Concatenates outputs (rows, H, L, d) of groups of rows. The memory layout stays (rows, L, H, d)."""
     if len(gathered) == 1:
         return gathered[0]
     return torch.cat([part.transpose(1, 2) for part in gathered]).transpose(1, 2)
 
 
 def contiguous_runs(rows: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Rows as stretches of neighbours, (place in `rows`, first row, length): a stretch is one view."""
+    """Rows as runs of consecutive rows, (index in `rows`, first row, length). A run is one view of the cache."""
     starts = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(rows)) if b != a + 1)]
     ends = [*starts[1:], len(rows)]
     return [(start, rows[start], end - start) for start, end in zip(starts, ends, strict=True)]

@@ -1,4 +1,4 @@
-"""The layers that the transformer and the residual diffusion are made of (docs/spec.md, sections 2 to 4)."""
+"""Layers of the transformer and the residual diffusion (docs/spec.md, sections 2 to 4)."""
 
 import math
 
@@ -28,12 +28,12 @@ class RMSNorm(nn.Module):
     def add(
         self, x: Tensor, update: Tensor, gain: Tensor | None = None, modulation: Modulation | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The sum of x and an update, multiplied by its gain if there is one, and the sum's norm."""
+        """Returns x + gain·update (gain 1 if None) and the norm of that sum."""
         return add_rms_norm(x, update, gain, self.weight, self.eps, modulation)
 
 
 class LlamaMLP(nn.Module):
-    """The gated MLP of the released model, (..., width) to the same; hidden widths are multiples of 256."""
+    """SwiGLU MLP, (..., width) to the same shape. Hidden widths are multiples of 256."""
 
     def __init__(self, width: int, ratio: float) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class LlamaMLP(nn.Module):
 
 
 class Gpt2MLP(nn.Module):
-    """The plain MLP, (..., width) to the same."""
+    """MLP with a tanh GELU, (..., width) to the same shape."""
 
     def __init__(self, width: int, ratio: float) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Gpt2MLP(nn.Module):
 
 
 class SinusoidEmbedding(nn.Module):
-    """A number's 256-wide sinusoid (cosines first) through Linear, SiLU, Linear."""
+    """The 256-wide sinusoidal embedding of a number (cosines first), then Linear, SiLU, Linear."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -76,29 +76,29 @@ class SinusoidEmbedding(nn.Module):
 
 
 class Rotary:
-    """Cosines and signed sines (rows, 1, L, d) of rotary embeddings, and their use."""
+    """Rotary position embedding: cosines and signed sines, each (rows, 1, L, d)."""
 
     def __init__(self, cos: Tensor, sin: Tensor) -> None:
         self.cos, self.sin = cos, sin
 
     @classmethod
     def of_angles(cls, angles: Tensor) -> "Rotary":
-        """angles: (rows, L, d). The first half of an element's partners is subtracted, so that half's sines are."""
+        """angles: (rows, L, d). Rotate-half convention: sines of the first half are negated."""
         first, second = angles.sin().unsqueeze(1).chunk(2, dim=-1)
         return cls(angles.cos().unsqueeze(1), torch.cat([-first, second], dim=-1))
 
     @classmethod
     def of_positions(cls, positions: Tensor, head_dim: int) -> "Rotary":
-        """Context tokens: positions (rows, T), one frequency per pair of elements."""
+        """For context tokens: positions (rows, T), one frequency per pair of elements."""
         angles = positions.float()[:, :, None] * _frequencies(head_dim // 2, positions.device)
         return cls.of_angles(torch.cat([angles, angles], dim=2))
 
     @classmethod
     def of_map(cls, side: int, latent_side: int, offsets: Tensor, head_dim: int) -> "Rotary":
-        """Image tokens of a scale: coordinates stretched to the latent's side, offset (rows,) by the prompt's end.
+        """For the image tokens of a scale: coordinates scaled to the latent's side, plus offsets (rows,).
 
-        The angles are (r, r, c, c) while elements pair up j with j + d/2, so that an element and its partner turn
-        with different axes. The weights were trained with this.
+        The angles are (r, r, c, c), but element j pairs with j + d/2. An element and its partner therefore rotate by
+        different axes. The released weights were trained this way.
         """
         line = torch.arange(side, device=offsets.device, dtype=torch.float32) / side * latent_side
         frequencies = _frequencies(head_dim // 4, offsets.device)
@@ -108,11 +108,11 @@ class Rotary:
         return cls.of_angles(torch.cat([r, r, c, c], dim=2))
 
     def to(self, dtype: torch.dtype) -> "Rotary":
-        """The same in the precision that it is used in, once for all blocks."""
+        """A copy in `dtype`, so that blocks need not convert it."""
         return Rotary(self.cos.to(dtype), self.sin.to(dtype))
 
     def apply(self, x: Tensor) -> Tensor:
-        """x: (..., rows, H, L, d)."""
+        """Rotates x (..., rows, H, L, d)."""
         cos, sin = self.cos.to(x.dtype), self.sin.to(x.dtype)
         first, second = x.chunk(2, dim=-1)
         return torch.addcmul(x * cos, torch.cat([second, first], dim=-1), sin)

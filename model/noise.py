@@ -1,5 +1,7 @@
-"""Where a picture's random numbers come from: its own seed, or a recording; never a shared generator
-(docs/spec.md, section 8)."""
+"""Random numbers per image, computed from its seed or read from a recording (docs/spec.md, section 8).
+
+No generator is shared, so an image does not depend on its batch.
+"""
 
 import operator
 from collections.abc import Sequence
@@ -17,24 +19,24 @@ TOKEN_DRAW, GUMBEL, DIFFUSION_START, DIFFUSION_STEP = range(4)
 
 
 class Noise(Protocol):
-    """One picture's random numbers. Shapes are (rows, columns) of that picture."""
+    """The random numbers of one image. Shapes are (rows, columns)."""
 
     def draw(self, purpose: int, scale: int, step: int, shape: tuple[int, int]) -> Tensor:
         """Standard exponentials for TOKEN_DRAW and GUMBEL, standard normals for the diffusion; float32."""
 
 
 def whole(seed: int) -> int:
-    """A seed as Python's own whole number, whichever library's it was. Raises SettingError."""
+    """A seed as a Python int, also from a numpy integer. Raises SettingError."""
     try:
         if not isinstance(seed, bool):
             return operator.index(seed)
     except TypeError:
         pass
-    raise SettingError("seed", f"{seed!r} is no whole number") from None
+    raise SettingError("seed", f"{seed!r}: expected an integer") from None
 
 
 class SeededNoise:
-    """Noise that is a function of a 64-bit seed alone."""
+    """Noise as a pure function of a 64-bit seed. Raises SettingError."""
 
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
         seed = whole(seed)
@@ -48,7 +50,7 @@ class SeededNoise:
 
 
 def draw(sources: Sequence[Noise], purpose: int, scale: int, step: int, shape: tuple[int, int]) -> Tensor:
-    """The noise of a batch of pictures, (n, rows, columns): each picture's own, drawn at once where all are seeded."""
+    """The noise of a batch of images, (n, rows, columns); computed in one call if all are seeded."""
     seeded = [source for source in sources if isinstance(source, SeededNoise)]
     if len(seeded) == len(sources):
         return _seeded(torch.stack([source.key for source in seeded]), purpose, scale, step, shape)
@@ -56,7 +58,7 @@ def draw(sources: Sequence[Noise], purpose: int, scale: int, step: int, shape: t
 
 
 def draw_steps(sources: Sequence[Noise], purpose: int, scale: int, steps: int, shape: tuple[int, int]) -> Tensor:
-    """The noise of steps 0 to `steps` - 1 at once, (steps, n, rows, columns)."""
+    """The noise of steps 0 to `steps` - 1, (steps, n, rows, columns)."""
     seeded = [source for source in sources if isinstance(source, SeededNoise)]
     if len(seeded) < len(sources):
         return torch.stack([draw(sources, purpose, scale, step, shape) for step in range(steps)])

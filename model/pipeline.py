@@ -1,4 +1,4 @@
-"""The whole model in one process: prompt, verdict, conditioning, scales, pixels. Knows no wire."""
+"""The whole model in one process, without gRPC: safety check, text encoding, generation, decoding."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,25 +26,25 @@ from model.version import versions
 
 @dataclass(frozen=True)
 class GeneratedImage:
-    """A drawn picture and how it came to be."""
+    """A generated image and its metadata."""
 
     pixels: Pixels
     """(H, W, 3), uint8."""
     recipe: Recipe
     verdict: Verdict | None
-    """None where no safety model was loaded."""
+    """None if no safety model is loaded."""
     prompt_tokens: int
     prompt_truncated: bool
 
     def to_bytes(
         self, format: str = DEFAULT_FORMAT.name, quality: int = DEFAULT_QUALITY, metadata: bool = True
     ) -> bytes:
-        """An image file: PNG, JPEG or WEBP."""
+        """The image as a PNG, JPEG or WEBP file. Raises SettingError."""
         return encode(self.pixels, format, quality, self.recipe.to_json() if metadata else None)
 
 
 class Pipeline:
-    """One prompt at a time, on one device. `safety` None draws anything."""
+    """Generates one image at a time, on one device. `safety` None: prompts are not checked."""
 
     def __init__(
         self,
@@ -66,9 +66,9 @@ class Pipeline:
         safety: bool = True,
         slots: int = 1,
     ) -> Self:
-        """Loads every part of a checkpoint folder; `slots` pictures may be in flight at a time.
+        """Loads every part of a checkpoint folder. `slots` is the max number of images in flight.
 
-        Raises CheckpointError or ConfigError naming what is wrong.
+        Raises CheckpointError or ConfigError that names the file and the problem.
         """
         checkpoint = Checkpoint.open(folder)
         tokenizer = checkpoint.load_tokenizer(dtype, device, parts=("quantize", "post_quant_conv", "decoder"))
@@ -87,10 +87,10 @@ class Pipeline:
         params: SamplingParams | None = None,
         on_scale: Callable[[GenerationState], None] | None = None,
     ) -> GeneratedImage:
-        """Draws one picture; `on_scale` is called after every scale with the picture in flight.
+        """Generates one image. Calls `on_scale` with the state after every scale.
 
-        Raises SettingError for a prompt or seed out of bounds, UnsafePromptError for a prompt that a policy refuses,
-        NotFiniteError where a part of the model is broken.
+        Raises SettingError for an invalid prompt or seed, UnsafePromptError if the prompt violates a policy,
+        NotFiniteError if a network output is NaN or infinite.
         """
         prompt = checked_prompt(prompt)
         params = params or self.checkpoint.sampling_defaults

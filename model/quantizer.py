@@ -1,4 +1,4 @@
-"""The residual quantizer: a codebook, and the sum of scales that makes the hybrid latent (docs/spec.md, section 5)."""
+"""The residual quantizer: a codebook, and the sum over scales that forms the latent (docs/spec.md, section 5)."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,12 +12,12 @@ def upsample(maps: Tensor, side: int) -> Tensor:
 
 
 def downsample(maps: Tensor, side: int) -> Tensor:
-    """(B, Z, n, n) to (B, Z, side, side), area averages."""
+    """(B, Z, n, n) to (B, Z, side, side), area average."""
     return F.interpolate(maps, size=(side, side), mode="area")
 
 
 class _SharedConvs(nn.Module):
-    """K convolutions, each scale using the one whose tick is nearest."""
+    """K convolutions. A scale uses the one with the nearest tick."""
 
     def __init__(self, width: int, count: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Quantizer(nn.Module):
         self._conv_of_scale = [self._nearest_conv(k) for k in range(len(self.sides))]
 
     def _nearest_conv(self, k: int) -> str:
-        # The released code picks by argmin over float64 ticks; on a tie the first wins, as min() does.
+        # The released code uses argmin over float64 ticks. On a tie it takes the first, and so does min().
         count = len(self._convs)
         first, last = (1 / 12, 11 / 12) if count == 4 else (1 / (2 * count), 1 - 1 / (2 * count))
         step = (last - first) / max(count - 1, 1)
@@ -62,7 +62,7 @@ class Quantizer(nn.Module):
 
     @property
     def side(self) -> int:
-        """N, the latent's side."""
+        """N, the side of the latent."""
         return self.sides[-1]
 
     def phi(self, k: int, maps: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class Quantizer(nn.Module):
         return maps * (1 - self.ratio) + conv(maps) * self.ratio
 
     def nearest(self, vectors: Tensor) -> Tensor:
-        """Indices (n,) of the codebook rows nearest to vectors (n, Z), Euclidean."""
+        """Indices (n,) of the codebook rows with the min Euclidean distance to vectors (n, Z)."""
         book = self.embedding.weight
         distances = vectors.square().sum(1, keepdim=True) + book.square().sum(1) - 2 * vectors @ book.T
         return distances.argmin(1)
@@ -88,11 +88,11 @@ class Quantizer(nn.Module):
         return tokens.transpose(1, 2).reshape(b, z, n, n)
 
     def accumulate(self, latent: Tensor, k: int, maps: Tensor) -> Tensor:
-        """f̂ (B, Z, N, N) plus scale k's embeddings (B, Z, n_k, n_k); the last scale is added as it is."""
+        """f̂ (B, Z, N, N) plus scale k's embeddings (B, Z, n_k, n_k); the last scale skips φ."""
         if k == len(self.sides) - 1:
             return latent + maps
         return latent + self.phi(k, upsample(maps, self.side))
 
     def next_map(self, latent: Tensor, k: int) -> Tensor:
-        """What the transformer reads at scale k+1: f̂ area-averaged to (B, Z, n_{k+1}, n_{k+1})."""
+        """The transformer's input at scale k+1: f̂ area-averaged to (B, Z, n_{k+1}, n_{k+1})."""
         return downsample(latent, self.sides[k + 1])

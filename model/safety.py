@@ -19,17 +19,17 @@ from model.pretrained import load_pretrained
 POLICIES_FILE = "policies.json"
 DEFAULT_POLICIES = Path(__file__).with_name(POLICIES_FILE)
 PIECE_TOKENS = 512
-"""A longer prompt is judged in pieces: attention's memory grows with the square of what is read at once, and 2,000
+"""Max tokens per piece. Longer prompts are scored in pieces, because attention memory grows quadratically and 2,000
 characters can be 66,000 tokens."""
 OVERLAP_TOKENS = 64
-"""Neighbouring pieces share so many, that what a cut parts is whole in one of them."""
+"""Tokens that adjacent pieces share, so that a phrase at a cut is whole in one of them."""
 PASS_TOKENS = 8 * PIECE_TOKENS
-"""One pass through the network holds so many at most, padding included."""
+"""Max tokens per forward pass, padding included."""
 
 
 @dataclass(frozen=True)
 class Policies:
-    """What is asked of the classifier."""
+    """The policies that the classifier scores a prompt against."""
 
     names: tuple[str, ...]
     guidelines: tuple[str, ...]
@@ -38,7 +38,7 @@ class Policies:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Reads {"version", "threshold", "policies": [{"name", "guideline"}]}."""
+        """Reads {"version", "threshold", "policies": [{"name", "guideline"}]}. Raises CheckpointError."""
         try:
             values = json.loads(path.read_text("utf-8-sig"))
             rows = values["policies"]
@@ -49,28 +49,28 @@ class Policies:
                 str(values["version"]),
             )
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: no readable policies: {error!r}") from error
+            raise CheckpointError(f"{path}: cannot read the policies: {error!r}") from error
         if not policies.names:
-            raise CheckpointError(f"{path}: policies: expected at least one")
+            raise CheckpointError(f"{path}: policies: expected one or more")
         if not 0 <= policies.threshold <= 1:
             raise CheckpointError(f"{path}: threshold = {policies.threshold}: expected 0 to 1")
         return policies
 
     @classmethod
     def of_folder(cls, folder: Path) -> Self:
-        """policies.json in a safety model's folder, or the published policies in our words."""
+        """policies.json of a safety model's folder, or the default policies without one. Raises CheckpointError."""
         own = folder / POLICIES_FILE
         return cls.read(own if own.exists() else DEFAULT_POLICIES)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the classifier says of one prompt."""
+    """The classifier's result for one prompt."""
 
     scores: dict[str, float]
-    """Policy to the share of "Yes, it violates", 0 to 1."""
+    """Policy to the probability of "Yes" (it violates), 0 to 1."""
     violated: str | None
-    """The policy with the highest score above the threshold, if any."""
+    """The policy with the max score, if that exceeds the threshold."""
 
     @property
     def unsafe(self) -> bool:
@@ -86,15 +86,15 @@ class SafetyClassifier:
         vocabulary = tokenizer.get_vocab()
         missing = [word for word in ("Yes", "No") if word not in vocabulary]
         if missing:
-            raise CheckpointError(f"the safety tokenizer has no token {missing[0]!r}; it is no ShieldGemma")
+            raise CheckpointError(f"the safety tokenizer has no token {missing[0]!r}; expected a ShieldGemma model")
         self.answers = torch.tensor([vocabulary["Yes"], vocabulary["No"]], device=network.device)
         special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         self._special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
-        tokenizer.padding_side = "left"  # so that the last position is the answer's in every row
+        tokenizer.padding_side = "left"  # the last position is then the answer in every row
 
     @classmethod
     def load(cls, folder: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Self:
-        """Reads a causal LM in transformers' format; policies.json in it, or the published policies in our words."""
+        """Loads a causal LM in transformers' format and its policies (`Policies.of_folder`). Raises CheckpointError."""
         folder = Path(folder)
         network, tokenizer = load_pretrained(
             AutoModelForCausalLM, folder, "safety model", "ShieldGemma's format", dtype, device, attention="eager"
@@ -103,11 +103,11 @@ class SafetyClassifier:
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[str]) -> Tensor:
-        """Prompts to the share of Yes, (n, policies), float32 on the CPU; a long prompt is what its worst piece is.
+        """Prompts to P(Yes), (n, policies), float32 on the CPU. A long prompt gets the max over its pieces.
 
-        Raises NotFiniteError: no comparison with NaN is true, so that it would pass as safe.
+        Raises NotFiniteError, because NaN compares below every threshold and would pass as safe.
         """
-        pieces = [self._pieces(self._as_letters(prompt)) for prompt in prompts]
+        pieces = [self._pieces(self._without_special_tokens(prompt)) for prompt in prompts]
         questions = [
             self._question(piece, guide) for own in pieces for piece in own for guide in self.policies.guidelines
         ]
@@ -117,8 +117,8 @@ class SafetyClassifier:
         by_prompt = shares.unflatten(0, (-1, len(self.policies.names))).split([len(own) for own in pieces])
         return torch.stack([own.amax(0) for own in by_prompt])
 
-    def _as_letters(self, prompt: str) -> str:
-        """The prompt with its special words parted: who writes "<end_of_turn>" does not end the question with it."""
+    def _without_special_tokens(self, prompt: str) -> str:
+        """The prompt with special tokens split by a space, so that a typed "<end_of_turn>" does not end the turn."""
         return self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", prompt)
 
     def _pieces(self, prompt: str) -> list[str]:
@@ -130,7 +130,7 @@ class SafetyClassifier:
         return [prompt[spans[start][0] : spans[end][1]] for start, end in zip(starts, ends, strict=True)]
 
     def _shares(self, questions: list[list[int]]) -> Tensor:
-        """The share of Yes for each question, (n,), in one pass."""
+        """P(Yes) for tokenised questions, (n,), in one forward pass."""
         batch = self.tokenizer.pad({"input_ids": questions}, return_tensors="pt")
         mask = batch["attention_mask"].to(self.network.device)
         logits = self.network(
@@ -140,15 +140,15 @@ class SafetyClassifier:
             logits_to_keep=1,
         ).logits[:, -1, self.answers]
         logits = logits.float().cpu()
-        require_finite(logits, "the safety model's answer")  # softmax turns an infinity into a share of 0 or 1
+        require_finite(logits, "the safety model's answer")  # softmax would turn infinity into 0 or 1
         return logits.softmax(-1)[:, 0]
 
     def check(self, prompts: Sequence[str]) -> list[Verdict]:
-        """One verdict per prompt."""
+        """One verdict per prompt. Raises NotFiniteError."""
         return [self.verdict(row) for row in self.score(prompts).tolist()]
 
     def verdict(self, scores: Sequence[float]) -> Verdict:
-        """One prompt's scores, in the policies' order, to a verdict. Raises NotFiniteError: NaN is no verdict."""
+        """One prompt's scores, in the order of the policies, to a verdict. Raises NotFiniteError."""
         if not all(map(math.isfinite, scores)):
             raise NotFiniteError("the safety score")
         worst = max(range(len(scores)), key=lambda i: scores[i])

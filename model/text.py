@@ -22,18 +22,18 @@ SYSTEM_PROMPT_FILE = "system_prompt.txt"
 
 @dataclass(frozen=True)
 class EncodedPrompts:
-    """Conditioning of n prompts, and what became of their text."""
+    """Conditioning of n prompts, with their token counts."""
 
     conditioning: Conditioning
     """context (n, T, D) float32, mask (n, T) bool, positions (n, T) int64."""
     prompt_tokens: list[int]
-    """Tokens of each prompt before it was cut."""
+    """Tokens of each prompt before truncation."""
     truncated: list[bool]
-    """Whether a prompt was longer than the T slots, and cut."""
+    """Whether a prompt exceeded the T slots and was truncated."""
 
 
 class TextEncoder:
-    """A text model with its tokenizer and system prompt. The prompts' rows do not depend on each other."""
+    """A text model with its tokenizer and system prompt. A prompt's conditioning does not depend on its batch."""
 
     def __init__(self, network: Any, tokenizer: Any, context_tokens: int, system_prompt: str | None) -> None:
         self.network, self.tokenizer, self.context_tokens = network.eval(), tokenizer, context_tokens
@@ -50,7 +50,10 @@ class TextEncoder:
         dtype: torch.dtype = torch.float32,
         system_prompt: str | None = None,
     ) -> Self:
-        """Reads a text model in transformers' format; `system_prompt` None takes the folder's own, if it has one."""
+        """Loads a text model in transformers' format. `system_prompt` None: use the folder's file, if any.
+
+        Raises CheckpointError.
+        """
         folder = Path(folder)
         network, tokenizer = load_pretrained(
             AutoModel, folder, "text model", "transformers' format", dtype, device, attention="sdpa"
@@ -61,12 +64,12 @@ class TextEncoder:
 
     @property
     def width(self) -> int:
-        """D, the width of a token's conditioning."""
+        """D, the width of the conditioning."""
         return int(self.network.config.hidden_size)
 
     @torch.inference_mode()
     def encode(self, prompts: Sequence[str]) -> EncodedPrompts:
-        """Encodes prompts; one longer than the context is cut at its end (or where the tokenizer cuts), and said so.
+        """Encodes prompts. A prompt longer than the context is truncated, and `truncated` is set.
 
         Raises NotFiniteError.
         """
@@ -93,15 +96,15 @@ class TextEncoder:
             padding="max_length",
             truncation=True,
             max_length=self.context_tokens,
-            split_special_tokens=True,  # who writes "<pad>" means these letters, and not that nothing was written
+            split_special_tokens=True,  # a typed "<pad>" is text, not padding
             return_tensors="pt",
         )
         return batch["input_ids"].to(self.device)
 
     def _additive_mask(self, mask: Tensor) -> Tensor:
-        """(n, 1, T, P + T), P the system prompt's length: 0 where a slot may look, the dtype's least number elsewhere.
+        """(n, 1, T, P + T), P the system prompt's length: 0 where attention is allowed, else the dtype's min.
 
-        A least number and not -inf, on purpose: a slot that may look nowhere then averages over all slots, and the
+        The finite min, not -inf: a fully masked slot then averages over all slots instead of being NaN, and the
         generator attends to such slots too.
         """
         n, length = mask.shape
@@ -114,7 +117,7 @@ class TextEncoder:
 
     @torch.inference_mode()
     def _read_system_prompt(self) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of the system prompt per layer: it comes first in every row, so they are always the same."""
+        """Keys and values of the system prompt per layer. It is the prefix of every row, so they are computed once."""
         if not self.system_ids:
             return []
         ids = torch.tensor([self.system_ids], device=self.device)
@@ -131,7 +134,7 @@ class TextEncoder:
 
 
 def _system_prompt_of(folder: Path) -> str:
-    """The text that the folder puts in front of every prompt; empty where it has none, and loading says so."""
+    """The folder's system prompt; empty, with a warning, if it has none. Raises CheckpointError."""
     path = folder / SYSTEM_PROMPT_FILE
     try:
         text = path.read_text("utf-8-sig") if path.exists() else ""

@@ -1,4 +1,4 @@
-"""The hybrid tokenizer: pictures to tokens of every scale plus what remains, and latents to pictures."""
+"""The hybrid tokenizer: images to tokens of every scale plus residuals, and latents to images."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,14 @@ from model.quantizer import Quantizer, downsample
 
 @dataclass(frozen=True)
 class Encoding:
-    """A batch of pictures as tokens."""
+    """A batch of images as tokens."""
 
     features: Tensor
     """(B, Z, N, N): the continuous latent."""
     indices: list[Tensor]
-    """Per scale k, (B, n_k²): the codebook rows."""
+    """Per scale k, (B, n_k²): codebook indices."""
     last_scale_features: Tensor
-    """(B, Z, N, N): what remained before the last scale's rows were subtracted; minus those rows it is the residual."""
+    """(B, Z, N, N): features minus all scales except the last. Minus the last scale's codes, this is the residual."""
 
 
 class HybridTokenizer(nn.Module):
@@ -38,20 +38,20 @@ class HybridTokenizer(nn.Module):
         self.post_quant_conv = nn.Conv2d(config.z_channels, config.z_channels, kernel, padding=kernel // 2)
         self.quantize = Quantizer(config)
 
-    def features(self, pictures: Tensor) -> Tensor:
-        """Pictures (B, 3, S, S) in [-1, 1] to the continuous latent (B, Z, N, N)."""
-        return self.quant_conv(self.encoder(pictures))
+    def features(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) in [-1, 1] to the continuous latent (B, Z, N, N)."""
+        return self.quant_conv(self.encoder(images))
 
-    def encode(self, pictures: Tensor) -> Encoding:
-        """Pictures (B, 3, S, S) in [-1, 1], S the checkpoint's picture side, to tokens."""
+    def encode(self, images: Tensor) -> Encoding:
+        """Images (B, 3, S, S) in [-1, 1], S the checkpoint's image side, to tokens. Raises ModelError."""
         side = self.config.image_side
-        if pictures.ndim != 4 or pictures.shape[1:] != (3, side, side):
-            raise ModelError(f"pictures: shape {tuple(pictures.shape)}: expected (B, 3, {side}, {side})")
-        return self.quantise(self.features(pictures).float())
+        if images.ndim != 4 or images.shape[1:] != (3, side, side):
+            raise ModelError(f"images: shape {tuple(images.shape)}: expected (B, 3, {side}, {side})")
+        return self.quantise(self.features(images).float())
 
     @torch.no_grad()
     def quantise(self, features: Tensor) -> Encoding:
-        """Features (B, Z, N, N), float32, to the indices of every scale and what remained before the last."""
+        """Features (B, Z, N, N), float32, to an Encoding."""
         quantize, last = self.quantize, self.config.scales - 1
         b, z = features.shape[:2]
         latent = torch.zeros_like(features)
@@ -66,7 +66,7 @@ class HybridTokenizer(nn.Module):
         return Encoding(features, indices, features - latent)
 
     def latent_of(self, indices: list[Tensor]) -> Tensor:
-        """The discrete latent f̂ (B, Z, N, N) that the indices of all scales add up to."""
+        """The discrete latent f̂ (B, Z, N, N): the sum over the indices of all scales."""
         book = self.quantize.embedding.weight
         latent = book.new_zeros(len(indices[0]), self.config.z_channels, self.config.side, self.config.side)
         for k, found in enumerate(indices):
@@ -74,14 +74,14 @@ class HybridTokenizer(nn.Module):
         return latent
 
     def decode_raw(self, latent: Tensor) -> Tensor:
-        """Latents (B, Z, n, n) to pictures (B, 3, f n, f n), about [-1, 1], not clamped."""
+        """Latents (B, Z, n, n) to images (B, 3, f n, f n), nominally in [-1, 1], not clamped. Raises ModelError."""
         if latent.ndim != 4 or latent.shape[1] != self.config.z_channels:
             raise ModelError(f"latent: shape {tuple(latent.shape)}: expected (B, {self.config.z_channels}, n, n)")
         return self.decoder(self.post_quant_conv(latent))
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Latents (B, Z, n, n) to pictures (B, 3, f n, f n), float32 in [0, 1]; NaN where a colour is not finite."""
+        """Latents (B, Z, n, n) to images (B, 3, f n, f n), float32 in [0, 1]; NaN for a non-finite output."""
         weight = self.post_quant_conv.weight
         raw = self.decode_raw(latent.to(weight.dtype)).float()
-        raw = raw.masked_fill(raw.isinf(), torch.nan)  # the clamp would make a colour of an infinity
+        raw = raw.masked_fill(raw.isinf(), torch.nan)  # clamp would hide infinity
         return (raw.clamp(-1, 1) + 1) / 2

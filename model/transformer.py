@@ -1,6 +1,6 @@
 """The transformer that predicts an image's tokens scale by scale (docs/spec.md, sections 2 and 3).
 
-It keeps no image's state.
+It is stateless: the caller passes `attend`, which holds keys and values.
 """
 
 import math
@@ -17,24 +17,24 @@ from model.diffusion import ResidualDiffusion
 from model.layers import Gpt2MLP, LlamaMLP, RMSNorm, Rotary, SinusoidEmbedding
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Queries, keys and values of a step, each (rows, H, L, d), to what the queries gathered, of the same shape.
+"""Attention of a step: queries, keys and values, each (rows, H, L, d), to the output of the same shape.
 
-One that has a method `rotate` (model.kv_cache.Step) also does what comes before, as one kernel.
+With a method `rotate` (model.kv_cache.Step) it also adds biases and applies the rotary embedding, in one kernel.
 """
 
 
 @dataclass(frozen=True)
 class Pooled:
-    """A context, pooled to what modulates the blocks and the head."""
+    """The pooled context, which modulates the blocks and the head."""
 
     block: Tensor | None
-    """(rows, C); None where the config does not modulate blocks."""
+    """(rows, C); None if the config does not modulate blocks."""
     head: Tensor
     """(rows, 2C): scale and bias of the head's norm, float32."""
 
 
 class Attention(nn.Module):
-    """Self-attention, (rows, L, C) to the same. Where keys and values are kept is the caller's `attend`."""
+    """Self-attention, (rows, L, C) to the same shape. The caller's `attend` caches keys and values."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -66,12 +66,12 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP with what is added to them, (rows, L, C) to the same."""
+    """Attention and MLP with skip connections and adaptive modulation, (rows, L, C) to the same shape."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         width = config.embed_dim
-        self.ln_wo_grad = RMSNorm(width, config.norm_eps)  # one norm, used twice
+        self.ln_wo_grad = RMSNorm(width, config.norm_eps)  # shared by attention and MLP, as released
         self.attn = Attention(config)
         self.ffn = (LlamaMLP if config.mlp_type == "llama" else Gpt2MLP)(width, config.mlp_ratio)
         self.adaptive, self.shared = not config.disable_aln, config.disable_aln and config.shared_aln
@@ -107,7 +107,7 @@ class HeadNorm(nn.Module):
 
 
 class Transformer(nn.Module):
-    """State-dict keys are the released ones. V is the tokenizer's vocabulary, Z its channels."""
+    """State-dict keys are the released ones. V is the tokenizer's vocabulary size, Z its channels."""
 
     def __init__(self, config: TransformerConfig, vocab_size: int, z_channels: int) -> None:
         super().__init__()
@@ -127,12 +127,12 @@ class Transformer(nn.Module):
         )
 
     def keep_float32(self) -> tuple[nn.Module, ...]:
-        """The modules whose weights stay float32 in half precision: logits are computed in float32."""
+        """The modules with float32 weights in every precision, because logits are computed in float32."""
         return (self.head_nm, self.head)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of weights and activations."""
+        """The dtype of weights and activations."""
         return self.word_embed.weight.dtype
 
     def embed_context(self, context: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ class Transformer(nn.Module):
         return self.context_embed(context.to(self.dtype))
 
     def pool(self, embedded: Tensor, mask: Tensor) -> Pooled:
-        """Embedded context (rows, T, C) and its mask (rows, T) to what modulates blocks and head."""
+        """Pools the embedded context (rows, T, C) with its mask (rows, T)."""
         top = embedded.amax(1)
         if self.config.modulated:
             real = mask.to(embedded.dtype)[:, :, None]
@@ -161,16 +161,16 @@ class Transformer(nn.Module):
         return self.lvl_embed.weight[k]
 
     def embed_map(self, maps: Tensor, k: int) -> Tensor:
-        """What scale k reads, (rows, Z, n_k, n_k), to its tokens (rows, n_k², C)."""
+        """The input maps of scale k, (rows, Z, n_k, n_k), to tokens (rows, n_k², C)."""
         tokens = maps.flatten(2).transpose(1, 2).to(self.dtype)
         return self.word_embed(tokens) + self.level(k)
 
     def rotary_context(self, positions: Tensor) -> Rotary:
-        """positions (rows, T)."""
+        """The rotary table of context positions (rows, T)."""
         return Rotary.of_positions(positions, self.config.head_dim)
 
     def rotary_map(self, k: int, last_positions: Tensor) -> Rotary:
-        """last_positions (rows,): the position of each row's last context slot."""
+        """The rotary table of scale k. last_positions (rows,): the position of each row's last context slot."""
         config = self.config
         return Rotary.of_map(config.patch_nums[k], config.side, last_positions, config.head_dim)
 
@@ -180,5 +180,5 @@ class Transformer(nn.Module):
         return self.head(normed).float()
 
     def diffusion_condition(self, hidden: Tensor, codes: Tensor) -> Tensor:
-        """The last scale's hidden (..., L, C) and drawn codebook rows (..., L, Z) to the residual's condition."""
+        """The last scale's hidden (..., L, C) and sampled codes (..., L, Z) to the diffusion's condition."""
         return self.decoder_norm(hidden + self.word_embed(codes.to(self.dtype)))

@@ -1,4 +1,4 @@
-"""The versions that a picture's recipe names."""
+"""The software versions in an image's recipe."""
 
 import torch
 
@@ -6,5 +6,5 @@ from common.version import VERSION
 
 
 def versions() -> dict[str, str]:
-    """By name."""
+    """Package name to version."""
     return {"hart": VERSION, "torch": torch.__version__.partition("+")[0]}

@@ -1,4 +1,4 @@
-"""The words that a checkpoint was trained on, and which words of a prompt are none of them. Knows no tensors."""
+"""A checkpoint's training vocabulary, and the words of a prompt outside it."""
 
 import re
 import unicodedata
@@ -9,15 +9,15 @@ WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A checkpoint's words."""
+    """The words that a checkpoint was trained on."""
 
     known: frozenset[str]
-    """In lower case; empty where the checkpoint does not say."""
+    """In lower case; empty if the checkpoint has no vocabulary file."""
 
     def unfamiliar(self, prompt: str) -> list[str]:
-        """The prompt's words that are not known, in lower case, each once; none where the checkpoint does not say.
+        """The prompt's unknown words, in lower case, without duplicates; empty if `known` is empty.
 
-        A compound such as "hot-dog" is familiar where all its parts are. A pictograph is a word of its own.
+        A compound such as "hot-dog" is known if all its parts are. A pictograph counts as a word.
         """
         if not self.known:
             return []

@@ -1,7 +1,7 @@
-"""Weights on disk: safetensors, sharded safetensors and pickles, read a few tensors at a time.
+"""Weight files: safetensors, sharded safetensors and pickles, read in portions.
 
-Every read opens the file anew and copies, so that the pages of a mapped file are given back as one goes: a loader's
-peak is the weights in memory plus one portion, whatever the file's own precision.
+Every read reopens the file and copies, which releases the pages of the memory map. The peak memory of a load is
+the weights in their target precision plus one portion.
 """
 
 import json
@@ -18,19 +18,19 @@ from torch import Tensor, nn
 from model.errors import CheckpointError
 
 PORTION = 64 * 2**20
-"""Bytes that are read at a time."""
+"""Bytes per portion."""
 
 
 class Weights(Protocol):
-    """A file (or shards) of named tensors."""
+    """Named tensors in a file or in shards."""
 
     path: Path
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every tensor's shape, without reading its data."""
+        """The shape of every tensor, without reading data. Raises CheckpointError."""
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        """The named tensors, on the CPU, in the file's own dtype."""
+        """Yields the named tensors on the CPU, in the file's dtype."""
 
 
 class SafetensorsFile:
@@ -44,7 +44,7 @@ class SafetensorsFile:
             with safe_open(self.path, framework="pt") as file:
                 return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{self.path}: no readable safetensors file: {error}") from error
+            raise CheckpointError(f"{self.path}: cannot read as safetensors: {error}") from error
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
         for name in names:
@@ -53,7 +53,7 @@ class SafetensorsFile:
 
 
 class Pickle:
-    """A torch pickle. Only tensors and plain containers are accepted: a pickle that would run code is refused."""
+    """A torch pickle, loaded with weights_only: a pickle that would run code raises CheckpointError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -62,11 +62,13 @@ class Pickle:
         try:
             try:
                 state = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
-            except RuntimeError:  # files of the old, unzipped format cannot be mapped
+            except RuntimeError:  # the old, unzipped format does not support mmap
                 state = torch.load(self.path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise CheckpointError(f"{self.path}: no pickle of plain weights, and not run: {reason}") from error
+            raise CheckpointError(
+                f"{self.path}: not a pickle of plain tensors; its code was not run: {reason}"
+            ) from error
         if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
             raise CheckpointError(f"{self.path}: expected a dictionary of tensors")
         return dict(state)
@@ -93,14 +95,14 @@ class Pickle:
 
 
 class Shards:
-    """Shards that an index names: {"weight_map": {tensor: file}}."""
+    """Shards listed by an index file: {"weight_map": {tensor: file}}."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             self.files: dict[str, str] = dict(json.loads(path.read_text("utf-8-sig"))["weight_map"])
             if not all(isinstance(file, str) for file in self.files.values()):
-                raise TypeError("a file's name is not a string")
+                raise TypeError("a file name is not a string")
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: expected a JSON object with a weight_map: {error!r}") from error
 
@@ -109,7 +111,7 @@ class Shards:
         if Path(file).name != file:
             raise CheckpointError(f"{self.path}: the shard {file!r} is not a file name")
         if not path.exists():
-            raise CheckpointError(f"{path}: no such file, though {self.path.name} names it; the download is not whole")
+            raise CheckpointError(f"{path}: no such file, but {self.path.name} lists it; the download is incomplete")
         return of_file(path)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -118,34 +120,34 @@ class Shards:
             found |= self._shard(file).shapes()
         missing = sorted(set(self.files) - set(found))
         if missing:
-            raise CheckpointError(f"{self.path}: the shards lack {_listed(missing)}")
+            raise CheckpointError(f"{self.path}: missing in the shards: {_listed(missing)}")
         return {name: found[name] for name in self.files}
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        wanted = list(names)
-        for file in sorted({self.files[name] for name in wanted}):
-            yield from self._shard(file).read(name for name in wanted if self.files[name] == file)
+        requested = list(names)
+        for file in sorted({self.files[name] for name in requested}):
+            yield from self._shard(file).read(name for name in requested if self.files[name] == file)
 
 
 def of_file(path: Path) -> Weights:
-    """The reader for a path, by its ending."""
+    """The reader for a path, by its extension."""
     if path.name.endswith(".index.json"):
         return Shards(path)
     return SafetensorsFile(path) if path.suffix == ".safetensors" else Pickle(path)
 
 
 def find(folder: Path, stem: str) -> tuple[Weights, list[Path]]:
-    """The weights `stem` (such as ema_model) in a folder, safetensors preferred; and the files passed over for them.
+    """The weights named `stem` (such as ema_model) in a folder, and the alternatives that are not used.
 
-    Raises CheckpointError naming what was looked for and what is there.
+    Safetensors take precedence. Raises CheckpointError that names the expected files and the files found.
     """
     endings = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")
-    there = [folder / f"{stem}{ending}" for ending in endings if (folder / f"{stem}{ending}").exists()]
-    if not there:
-        wanted = ", ".join(f"{stem}{ending}" for ending in endings)
+    present = [folder / f"{stem}{ending}" for ending in endings if (folder / f"{stem}{ending}").exists()]
+    if not present:
+        expected = ", ".join(f"{stem}{ending}" for ending in endings)
         found = ", ".join(sorted(path.name for path in folder.iterdir())) if folder.is_dir() else "no such folder"
-        raise CheckpointError(f"{folder}: no weights; expected one of {wanted}; found: {found or 'an empty folder'}")
-    return of_file(there[0]), there[1:]
+        raise CheckpointError(f"{folder}: no weights; expected one of {expected}; found: {found or 'an empty folder'}")
+    return of_file(present[0]), present[1:]
 
 
 def fill(
@@ -158,26 +160,26 @@ def fill(
     device: torch.device,
     float32: tuple[nn.Module, ...] = (),
 ) -> None:
-    """Gives a module that was built on the meta device its weights, in `dtype` (modules of `float32` excepted).
+    """Loads weights into a module built on the meta device, in `dtype` (float32 for the modules in `float32`).
 
-    rename maps a file's key to the module's, or None for one that belongs to a part that is not wanted; `ignore` has
-    patterns of file keys that are passed over. Any other missing or unexpected key, or shape, is a CheckpointError.
+    `rename` maps a file's key to the module's, or to None to skip it. `ignore` has patterns of file keys to skip.
+    Raises CheckpointError for any other missing or unexpected key, and for a wrong shape.
     """
     shapes = weights.shapes()
     keys = {name: rename(name) for name in shapes if not any(fnmatch(name, pattern) for pattern in ignore)}
     sources = {key: name for name, key in keys.items() if key is not None}
-    wanted = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    _check_keys(weights.path, set(wanted), set(sources))
+    targets = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    _check_keys(weights.path, set(targets), set(sources))
     for key, name in sources.items():
-        if shapes[name] != tuple(wanted[key].shape):
+        if shapes[name] != tuple(targets[key].shape):
             raise CheckpointError(
-                f"{weights.path}: {name} has shape {shapes[name]}, the config asks for {tuple(wanted[key].shape)}"
+                f"{weights.path}: {name} has shape {shapes[name]}, the config requires {tuple(targets[key].shape)}"
             )
     kept = {id(parameter) for part in float32 for parameter in part.parameters()}
-    targets = {name: key for key, name in sources.items()}
-    for name, tensor in weights.read(targets):
-        wide = id(wanted[targets[name]]) in kept
-        _assign(module, targets[name], tensor.to(device, torch.float32 if wide else dtype, copy=True))
+    key_of = {name: key for key, name in sources.items()}
+    for name, tensor in weights.read(key_of):
+        wide = id(targets[key_of[name]]) in kept
+        _assign(module, key_of[name], tensor.to(device, torch.float32 if wide else dtype, copy=True))
 
 
 def _assign(module: nn.Module, key: str, tensor: Tensor) -> None:
@@ -185,18 +187,18 @@ def _assign(module: nn.Module, key: str, tensor: Tensor) -> None:
     module.get_submodule(owner)._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
 
 
-def _check_keys(path: Path, wanted: set[str], found: set[str]) -> None:
-    told = misfit(wanted - found, found - wanted)
-    if told:
-        raise CheckpointError(f"{path}: the weights do not fit the config; {told}")
+def _check_keys(path: Path, expected: set[str], found: set[str]) -> None:
+    difference = key_difference(expected - found, found - expected)
+    if difference:
+        raise CheckpointError(f"{path}: the weights do not match the config; {difference}")
 
 
-def misfit(missing: set[str], unexpected: set[str]) -> str:
-    """Both kinds of keys in words; an empty string where there are none."""
+def key_difference(missing: set[str], unexpected: set[str]) -> str:
+    """Missing and unexpected keys as text for an error; empty if there are none."""
     kinds = {"missing": sorted(missing), "unexpected": sorted(unexpected)}
     return "; ".join(f"{kind}: {_listed(names)}" for kind, names in kinds.items() if names)
 
 
-def _listed(names: list[str], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _listed(names: list[str], max_names: int = 8) -> str:
+    more = f" and {len(names) - max_names} more" if len(names) > max_names else ""
+    return ", ".join(names[:max_names]) + more

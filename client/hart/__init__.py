@@ -1,4 +1,4 @@
-"""hart: the Python client of HART cluster. Imports nothing until a name is used; knows no server room.
+"""hart: the Python client of HART cluster. Names are imported on first use; no server package is imported.
 
 import hart
 
@@ -9,7 +9,7 @@ for image in client.generate("a red heart", seed=7):
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # as in typing, which takes as long to import as everything else here together
+TYPE_CHECKING = False  # not from typing, whose import takes as long as the rest of this module
 if TYPE_CHECKING:
     from typing import Any
 

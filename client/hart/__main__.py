@@ -1,4 +1,4 @@
-"""The command's first breath: Ctrl-C is quiet from here on, also while the rest is still being imported."""
+"""Entry point of the command. Installs a quiet Ctrl-C handler before the slow imports."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line. But for the work that `hart.cli.interrupt` runs, Ctrl-C ends the process at once."""
+    """Run the command line. Ctrl-C exits the process at once, except during work that `hart.cli.interrupt` runs."""
     signal.signal(signal.SIGINT, _leave)
-    for stream in (sys.stdout, sys.stderr):  # a console of ASCII shows "\\u2588" for a block, and the command goes on
+    for stream in (sys.stdout, sys.stderr):  # an ASCII console prints "\\u2588" instead of raising
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     from hart.cli.app import app
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def _leave(*_: object) -> None:
-    # An exception would be told with a traceback, or lost in a module's own C code.
+    # An exception would print a traceback, or be lost inside a module's C code.
     os._exit(EXIT_INTERRUPTED)
 
 

@@ -1,6 +1,6 @@
-"""The asyncio client: hart.client with the waiting done by the event loop."""
+"""The asyncio client: the same methods as hart.client, as coroutines."""
 
-# ruff: noqa: ASYNC109 (a timeout here is the deadline that travels with the call)
+# ruff: noqa: ASYNC109 (a timeout here is the deadline sent with the call)
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """Draws pictures on a cluster; arguments and errors as `hart.Client`.
+    """Generates images on a cluster; arguments and errors as `hart.Client`.
 
-    It belongs to the event loop that it is first used in; in another one it raises ValueError. Cancelling the task that
-    waits cancels the request on the server.
+    It is bound to the event loop of its first use, and raises ValueError in another one. Cancelling the awaiting task
+    cancels the request on the server.
     """
 
     def __init__(
@@ -51,24 +51,26 @@ class AsyncClient:
         return stub  # type: ignore[no-any-return]
 
     def _require_loop(self) -> None:
-        """gRPC binds a channel to the event loop that it was made in. Raises ValueError in another one."""
+        """Raises ValueError in another event loop than that of the first use, because gRPC binds channels to a loop."""
         running = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = running
         if self._loop is not running:
-            raise ValueError("the client belongs to another event loop, that of its first use: make one for each loop")
+            raise ValueError(
+                "the client belongs to another event loop (that of its first use); create one client per loop"
+            )
 
     async def generate(
         self, prompt: str, *, timeout: float | None = None, **options: Unpack[request.Options]
     ) -> GenerateResult:
-        """Draw, wait for all pictures, and return them; options as in `hart.request.Options`."""
+        """Return all images of a request when they are done; options as in `hart.request.Options`."""
         message = request.build(prompt, options)
         return GenerateResult.of(await self._call(self._stub.Generate, message, timeout, message.request_id))
 
     def stream(
         self, prompt: str, *, timeout: float | None = None, **options: Unpack[request.Options]
     ) -> AsyncGenerator[Event, None]:
-        """Draw, and yield events as they come. Closing the iterator cancels the request on the server."""
+        """Yield the events of a request as they arrive. Closing the iterator cancels the request on the server."""
         message = request.build(prompt, options)
         timeout = request.timeout_of(timeout)
         return self._events(message, timeout)
@@ -88,22 +90,22 @@ class AsyncClient:
             raise
         finally:
             self._streams.discard(call)
-            call.cancel()  # Nothing once the stream has ended.
+            call.cancel()  # A no-op once the stream has ended.
 
     async def describe(self, *, timeout: float | None = 10) -> images_pb2.DescribeResponse:
-        """What the cluster serves. Where it may send larger answers than expected, later calls take them."""
-        answer: images_pb2.DescribeResponse = await self._call(
+        """Models, limits and defaults. Later calls accept responses up to the `max_response_bytes` returned."""
+        response: images_pb2.DescribeResponse = await self._call(
             self._stub.Describe, images_pb2.DescribeRequest(), timeout
         )
-        if answer.limits.max_response_bytes > self._message_bytes:
-            self._message_bytes = answer.limits.max_response_bytes
+        if response.limits.max_response_bytes > self._message_bytes:
+            self._message_bytes = response.limits.max_response_bytes
             self._channels.append(self._connection.open_async(self._message_bytes))
-        return answer
+        return response
 
     async def status(self, *, timeout: float | None = 10) -> images_pb2.StatusResponse:
-        """How the cluster is."""
-        answer: images_pb2.StatusResponse = await self._call(self._stub.Status, images_pb2.StatusRequest(), timeout)
-        return answer
+        """The replicas and load of every stage."""
+        response: images_pb2.StatusResponse = await self._call(self._stub.Status, images_pb2.StatusRequest(), timeout)
+        return response
 
     async def _call(self, method: Callable[..., Any], message: Any, timeout: float | None, request_id: str = "") -> Any:
         timeout = request.timeout_of(timeout)
@@ -116,21 +118,23 @@ class AsyncClient:
             raise
 
     def _raise_if_closed(self, request_id: str) -> None:
-        """Closing ends calls as if the task that waits were cancelled; nobody asked that task to end."""
+        """Raises hart.Cancelled if `close` ended the call: gRPC raises CancelledError though the task runs on."""
         task = asyncio.current_task()
         if self._closed and not (task and task.cancelling()):
             raise errors.Cancelled("the client was closed", grpc.StatusCode.CANCELLED, request_id) from None
 
     async def close(self) -> None:
-        """End every call and the connections. Raises ValueError in another event loop than the client's, unless that
-        one has ended and the calls with it."""
+        """Cancel every call and close the connections.
+
+        Raises ValueError in another event loop than the client's, unless the client's loop is closed.
+        """
         if self._loop is not None and self._loop.is_closed():
             self._closed = True
             self._channels.clear()
             return
         self._require_loop()
         self._closed = True
-        for call in list(self._streams):  # grpc.aio finds only those that are waited for directly
+        for call in list(self._streams):  # grpc.aio itself cancels only calls that are awaited directly
             call.cancel()
         for channel in self._channels:
             await channel.close()

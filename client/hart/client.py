@@ -1,4 +1,4 @@
-"""The blocking client. What is not waiting is in hart.request, hart.results, hart.errors and hart.channel."""
+"""The blocking client. hart.request, hart.results, hart.errors and hart.channel are shared with the asyncio client."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ T = TypeVar("T")
 
 
 class Client:
-    """Draws pictures on a cluster. Safe to share between threads; a context manager closes it.
+    """Generates images on a cluster. Thread-safe; a context manager closes it.
 
-    `endpoint` is host:port. `api_key` is sent as a bearer token. `tls` is None for plaintext (loopback, or by choice
-    with `insecure=True` where a key is sent), else a `hart.TLS`. Timeouts are seconds; None leaves it to the server
-    (60 s). A call that fails raises a `hart.HartError`; on a closed client, ValueError.
+    `endpoint` is host:port. `api_key` is sent as a bearer token. `tls` is a `hart.TLS`, or None for plaintext. Sending
+    a key over plaintext to another machine requires `insecure=True`. Timeouts are in seconds; None uses the server's
+    default (60 s). A failed call raises a `hart.HartError`. A call on a closed client raises ValueError.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class Client:
     def generate(
         self, prompt: str, *, timeout: float | None = None, **options: Unpack[request.Options]
     ) -> GenerateResult:
-        """Draw, wait for all pictures, and return them; options as in `hart.request.Options`."""
+        """Return all images of a request when they are done; options as in `hart.request.Options`."""
         message = request.build(prompt, options)
         return GenerateResult.of(self._call(self._stub.Generate, message, timeout, message.request_id))
 
     def stream(
         self, prompt: str, *, timeout: float | None = None, **options: Unpack[request.Options]
     ) -> Generator[Event, None, None]:
-        """Draw, and yield events as they come. Closing the iterator cancels the request on the server."""
+        """Yield the events of a request as they arrive. Closing the iterator cancels the request on the server."""
         message = request.build(prompt, options)
         timeout = request.timeout_of(timeout)
         return self._events(message, timeout)
@@ -71,36 +71,36 @@ class Client:
         except grpc.RpcError as error:
             raise errors.from_rpc(error, message.request_id, self._connection.proxy) from None
         finally:
-            call.cancel()  # Nothing once the stream has ended.
+            call.cancel()  # A no-op once the stream has ended.
 
     def describe(self, *, timeout: float | None = 10) -> images_pb2.DescribeResponse:
-        """What the cluster serves. Where it may send larger answers than expected, later calls take them."""
-        answer = self._call(self._stub.Describe, images_pb2.DescribeRequest(), timeout)
-        if answer.limits.max_response_bytes > self._message_bytes:
-            self._message_bytes = answer.limits.max_response_bytes
+        """Models, limits and defaults. Later calls accept responses up to the `max_response_bytes` returned."""
+        response = self._call(self._stub.Describe, images_pb2.DescribeRequest(), timeout)
+        if response.limits.max_response_bytes > self._message_bytes:
+            self._message_bytes = response.limits.max_response_bytes
             self._open()
-        return answer
+        return response
 
     def status(self, *, timeout: float | None = 10) -> images_pb2.StatusResponse:
-        """How the cluster is."""
+        """The replicas and load of every stage."""
         return self._call(self._stub.Status, images_pb2.StatusRequest(), timeout)
 
     def _call(self, method: Callable[..., T], message: Any, timeout: float | None, request_id: str = "") -> T:
         timeout = request.timeout_of(timeout)
-        # Through a future, so that an interrupt while waiting cancels the request on the server too.
+        # A future, so that an interrupt while waiting also cancels the request on the server.
         call: Any = method.future(message, timeout=timeout, metadata=self._connection.metadata())  # type: ignore[attr-defined]
         try:
-            answer: T = call.result()
+            response: T = call.result()
         except grpc.FutureCancelledError:
             raise errors.Cancelled("the call was cancelled", grpc.StatusCode.CANCELLED, request_id) from None
         except grpc.RpcError as error:
             raise errors.from_rpc(error, request_id, self._connection.proxy) from None
         finally:
             call.cancel()
-        return answer
+        return response
 
     def close(self) -> None:
-        """End every call and the connections."""
+        """Cancel every call and close the connections."""
         self._closed = True
         for channel in self._channels:
             channel.close()

@@ -1,4 +1,4 @@
-"""Typed errors, made from a gRPC status and its google.rpc details; knows neither channel nor request."""
+"""Typed errors, made from a gRPC status and its google.rpc details."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _TOO_LARGE = re.compile(r"SERVER: Received message larger than max \((\d+) vs\. 
 
 
 class HartError(Exception):
-    """A call that failed.
+    """A failed call.
 
-    `code` is the gRPC status code, `message` the server's sentence, `request_id` the id under which the request can be
-    sent again without harm (empty where there is none).
+    `code` is the gRPC status code and `message` the server's message. `request_id` makes a retry idempotent; it is
+    empty if the call has none.
     """
 
     def __init__(self, message: str, code: grpc.StatusCode = grpc.StatusCode.UNKNOWN, request_id: str = "") -> None:
@@ -31,7 +31,7 @@ class HartError(Exception):
 
 
 class InvalidRequest(HartError):
-    """Bad fields: `fields` maps each field's name to what is wrong with it; none: all of it is too large."""
+    """Invalid fields: `fields` maps each field's name to the reason. Empty if the whole request is too large."""
 
     def __init__(
         self,
@@ -45,14 +45,14 @@ class InvalidRequest(HartError):
 
 
 class PromptUnsafe(HartError):
-    """The prompt violates `policies`, by their names; `policy_version` says in which version."""
+    """The prompt violates the policies named in `policies`, of version `policy_version`."""
 
     policies: tuple[str, ...] = ()
     policy_version: str = ""
 
 
 class Overloaded(HartError):
-    """A queue or a limit is full: `stage` and `setting` name it, `retry_after` is in seconds (None: not said)."""
+    """A queue or limit is full: `stage` and `setting` name it; `retry_after` is in seconds, or None."""
 
     stage: str = ""
     setting: str = ""
@@ -60,13 +60,13 @@ class Overloaded(HartError):
 
 
 class DeadlineExceeded(HartError):
-    """Time ran out, or would have: `stage` names where (empty: on the way to the server)."""
+    """The deadline passed, or would have: `stage` names where; empty if before the server responded."""
 
     stage: str = ""
 
 
 class Unavailable(HartError):
-    """No server, or a stage without a ready replica (`stage`); `retry_after` is in seconds (None: not said)."""
+    """No server, or no ready replica of `stage`; `retry_after` is in seconds, or None."""
 
     stage: str = ""
     retry_after: float | None = None
@@ -85,7 +85,7 @@ class Cancelled(HartError):
 
 
 class InternalError(HartError):
-    """The server failed: `error_id` finds the reason in its log (empty: not said)."""
+    """The server failed: `error_id` identifies the error in its log; empty if unknown."""
 
     error_id: str = ""
 
@@ -103,8 +103,10 @@ _BY_CODE: dict[grpc.StatusCode, type[HartError]] = {
 
 
 def from_rpc(error: Any, request_id: str = "", proxy: str = "") -> HartError:
-    """The typed error of a failed call, sync or asyncio (`error` has code(), details(), trailing_metadata()). `proxy`:
-    the variable of the environment that names one for this endpoint."""
+    """The typed error of a failed call, blocking or asyncio: `error` has code(), details(), trailing_metadata().
+
+    `proxy` is the environment variable that sets a proxy for the endpoint, or "".
+    """
     code = error.code() or grpc.StatusCode.UNKNOWN
     details = _details(error.trailing_metadata())
     reason = details.get("google.rpc.ErrorInfo")
@@ -113,13 +115,15 @@ def from_rpc(error: Any, request_id: str = "", proxy: str = "") -> HartError:
         kind = PromptUnsafe
     message = escaped(error.details() or code.name)
     large = _TOO_LARGE.match(message) if reason is None else None
-    if large:  # gRPC's own refusal: no waiting makes the request smaller
+    if large:  # gRPC's own limit: a retry would fail too
         kind = InvalidRequest
-        message = f"the request has {large[1]} bytes, larger than max, which is {large[2]}: shorten the prompt"
-    if reason is None and "Deadline Exceeded" in message:  # Our own clock's; gRPC may say "Stream removed (…)".
-        message = "time ran out before the server answered"
+        message = f"the request has {large[1]} bytes, larger than max {large[2]}; shorten the prompt"
+    if (
+        reason is None and "Deadline Exceeded" in message
+    ):  # From the client's own timer; gRPC may wrap it as "Stream removed (…)".
+        message = "the deadline passed before the server responded"
     if reason is None and proxy and code is grpc.StatusCode.UNAVAILABLE:
-        message += f"; {proxy} is set, so that a proxy was asked: no_proxy lists the hosts that are called without one"
+        message += f"; the call used the proxy in {proxy}; list hosts to call directly in no_proxy"
     typed = kind(message, code, request_id)
     for name, value in (dict(reason.metadata) if reason is not None else {}).items():
         if isinstance(getattr(kind, name, None), str):
@@ -141,7 +145,7 @@ def _fill(typed: HartError, details: Mapping[str, Any]) -> None:
 
 
 def _details(metadata: Any) -> dict[str, Any]:
-    """The google.rpc details in trailing metadata by full name; none where there are none or they do not parse."""
+    """The google.rpc details in trailing metadata by full name; empty if absent or malformed."""
     found: dict[str, Any] = {}
     packed = next((value for key, value in metadata or () if key == _DETAILS_KEY), None)
     if packed is None:
@@ -157,5 +161,5 @@ def _details(metadata: Any) -> dict[str, Any]:
                 if detail.Unpack(message):
                     found[kind.DESCRIPTOR.full_name] = message
     except DecodeError:
-        pass  # A proxy's answer: the status code and its sentence are still good.
+        pass  # From a proxy: the status code and message are still valid.
     return found

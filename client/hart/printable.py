@@ -1,4 +1,4 @@
-"""Text from elsewhere, made safe to print. Knows no message."""
+"""Escapes untrusted text for printing."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import json
 
 
 def escaped(text: str) -> str:
-    r"""The text with each character that cannot be printed as \uXXXX: control characters, which terminals obey,
-    separators of lines, which log collectors split at, and marks that turn the direction of what follows."""
+    r"""The text with non-printable characters as \uXXXX.
+
+    These include control characters (terminals execute them), line separators (log collectors split at them) and
+    bidirectional marks (they reorder the text that follows).
+    """
     return text if text.isprintable() else "".join(one if one.isprintable() else _escape(one) for one in text)
 
 

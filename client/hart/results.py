@@ -1,4 +1,4 @@
-"""What a caller gets: pictures that can be saved, and the events of a stream; knows no channel."""
+"""Results: images that can be saved, and the events of a stream."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
 
 def format_name(value: int) -> str:
-    """ "png", "jpeg" or "webp"; "unknown" for a format that this client is too old for."""
+    """ "png", "jpeg" or "webp"; "unknown" for a format added after this client version."""
     return next((name for name, number in FORMATS.items() if number == value), "unknown")
 
 
@@ -39,25 +39,27 @@ class _File:
     """Pixels."""
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the file whole or not at all, and return its path.
+        """Write the file atomically, and return its path.
 
-        A link is followed, a file that is replaced leaves its mode, and a pipe or a device is written to as it is.
-        Raises ValueError for a name that says another format than the file has, OSError where it cannot be written.
+        Follows links and keeps the mode of a replaced file. Writes directly to a pipe or a device. Raises ValueError if
+        the extension is that of another format, OSError if the file cannot be written.
         """
         target = Path(path)
-        said = SUFFIXES.get(target.suffix.lower(), self.format)
-        if self.format in FORMATS and said != self.format:
-            raise ValueError(f"{target}: is named as {said}, but the file is {self.format}")
+        named = SUFFIXES.get(target.suffix.lower(), self.format)
+        if self.format in FORMATS and named != self.format:
+            raise ValueError(f"{target}: the extension is that of {named}, but the image is {self.format}")
         write_whole(target, self.data)
         return target
 
 
 def write_whole(target: Path, data: bytes) -> None:
-    """Write the file whole or not at all, through links and with the mode of one that it replaces; into a pipe or a
-    device as it is. Raises OSError naming it."""
+    """Write the file atomically. Raises OSError that names `target`.
+
+    Follows links and keeps the mode of a replaced file. Writes directly to a pipe or a device.
+    """
     try:
         _replace(target, data)
-    except OSError as error:  # which may name a file that the caller has never heard of
+    except OSError as error:  # it may name the temporary file
         raise OSError(error.errno, error.strerror, str(target)) from None
 
 
@@ -67,12 +69,12 @@ def _replace(target: Path, data: bytes) -> None:
         with target.open("wb") as file:
             file.write(data)
         return
-    target = Path(os.path.realpath(target))  # not before: /dev/stdout is a link to what has no name
+    target = Path(os.path.realpath(target))  # after the check above: /dev/stdout is a link to a target without a path
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         with part.open("xb") as file:
             if old is not None:
-                part.chmod(stat.S_IMODE(old.st_mode))  # before there is anything to read
+                part.chmod(stat.S_IMODE(old.st_mode))  # before any content is readable
             file.write(data)
         part.replace(target)
     except BaseException:
@@ -82,16 +84,16 @@ def _replace(target: Path, data: bytes) -> None:
 
 @dataclass(frozen=True)
 class Image(_File):
-    """A finished picture."""
+    """A finished image."""
 
     index: int
-    """From 0 to the number of pictures asked for, less one."""
+    """0 to num_images - 1."""
     seed: int
-    """This picture's own: asked for alone with it, the same picture comes."""
+    """This image's seed: a request for one image with it returns the same image."""
 
     @classmethod
     def of(cls, message: images_pb2.Image) -> Image:
-        """From the wire."""
+        """From the protobuf message."""
         return cls(
             data=message.data,
             format=format_name(message.format),
@@ -104,18 +106,18 @@ class Image(_File):
 
 @dataclass(frozen=True)
 class Preview(_File):
-    """A picture so far, small."""
+    """A small image of the current state of generation."""
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """The first event: the request is valid and work begins."""
+    """The first event: the request is valid and was admitted."""
 
     request_id: str
     seeds: tuple[int, ...]
-    """One per picture."""
+    """One per image."""
     scales: int
-    """Scales per picture: the progress events to come for each."""
+    """Scales per image, which is the number of progress events per image."""
     trace_id: str
     model: str
     digest: str
@@ -123,27 +125,27 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Starting:
-    """The request waits for a stage that starts its first replica."""
+    """The request waits for the first replica of a stage to start."""
 
     stage: str
     estimated_seconds: float | None
-    """Expected seconds until it is ready; None while no start was measured."""
+    """Expected seconds until the replica is ready; None if no start was measured yet."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A scale of a picture is done."""
+    """A scale of an image is done."""
 
     image_index: int
     """The image, from 0."""
     scale: int
-    """Which scale, from 0."""
+    """The scale, from 0."""
     side: int
-    """The side of its token map."""
+    """The side of the scale's token map."""
     scales: int
-    """How many the picture has."""
+    """Scales per image."""
     preview: Preview | None = None
-    """Where previews were asked for."""
+    """None unless this scale has a preview (`preview_every`)."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ class Finished:
     """The last event."""
 
     report: images_pb2.Report = field(repr=False)
-    """The verdict, the timings, the warnings, the model."""
+    """Verdict, timings, warnings and model."""
 
 
 Event: TypeAlias = Accepted | Starting | Progress | Image | Finished
@@ -159,14 +161,14 @@ Event: TypeAlias = Accepted | Starting | Progress | Image | Finished
 
 @dataclass(frozen=True)
 class GenerateResult(Sequence[Image]):
-    """The pictures of one request, in order of their index, and the report about them."""
+    """The images of one request, in order of their index, and the report."""
 
     images: tuple[Image, ...]
     report: images_pb2.Report = field(repr=False)
 
     @classmethod
     def of(cls, message: images_pb2.GenerateResponse) -> GenerateResult:
-        """From the wire."""
+        """From the protobuf message."""
         return cls(tuple(sorted(map(Image.of, message.images), key=lambda image: image.index)), message.report)
 
     @overload
@@ -184,7 +186,7 @@ class GenerateResult(Sequence[Image]):
 
 
 def event_of(message: images_pb2.GenerateEvent) -> Event | None:
-    """An event from the wire; None for a kind that this client is too old for."""
+    """The event of a protobuf message; None for a kind added after this client version."""
     match message.WhichOneof("event"):
         case "accepted":
             start = message.accepted

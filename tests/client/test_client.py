@@ -90,7 +90,7 @@ def test_save_writes_the_bytes_and_leaves_nothing_half(gateway: Any, tmp_path: A
 
 def test_save_refuses_a_name_that_says_another_format(gateway: Any, tmp_path: Any) -> None:
     picture = hart.Client(gateway.endpoint).generate("x", seed=1, format="webp")[0]
-    with pytest.raises(ValueError, match=r"a\.JPG: is named as jpeg, but the file is webp"):
+    with pytest.raises(ValueError, match=r"a\.JPG: the extension is that of jpeg, but the image is webp"):
         picture.save(tmp_path / "a.JPG")
     assert not list(tmp_path.iterdir())
     assert picture.save(tmp_path / "a.webp").read_bytes() == picture.save(tmp_path / "a").read_bytes() == picture.data

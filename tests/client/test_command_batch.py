@@ -56,11 +56,11 @@ def test_a_list_of_prompts_is_never_written_over(hart: Any, gateway: Any) -> Non
     Path("prompts.txt").write_text("one\n\n  two \n", "utf-8")
     outcome = hart("generate", "--file", "prompts.txt", "--separate", "-o", ".", "-n", 2)
     assert outcome.exit_code == 2
-    assert "prompts.txt would be written over --file" in outcome.stderr
+    assert "prompts.txt would overwrite --file" in outcome.stderr
     assert Path("prompts.txt").read_text("utf-8") == "one\n\n  two \n"
     outcome = hart("generate", "--file", "prompts.txt", "--separate", "-o", "prompts.txt")
     assert outcome.exit_code == 2
-    assert "-o prompts.txt: --separate wants a folder" in outcome.stderr
+    assert "-o prompts.txt: is a file; --separate requires a folder" in outcome.stderr
     assert not gateway.requests
 
 
@@ -154,7 +154,7 @@ def test_recipes_too_long_for_a_jpeg_cost_no_picture_and_are_told(hart: Any) -> 
     Path("p.txt").write_text(f"{'long ' * 399}\n" * 17, "utf-8")
     outcome = hart("generate", "--file", "p.txt", "-o", "g.jpg")
     assert outcome.exit_code == 0, outcome.output
-    assert "without the recipes" in outcome.stderr
+    assert "has no recipes" in outcome.stderr
     assert PillowImage.open("g.jpg").size == (40, 32)
 
 

@@ -35,7 +35,7 @@ def test_every_kind_of_error_has_its_exit_code_and_leaves_no_file(
 def test_a_server_that_is_not_there_is_exit_code_4(hart: Any) -> None:
     outcome = hart("status", "--endpoint", "127.0.0.1:9", "--timeout", 60)
     assert outcome.exit_code == 4
-    assert "does a gateway run there? `make up` starts one" in outcome.stderr
+    assert "no gateway is running there; `make up` starts one" in outcome.stderr
 
 
 def test_a_host_that_is_not_found_is_told_with_the_option_that_names_it(hart: Any) -> None:
@@ -62,7 +62,7 @@ def test_what_was_typed_is_told_as_it_was_typed(hart: Any, gateway: Any) -> None
 def test_a_prompt_without_quotes_is_told_to_have_them(hart: Any, gateway: Any) -> None:
     outcome = hart("generate", "a", "red", "heart")
     assert outcome.exit_code == 2
-    assert 'the prompt wants quotes: hart generate "a red heart"' in outcome.stderr
+    assert 'put the prompt in quotes: hart generate "a red heart"' in outcome.stderr
     assert not gateway.requests
 
 
@@ -129,7 +129,7 @@ def test_a_link_into_nowhere_is_told_before_anything_is_drawn(hart: Any, gateway
     (tmp_path / "a.png").symlink_to("missing/a.png")
     outcome = hart("generate", "x", "-o", "a.png")
     assert outcome.exit_code == 2
-    assert f"there is no folder {tmp_path}/missing" in outcome.stderr
+    assert f"no such folder: {tmp_path}/missing" in outcome.stderr
     assert not gateway.requests
 
 

@@ -146,4 +146,4 @@ def test_a_stage_asked_for_pictures_is_told_to_be_none(hart: Any, gateway: Any) 
     gateway.failure = SimpleNamespace(code=grpc.StatusCode.UNIMPLEMENTED, message="not here", details=(), times=1)
     outcome = hart("generate", "x")
     assert outcome.exit_code == 1
-    assert "is the endpoint a gateway" in outcome.output
+    assert "check that the endpoint is a HART cluster gateway" in outcome.output

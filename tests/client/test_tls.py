@@ -105,8 +105,8 @@ def test_a_wrong_authority_a_missing_certificate_and_plaintext_are_unavailable(
 def test_the_command_tells_what_is_wrong_with_the_encryption(secured: tuple[str, Path, bool]) -> None:
     endpoint, folder, _ = secured
     for words, hint in (
-        ([], "does it want TLS"),
-        (["--tls-ca", str(folder / "other.pem")], "wants other certificates"),
+        ([], "it may require TLS"),
+        (["--tls-ca", str(folder / "other.pem")], "requires other certificates"),
     ):
         told = CliRunner().invoke(app, ["describe", "--endpoint", endpoint, "--timeout", "60", *words])
         assert told.exit_code == 4, told.output

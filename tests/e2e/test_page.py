@@ -128,7 +128,7 @@ def pixels(data: bytes) -> bytes:
 
 def test_a_prompt_to_try_is_drawn_by_two_clicks(tab: Any, page: str) -> None:
     tab.goto(page)
-    tab.get_by_text("Prompts to try").wait_for()
+    tab.get_by_text("Example prompts").wait_for()
     tab.locator(".gallery-item").first.click()
     tab.wait_for_function("document.querySelector('#prompt textarea').value.length > 0")
     tab.locator("#draw").click()
@@ -144,7 +144,7 @@ def test_what_is_refused_is_told_in_the_clusters_words(tab: Any, page: str) -> N
     tab.get_by_text("Settings").click()
     tab.locator("#seed textarea, #seed input").first.fill("seven")
     draw(tab, "<b>a house</b>")
-    tab.get_by_text("seed: 'seven' is no whole number").wait_for()
+    tab.get_by_text("seed: 'seven' is not an integer").wait_for()
 
 
 def test_stop_cancels_on_the_server(tab: Any, gateway: Gateway, tmp_path: Path) -> None:

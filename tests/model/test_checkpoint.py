@@ -87,7 +87,7 @@ def test_sharded_safetensors_load_like_one_file(folder: Path) -> None:
 def test_a_missing_shard_is_named(folder: Path) -> None:
     shard(folder)
     (folder / "llm" / "ema_model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"ema_model-00002-of-00002.safetensors: no such file.*not whole"):
+    with pytest.raises(CheckpointError, match=r"ema_model-00002-of-00002.safetensors: no such file.*incomplete"):
         Checkpoint.open(folder).load_transformer()
 
 
@@ -114,7 +114,7 @@ def test_a_malicious_pickle_does_not_run(folder: Path, tmp_path: Path, how: str)
         torch.save({"head.weight": Malice(ran)}, path)
     else:
         path.write_bytes(pickle.dumps({"head.weight": Malice(ran)}))
-    with pytest.raises(CheckpointError, match=r"ema_model.bin: no pickle of plain weights, and not run"):
+    with pytest.raises(CheckpointError, match=r"ema_model.bin: not a pickle of plain tensors; its code was not run"):
         Checkpoint.open(folder).load_transformer()
     assert not ran.exists()
 
@@ -124,7 +124,7 @@ def test_a_malicious_pickle_does_not_run(folder: Path, tmp_path: Path, how: str)
     [
         (lambda s: s.pop("head.bias"), "missing: head.bias"),
         (lambda s: s.update({"head.extra": torch.zeros(1)}), "unexpected: head.extra"),
-        (lambda s: s.update({"head.bias": torch.zeros(7)}), r"head.bias has shape \(7,\).*asks for \(640,\)"),
+        (lambda s: s.update({"head.bias": torch.zeros(7)}), r"head.bias has shape \(7,\).*requires \(640,\)"),
     ],
 )
 def test_wrong_keys_and_shapes_are_named(folder: Path, harm, message: str) -> None:
@@ -141,7 +141,7 @@ def test_garbage_weights_are_named(folder: Path, content: bytes) -> None:
     with pytest.raises(CheckpointError, match=r"ema_model\.bin"):
         Checkpoint.open(folder).load_transformer()
     (folder / "tokenizer" / "model.safetensors").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: no readable safetensors"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot read as safetensors"):
         Checkpoint.open(folder).load_quantizer()
 
 
@@ -154,8 +154,8 @@ def test_a_misnamed_weights_file_is_told_from_what_is_there(folder: Path) -> Non
 @pytest.mark.parametrize(
     ("file", "changes", "message"),
     [
-        ("llm", {"attn_type": "gpt2"}, "attn_type = 'gpt2': never released"),
-        ("llm", {"use_cross_attn": True}, "use_cross_attn = True: never released"),
+        ("llm", {"attn_type": "gpt2"}, "attn_type = 'gpt2': not supported"),
+        ("llm", {"use_cross_attn": True}, "use_cross_attn = True: not supported"),
         ("llm", {"sampler": "ddim"}, "sampler = 'ddim'"),
         ("llm", {"mlp_type": "moe"}, "mlp_type = 'moe'"),
         ("llm", {"num_heads": 5}, "num_heads = 5"),
@@ -163,9 +163,9 @@ def test_a_misnamed_weights_file_is_told_from_what_is_there(folder: Path) -> Non
         ("llm", {"depth": 0}, "depth = 0"),
         ("llm", {"num_sampling_steps": "many"}, "num_sampling_steps = 'many'"),
         ("llm", {"patch_nums": [1, 2, 2]}, r"patch_nums = \[1, 2, 2\]"),
-        ("llm", {"patch_nums": [1, 2, 3, 5]}, r"patch_nums \[1, 2, 3, 5\] are not"),
-        ("tokenizer", {"double_decoder": True}, "double_decoder = True: never released"),
-        ("tokenizer", {"using_znorm": True}, "using_znorm = True: never released"),
+        ("llm", {"patch_nums": [1, 2, 3, 5]}, r"patch_nums \[1, 2, 3, 5\] differ"),
+        ("tokenizer", {"double_decoder": True}, "double_decoder = True: not supported"),
+        ("tokenizer", {"using_znorm": True}, "using_znorm = True: not supported"),
         ("tokenizer", {"quantizer_type": "lfq"}, "quantizer_type = 'lfq'"),
         ("tokenizer", {"ch": 20}, "ch = 20"),
     ],
@@ -188,7 +188,7 @@ def test_a_missing_key_takes_the_spec_s_default(folder: Path) -> None:
 def test_folders_that_are_none_are_told_so(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such folder"):
         Checkpoint.open(tmp_path / "nothing")
-    with pytest.raises(CheckpointError, match="no checkpoint"):
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
         Checkpoint.open(tmp_path)
 
 

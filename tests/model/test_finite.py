@@ -78,9 +78,9 @@ def test_a_colour_that_is_not_finite_is_no_pixel(pipeline: Pipeline, value: floa
     with torch.no_grad():
         pipeline.tokenizer.decoder.conv_out.bias[0] = value
     latent = torch.zeros(8, 4, 4)
-    with pytest.raises(NotFiniteError, match="the picture"):
+    with pytest.raises(NotFiniteError, match="the image"):
         pipeline.pixels_of(latent)
-    with pytest.raises(NotFiniteError, match="the picture"):
+    with pytest.raises(NotFiniteError, match="the image"):
         to_pixels(np.full((3, 2, 2), value, np.float32))
 
 

@@ -177,17 +177,17 @@ def test_a_picture_that_cannot_begin_takes_no_slot(generator, plain, monkeypatch
 
 def test_misuse_is_named(generator, plain) -> None:
     states = [begin(generator, plain, i) for i in range(SLOTS)]
-    with pytest.raises(ModelError, match="all 4 slots are taken"):
+    with pytest.raises(ModelError, match="all 4 slots are in use"):
         begin(generator, plain, 0)
     generator.advance(states[:1])
     with pytest.raises(ModelError, match=r"scales \[0, 1\]"):
         generator.advance(states)
     for state in states:
         generator.release(state)
-    with pytest.raises(ModelError, match="is free already"):
+    with pytest.raises(ModelError, match="is already free"):
         generator.release(states[0])
     states[0].scale = generator.scales
-    with pytest.raises(ModelError, match="the picture is finished"):
+    with pytest.raises(ModelError, match="the image is finished"):
         generator.advance(states[:1])
     conditioning = plain.conditioning()
     with pytest.raises(ModelError, match=r"context: shape \(2, 8, 24\): expected \(8, 24\)"):

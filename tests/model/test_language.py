@@ -45,9 +45,9 @@ def _widen(state: dict[str, torch.Tensor], name: str) -> None:
 @pytest.mark.parametrize(
     ("harm", "told"),
     [
-        (lambda state, name: state.pop(name), "the weights do not fit config.json; missing: {name}"),
+        (lambda state, name: state.pop(name), "the weights do not match config.json; missing: {name}"),
         (lambda state, _: state.update({"model.odd": torch.zeros(1)}), "unexpected: "),
-        (_widen, "{name} has shape (3, 5), config.json asks for "),
+        (_widen, "{name} has shape (3, 5), config.json requires "),
     ],
     ids=["missing", "unexpected", "shape"],
 )

@@ -1,1 +1,1 @@
-"""The command `hart`: one file per subcommand. It knows the client, and nothing of servers."""
+"""The command `hart`, one module per subcommand. It uses the client only."""

@@ -1,4 +1,4 @@
-"""The command's entry: which subcommands there are."""
+"""The typer app with its subcommands."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hart.cli.trace import trace
 
 app = typer.Typer(
     name="hart",
-    help="Draw pictures from text on a HART cluster.\n\n"
-    "Exit codes: 1 failure, 2 usage (a bad option or field), 3 refused (unsafe prompt, credentials), "
+    help="Generate images from text on a HART cluster.\n\n"
+    "Exit codes: 1 failure, 2 usage (invalid option or field), 3 refused (unsafe prompt, credentials), "
     "4 unavailable or overloaded, 5 deadline, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -25,8 +25,8 @@ for command in (generate, describe, status, trace, bench):
     app.command()(command)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(show: bool) -> None:
+    if show:
         typer.echo(f"hart-client {hart.__version__}")
         raise typer.Exit
 
@@ -37,4 +37,4 @@ def root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Hold the options that stand before a subcommand."""
+    """Options before a subcommand."""

@@ -1,4 +1,4 @@
-"""A live bar on the terminal. Knows no request."""
+"""A progress bar on the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hart.cli.connection import console
 
 @contextmanager
 def bar() -> Iterator[Progress]:
-    """A bar on standard error, shown on terminals only and gone when it is done."""
+    """A progress bar on standard error. Shown only on a terminal, and removed at the end."""
     screen = console()
     columns = (TextColumn("{task.description:<20}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:

@@ -1,4 +1,4 @@
-"""Many prompts: several requests in flight, and what becomes of each. Knows no file."""
+"""Generates images for many prompts with several requests in flight."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from hart.aio import AsyncClient
 from hart.cli.bar import bar
 from hart.cli.connection import ConnectionOptions
-from hart.cli.report import answer_json, clipped, print_hints
+from hart.cli.report import clipped, print_hints, result_json
 from hart.cli.text import shown
 from hart.errors import HartError, Overloaded
 from hart.request import Options
@@ -22,24 +22,24 @@ _ATTEMPTS = 5
 
 
 class OutputSink(Protocol):
-    """Where pictures go."""
+    """Writes the images of a batch."""
 
     async def prepare(self, client: AsyncClient) -> None:
-        """Look, before anything is drawn, whether it will fit; UsageError where it will not."""
+        """Check before the first request that the output fits the format. Raises UsageError."""
         ...
 
-    def add(self, row: int, answer: GenerateResult) -> list[str]:
-        """Keep the pictures of prompt `row`; their paths."""
+    def add(self, row: int, result: GenerateResult) -> list[str]:
+        """Store the images of prompt `row`, and return their paths."""
         ...
 
     def close(self) -> str:
-        """All that will come has come; what people should know of the file, or ""."""
+        """Finish the output. Returns a note for the user, or ""."""
         ...
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A prompt that was not drawn."""
+    """A prompt whose request failed."""
 
     prompt: str
     error: HartError
@@ -47,36 +47,36 @@ class Failure:
 
 @dataclass
 class PromptResult:
-    """What became of every prompt."""
+    """The results and failures of a batch, by row."""
 
-    answers: dict[int, tuple[str, GenerateResult, list[str]]] = field(default_factory=dict)
+    results: dict[int, tuple[str, GenerateResult, list[str]]] = field(default_factory=dict)
     failures: dict[int, Failure] = field(default_factory=dict)
     note: str = ""
-    """What people should know of the file."""
+    """The output's note for the user."""
 
     @property
     def failed(self) -> list[Failure]:
-        """In order of the file's lines."""
+        """The failures in the order of the prompts."""
         return [self.failures[row] for row in sorted(self.failures)]
 
     def json(self) -> dict[str, Any]:
-        """What `--json` prints."""
+        """The output of `--json`."""
         return {
-            "answers": [answer_json(*self.answers[row]) for row in sorted(self.answers)],
+            "answers": [result_json(*self.results[row]) for row in sorted(self.results)],
             "errors": [
                 {"prompt": failure.prompt, "code": failure.error.code.name, "message": failure.error.message}
                 for failure in self.failed
             ],
         }
 
-    def tell(self, screen: Console) -> None:
-        """For people."""
-        for row in sorted(self.answers):
-            prompt, answer, _ = self.answers[row]
-            print_hints(screen, answer.report, prompt)
+    def print(self, screen: Console) -> None:
+        """Print hints, paths and failures for a person."""
+        for row in sorted(self.results):
+            prompt, result, _ = self.results[row]
+            print_hints(screen, result.report, prompt)
         if self.note:
             screen.print(f"[yellow]note:[/] {shown(self.note)}", soft_wrap=True)
-        for path in dict.fromkeys(path for row in sorted(self.answers) for path in self.answers[row][2]):
+        for path in dict.fromkeys(path for row in sorted(self.results) for path in self.results[row][2]):
             screen.print(f"[green]{shown(path)}[/]", soft_wrap=True)
         for failure in self.failed:
             name = type(failure.error).__name__
@@ -92,15 +92,15 @@ async def draw_all(
     concurrency: int,
     target: OutputSink,
 ) -> PromptResult:
-    """Draw all prompts; one that fails leaves the others alone."""
+    """Generate images for all prompts. A failed prompt does not stop the others."""
     outcome = PromptResult()
     gate = asyncio.Semaphore(concurrency)
 
     async def one(row: int, prompt: str) -> None:
         async with gate:
             try:
-                answer = await _patiently(client, prompt, options, seconds)
-                outcome.answers[row] = (prompt, answer, target.add(row, answer))
+                result = await _with_retries(client, prompt, options, seconds)
+                outcome.results[row] = (prompt, result, target.add(row, result))
             except HartError as error:
                 outcome.failures[row] = Failure(prompt, error)
             progress.advance(task)
@@ -112,13 +112,13 @@ async def draw_all(
             async with asyncio.TaskGroup() as group:
                 for row, prompt in enumerate(prompts):
                     group.create_task(one(row, prompt))
-    if outcome.answers:
+    if outcome.results:
         outcome.note = target.close()
     return outcome
 
 
-async def _patiently(client: AsyncClient, prompt: str, options: Options, seconds: float | None) -> GenerateResult:
-    """Draw, waiting as long as a busy server asks for: nobody watches a batch, so it need not fail at once."""
+async def _with_retries(client: AsyncClient, prompt: str, options: Options, seconds: float | None) -> GenerateResult:
+    """Generate, and retry after the server's `retry_after` while it is overloaded: a batch need not fail fast."""
     for attempt in range(_ATTEMPTS):
         try:
             return await client.generate(prompt, timeout=seconds, **options)

@@ -1,4 +1,4 @@
-"""`hart bench`: open-loop load. Arrivals follow a clock and do not wait for answers."""
+"""`hart bench`: open-loop load. Requests are sent on a schedule, without waiting for responses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hart.cli import connection as shared
-from hart.cli.connection import EXIT_FAILURE, ConnectionOptions, UsageError, console, exit_code, exit_codes, tell
+from hart.cli.connection import EXIT_FAILURE, ConnectionOptions, UsageError, console, exit_code, exit_codes, print_error
 from hart.cli.interrupt import run
 from hart.cli.numbers import number
 from hart.cli.prompts import read
@@ -28,15 +28,21 @@ _MAX_ARRIVALS = 1_000_000
 _PERCENTILES = (50, 90, 95, 99)
 
 
+@shared.with_connection
 def bench(
-    rate: Annotated[float, typer.Option(parser=number(float, 0.001), metavar="X", help="Requests a second.")],
+    where: ConnectionOptions,
+    rate: Annotated[float, typer.Option(parser=number(float, 0.001), metavar="X", help="Requests per second.")],
     seconds: Annotated[
-        float, typer.Option(parser=number(float, 0.001), metavar="SECONDS", help="How long requests arrive.")
+        float, typer.Option(parser=number(float, 0.001), metavar="SECONDS", help="Duration of the load.")
     ],
-    prompt: Annotated[str | None, typer.Option(help="Default: the cluster's own examples in turn.")] = None,
-    file: Annotated[Path | None, typer.Option(help="Prompts, one a line, in turn; - for standard input.")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="The prompt. Default: the cluster's example prompts in turn.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A file of prompts, one per line, used in turn; - for standard input.")
+    ] = None,
     num_images: Annotated[
-        int | None, typer.Option("--num-images", "-n", parser=number(int), metavar="N", help="Pictures per request.")
+        int | None, typer.Option("--num-images", "-n", parser=number(int), metavar="N", help="Images per request.")
     ] = None,
     guidance: Annotated[float | None, typer.Option(parser=number(float), metavar="X", help="As in generate.")] = None,
     more_smooth: Annotated[bool | None, typer.Option(help="As in generate.")] = None,
@@ -44,24 +50,16 @@ def bench(
     format: Annotated[str | None, typer.Option(help="As in generate.")] = None,
     quality: Annotated[int | None, typer.Option(parser=number(int), metavar="N", help="As in generate.")] = None,
     model: Annotated[str | None, typer.Option(help="As in generate.")] = None,
-    arrivals: Annotated[str, typer.Option(help="poisson, or uniform.")] = "poisson",
+    arrivals: Annotated[str, typer.Option(help="Distribution of arrivals: poisson or uniform.")] = "poisson",
     seed: Annotated[
-        int, typer.Option(parser=number(int), metavar="N", help="Of the arrivals and of the pictures' seeds.")
+        int, typer.Option(parser=number(int), metavar="N", help="Seed of the arrivals and of the images.")
     ] = 0,
-    endpoint: shared.Endpoint = shared.DEFAULT_ENDPOINT,
     timeout: shared.Timeout = 60,
-    api_key: shared.ApiKey = None,
-    tls: shared.Tls = False,
-    tls_ca: shared.TlsCa = None,
-    tls_cert: shared.TlsCert = None,
-    tls_key: shared.TlsKey = None,
-    insecure: shared.Insecure = False,
 ) -> None:
-    """Measure latency and errors at a given rate; the answer is JSON.
+    """Measure latency and errors at a given rate. Prints JSON.
 
-    Latency counts from the moment a request was due, so that a client or server that falls behind cannot hide it.
+    Latency counts from the scheduled time of a request, so that it includes any send lag.
     """
-    where = ConnectionOptions(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
     options: Options = {
         "model": model,
         "num_images": num_images,
@@ -78,19 +76,19 @@ def bench(
             raise UsageError("give --prompt or --file, not both")
         prompts = [prompt] if prompt is not None else read(file) if file else []
         due = schedule(rate, seconds, arrivals, seed)
-        build("", {**options, "seed": seed})  # raises for what would fail every request
+        build("", {**options, "seed": seed})  # raises for an option that would fail every request
         build("", {"seed": seed + len(due)})
         tally, interrupted = Tally(), False
         try:
             run(_send(where, prompts, options, due, timeout, seed, tally))
         except KeyboardInterrupt:
-            if not tally.wall:  # nothing had been sent
+            if not tally.wall:  # nothing was sent
                 raise
             interrupted = True
         print(json.dumps({"rate": rate, "seconds": seconds, "arrivals": arrivals, **tally.json()}, indent=2))
         console().print(f"{tally.answered} of {len(due)} answered; errors: {dict(tally.errors) or 'none'}")
         if tally.refusal:
-            tell(tally.refusal)
+            print_error(tally.refusal)
         if interrupted:
             raise KeyboardInterrupt
         if not tally.answered:
@@ -98,11 +96,11 @@ def bench(
 
 
 def schedule(rate: float, seconds: float, arrivals: str, seed: int) -> list[float]:
-    """Moments of arrival in seconds from the start, ascending; the first at 0."""
+    """Arrival times in seconds from the start, ascending, the first at 0. Raises UsageError."""
     if not rate * seconds <= _MAX_ARRIVALS:
-        raise UsageError(f"--rate {rate:g} --seconds {seconds:g}: more than {_MAX_ARRIVALS} requests")
+        raise UsageError(f"--rate {rate:g} --seconds {seconds:g}: more than the max of {_MAX_ARRIVALS} requests")
     if arrivals not in ("poisson", "uniform"):
-        raise UsageError(f"--arrivals {arrivals}: not poisson or uniform")
+        raise UsageError(f"--arrivals {arrivals}: expected poisson or uniform")
     source = random.Random(seed)
     due, now = [], 0.0
     while now < seconds:
@@ -113,31 +111,31 @@ def schedule(rate: float, seconds: float, arrivals: str, seed: int) -> list[floa
 
 @dataclass
 class Tally:
-    """What came of the requests."""
+    """The results of a load test."""
 
     latencies: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
     refusal: HartError | None = None
-    """The first that was the request's own fault; its like will mostly be behind the others."""
+    """The first error caused by the request itself, printed as an example of all such errors."""
     stages: dict[str, list[float]] = field(default_factory=dict)
-    pictures: int = 0
+    images: int = 0
     lag: float = 0.0
     wall: float = 0.0
 
     @property
     def answered(self) -> int:
-        """Requests with pictures."""
+        """The number of successful requests."""
         return len(self.latencies)
 
     def json(self) -> dict[str, Any]:
-        """Counts, percentiles in seconds, pictures a second over the whole run, means per stage in seconds."""
+        """Counts, latency percentiles in seconds, images per second over the whole run, means per stage in seconds."""
         return {
             "sent": self.answered + self.errors.total(),
             "answered": self.answered,
             "errors": dict(self.errors),
-            "pictures": self.pictures,
+            "pictures": self.images,
             "wall_seconds": self.wall,
-            "pictures_per_second": self.pictures / self.wall if self.wall else 0.0,
+            "pictures_per_second": self.images / self.wall if self.wall else 0.0,
             "latency_seconds": percentiles(self.latencies),
             "stage_mean_seconds": {name: sum(values) / len(values) for name, values in self.stages.items()},
             "largest_send_lag_seconds": self.lag,
@@ -145,7 +143,7 @@ class Tally:
 
 
 def percentiles(values: list[float]) -> dict[str, float] | None:
-    """Nearest-rank percentiles, the mean and the extremes; None of nothing."""
+    """Nearest-rank percentiles, mean, min and max; None if there are no values."""
     if not values:
         return None
     ranked = sorted(values)
@@ -187,14 +185,14 @@ async def _one(
     from hart.errors import HartError, InvalidRequest, PromptUnsafe
 
     try:
-        answer = await client.generate(prompt, timeout=seconds, **options)
+        result = await client.generate(prompt, timeout=seconds, **options)
     except HartError as error:
         tally.errors[error.code.name] += 1
         if isinstance(error, InvalidRequest | PromptUnsafe):
             tally.refusal = tally.refusal or error
         return
     tally.latencies.append(time.monotonic() - due)
-    tally.pictures += len(answer)
-    for call in answer.report.timings.calls:
+    tally.images += len(result)
+    for call in result.report.timings.calls:
         tally.stages.setdefault(f"{call.stage}_queue", []).append(call.queue_seconds)
         tally.stages.setdefault(f"{call.stage}_compute", []).append(call.compute_seconds)

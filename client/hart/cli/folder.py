@@ -1,4 +1,4 @@
-"""Many prompts' pictures as numbered files."""
+"""Writes the images of many prompts as numbered files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hart.results import FORMATS, GenerateResult
 
 @dataclass
 class Folder:
-    """Files numbered from 000000 in the order of the prompts, and prompts.txt: its line k belongs to file k."""
+    """Files numbered from 000000 in the order of the prompts. Line k of prompts.txt is the prompt of file k."""
 
     folder: Path
     ending: str
@@ -23,16 +23,16 @@ class Folder:
 
     @classmethod
     def plan(cls, folder: Path, prompts: Sequence[str], options: Options, source: Path | None = None) -> Folder:
-        """Make the folder and write prompts.txt; UsageError where that is `source`, the file they were read from."""
+        """Make the folder and write prompts.txt. Raises UsageError if that would overwrite `source`, the input file."""
         format = (options.get("format") or "png").lower()
         if format not in FORMATS:
-            raise UsageError(f"--format {format}: not one of {', '.join(FORMATS)}")
+            raise UsageError(f"--format {format}: expected one of {', '.join(FORMATS)}")
         count = max(1, options.get("num_images") or 1)
         if folder.exists() and not folder.is_dir():
-            raise UsageError(f"-o {folder}: --separate wants a folder, and this is a file")
+            raise UsageError(f"-o {folder}: is a file; --separate requires a folder")
         listed = folder / "prompts.txt"
         if source is not None and listed.exists() and source.exists() and listed.samefile(source):
-            raise UsageError(f"-o {folder}: prompts.txt would be written over --file; name another folder")
+            raise UsageError(f"-o {folder}: prompts.txt would overwrite --file; name another folder")
         folder.mkdir(parents=True, exist_ok=True)
         require_writable(folder)
         lines = [prompt for prompt in prompts for _ in range(count)]
@@ -40,13 +40,13 @@ class Folder:
         return cls(folder, ending(format), count)
 
     async def prepare(self, client: AsyncClient) -> None:
-        """Any number of files fits."""
+        """No check: any number of files fits."""
 
-    def add(self, row: int, answer: GenerateResult) -> list[str]:
-        """Write the files at once, so that an interrupt keeps what is drawn."""
-        names = [f"{row * self.count + image.index:06d}{self.ending}" for image in answer]
-        return [str(image.save(self.folder / name)) for image, name in zip(answer, names, strict=True)]
+    def add(self, row: int, result: GenerateResult) -> list[str]:
+        """Write the files immediately, so that an interrupt keeps them."""
+        names = [f"{row * self.count + image.index:06d}{self.ending}" for image in result]
+        return [str(image.save(self.folder / name)) for image, name in zip(result, names, strict=True)]
 
     def close(self) -> str:
-        """Nothing is left to do."""
+        """No-op."""
         return ""

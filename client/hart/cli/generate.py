@@ -1,4 +1,4 @@
-"""`hart generate`: a prompt, or a file of them, to picture files."""
+"""`hart generate`: image files from a prompt or a file of prompts."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ _FILE = "A file of prompts"
 _IN_FLIGHT = 4
 
 
+@shared.with_connection
 def generate(
-    prompt: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="What to draw, in quotes.")] = None,
+    where: ConnectionOptions,
+    prompt: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="The text prompt, in quotes.")] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -39,24 +41,28 @@ def generate(
     ] = None,
     num_images: Annotated[
         int | None,
-        typer.Option("--num-images", "-n", parser=number(int), metavar="N", help="How many.", rich_help_panel=_REQUEST),
+        typer.Option(
+            "--num-images", "-n", parser=number(int), metavar="N", help="Number of images.", rich_help_panel=_REQUEST
+        ),
     ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
             parser=number(int),
             metavar="N",
-            help="The first picture's seed, with --file the first of each prompt; the same draws the same.",
+            help="Seed of the first image, with --file of each prompt's first; the same seed gives the same image.",
             rich_help_panel=_REQUEST,
         ),
     ] = None,
     guidance: Annotated[
         float | None,
         typer.Option(
-            parser=number(float), metavar="X", help="How strongly to follow the prompt.", rich_help_panel=_REQUEST
+            parser=number(float), metavar="X", help="Classifier-free guidance scale.", rich_help_panel=_REQUEST
         ),
     ] = None,
-    more_smooth: Annotated[bool | None, typer.Option(help="Soft tokens.", rich_help_panel=_REQUEST)] = None,
+    more_smooth: Annotated[
+        bool | None, typer.Option(help="Use soft token embeddings.", rich_help_panel=_REQUEST)
+    ] = None,
     top_p: Annotated[
         float | None,
         typer.Option(parser=number(float), metavar="X", help="Nucleus sampling; 0 is off.", rich_help_panel=_REQUEST),
@@ -64,15 +70,16 @@ def generate(
     residual_temperature: Annotated[
         float | None,
         typer.Option(
-            parser=number(float), metavar="X", help="Noise of the residual, 0 to 1.", rich_help_panel=_REQUEST
+            parser=number(float), metavar="X", help="Residual diffusion noise, 0 to 1.", rich_help_panel=_REQUEST
         ),
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option(help="png, jpeg or webp. Default: by the output's suffix.", rich_help_panel=_REQUEST),
+        typer.Option(help="png, jpeg or webp. Default: from the extension of the output.", rich_help_panel=_REQUEST),
     ] = None,
     quality: Annotated[
-        int | None, typer.Option(parser=number(int), metavar="N", help="For jpeg and webp.", rich_help_panel=_REQUEST)
+        int | None,
+        typer.Option(parser=number(int), metavar="N", help="JPEG and WEBP quality.", rich_help_panel=_REQUEST),
     ] = None,
     preview: Annotated[
         int | None,
@@ -84,39 +91,37 @@ def generate(
         ),
     ] = None,
     embed_metadata: Annotated[
-        bool | None, typer.Option(help="Write the recipe into the picture.", rich_help_panel=_REQUEST)
+        bool | None, typer.Option(help="Embed the recipe in the image.", rich_help_panel=_REQUEST)
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Which model.", rich_help_panel=_REQUEST)] = None,
-    request_id: Annotated[str | None, typer.Option(help="Makes a repeat harmless.", rich_help_panel=_REQUEST)] = None,
+    model: Annotated[str | None, typer.Option(help="The model's name.", rich_help_panel=_REQUEST)] = None,
+    request_id: Annotated[
+        str | None, typer.Option(help="Idempotency key for retries.", rich_help_panel=_REQUEST)
+    ] = None,
     file: Annotated[
         Path | None,
-        typer.Option(help="One prompt a line, drawn into one grid; - for standard input.", rich_help_panel=_FILE),
+        typer.Option(
+            help="A file of prompts, one per line, for one image grid; - for standard input.", rich_help_panel=_FILE
+        ),
     ] = None,
     separate: Annotated[
         bool,
-        typer.Option("--separate", help="Numbered files and prompts.txt instead of a grid.", rich_help_panel=_FILE),
+        typer.Option(
+            "--separate", help="Write numbered files and prompts.txt instead of a grid.", rich_help_panel=_FILE
+        ),
     ] = False,
     concurrency: Annotated[
         int | None,
         typer.Option(
             parser=number(int, 1),
             metavar="N",
-            help=f"Requests in flight at a time. Default: {_IN_FLIGHT}",
+            help=f"Max requests in flight. Default: {_IN_FLIGHT}",
             rich_help_panel=_FILE,
         ),
     ] = None,
     as_json: shared.AsJson = False,
-    endpoint: shared.Endpoint = shared.DEFAULT_ENDPOINT,
     timeout: shared.ServersTimeout = None,
-    api_key: shared.ApiKey = None,
-    tls: shared.Tls = False,
-    tls_ca: shared.TlsCa = None,
-    tls_cert: shared.TlsCert = None,
-    tls_key: shared.TlsKey = None,
-    insecure: shared.Insecure = False,
 ) -> None:
-    """Draw a picture from a prompt."""
-    where = ConnectionOptions(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
+    """Generate an image from a prompt."""
     options: Options = {
         "model": model,
         "num_images": num_images,
@@ -134,15 +139,15 @@ def generate(
     with exit_codes(as_json):
         words = prompt or []
         if len(words) > 1:
-            raise UsageError(f'the prompt wants quotes: hart generate "{" ".join(words)}"')
+            raise UsageError(f'put the prompt in quotes: hart generate "{" ".join(words)}"')
         if bool(words) == (file is not None):
-            raise UsageError("give a prompt, or --file with one prompt a line, and not both")
+            raise UsageError("give either a prompt or --file")
         if file is not None:
             _draw_file(where, file, output, separate, concurrency or _IN_FLIGHT, options, timeout, as_json)
         elif separate:
-            raise UsageError("--separate belongs to --file")
+            raise UsageError("--separate requires --file")
         elif concurrency is not None:
-            raise UsageError("--concurrency belongs to --file")
+            raise UsageError("--concurrency requires --file")
         else:
             _draw_one(where, words[0], output, options, timeout, as_json)
 
@@ -150,42 +155,44 @@ def generate(
 def _draw_one(
     where: ConnectionOptions, prompt: str, output: Path | None, options: Options, timeout: float | None, as_json: bool
 ) -> None:
-    from hart.cli.report import answer_json, print_hints, print_times
+    from hart.cli.report import print_hints, print_times, result_json
 
-    places = OutputPaths.plan(output, options.get("format"))
-    if places.stdout and as_json:
-        raise UsageError("-o - and --json both want standard output")
-    if places.stdout and (options.get("num_images") or 1) > 1:
-        raise UsageError("-o - holds one picture; ask for one, or name a file")
-    options["format"] = places.format
+    output_paths = OutputPaths.plan(output, options.get("format"))
+    if output_paths.stdout and as_json:
+        raise UsageError("-o - and --json both write to standard output; use one of them")
+    if output_paths.stdout and (options.get("num_images") or 1) > 1:
+        raise UsageError("-o - writes one image; use -n 1, or name a file")
+    options["format"] = output_paths.format
     screen = console()
-    answer, paths = run(_draw_and_save(where, prompt, options, timeout, places))
-    if places.stdout:
-        sys.stdout.buffer.write(answer[0].data)
+    result, paths = run(_draw_and_save(where, prompt, options, timeout, output_paths))
+    if output_paths.stdout:
+        sys.stdout.buffer.write(result[0].data)
     if as_json:
-        print(json.dumps(answer_json(prompt, answer, paths), indent=2))
-    for path, image in zip(paths, answer, strict=True):
+        print(json.dumps(result_json(prompt, result, paths), indent=2))
+    for path, image in zip(paths, result, strict=True):
         screen.print(
             f"[green]{shown(path)}[/]  {image.width}x{image.height}  seed {image.seed}", markup=True, soft_wrap=True
         )
-    print_hints(screen, answer.report)
-    print_times(screen, answer.report.timings)
+    print_hints(screen, result.report)
+    print_times(screen, result.report.timings)
 
 
 async def _draw_and_save(
-    where: ConnectionOptions, prompt: str, options: Options, seconds: float | None, places: OutputPaths
+    where: ConnectionOptions, prompt: str, options: Options, seconds: float | None, output_paths: OutputPaths
 ) -> tuple[GenerateResult, list[str]]:
-    answer = await _draw(where, prompt, options, seconds, places)
-    if places.stdout:
-        return answer, ["-"]
-    # In a thread: a pipe waits for its reader, and Ctrl-C is heard meanwhile.
-    return answer, [str(await asyncio.to_thread(image.save, places.path(image.index, len(answer)))) for image in answer]
+    result = await _draw(where, prompt, options, seconds, output_paths)
+    if output_paths.stdout:
+        return result, ["-"]
+    # In a thread, so that Ctrl-C works while a pipe blocks.
+    return result, [
+        str(await asyncio.to_thread(image.save, output_paths.path(image.index, len(result)))) for image in result
+    ]
 
 
 async def _draw(
-    where: ConnectionOptions, prompt: str, options: Options, seconds: float | None, places: OutputPaths
+    where: ConnectionOptions, prompt: str, options: Options, seconds: float | None, output_paths: OutputPaths
 ) -> GenerateResult:
-    """Draw one request with a live bar of the scales, and its previews beside the output."""
+    """Run one request with a progress bar, and save its previews beside the output."""
     from hart import results
     from hart.aio import AsyncClient
     from hart.errors import HartError
@@ -206,14 +213,14 @@ async def _draw(
                         progress.update(task, description=f"{stage} is starting{about}")
                     case results.Progress(scale=scale, scales=scales, side=side):
                         progress.update(task, description=f"scale {scale + 1}/{scales} ({side}x{side})", advance=1)
-                        if event.preview is not None and not places.stdout:
-                            event.preview.save(places.preview(event.image_index, options.get("num_images") or 1))
+                        if event.preview is not None and not output_paths.stdout:
+                            event.preview.save(output_paths.preview(event.image_index, options.get("num_images") or 1))
                     case results.Image():
                         done.append(event)
                         progress.update(task, description=f"{len(done)} done")
                     case results.Finished(report=report):
                         return results.GenerateResult(tuple(sorted(done, key=lambda image: image.index)), report)
-    raise HartError("the stream ended before the answer was complete")
+    raise HartError("the stream ended before the result was complete")
 
 
 def _draw_file(
@@ -232,7 +239,7 @@ def _draw_file(
 
     for name, flag in (("request_id", "--request-id"), ("preview_every", "--preview")):
         if options.get(name) is not None:
-            raise UsageError(f"{flag} is for a single prompt, not for --file")
+            raise UsageError(f"{flag} cannot be used with --file")
     prompts = read(file)
     target: OutputSink
     if separate:
@@ -242,6 +249,6 @@ def _draw_file(
     outcome = run(draw_all(where, prompts, options, timeout, concurrency, target))
     if as_json:
         print(json.dumps(outcome.json(), indent=2))
-    outcome.tell(console())
+    outcome.print(console())
     if outcome.failed:
         raise typer.Exit(shared.exit_code(outcome.failed[0].error))

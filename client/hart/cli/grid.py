@@ -1,4 +1,4 @@
-"""Many prompts' pictures as one."""
+"""Writes the images of many prompts as one image."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from hart.request import Options
 from hart.results import GenerateResult, Image, write_whole
 
 _PILLOW = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
-_QUALITY = 92  # the cluster's default
-_MAX_SIDE = {"jpeg": 65500, "webp": 16383}  # pixels that the encoders take; PNG's bound is far beyond memory's
-_JPEG_EXIF = 65533  # bytes: one marker's
+_QUALITY = 92  # equal to the cluster's default
+_MAX_SIDE = {"jpeg": 65500, "webp": 16383}  # max pixels of the encoders; the limit of PNG is beyond any memory
+_JPEG_EXIF = 65533  # max bytes of one marker
 
 
 @dataclass
 class Grid:
-    """One picture of all pictures, nearly square, row by row in the order of the prompts."""
+    """A nearly square grid of all images, row by row in the order of the prompts."""
 
-    places: OutputPaths
+    output_paths: OutputPaths
     prompts: Sequence[str]
     options: Options
     count: int
@@ -40,55 +40,57 @@ class Grid:
 
     @classmethod
     def plan(cls, output: Path | None, prompts: Sequence[str], options: Options) -> Grid:
-        """Choose the grid's file; the tiles travel as lossless PNG."""
-        places = OutputPaths.plan(output, options.get("format"))
-        if places.stdout:
-            raise UsageError("-o -: a grid needs a file")
+        """Choose the grid's file, and request the tiles as lossless PNG. Raises UsageError."""
+        output_paths = OutputPaths.plan(output, options.get("format"))
+        if output_paths.stdout:
+            raise UsageError("-o -: a grid requires a file")
         quality = options.get("quality")
-        if quality is not None and places.format == "png":
-            raise UsageError("--quality is for jpeg and webp")
+        if quality is not None and output_paths.format == "png":
+            raise UsageError("--quality applies to jpeg and webp only")
         if quality is not None and not 1 <= quality <= 100:
-            raise UsageError(f"--quality {quality}: not from 1 to 100")
-        wanted = Options(**options)
+            raise UsageError(f"--quality {quality}: expected 1 to 100")
+        original = Options(**options)
         options["format"], options["quality"] = "png", None
-        return cls(places, prompts, wanted, max(1, options.get("num_images") or 1))
+        return cls(output_paths, prompts, original, max(1, options.get("num_images") or 1))
 
     async def prepare(self, client: AsyncClient) -> None:
-        """UsageError where the format holds no picture as large as the grid will be."""
-        longest = _MAX_SIDE.get(self.places.format)
-        if longest is None:
+        """Raises UsageError if the grid would exceed the max size of the format."""
+        max_side = _MAX_SIDE.get(self.output_paths.format)
+        if max_side is None:
             return
-        with suppress(HartError):  # a server that does not say is asked to draw all the same
-            wanted = self.options.get("model")
+        with suppress(HartError):  # without a description, generate anyway
+            selected = self.options.get("model")
             for model in (await client.describe()).models:
                 side = max(self._size(model.shape.width, model.shape.height))
-                if side > longest and wanted in (None, model.model.name):
+                if side > max_side and selected in (None, model.model.name):
                     raise UsageError(
-                        f"-o {self.places.base}: the grid would be {side} pixels wide or high, and "
-                        f"{self.places.format} holds {longest}: name a .png, or use --separate"
+                        f"-o {self.output_paths.base}: the grid would be {side} pixels wide or high, and "
+                        f"the max of {self.output_paths.format} is {max_side}: name a .png, or use --separate"
                     )
 
-    def add(self, row: int, answer: GenerateResult) -> list[str]:
-        """Keep the tiles."""
-        for image in answer:
-            recipe = {"prompt": self.prompts[row], "seed": image.seed, "model": answer.report.model.name}
+    def add(self, row: int, result: GenerateResult) -> list[str]:
+        """Store the tiles."""
+        for image in result:
+            recipe = {"prompt": self.prompts[row], "seed": image.seed, "model": result.report.model.name}
             self.tiles[row * self.count + image.index] = (image, recipe)
-        return [str(self.places.base)] * len(answer)
+        return [str(self.output_paths.base)] * len(result)
 
     def close(self) -> str:
-        """Put the tiles together; a prompt that failed leaves its cell grey. Raises OSError where the file cannot be
-        written, naming the folder in which the pictures are kept instead."""
+        """Write the grid. The cell of a failed prompt is grey.
+
+        If the file cannot be written, saves the tiles in a new folder and raises OSError that names it.
+        """
         settings, note = self._settings()
         try:
             file = io.BytesIO()
-            self._sheet().save(file, _PILLOW[self.places.format], **settings)
-            write_whole(self.places.base, file.getvalue())
+            self._sheet().save(file, _PILLOW[self.output_paths.format], **settings)
+            write_whole(self.output_paths.base, file.getvalue())
         except (OSError, ValueError, MemoryError) as error:
-            raise self._rescued(error) from error
+            raise self._save_tiles(error) from error
         return note
 
     def _size(self, width: int, height: int) -> tuple[int, int]:
-        """The grid's, of tiles of this size."""
+        """The size of the grid for tiles of this size."""
         return self._columns * width, math.ceil(self._cells / self._columns) * height
 
     @property
@@ -107,32 +109,32 @@ class Grid:
             sheet.paste(PillowImage.open(io.BytesIO(image.data)).convert("RGB"), at)
         return sheet
 
-    def _rescued(self, error: Exception) -> OSError:
-        """Saves the tiles as they came into a new folder; the error that tells where."""
-        folder = Path(tempfile.mkdtemp(prefix="hart-"))  # not beside the grid, where writing has just failed
+    def _save_tiles(self, error: Exception) -> OSError:
+        """Save the tiles in a new folder. Returns the error that names it."""
+        folder = Path(tempfile.mkdtemp(prefix="hart-"))  # not beside the grid, where the write failed
         for cell, (image, _) in self.tiles.items():
             image.save(folder / f"{cell:06d}.png")
-        kept = f"the pictures are in {folder}"
+        kept = f"the images are in {folder}"
         if isinstance(error, OSError) and error.errno is not None:
-            return OSError(error.errno, f"{error.strerror}; {kept}", str(self.places.base))
-        return OSError(f"{self.places.base}: {error or type(error).__name__}; {kept}")
+            return OSError(error.errno, f"{error.strerror}; {kept}", str(self.output_paths.base))
+        return OSError(f"{self.output_paths.base}: {error or type(error).__name__}; {kept}")
 
     def _settings(self) -> tuple[dict[str, Any], str]:
-        """Pillow's arguments, and what people should know about them."""
+        """Pillow's arguments, and a note for the user or ""."""
         settings: dict[str, Any] = (
-            {} if self.places.format == "png" else {"quality": self.options.get("quality") or _QUALITY}
+            {} if self.output_paths.format == "png" else {"quality": self.options.get("quality") or _QUALITY}
         )
         if self.options.get("embed_metadata") is False:
             return settings, ""
         recipes = json.dumps([self.tiles[cell][1] for cell in sorted(self.tiles)], ensure_ascii=False)
-        if self.places.format == "png":
+        if self.output_paths.format == "png":
             text = PngInfo()
             text.add_itxt("hart", recipes)
             return {"pnginfo": text}, ""
         exif = PillowImage.Exif()
-        # Exif IFD, UserComment; its first eight bytes name the encoding.
+        # Exif IFD, UserComment. Its first eight bytes name the encoding.
         exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + recipes.encode("utf-16-be")
         data = exif.tobytes()
-        if self.places.format == "jpeg" and len(data) > _JPEG_EXIF:
-            return settings, f"{self.places.base} is without the recipes, which are too long for jpeg; a png holds them"
+        if self.output_paths.format == "jpeg" and len(data) > _JPEG_EXIF:
+            return settings, f"{self.output_paths.base} has no recipes: they are too long for jpeg; use png"
         return {**settings, "exif": data}, ""

@@ -1,4 +1,4 @@
-"""`hart describe` and `hart status`: what the cluster serves, and how it is."""
+"""`hart describe` and `hart status`: the cluster's models and limits, and its current state."""
 
 from __future__ import annotations
 
@@ -17,31 +17,25 @@ if TYPE_CHECKING:
     from hart import AsyncClient
 
 T = TypeVar("T")
-_EXAMPLES = 12  # that fit on a screen with the rest
+_EXAMPLES = 12  # fits on a screen with the rest
 
 
+@shared.with_connection
 def describe(
+    where: ConnectionOptions,
     as_json: shared.AsJson = False,
-    endpoint: shared.Endpoint = shared.DEFAULT_ENDPOINT,
     timeout: shared.Timeout = 10,
-    api_key: shared.ApiKey = None,
-    tls: shared.Tls = False,
-    tls_ca: shared.TlsCa = None,
-    tls_cert: shared.TlsCert = None,
-    tls_key: shared.TlsKey = None,
-    insecure: shared.Insecure = False,
 ) -> None:
-    """Show models, picture sizes, limits, defaults, and prompts to try."""
+    """Show models, image sizes, limits, defaults and example prompts."""
     from hart.cli.report import plain
 
-    where = ConnectionOptions(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
     with exit_codes(as_json):
-        answer = run(_ask(where, lambda client: client.describe(timeout=timeout)))
+        response = run(_ask(where, lambda client: client.describe(timeout=timeout)))
         if as_json:
-            print(json.dumps(plain(answer), indent=2))
+            print(json.dumps(plain(response), indent=2))
             return
         screen = console(stderr=False)
-        for model in answer.models:
+        for model in response.models:
             screen.print(f"[bold]{shown(model.model.name)}[/]  {model.shape.width}x{model.shape.height} pixels")
             screen.print(f"  digest   {shown(model.model.digest)}")
             screen.print(f"  scales   {', '.join(map(str, model.shape.scales))}")
@@ -53,48 +47,42 @@ def describe(
                     screen.print(f"    {shown(prompt)}")
                 left = len(model.example_prompts) - len(samples)
                 if left > 0:
-                    screen.print(f"    … and {left} more: --json has all")
-        for title, message in (("limits", answer.limits), ("defaults", answer.defaults)):
+                    screen.print(f"    … and {left} more; use --json for all")
+        for title, message in (("limits", response.limits), ("defaults", response.defaults)):
             screen.print(f"[bold]{title}[/]")
             for name, value in plain(message).items():
                 screen.print(f"  {name.replace('_', ' ')}: {value}")
-        policies = f"{', '.join(answer.policies)} ({answer.policy_version})"
+        policies = f"{', '.join(response.policies)} ({response.policy_version})"
         screen.print(f"[bold]policies[/] {shown(policies)}", soft_wrap=True)
-        screen.print(f"[bold]version[/] {shown(answer.version)}")
+        screen.print(f"[bold]version[/] {shown(response.version)}")
 
 
 def spread(prompts: Sequence[str]) -> list[str]:
-    """A few of them from all over the list, for neighbours are alike."""
+    """A sample spread over the list, because adjacent prompts are similar."""
     count = min(_EXAMPLES, len(prompts))
     return [prompts[k * len(prompts) // count] for k in range(count)]
 
 
+@shared.with_connection
 def status(
+    where: ConnectionOptions,
     as_json: shared.AsJson = False,
-    endpoint: shared.Endpoint = shared.DEFAULT_ENDPOINT,
     timeout: shared.Timeout = 10,
-    api_key: shared.ApiKey = None,
-    tls: shared.Tls = False,
-    tls_ca: shared.TlsCa = None,
-    tls_cert: shared.TlsCert = None,
-    tls_key: shared.TlsKey = None,
-    insecure: shared.Insecure = False,
 ) -> None:
-    """Show every stage's replicas and load. Exit code 4 when a stage has no ready replica."""
+    """Show every stage's replicas and load. Exit code 4 if a stage has no ready replica."""
     import typer
 
     from hart.cli.report import plain
 
-    where = ConnectionOptions(endpoint, api_key, tls, tls_ca, tls_cert, tls_key, insecure)
     with exit_codes(as_json):
-        answer = run(_ask(where, lambda client: client.status(timeout=timeout)))
+        response = run(_ask(where, lambda client: client.status(timeout=timeout)))
         if as_json:
-            print(json.dumps(plain(answer), indent=2))
+            print(json.dumps(plain(response), indent=2))
         else:
             table = Table(box=None, pad_edge=False, header_style="dim")
             for heading in ("stage", "ready", "load", "queued", "running", "model"):
                 table.add_column(heading, justify="left" if heading in ("stage", "model") else "right")
-            for stage in answer.stages:
+            for stage in response.stages:
                 ready = f"{stage.ready}/{stage.replicas}"
                 table.add_row(
                     shown(stage.stage),
@@ -107,9 +95,9 @@ def status(
             screen = console(stderr=False)
             screen.print(table)
             screen.print(
-                f"{answer.inflight} in flight, up {answer.uptime_seconds:.0f} s, version {shown(answer.version)}"
+                f"{response.inflight} in flight, up {response.uptime_seconds:.0f} s, version {shown(response.version)}"
             )
-        if not all(stage.ready for stage in answer.stages):
+        if not all(stage.ready for stage in response.stages):
             raise typer.Exit(shared.EXIT_UNAVAILABLE)
 
 

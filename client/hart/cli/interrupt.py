@@ -1,4 +1,4 @@
-"""Ctrl-C while the command waits for the cluster: it cancels the work, and raises nothing amid it."""
+"""Ctrl-C while the command waits for the cluster: cancels the work instead of raising inside it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ T = TypeVar("T")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Do the work as asyncio.run does; Ctrl-C cancels it, and KeyboardInterrupt is raised once it has ended.
+    """Run `work` as asyncio.run does. Ctrl-C cancels it; KeyboardInterrupt is raised when it has ended.
 
-    The loop hears of the signal between two steps of the work. asyncio.run alone, and gRPC's blocking calls, would
-    raise KeyboardInterrupt at any line of theirs: a half-made loop warns, and gRPC waits for ever for a call that it
-    began and never returned. A second Ctrl-C, and one before or after the work, meets the handler there was.
+    The loop handles the signal between two steps of the work. asyncio.run alone, and gRPC's blocking calls, would
+    raise KeyboardInterrupt at any of their lines: asyncio then warns about a half-initialised loop, and gRPC waits
+    forever for a call that it started but did not return. The previous handler handles a second Ctrl-C, and one
+    before or after the work.
     """
     before = signal.getsignal(signal.SIGINT)
 
-    async def heard() -> T:
+    async def cancellable() -> T:
         loop = asyncio.get_running_loop()
         task = loop.create_task(work)
 
-        def pressed() -> None:
+        def cancel() -> None:
             signal.signal(signal.SIGINT, before)
             task.cancel()
 
-        with suppress(NotImplementedError):  # Windows: the handler there was stays
-            loop.add_signal_handler(signal.SIGINT, pressed)
+        with suppress(NotImplementedError):  # Windows: the previous handler stays
+            loop.add_signal_handler(signal.SIGINT, cancel)
         try:
             return await task
         finally:
@@ -38,6 +39,6 @@ def run(work: Coroutine[Any, Any, T]) -> T:
             signal.signal(signal.SIGINT, before)
 
     try:
-        return asyncio.run(heard())
+        return asyncio.run(cancellable())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None

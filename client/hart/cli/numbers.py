@@ -1,4 +1,4 @@
-"""Numbers of the command line: a text that is none is told as it was typed. Knows no option."""
+"""Parses numbers of the command line. Errors quote the text as typed."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import typer
 N = TypeVar("N", int, float)
 
 
-def number(kind: type[N], least: float | None = None, most: float | None = None) -> Callable[[str], N]:
-    """A parser for typer; it raises BadParameter for what is no number, or not in the range where one is given."""
+def number(kind: type[N], minimum: float | None = None, maximum: float | None = None) -> Callable[[str], N]:
+    """A parser for typer. It raises BadParameter for text that is not a number, or out of range."""
 
     def parse(text: str) -> N:
         try:
             value = kind(text)
         except ValueError:
-            raise typer.BadParameter(f"{text!r} is no {'whole ' if kind is int else ''}number") from None
-        if least is not None and not value >= least:  # nor is nan
-            raise typer.BadParameter(f"{text} is not {least:g} or more")
-        if most is not None and not value <= most:
-            raise typer.BadParameter(f"{text} is more than {most:.0f}")
+            raise typer.BadParameter(f"{text!r} is not {'an integer' if kind is int else 'a number'}") from None
+        if minimum is not None and not value >= minimum:  # also true for nan
+            raise typer.BadParameter(f"{text} is not {minimum:g} or more")
+        if maximum is not None and not value <= maximum:
+            raise typer.BadParameter(f"{text} is more than {maximum:.0f}")
         return value
 
     return parse

@@ -1,4 +1,4 @@
-"""Where a request's pictures go, decided before anything is drawn; knows no request."""
+"""The output paths of a request, checked before it is sent."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _ENDINGS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 
 
 def ending(format: str) -> str:
-    """The usual suffix of a format's files."""
+    """The file extension of a format."""
     return _ENDINGS[format]
 
 
 @dataclass(frozen=True)
 class OutputPaths:
-    """File names for the pictures of one request."""
+    """The file names of one request's images."""
 
     base: Path
     format: str
@@ -27,46 +27,46 @@ class OutputPaths:
 
     @classmethod
     def plan(cls, output: Path | None, format: str | None, default: str = "picture") -> OutputPaths:
-        """Format and name from -o and --format; UsageError where they disagree or the place cannot be written."""
+        """Format and name from -o and --format. Raises UsageError if they conflict or the path is not writable."""
         if format is not None and format.lower() not in FORMATS:
-            raise UsageError(f"--format {format}: not one of {', '.join(FORMATS)}")
-        wanted = format.lower() if format else None
+            raise UsageError(f"--format {format}: expected one of {', '.join(FORMATS)}")
+        chosen = format.lower() if format else None
         if output is not None and str(output) == "-":
-            return cls(output, wanted or "png", stdout=True)
+            return cls(output, chosen or "png", stdout=True)
         if output is None:
-            output = Path(default + ending(wanted or "png"))
+            output = Path(default + ending(chosen or "png"))
         elif output.is_dir():
-            output = output / (default + ending(wanted or "png"))
+            output = output / (default + ending(chosen or "png"))
         by_suffix = SUFFIXES.get(output.suffix.lower())
-        if by_suffix is None and wanted is None:
-            raise UsageError(f"-o {output}: the suffix names no format; use {', '.join(SUFFIXES)} or --format")
-        if wanted and by_suffix and wanted != by_suffix:
-            raise UsageError(f"-o {output} is named as {by_suffix}, but --format says {wanted}")
+        if by_suffix is None and chosen is None:
+            raise UsageError(f"-o {output}: unknown file extension; use {', '.join(SUFFIXES)} or --format")
+        if chosen and by_suffix and chosen != by_suffix:
+            raise UsageError(f"-o {output} has the extension of {by_suffix}, but --format is {chosen}")
         if output.is_dir():
-            raise UsageError(f"-o {output}: is a folder")
-        _require_place(output)
-        return cls(output, wanted or str(by_suffix))
+            raise UsageError(f"-o {output}: is a folder, expected a file")
+        _require_writable_file(output)
+        return cls(output, chosen or str(by_suffix))
 
     def path(self, index: int, count: int) -> Path:
-        """The name of picture `index` of `count`: the base itself for one, else base-0, base-1, …"""
+        """The path of image `index` of `count`: the base for one image, else base-0, base-1, …"""
         return self.base if count == 1 else self.base.with_stem(f"{self.base.stem}-{index}")
 
     def preview(self, index: int, count: int) -> Path:
-        """The name of a picture's preview, overwritten as it gets better."""
+        """The path of an image's preview. Each preview overwrites the one before."""
         return self.path(index, count).with_suffix(".preview.jpg")
 
 
-def _require_place(output: Path) -> None:
-    """UsageError unless a picture can be saved there: in its folder, or as it is where it is a pipe or a device."""
+def _require_writable_file(output: Path) -> None:
+    """Raises UsageError unless the file, its folder, or the pipe or device is writable."""
     if not output.exists() or output.is_file():
         require_writable(Path(os.path.realpath(output)).parent if output.is_symlink() else output.parent)
     elif not os.access(output, os.W_OK):
-        raise UsageError(f"-o {output}: cannot be written")
+        raise UsageError(f"-o {output}: not writable")
 
 
 def require_writable(folder: Path) -> None:
-    """UsageError unless files can be made in `folder`: better told before a picture is drawn than after."""
+    """Raises UsageError unless `folder` is writable. Called before a request, so that no image is lost."""
     if not folder.is_dir():
-        raise UsageError(f"-o: there is no folder {folder}")
+        raise UsageError(f"-o: no such folder: {folder}")
     if not os.access(folder, os.W_OK):
-        raise UsageError(f"-o: the folder {folder} cannot be written")
+        raise UsageError(f"-o: the folder {folder} is not writable")

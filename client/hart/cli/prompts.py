@@ -1,4 +1,4 @@
-"""A file of prompts, one a line. Knows no request."""
+"""Reads a file of prompts, one per line."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ _MARK = b"\xef\xbb\xbf"
 
 
 def read(file: Path) -> list[str]:
-    """Trimmed, empty lines left out; `-` is standard input. Raises UsageError naming the line that is not UTF-8."""
+    """The trimmed prompts without empty lines; `-` is standard input.
+
+    Raises UsageError if there is no prompt, or that names a line which is not UTF-8.
+    """
     data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     lines = [_text(file, number, line) for number, line in enumerate(_LINE.split(data.removeprefix(_MARK)), 1)]
     prompts = [line for line in lines if line]
     if not prompts:
-        raise UsageError(f"--file {file}: holds no prompt")
+        raise UsageError(f"--file {file}: no prompts")
     return prompts
 
 

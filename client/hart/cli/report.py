@@ -1,4 +1,4 @@
-"""A report for people and for machines: JSON, the table of stages, hints; knows no connection."""
+"""Prints a report: JSON, the table of stages, hints."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hart.v1 import images_pb2
 
 
 def plain(message: Message) -> dict[str, Any]:
-    """A message as JSON's types: every field by its proto name, enums as words, whole numbers as numbers.
+    """A message as JSON types: fields by proto name, enums as lower-case names, integers as numbers.
 
-    Protobuf's own JSON writes 64-bit numbers as strings; seeds and byte counts are read by scripts, so not here.
+    Protobuf's own JSON writes 64-bit integers as strings, which is inconvenient for scripts.
     """
     return {field.name: _value(message, field) for field in message.DESCRIPTOR.fields if _present(message, field)}
 
@@ -40,14 +40,14 @@ def _scalar(value: Any, field: Any) -> Any:
         return plain(value)
     if field.enum_type is not None:
         known = field.enum_type.values_by_number.get(value)
-        # FORMAT_PNG of enum Format reads "png".
+        # IMAGE_FORMAT_PNG of enum ImageFormat becomes "png".
         prefix = "".join(f"_{c}" if c.isupper() else c.upper() for c in field.enum_type.name).lstrip("_") + "_"
         return known.name.removeprefix(prefix).lower() if known else value
     return value
 
 
-def answer_json(prompt: str, answer: GenerateResult, paths: list[str]) -> dict[str, Any]:
-    """What `--json` prints for one request, and `hart trace` reads."""
+def result_json(prompt: str, result: GenerateResult, paths: list[str]) -> dict[str, Any]:
+    """The output of `--json` for one request, which `hart trace` reads."""
     images = [
         {
             "index": image.index,
@@ -58,18 +58,18 @@ def answer_json(prompt: str, answer: GenerateResult, paths: list[str]) -> dict[s
             "seed": image.seed,
             "bytes": len(image.data),
         }
-        for image, path in zip(answer, paths, strict=True)
+        for image, path in zip(result, paths, strict=True)
     ]
-    return {"prompt": prompt, "images": images, **plain(answer.report)}
+    return {"prompt": prompt, "images": images, **plain(result.report)}
 
 
 def seconds(value: float) -> str:
-    """A duration with a fitting unit."""
+    """A duration in s or ms."""
     return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.1f} ms"
 
 
 def print_times(screen: Console, timings: images_pb2.Timings) -> None:
-    """Queue, compute and bytes per stage, and the gateway's own; the sums are over all calls of a stage."""
+    """Print queue time, compute time and bytes per stage, summed over its calls, and the gateway's time."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("stage", "calls", "queue", "compute", "moved"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
@@ -89,18 +89,18 @@ def print_times(screen: Console, timings: images_pb2.Timings) -> None:
     screen.print(table)
 
 
-def clipped(text: str, most: int) -> str:
-    """A text of at most so many characters."""
-    return text if len(text) <= most else text[: most - 1] + "…"
+def clipped(text: str, max_characters: int) -> str:
+    """The text, cut to `max_characters`."""
+    return text if len(text) <= max_characters else text[: max_characters - 1] + "…"
 
 
 def print_hints(screen: Console, report: images_pb2.Report, prompt: str = "") -> None:
-    """What the person should know about the answer, and what to do about it; of which prompt, where it is given."""
-    whose = f"{shown(repr(clipped(prompt, 80)))}: " if prompt else ""
+    """Print a report's warnings and what to do about them, prefixed by the prompt if given."""
+    prefix = f"{shown(repr(clipped(prompt, 80)))}: " if prompt else ""
     for notice in report.warnings:
-        screen.print(f"[yellow]note:[/] {whose}{shown(clipped(notice.text, 500))}", soft_wrap=True)
+        screen.print(f"[yellow]note:[/] {prefix}{shown(clipped(notice.text, 500))}", soft_wrap=True)
         if notice.code == images_pb2.WARNING_CODE_PROMPT_OUT_OF_VOCABULARY:
             if not all(word in notice.text for word in notice.words):
                 words = clipped(", ".join(notice.words), 500)
                 screen.print(f"  words this checkpoint was not trained on: {shown(words)}", soft_wrap=True)
-            screen.print("  `hart describe` lists prompts that it knows")
+            screen.print("  `hart describe` lists example prompts")

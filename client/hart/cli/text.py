@@ -1,4 +1,4 @@
-"""Text for the terminal. Knows no screen."""
+"""Escapes text for the terminal."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from hart.printable import escaped
 
 
 def shown(text: str) -> str:
-    """The text as it is to be read: no markup of rich's, and nothing that a terminal would obey."""
+    """The text with rich markup and control characters escaped."""
     return rich.markup.escape(escaped(text))

@@ -1,4 +1,4 @@
-"""`hart trace`: the waterfall of an answer that `hart generate --json` printed."""
+"""`hart trace`: a waterfall chart of the output of `hart generate --json`."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _ASCII = str.maketrans({_QUEUE: "-", _COMPUTE: "#", _WIRE: "."})
 
 
 def trace(
-    file: Annotated[Path, typer.Argument(help="A --json answer; - for standard input.")],
-    scales: Annotated[bool, typer.Option(help="A row per scale too.")] = True,
+    file: Annotated[Path, typer.Argument(help="Output of `hart generate --json`; - for standard input.")],
+    scales: Annotated[bool, typer.Option(help="Also show a row per scale.")] = True,
 ) -> None:
-    """Draw where a request's time went: ░ waiting in a stage's queue, █ computing, · on the wire."""
+    """Show a request's time per stage call: ░ in the queue, █ computing, · on the network."""
     with exit_codes():
         for answer in _answers(file):
             try:
                 print_waterfall(console(stderr=False), answer, scales)
             except (KeyError, TypeError, AttributeError) as error:
-                raise UsageError(f"{file}: not an answer of `hart generate --json`: {error!r}") from None
+                raise UsageError(f"{file}: not the output of `hart generate --json`: {error!r}") from None
 
 
 def _answers(file: Path) -> list[dict[str, Any]]:
@@ -40,12 +40,12 @@ def _answers(file: Path) -> list[dict[str, Any]]:
         raise UsageError(f"{file}: not JSON: {error}") from None
     answers = data.get("answers", [data]) if isinstance(data, dict) else []
     if not answers or not all(isinstance(answer, dict) and "timings" in answer for answer in answers):
-        raise UsageError(f"{file}: not an answer of `hart generate --json`: it has no timings")
+        raise UsageError(f"{file}: not the output of `hart generate --json`: no timings")
     return answers
 
 
 def print_waterfall(screen: Console, answer: dict[str, Any], scales: bool = True) -> None:
-    """Print one answer; durations in milliseconds."""
+    """Print one request; durations in milliseconds."""
     timings = answer["timings"]
     wall = max(float(timings["wall_seconds"]), 1e-9)
     width = max(20, min(80, screen.width - 48))
@@ -65,7 +65,7 @@ def print_waterfall(screen: Console, answer: dict[str, Any], scales: bool = True
 
 
 def _drawable(cell: str | Text, screen: Console) -> str | Text:
-    """The bars in signs that the screen has."""
+    """The bars in characters of the screen's encoding."""
     if isinstance(cell, str) or screen.encoding.startswith("utf"):
         return cell
     return Text(cell.plain.translate(_ASCII), style=cell.style)
@@ -89,7 +89,7 @@ def _rows(calls: list[dict[str, Any]], wall: float, width: int, scales: bool) ->
             yield (
                 f"  {scale['side']}x{scale['side']}",
                 "",
-                f"{scale['seconds'] * 1000:.1f}",
+                f"{scale['duration_seconds'] * 1000:.1f}",
                 "",
                 Text(_bar(begin, [(_COMPUTE, scale["duration_seconds"])], wall, width), style="dim"),
             )
@@ -105,7 +105,7 @@ def _label(call: dict[str, Any]) -> str:
 
 
 def _bar(start: float, parts: list[tuple[str, float]], wall: float, width: int) -> str:
-    """Segments one after another on a line of `width` cells that stands for `wall` seconds; at least one cell."""
+    """Consecutive segments on a line of `width` cells for `wall` seconds; one cell or more."""
     line = [" "] * width
     begin = start
     for sign, length in parts:

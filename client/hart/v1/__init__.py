@@ -1,1 +1,1 @@
-"""The generated messages and stubs of package hart.v1, built from protos/ by `make protos`; nothing by hand."""
+"""The generated messages and stubs of package hart.v1, generated from protos/ by `make protos`; do not edit."""
