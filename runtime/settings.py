@@ -42,8 +42,9 @@ class Settings(BaseSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _trimmed(cls, value: Any) -> Any:
-        """Blanks and line ends around a value come from environment files, byte-order marks from their editors."""
-        return value.strip(" \t\r\n\ufeff") if isinstance(value, str) else value
+        """Blanks and line ends around a value come from environment files, byte-order marks from their editors. A value
+        of these alone stays what it is: it was given, and is not absent."""
+        return (value.strip(" \t\r\n\ufeff") or value) if isinstance(value, str) else value
 
     @classmethod
     def load(cls, **values: Any) -> Self:

@@ -35,6 +35,7 @@ counted: asked every two seconds, they would hide how the work does."""
 _MULTIPLEXED_STREAMS = ("ModelStreamInfer",)
 """Methods whose one call carries many requests. Their servicer counts each of these as it ends; the call itself, which
 ends well whatever became of them, is counted where it does not."""
+TICKS = 5
 SLOWEST_READER = 128 * 2**10
 """Bytes a second that a caller is expected to read at least."""
 _STRICT_PACKAGES = ("hart.",)  # packages whose unknown fields are refused
@@ -273,22 +274,43 @@ def _patience(answer: Any, seconds: float) -> float:
     return seconds + (answer.ByteSize() if isinstance(answer, Message) else 0) / SLOWEST_READER
 
 
+class _Unread:
+    """Cancels the current task, unless stopped, where its answer stays unread; gRPC resets the stream of a task that
+    ends so, and no status would reach its caller. Time in which the event loop stands still hardly counts."""
+
+    def __init__(self, answer: Any, seconds: float) -> None:
+        self._task = asyncio.current_task()
+        self._tick = _patience(answer, seconds) / TICKS
+        self._left = TICKS
+        self._timer = asyncio.get_running_loop().call_later(self._tick, self._on_tick)
+
+    def _on_tick(self) -> None:
+        self._left -= 1
+        if self._left:
+            self._timer = asyncio.get_running_loop().call_later(self._tick, self._on_tick)
+        elif self._task is not None:
+            self._task.cancel()
+
+    def stop(self, *_: object) -> None:
+        """The answer was read, or its call has ended."""
+        self._timer.cancel()
+
+
 def _end_unless_read(answer: Any, seconds: float) -> None:
-    """The call's task goes on to send the answer; where nobody reads it, end it. gRPC resets its stream then."""
+    """The call's task goes on to send the answer; where nobody reads it, end it."""
     task = asyncio.current_task()
     if task is not None:
-        timer = asyncio.get_running_loop().call_later(_patience(answer, seconds), task.cancel)
-        task.add_done_callback(lambda _: timer.cancel())
+        task.add_done_callback(_Unread(answer, seconds).stop)
 
 
 async def _write(context: Any, answer: Any, seconds: float) -> None:
+    unread = _Unread(answer, seconds)
     try:
-        async with asyncio.timeout(_patience(answer, seconds)):
-            await context.write(answer)
-    except TimeoutError as error:
-        raise ClientDisconnected from error  # no status would reach a caller who does not read: its stream is reset
+        await context.write(answer)
     except grpc.aio.InternalError as error:  # gRPC's word for a call that is over, whoever has ended it
         raise ClientDisconnected from error
+    finally:
+        unread.stop()
 
 
 async def _unknown(_: Any, context: Any) -> NoReturn:
