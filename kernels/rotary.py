@@ -1,4 +1,4 @@
-"""Biases of queries and values, the rotary embedding, and the write into the kept keys and values (docs/spec.md, section 2).
+"""Query and value biases, the rotary embedding, and the write into the KV cache (docs/spec.md, section 2).
 
 Su et al.: RoFormer (arXiv 2104.09864). Both kinds, the context's by position and the image's by row and column, are
 tables of cosines and signed sines.

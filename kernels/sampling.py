@@ -1,8 +1,8 @@
-"""From logits to tokens and embeddings in one pass: guidance, top-k, the draw and the soft mixture (docs/spec.md, section 3).
+"""From logits to tokens and embeddings in one pass: guidance, top-k, draw, soft mixture (docs/spec.md, section 3).
 
 One program draws one token. It finds the k-th largest logit by a radix select over the bits of ordered integers, two
-bits a round, and makes its random words itself (docs/spec.md, section 8), so that neither noise nor weights over the codebook
-pass through memory.
+bits a round, and makes its random words itself (docs/spec.md, section 8), so that neither noise nor weights over the
+codebook pass through memory.
 """
 
 from dataclasses import dataclass

@@ -42,8 +42,9 @@ class Settings(BaseSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _trimmed(cls, value: Any) -> Any:
-        """Strip blanks, line ends (from environment files) and byte-order marks (from editors)."""
-        return value.strip(" \t\r\n\ufeff") if isinstance(value, str) else value
+        """Strips blanks and line ends (from environment files) and byte-order marks (from editors). A value of these alone
+        stays as it is: it was given, it is not absent."""
+        return (value.strip(" \t\r\n\ufeff") or value) if isinstance(value, str) else value
 
     @classmethod
     def load(cls, **values: Any) -> Self:

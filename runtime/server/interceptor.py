@@ -34,6 +34,8 @@ counted: they are called every two seconds and would hide the metrics of the wor
 _MULTIPLEXED_STREAMS = ("ModelStreamInfer",)
 """Methods whose call carries many requests. The servicer counts each request. The call itself returns OK whatever its
 requests returned, so it is counted only if it fails."""
+TICKS = 5
+"""Steps of a timer, so that a stalled event loop hardly counts as the caller's time."""
 SLOWEST_READER = 128 * 2**10
 """Min rate at which a client must read, in bytes per second."""
 _STRICT_PACKAGES = ("hart.",)  # packages whose unknown fields are refused
@@ -272,22 +274,43 @@ def _send_timeout(answer: Any, seconds: float) -> float:
     return seconds + (answer.ByteSize() if isinstance(answer, Message) else 0) / SLOWEST_READER
 
 
+class _Unread:
+    """Cancels the current task, unless stopped, while its response stays unread. gRPC then resets the stream: a client
+    that does not read gets no status. Time in which the event loop stalls hardly counts."""
+
+    def __init__(self, answer: Any, seconds: float) -> None:
+        self._task = asyncio.current_task()
+        self._tick = _send_timeout(answer, seconds) / TICKS
+        self._left = TICKS
+        self._timer = asyncio.get_running_loop().call_later(self._tick, self._on_tick)
+
+    def _on_tick(self) -> None:
+        self._left -= 1
+        if self._left:
+            self._timer = asyncio.get_running_loop().call_later(self._tick, self._on_tick)
+        elif self._task is not None:
+            self._task.cancel()
+
+    def stop(self, *_: object) -> None:
+        """The response was read, or its call has ended."""
+        self._timer.cancel()
+
+
 def _end_unless_read(answer: Any, seconds: float) -> None:
-    """Cancel the call's task if the client does not read the answer in time. gRPC then resets the stream."""
+    """Cancels the call's task if the client does not read the response in time. gRPC then resets the stream."""
     task = asyncio.current_task()
     if task is not None:
-        timer = asyncio.get_running_loop().call_later(_send_timeout(answer, seconds), task.cancel)
-        task.add_done_callback(lambda _: timer.cancel())
+        task.add_done_callback(_Unread(answer, seconds).stop)
 
 
 async def _write(context: Any, answer: Any, seconds: float) -> None:
+    unread = _Unread(answer, seconds)
     try:
-        async with asyncio.timeout(_send_timeout(answer, seconds)):
-            await context.write(answer)
-    except TimeoutError as error:
-        raise ClientDisconnected from error  # a client that does not read gets no status; its stream is reset
+        await context.write(answer)
     except grpc.aio.InternalError as error:  # raised by gRPC when the call is over
         raise ClientDisconnected from error
+    finally:
+        unread.stop()
 
 
 async def _unknown(_: Any, context: Any) -> NoReturn:

@@ -98,7 +98,7 @@ def with_connection(command: Callable[..., None]) -> Callable[..., None]:
         where = ConnectionOptions(**{name: given.pop(name) for name in fields})
         command(where=where, **given)
 
-    del parsed.__wrapped__  # type: ignore[attr-defined]  # typer would read its annotations
+    del parsed.__wrapped__
     parameters = [one for one in (*own.values(), *fields.values()) if one.name != "where"]
     keywords = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
     parsed.__signature__ = inspect.Signature(keywords, return_annotation=None)  # type: ignore[attr-defined]
