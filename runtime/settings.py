@@ -42,8 +42,10 @@ class Settings(BaseSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _trimmed(cls, value: Any) -> Any:
-        """Strips blanks and line ends (from environment files) and byte-order marks (from editors). A value of these alone
-        stays as it is: it was given, it is not absent."""
+        """Strips blanks and line ends (from environment files) and byte-order marks (from editors).
+
+        A value of these alone stays as it is: it was given, it is not absent.
+        """
         return (value.strip(" \t\r\n\ufeff") or value) if isinstance(value, str) else value
 
     @classmethod

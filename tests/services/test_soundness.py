@@ -74,7 +74,7 @@ async def watched(folder: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 
     monkeypatch.setattr(SafetyEngine, "load", noting)
     async with serving("safety", safety.build, SafetySettings(checkpoint=folder, port=0)) as stage:
-        stage.app.engine.on_fatal = lambda: ended.append(True)
+        stage.app.device_thread.on_fatal = lambda: ended.append(True)
         yield stage, found[0]._classifier.network, ended
 
 
