@@ -37,7 +37,7 @@ from benchmarks.timing import (
     seconds,
     wait_for,
 )
-from model.generation import Generator, Settings, State
+from model.generation import GenerationState, Generator, SamplingParams
 from model.noise import SeededNoise
 from model.tokenizer import HybridTokenizer
 
@@ -92,11 +92,11 @@ class Subject:
         """Seconds of each part of one batch of images."""
         with implementation(self.mode):
             given = conditioning(self.device, self.size)
-            states: list[State] = []
+            states: list[GenerationState] = []
 
             def begin() -> None:
                 seeds = range(first_seed, first_seed + self.batch)
-                states.extend(self.generator.begin(given, SeededNoise(i, self.device), Settings()) for i in seeds)
+                states.extend(self.generator.begin(given, SeededNoise(i, self.device), SamplingParams()) for i in seeds)
 
             parts = {"begin": seconds(self.device, begin)}
             for n in self.size.transformer.patch_nums:
@@ -114,7 +114,7 @@ class Subject:
         with implementation(self.mode):
             given = conditioning(self.device, self.size)
             seeds = range(first_seed, first_seed + self.batch)
-            states = [self.generator.begin(given, SeededNoise(i, self.device), Settings()) for i in seeds]
+            states = [self.generator.begin(given, SeededNoise(i, self.device), SamplingParams()) for i in seeds]
             for _ in self.size.transformer.patch_nums:
                 self.generator.advance(states)
             decode(self.tokenizer, states)
@@ -122,7 +122,7 @@ class Subject:
                 self.generator.release(state)
 
 
-def decode(tokenizer: HybridTokenizer, states: Sequence[State]) -> torch.Tensor:
+def decode(tokenizer: HybridTokenizer, states: Sequence[GenerationState]) -> torch.Tensor:
     """Images (n, 3, S, S), one after another as the decoder service does."""
     return torch.cat([tokenizer.decode(state.latent[None]) for state in states])
 
@@ -155,7 +155,7 @@ def floating_point_operations(size: Size) -> dict[str, int]:
     """FLOPs of each part of one image, counted on `meta`: matrix products, attention and convolutions."""
     net, tokenizer = networks(META, size)
     generator = Generator(net, tokenizer.quantize)
-    state = generator.begin(conditioning(META, size), SeededNoise(0, META), Settings())
+    state = generator.begin(conditioning(META, size), SeededNoise(0, META), SamplingParams())
     parts = {f"scale {n}": _flops(lambda: generator.advance([state])) for n in size.transformer.patch_nums}
     return {**parts, "decoder": _flops(lambda: tokenizer.decode(state.latent[None]))}
 
@@ -217,9 +217,13 @@ def profile(subject: Subject, path: Path) -> dict[str, Any]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(f"batch {subject.batch}, {subject.mode}\n{averages.table(sort_by=key, row_limit=45)}\n\n")
-    launched = sum(one.count for one in averages if "LaunchKernel" in one.key or "GraphLaunch" in one.key)
-    busy = sum(getattr(one, "self_device_time_total", 0.0) for one in averages)
-    return {"launches": launched, "device ms": round(busy / 1000, 2), "table": path.name}
+    on_device = [one for one in averages if "CPU" not in str(one.device_type)]
+    return {
+        "launches": sum(one.count for one in averages if "LaunchKernel" in one.key or "GraphLaunch" in one.key),
+        "kernels and copies": sum(one.count for one in on_device),
+        "device ms": round(sum(one.self_device_time_total for one in on_device) / 1000, 2),
+        "table": path.name,
+    }
 
 
 @contextmanager

@@ -8,6 +8,7 @@ Nothing here waits for the device.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -63,6 +64,29 @@ class Conditioning:
         return Conditioning(self.context.to(device), self.mask.to(device), self.positions.to(device))
 
 
+@dataclass(frozen=True)
+class Controls:
+    """A picture's settings at one scale as tensors, for a graph that is to serve all settings."""
+
+    guidance: Tensor
+    """(1,): t of the scale."""
+    more_smooth: Tensor
+    """(1,), bool."""
+
+    @classmethod
+    def of(cls, settings: SamplingParams, ratio: float, device: torch.device) -> "Controls":
+        """Filled on the device: a tensor made on the host would make the host wait."""
+        guidance = torch.full((1,), settings.guidance * ratio, device=device)
+        return cls(guidance, torch.full((1,), settings.more_smooth, device=device))
+
+
+class Shortcut(Protocol):
+    """Another way to advance, where it fits (model.graphs)."""
+
+    def advance(self, k: int, states: "Sequence[State]") -> bool:
+        """Advances states at scale k, or returns False and does nothing."""
+
+
 @dataclass
 class GenerationState:
     """A picture in flight. `scale` is the next one to be drawn; at S the latent is final."""
@@ -84,6 +108,8 @@ class GenerationState:
     tokens: Tensor | None = None
     """The indices (n², ) drawn at the scale before."""
     scale: int = 0
+    controls: Controls | None = None
+    """What takes the place of `settings` in a graph."""
 
 
 class Generator:
@@ -97,6 +123,7 @@ class Generator:
         self.device = transformer.word_embed.weight.device
         self.kv_cache = KVCache(self.config, slots, self.device, transformer.dtype)
         self.free = list(range(slots))
+        self.lanes: Shortcut | None = None
         self._prefill_unconditional()
 
     @property
@@ -146,10 +173,19 @@ class Generator:
     def advance(self, states: Sequence[GenerationState]) -> None:
         """Draws the next scale of states that stand at the same one."""
         k = self._common_scale(states)
+        if self.lanes is None or not self.lanes.advance(k, states):
+            self.advance_eagerly(states)
+
+    @torch.inference_mode()
+    def advance_eagerly(self, states: Sequence[GenerationState]) -> Sequence[GenerationState]:
+        """The same without graphs; returns the states. Nothing in it is chosen by `settings` where there are controls,
+        but for top_p."""
+        k = self._common_scale(states)
         last = k == self.scales - 1
         hidden = self.forward(states)
-        t = self._vector([state.settings.guidance * self._ratio(k) for state in states])
-        tokens, embeddings = self._sample(states, self.logits(states, hidden), t, k)
+        controls = [state.controls or Controls.of(state.settings, self.ratio(k), self.device) for state in states]
+        t = torch.cat([one.guidance for one in controls])
+        tokens, embeddings = self._sample(states, self.logits(states, hidden), controls, k)
         if last:
             embeddings = embeddings + self._residual(states, hidden, tokens, t)
         latent = torch.stack([state.latent for state in states])
@@ -158,6 +194,7 @@ class Generator:
         for i, state in enumerate(states):
             state.latent, state.tokens, state.scale, state.embedded = latent[i], tokens[i], k + 1, None
             state.next_map = None if maps is None else maps[i]
+        return states
 
     @torch.inference_mode()
     def forward(self, states: Sequence[GenerationState]) -> Tensor:
@@ -216,18 +253,21 @@ class Generator:
             x = block(x, pooled, rotary, replace(step, layer=layer))
         return x
 
-    def _sample(self, states: Sequence[GenerationState], logits: Tensor, t: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def _sample(
+        self, states: Sequence[GenerationState], logits: Tensor, controls: list[Controls], k: int
+    ) -> tuple[Tensor, Tensor]:
         """Indices (n, L) and embeddings (n, L, Z) of logits (n, 2, L, V); one kernel where one can do it."""
-        ratio = self._ratio(k)
+        ratio, t = self.ratio(k), torch.cat([one.guidance for one in controls])
         keys = [state.noise.key for state in states if isinstance(state.noise, SeededNoise)]
         top_p = any(state.settings.top_p > 0 for state in states)
         if top_p or len(keys) < len(states) or not kernel_runs(logits):
             return self._draw(states, self._filter(states, guide(logits, t), k), k, ratio)
-        more_smooth = self._vector([float(state.settings.more_smooth) for state in states]) > 0
+        more_smooth = torch.cat([one.more_smooth for one in controls])
         how = Draw(k, top_k(k), 1 + ratio, temperature(ratio))
         return sample(logits, t, torch.stack(keys), more_smooth, self.quantizer.embedding.weight, how)
 
-    def _ratio(self, k: int) -> float:
+    def ratio(self, k: int) -> float:
+        """How far the drawing has come at scale k, 0 to 1: what guidance and temperature go by."""
         # The last scale is drawn with the guidance and temperature of the one before: the weights were trained so.
         return min(k, self.scales - 2) / (self.scales - 1)
 
@@ -243,6 +283,11 @@ class Generator:
         shape = (logits.shape[1], logits.shape[2])
         tokens = draw_tokens(logits, randomness.draw(sources, randomness.TOKEN_DRAW, k, 0, shape))
         embeddings = self.quantizer.embedding(tokens)
+        if all(state.controls for state in states):  # no branch by a setting: both modes, and a mask
+            gumbel = randomness.draw(sources, randomness.GUMBEL, k, 0, shape)
+            soft = soft_weights(logits, gumbel, ratio) @ self.quantizer.embedding.weight
+            wanted = torch.cat([state.controls.more_smooth for state in states if state.controls])
+            return tokens, torch.where(wanted[:, None, None], soft, embeddings)
         more_smooth = [i for i, state in enumerate(states) if state.settings.more_smooth]
         if more_smooth:
             gumbel = randomness.draw([sources[i] for i in more_smooth], randomness.GUMBEL, k, 0, shape)
