@@ -217,9 +217,13 @@ def profile(subject: Subject, path: Path) -> dict[str, Any]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(f"batch {subject.batch}, {subject.mode}\n{averages.table(sort_by=key, row_limit=45)}\n\n")
-    launched = sum(one.count for one in averages if "LaunchKernel" in one.key or "GraphLaunch" in one.key)
-    busy = sum(getattr(one, "self_device_time_total", 0.0) for one in averages)
-    return {"launches": launched, "device ms": round(busy / 1000, 2), "table": path.name}
+    on_device = [one for one in averages if "CPU" not in str(one.device_type)]
+    return {
+        "launches": sum(one.count for one in averages if "LaunchKernel" in one.key or "GraphLaunch" in one.key),
+        "kernels and copies": sum(one.count for one in on_device),
+        "device ms": round(sum(one.self_device_time_total for one in on_device) / 1000, 2),
+        "table": path.name,
+    }
 
 
 @contextmanager

@@ -92,10 +92,10 @@ def steps(out: Path, dry: bool) -> list[Step]:
         return ["-m", "training.gpu", "--minutes", f"{seconds / 60:.2f}", *(["--dry-run"] if dry else [])]
 
     return [
-        Step("tests", lambda _: tests(dry), 400 if dry else 100, ("pytest",)),
-        Step("kernels", kernels, 60, attempts=2),
-        Step("generate", generate, 240, attempts=3),
-        Step("cluster", cluster, 130, CLUSTER_MODULES),
+        Step("tests", lambda _: tests(dry), 600 if dry else 120, ("pytest",)),
+        Step("kernels", kernels, 200 if dry else 60, attempts=2),
+        Step("generate", generate, 400 if dry else 240, attempts=3),
+        Step("cluster", cluster, 400 if dry else 170, CLUSTER_MODULES),
         Step("training", training, 600, skip_code=NOT_READY),
     ]
 
@@ -103,10 +103,14 @@ def steps(out: Path, dry: bool) -> list[Step]:
 def tests(dry: bool) -> list[str]:
     """Golden cases and kernels' tests by pytest, with the plugins that are there."""
     where = ["tests/model/test_golden.py", "tests/kernels"]
+    if not dry:  # a CPU's interpreter takes minutes for these
+        where[1:1] = ["tests/model/test_kernels.py", "tests/model/test_graphs.py"]
     device = "cpu" if dry else "cuda"
     options = ["-o", "addopts=--import-mode=importlib", "-p", "no:cacheprovider", "-q", "--durations=5", "-rfEs"]
     if present("pytest_timeout"):
         options += ["--timeout", "60"]
+    if present("xdist") and not dry:
+        options += ["-n", str(min(8, os.cpu_count() or 1))]  # compiling takes most of the time
     if not present("hypothesis"):
         print("hypothesis is not installed: tests that need it are left out", flush=True)
     return ["-m", "pytest", *options, "--device", device, *where]

@@ -24,7 +24,7 @@ from benchmarks.harness.cli import run_command, workplace
 from benchmarks.random_model import FULL, TOY, write_checkpoint
 from benchmarks.timing import device_argument, device_name
 
-RATES = ((1.0, 8.0), (4.0, 10.0), (12.0, 15.0))
+RATES = ((1.0, 6.0), (4.0, 8.0), (12.0, 12.0))
 """Requests a second, and for how many seconds they arrive."""
 DEADLINE = 30
 SETTINGS = {"kv_cache_bytes": str(16 << 30), "cache_bytes": "0"}

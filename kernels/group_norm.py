@@ -48,7 +48,7 @@ def _launch(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, si
     lines = torch.empty(images, 2, width, dtype=torch.float32, device=x.device)
     channels = width // groups
     _line_kernel[(images, groups)](
-        x, sums, weight, bias, lines, positions, stretches, eps, width, channels, power_of_2(channels), SUMS_AT_ONCE
+        x, sums, weight, bias, lines, positions, eps, stretches, width, channels, power_of_2(channels), SUMS_AT_ONCE
     )
     out = torch.empty_like(x)  # in x's memory format
     size = positions * width
@@ -56,31 +56,40 @@ def _launch(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, si
     return out
 
 
-@kernel("positions", "stretch", "stretches")
-def _sum_kernel(x, sums, positions, stretch, stretches, width: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr):
+@kernel("positions")
+def _sum_kernel(
+    x,
+    sums,
+    positions,
+    STRETCH: tl.constexpr,
+    STRETCHES: tl.constexpr,
+    width: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+):
     image = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
     c = tl.arange(0, BLOCK)
     inside = c < width
     base = x + image * positions * width
     origin = tl.load(base + c, mask=inside, other=0.0).to(tl.float32)
-    first = part * stretch
-    end = tl.minimum(first + stretch, positions)
+    first = part * STRETCH
+    end = tl.minimum(first + STRETCH, positions)
     total = tl.zeros([BLOCK], dtype=tl.float32)
     squares = tl.zeros([BLOCK], dtype=tl.float32)
-    for begin in range(first, end, ROWS):
-        row = begin + tl.arange(0, ROWS)
+    for begin in range(0, STRETCH, ROWS):
+        row = first + begin + tl.arange(0, ROWS)
         mask = (row < end)[:, None] & inside[None, :]
         value = tl.load(base + row.to(tl.int64)[:, None] * width + c[None, :], mask=mask, other=0.0).to(tl.float32)
         value = tl.where(mask, value - origin[None, :], 0.0)
         total += tl.sum(value, 0)
         squares += tl.sum(value * value, 0)
-    target = sums + (image * stretches + part) * 2 * width + c
+    target = sums + (image * STRETCHES + part) * 2 * width + c
     tl.store(target, total, mask=inside)
     tl.store(target + width, squares, mask=inside)
 
 
-@kernel("positions", "stretches")
+@kernel("positions")
 def _line_kernel(
     x,
     sums,
@@ -88,8 +97,8 @@ def _line_kernel(
     bias,
     lines,
     positions,
-    stretches,
     eps,
+    STRETCHES: tl.constexpr,
     width: tl.constexpr,
     CHANNELS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -102,10 +111,10 @@ def _line_kernel(
     c = tl.program_id(1) * CHANNELS + own
     total = tl.zeros([BLOCK], dtype=tl.float32)
     squares = tl.zeros([BLOCK], dtype=tl.float32)
-    for begin in range(0, stretches, ROWS):
+    for begin in range(0, STRETCHES, ROWS):
         row = begin + tl.arange(0, ROWS)
-        mask = (row < stretches)[:, None] & inside[None, :]
-        at = sums + (image * stretches + row)[:, None] * 2 * width + c[None, :]
+        mask = (row < STRETCHES)[:, None] & inside[None, :]
+        at = sums + (image * STRETCHES + row)[:, None] * 2 * width + c[None, :]
         total += tl.sum(tl.load(at, mask=mask, other=0.0), 0)
         squares += tl.sum(tl.load(at + width, mask=mask, other=0.0), 0)
     origin = tl.load(x + image * positions * width + c, mask=inside, other=0.0).to(tl.float32)
@@ -122,7 +131,7 @@ def _line_kernel(
     tl.store(target + width, offset, mask=inside)
 
 
-@kernel("size")
+@kernel()
 def _apply_kernel(x, lines, out, size, width: tl.constexpr, SILU: tl.constexpr, BLOCK: tl.constexpr):
     image = tl.program_id(1).to(tl.int64)
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,8 +42,16 @@ class Kernel:
         """For Triton's compiler alone, which calls what is in `compiled`."""
         raise TypeError(f"{self.function.__name__}: a Triton function is launched on a grid, or called by another one")
 
-    def __getitem__(self, grid: tuple[int, ...]) -> Any:
-        return self.compiled[grid]
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        return partial(self._launch, grid)
+
+    def _launch(self, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+        first: torch.Tensor = arguments[0]
+        if first.is_cuda and first.device.index != torch.cuda.current_device():
+            with torch.cuda.device(first.device):  # Triton launches on the current one
+                self.compiled[grid](*arguments, **options)
+        else:
+            self.compiled[grid](*arguments, **options)
 
 
 HELPER = ("helper",)
@@ -50,7 +59,10 @@ HELPER = ("helper",)
 
 
 def kernel(*unspecialized: str) -> Callable[[Callable[..., Any]], Kernel]:
-    """Decorates a kernel; the named integer arguments take many values, for which it is not compiled anew."""
+    """Decorates a kernel; it is not compiled anew for the named integer arguments where they are 1 or a multiple of 16.
+
+    Strides and sizes should not be named: that they are multiples of 16 lets Triton load 16 bytes at once.
+    """
     return lambda function: Kernel(function, unspecialized)
 
 

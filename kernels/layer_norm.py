@@ -84,7 +84,7 @@ def _rows(tensor: Tensor) -> int:
     return stride
 
 
-@kernel("length", "branches", "x_image", "x_branch", "x_token", "gate_stride", "shift_stride", "scale_stride")
+@kernel("length", "branches")
 def _kernel(
     x,
     gate,

@@ -88,7 +88,7 @@ def _row_stride(per_row: Tensor) -> int:
     return 0 if per_row.shape[0] == 1 else per_row.stride(0)
 
 
-@kernel("length", "gain_stride", "scale_stride", "bias_stride")
+@kernel("length")
 def _kernel(
     x,
     update,

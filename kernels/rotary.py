@@ -76,7 +76,7 @@ def _launch(qkv: Tensor, biases: Biases, table: Table, kept: Kept, rows: Tensor,
     return queries.transpose(1, 2)  # attention keeps this order in memory, so that heads lie beside each other
 
 
-@kernel("length", "start", "table_stride", "kept_row", "kept_head", "kept_token")
+@kernel("length", "start")
 def _kernel(
     qkv,
     q_bias,

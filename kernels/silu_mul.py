@@ -27,7 +27,7 @@ def _launch(gate: Tensor, up: Tensor) -> Tensor:
     return out
 
 
-@kernel("count")
+@kernel()
 def _kernel(gate, up, out, count, BLOCK: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count

@@ -9,7 +9,7 @@ No function here synchronises with the device.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from numbers import Real
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -88,6 +88,32 @@ class Conditioning:
         return Conditioning(self.context.to(device), self.mask.to(device), self.positions.to(device))
 
 
+@dataclass(frozen=True)
+class Controls:
+    """An image's sampling parameters at one scale as tensors, for a graph that serves all parameters."""
+
+    guidance: Tensor
+    """(1,): t of the scale."""
+    more_smooth: Tensor
+    """(1,), bool."""
+    residual_temperature: Tensor
+    """(1,)."""
+
+    @classmethod
+    def of(cls, params: SamplingParams, ratio: float, device: torch.device) -> "Controls":
+        """Fills them on the device: a tensor made on the host would make the host wait."""
+        guidance = torch.full((1,), params.guidance * ratio, device=device)
+        more_smooth = torch.full((1,), params.more_smooth, device=device)
+        return cls(guidance, more_smooth, torch.full((1,), params.residual_temperature, device=device))
+
+
+class Shortcut(Protocol):
+    """Another way to advance, where it fits (model.graphs)."""
+
+    def advance(self, k: int, states: "Sequence[GenerationState]") -> bool:
+        """Advances states at scale k, or returns False and does nothing."""
+
+
 @dataclass
 class GenerationState:
     """An image in flight. `scale` is the next scale to generate; at S the latent is final."""
@@ -109,6 +135,8 @@ class GenerationState:
     tokens: Tensor | None = None
     """The indices (n²,) sampled at the previous scale."""
     scale: int = 0
+    controls: Controls | None = None
+    """Replaces `params` in a graph."""
 
 
 class Generator:
@@ -122,6 +150,7 @@ class Generator:
         self.device = transformer.word_embed.weight.device
         self.kv_cache = KVCache(self.config, slots, self.device, transformer.dtype)
         self.free = list(range(slots))
+        self.lanes: Shortcut | None = None
         self._prefill_unconditional()
 
     @property
@@ -174,21 +203,30 @@ class Generator:
     def advance(self, states: Sequence[GenerationState]) -> None:
         """Generates the next scale of states, which must all be at the same scale. Raises ModelError otherwise."""
         k = self._common_scale(states)
+        if self.lanes is None or not self.lanes.advance(k, states):
+            self.advance_eagerly(states)
+
+    @torch.inference_mode()
+    def advance_eagerly(self, states: Sequence[GenerationState]) -> Sequence[GenerationState]:
+        """The same without graphs; returns the states. Nothing in it is chosen by `params` where there are controls,
+        but for top_p."""
+        k = self._common_scale(states)
         last = k == self.scales - 1
         hidden = self.forward(states)
-        t = self._vector([state.params.guidance * self._ratio(k) for state in states])
+        controls = [state.controls or Controls.of(state.params, self.ratio(k), self.device) for state in states]
         logits = self.logits(states, hidden)
-        tokens, embeddings = self._sample(states, logits, t, k)
+        tokens, embeddings = self._sample(states, logits, controls, k)
         # Sampling from NaN logits returns a valid token. Set its embedding to NaN, so that the latent shows the error.
         embeddings = embeddings.masked_fill(~logits.isfinite().all(-1).all(1)[..., None], torch.nan)
         if last:
-            embeddings = embeddings + self._residual(states, hidden, tokens, t)
+            embeddings = embeddings + self._residual(states, hidden, tokens, controls)
         latent = torch.stack([state.latent for state in states])
         latent = self.quantizer.accumulate(latent, k, self.quantizer.as_map(embeddings))
         maps = None if last else self.quantizer.next_map(latent, k)
         for i, state in enumerate(states):
             state.latent, state.tokens, state.scale, state.embedded = latent[i], tokens[i], k + 1, None
             state.next_map = None if maps is None else maps[i]
+        return states
 
     @torch.inference_mode()
     def forward(self, states: Sequence[GenerationState]) -> Tensor:
@@ -247,18 +285,21 @@ class Generator:
             x = block(x, pooled, rotary, replace(step, layer=layer))
         return x
 
-    def _sample(self, states: Sequence[GenerationState], logits: Tensor, t: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def _sample(
+        self, states: Sequence[GenerationState], logits: Tensor, controls: list[Controls], k: int
+    ) -> tuple[Tensor, Tensor]:
         """Samples indices (n, L) and embeddings (n, L, Z) from logits (n, 2, L, V), with a fused kernel if possible."""
-        ratio = self._ratio(k)
+        ratio, t = self.ratio(k), torch.cat([one.guidance for one in controls])
         keys = [state.noise.key for state in states if isinstance(state.noise, SeededNoise)]
         top_p = any(state.params.top_p > 0 for state in states)
         if top_p or len(keys) < len(states) or not kernel_runs(logits):
             return self._draw(states, self._filter(states, guide(logits, t), k), k, ratio)
-        more_smooth = self._vector([float(state.params.more_smooth) for state in states]) > 0
+        more_smooth = torch.cat([one.more_smooth for one in controls])
         how = Draw(k, top_k(k), 1 + ratio, temperature(ratio))
         return sample(logits, t, torch.stack(keys), more_smooth, self.quantizer.embedding.weight, how)
 
-    def _ratio(self, k: int) -> float:
+    def ratio(self, k: int) -> float:
+        """Progress at scale k, 0 to 1: guidance and temperature depend on it."""
         # The last scale uses the guidance and temperature of the scale before it, as the released code does.
         return min(k, self.scales - 2) / (self.scales - 1)
 
@@ -274,6 +315,11 @@ class Generator:
         shape = (logits.shape[1], logits.shape[2])
         tokens = draw_tokens(logits, randomness.draw(sources, randomness.TOKEN_DRAW, k, 0, shape))
         embeddings = self.quantizer.embedding(tokens)
+        if all(state.controls for state in states):  # no branch by a parameter: both modes, and a mask
+            gumbel = randomness.draw(sources, randomness.GUMBEL, k, 0, shape)
+            soft = soft_weights(logits, gumbel, ratio) @ self.quantizer.embedding.weight
+            smooth = torch.cat([state.controls.more_smooth for state in states if state.controls])
+            return tokens, torch.where(smooth[:, None, None], soft, embeddings)
         more_smooth = [i for i, state in enumerate(states) if state.params.more_smooth]
         if more_smooth:
             gumbel = randomness.draw([sources[i] for i in more_smooth], randomness.GUMBEL, k, 0, shape)
@@ -283,7 +329,9 @@ class Generator:
                 embeddings[i] = mixture
         return tokens, embeddings
 
-    def _residual(self, states: Sequence[GenerationState], hidden: Tensor, tokens: Tensor, t: Tensor) -> Tensor:
+    def _residual(
+        self, states: Sequence[GenerationState], hidden: Tensor, tokens: Tensor, controls: list[Controls]
+    ) -> Tensor:
         """Samples the residual tokens (n, L, Z) of the last scale."""
         sources, k = [state.noise for state in states], self.scales - 1
         codes = self.quantizer.embedding(tokens)
@@ -291,10 +339,10 @@ class Generator:
         condition = self.transformer.diffusion_condition(hidden, codes[:, None])
         return self.transformer.diffloss.sample(
             condition,
-            t,
+            torch.cat([one.guidance for one in controls]),
             randomness.draw(sources, randomness.DIFFUSION_START, k, 0, shape),
             randomness.draw_steps(sources, randomness.DIFFUSION_STEP, k, self.config.diffusion_steps - 1, shape),
-            self._vector([state.params.residual_temperature for state in states]),
+            torch.cat([one.residual_temperature for one in controls]),
         )
 
     def _vector(self, values: list[float]) -> Tensor:

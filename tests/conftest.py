@@ -1,5 +1,6 @@
 """Options and fixtures of the whole suite."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--golden-dir", type=Path, default=GOLDEN, help="a folder of golden cases (default: the repository's own)"
     )
     parser.addoption("--device", default="cpu", help="where golden cases and kernels are computed (default: cpu)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Triton's interpreter has to be chosen before anything imports triton, as transformers does."""
+    if config.getoption("--device") == "cpu":
+        os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -82,6 +82,8 @@ def compile_launch(kernel: launch.Kernel, arguments: tuple[Any, ...], options: d
             attributes[(number,)] = [["tt.divisibility", 16]]
         else:
             signature[parameter.name] = "fp32" if isinstance(value, float) else "i32"
+            if isinstance(value, int) and value % 16 == 0 and parameter.name not in kernel.unspecialized:
+                attributes[(number,)] = [["tt.divisibility", 16]]
     source = ASTSource(function, signature, constants, attributes)
     chosen = {name: value for name, value in options.items() if name in OPTIONS}
     made = triton.compile(source, target=TARGET, options=chosen)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from kernels import choose
 
@@ -15,6 +16,8 @@ SCRIPT = Path(__file__).with_name("compiled.py")
 def test_every_kernel_compiles_for_an_h100_without_spilling() -> None:
     if not choose.triton_is_installed():
         pytest.skip("triton is not installed")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU, for which the other tests compile them")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = str(SCRIPT.parents[2])
     ended = subprocess.run(

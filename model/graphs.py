@@ -1,0 +1,172 @@
+"""Graphs of the generator's steps: one replay instead of a thousand launches.
+
+A lane is one scale for so many pictures in neighbouring slots. It has tensors of its own for all that a step reads, and
+a graph that was captured of the step over them: a call copies the pictures' tensors in, replays, and gives them copies
+of what the graph wrote. Guidance and smoothness are such tensors too, so that one graph serves every setting.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from model.generation import Controls, GenerationState, Generator, SamplingParams
+from model.noise import SeededNoise
+from model.transformer import Pooled
+
+BUCKETS = (1, 2, 4, 8)
+Work = Callable[[], Sequence[GenerationState]]
+
+
+class Graph(Protocol):
+    """Something that was captured of a piece of work, and does the same again over the same tensors."""
+
+    states: Sequence[GenerationState]
+    """What the work returned; a replay writes into its tensors."""
+
+    def replay(self) -> None:
+        """Does the work again."""
+
+
+class CudaGraph:
+    """A CUDA graph over a pool of memory that it may share: what one wrote is copied before another is replayed."""
+
+    def __init__(self, work: Work, pool: Any) -> None:
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            work()  # compiles kernels and makes libraries' workspaces, which a capture must not
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph, pool=pool):
+            self.states = work()
+
+    def replay(self) -> None:
+        self.graph.replay()
+
+
+class PythonGraph:
+    """Stands for a graph where there is none: calls the work again, and writes into the tensors of its first call."""
+
+    def __init__(self, work: Work) -> None:
+        self.work, self.states = work, work()
+
+    def replay(self) -> None:
+        for target, source in zip(self.states, self.work(), strict=True):
+            for old, new in zip(_written(target), _written(source), strict=True):
+                old.copy_(new)
+
+
+def _written(state: GenerationState) -> list[Tensor]:
+    return [tensor for tensor in (state.latent, state.tokens, state.next_map) if tensor is not None]
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One scale for pictures in these slots."""
+
+    inputs: list[GenerationState]
+    """In the order of their slots. Their tensors are the lane's own."""
+    graph: Graph
+
+
+class Lanes:
+    """The lanes of a generator, captured when they are first wanted. One thread uses it, the generator's."""
+
+    def __init__(self, generator: Generator, buckets: Sequence[int], capture: Callable[[Work], Graph]) -> None:
+        self.generator, self.buckets, self.capture = generator, tuple(buckets), capture
+        self._lanes: dict[tuple[int, int, int], Lane] = {}
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    @torch.inference_mode()
+    def advance(self, k: int, states: Sequence[GenerationState]) -> bool:
+        """Advances states at scale k by their lane. Returns False, and does nothing, where no lane fits."""
+        ordered = sorted(states, key=lambda state: state.slot)
+        if not self._fits(ordered):
+            return False
+        key = (k, ordered[0].slot, len(ordered))
+        lane = self._lanes.get(key)
+        if lane is None:
+            inputs = [_own(state) for state in ordered]
+            _copy_in(self.generator, k, inputs, ordered)
+            # Each call begins with the inputs anew: a step puts its results into the states that it is given.
+            graph = self.capture(lambda: self.generator.advance_eagerly([replace(one) for one in inputs]))
+            lane = self._lanes[key] = Lane(inputs, graph)
+        _copy_in(self.generator, k, lane.inputs, ordered)
+        lane.graph.replay()
+        for state, written in zip(ordered, lane.graph.states, strict=True):
+            state.latent = written.latent.clone()
+            state.tokens = None if written.tokens is None else written.tokens.clone()
+            state.next_map = None if written.next_map is None else written.next_map.clone()
+            state.scale, state.embedded = k + 1, None
+        return True
+
+    def _fits(self, ordered: Sequence[GenerationState]) -> bool:
+        first = ordered[0].slot
+        return (
+            len(ordered) in self.buckets
+            and [state.slot for state in ordered] == list(range(first, first + len(ordered)))
+            and all(isinstance(state.noise, SeededNoise) and state.params.top_p == 0 for state in ordered)
+        )
+
+
+def attach(generator: Generator, buckets: Sequence[int] = BUCKETS) -> Lanes:
+    """Lets a generator advance by graphs where a lane fits: CUDA's on a CUDA device, their stand-in elsewhere."""
+    capture: Callable[[Work], Graph] = PythonGraph
+    if generator.device.type == "cuda":
+        capture = partial(CudaGraph, pool=torch.cuda.graph_pool_handle())
+    lanes = Lanes(generator, buckets, capture)
+    generator.lanes = lanes
+    return lanes
+
+
+def _own(state: GenerationState) -> GenerationState:
+    """A state like this one with tensors of its own, and parameters that nothing may depend on."""
+    noise = SeededNoise(0, state.latent.device)
+    conditioning = replace(state.conditioning, positions=torch.empty_like(state.conditioning.positions))
+    block = None if state.pooled.block is None else torch.empty_like(state.pooled.block)
+    return GenerationState(
+        slot=state.slot,
+        params=SamplingParams(),
+        noise=noise,
+        conditioning=conditioning,
+        embedded=None if state.embedded is None else torch.empty_like(state.embedded),
+        pooled=Pooled(block, torch.empty_like(state.pooled.head)),
+        last_positions=torch.empty_like(state.last_positions),
+        latent=torch.empty_like(state.latent, memory_format=torch.contiguous_format),
+        next_map=None if state.next_map is None else torch.empty_like(state.next_map),
+        scale=state.scale,
+        controls=Controls.of(SamplingParams(), 0.0, state.latent.device),
+    )
+
+
+def _copy_in(
+    generator: Generator, k: int, inputs: Sequence[GenerationState], states: Sequence[GenerationState]
+) -> None:
+    for own, state in zip(inputs, states, strict=True):
+        given = Controls.of(state.params, generator.ratio(k), generator.device)
+        for target, source in zip(_read(own), _read(replace(state, controls=given)), strict=True):
+            target.copy_(source)
+
+
+def _read(state: GenerationState) -> list[Tensor]:
+    """Every tensor that a step reads of a state."""
+    if not isinstance(state.noise, SeededNoise) or state.controls is None:
+        raise TypeError("a graph reads seeded noise and controls")
+    optional = [state.embedded, state.pooled.block, state.next_map]
+    return [
+        *(tensor for tensor in optional if tensor is not None),
+        state.pooled.head,
+        state.conditioning.positions,
+        state.last_positions,
+        state.latent,
+        state.noise.key,
+        state.controls.guidance,
+        state.controls.more_smooth,
+        state.controls.residual_temperature,
+    ]
