@@ -26,7 +26,7 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("main", "words", "sentence"),
     [
-        (load.main, "--endpoint foo", "endpoint 'foo': is not host:port"),
+        (load.main, "--endpoint foo", "endpoint 'foo': expected host:port"),
         (load.main, "--replicas DECODR=2", "DECODR=2: not one of safety, text_encoder, ar_generator, decoder"),
         (load.main, "--replicas decoder", "decoder: not one of"),
         (load.main, "--replicas decoder=17", "decoder=17: not one of"),

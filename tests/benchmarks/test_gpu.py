@@ -97,7 +97,7 @@ def test_without_a_gpu_it_says_so_and_ends_with_code_two(module: str, tmp_path: 
 ONLY = """
 import sys
 allowed = {"torch", "triton", "transformers", "safetensors", "numpy", "PIL", "tqdm"}
-ours = {"benchmarks", "kernels", "model"}
+ours = {"benchmarks", "common", "kernels", "model"}
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):

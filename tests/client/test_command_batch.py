@@ -172,5 +172,5 @@ def test_a_grid_that_cannot_be_written_leaves_its_pictures_and_the_old_file(
     outcome = hart("generate", "--file", "p.txt", "-o", "g.jpg", "--seed", 9)
     assert outcome.exit_code == 1
     assert Path("g.jpg").read_bytes() == b"old"
-    kept = Path(outcome.stderr.strip().rpartition("the pictures are in ")[2])
+    kept = Path(outcome.stderr.strip().rpartition("the images are in ")[2])
     assert [PillowImage.open(kept / f"00000{n}.png").getpixel((0, 0)) for n in (0, 1)] == [(9, 0, 0)] * 2

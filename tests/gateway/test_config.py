@@ -35,7 +35,7 @@ def test_half_a_certificate_for_stages_is_refused_whatever_the_gateways_own(half
 
 
 def test_a_certificate_for_stages_that_are_called_in_plaintext_is_refused() -> None:
-    with pytest.raises(SettingsError, match="HART_STAGE_TLS_CERT is given without HART_STAGE_TLS_CA"):
+    with pytest.raises(SettingsError, match="HART_STAGE_TLS_CERT requires HART_STAGE_TLS_CA"):
         GatewaySettings.load(stage_tls_cert="c", stage_tls_key="k")
 
 
