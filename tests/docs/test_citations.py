@@ -61,7 +61,7 @@ def test_the_files_that_the_specification_calls_ours_exist() -> None:
         ("docs/spec.md, sections 2 to 4).", [Citation("docs/spec.md", (2, 3, 4))]),
         ("(docs/spec.md, sections 3 and 9)", [Citation("docs/spec.md", (3, 9))]),
         ("# (docs/spec.md, section\n    # 12)", [Citation("docs/spec.md", (12,))]),
-        ("(docs/spec.md, section 7)", [Citation("spec", (7,))]),
+        ("(spec, section 7)", [Citation("spec", (7,))]),
         ("no citation", []),
     ],
 )
