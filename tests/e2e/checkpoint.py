@@ -1,9 +1,9 @@
-"""A complete checkpoint of golden size, built in a moment: `python -m tests.e2e.checkpoint FOLDER`.
+"""A complete tiny checkpoint: `python -m tests.e2e.checkpoint FOLDER`.
 
 The transformer and the tokenizer are the golden case `plain`'s. The text model is a random small Qwen2 with the golden
-case `text_right`'s tokenizer. The safety model is a Gemma-2 of one layer whose weights are written by hand, so that it
-is certain what it says: a prompt with the word "forbidden" violates `dangerous_content` alone, one with the word
-"outrageous" violates both policies, and any other prompt is safe.
+case `text_right`'s tokenizer. The safety model is a Gemma-2 of one layer with hand-written weights, so that its
+verdicts are known: "forbidden" violates `dangerous_content` only, "outrageous" violates both policies, and any other
+prompt is safe.
 """
 
 import json
@@ -24,13 +24,13 @@ POLICIES = ("dangerous_content", "harassment")
 PROMPTS = ("a red heart", "a blue house", "a green tree", "a yellow sun")
 SYSTEM_PROMPT = "Write what is to be seen. "
 CHAT_TEMPLATE = "{{ bos_token }} Prompt : {{ messages[0]['content'] }} Policy : {{ guideline }} Answer :"
-# What a token adds to the safety model's one question, "is there more that speaks for Yes than for No?".
+# Each token's contribution to the safety model's score: positive for Yes, negative for No.
 WEIGHTS = {FORBIDDEN: 1.0, "patience": -10.0, OUTRAGEOUS: 100.0}
 GUIDELINES = {"dangerous_content": "no dangerous content", "harassment": "no harassment , with patience"}
 
 
 def build(parent: Path) -> Path:
-    """Writes the checkpoint into `parent`/tiny and returns that folder. The same bytes every time."""
+    """Write the checkpoint into `parent`/tiny and return that folder. The bytes are deterministic."""
     folder = parent / NAME
     for part in ("llm", "tokenizer"):
         shutil.copytree(GOLDEN / "plain" / "checkpoint" / part, folder / part)
@@ -72,7 +72,7 @@ def _safety(folder: Path) -> None:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit()])
     tokenizer.add_special_tokens(["<pad>", "<bos>", "<eos>", "<unk>"])
-    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
         bos_token="<bos>",
@@ -87,7 +87,7 @@ def _safety(folder: Path) -> None:
 
 @torch.no_grad()
 def _judge(vocabulary: dict[str, int]) -> Gemma2ForCausalLM:
-    """Attention averages over all tokens, its norm keeps the sign alone of what was found, and Yes reads that sign."""
+    """Attention averages over all tokens, its norm keeps only the sign of the sum, and Yes reads that sign."""
     network = Gemma2ForCausalLM(
         Gemma2Config(
             vocab_size=len(vocabulary),

@@ -1,4 +1,4 @@
-"""Real processes of the cluster on free ports of this machine, for tests and benchmarks. Knows no test."""
+"""Real processes of the cluster on free local ports, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -27,16 +27,15 @@ _given: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """A port that nothing listens on, below those which the system gives to outgoing connections (from 32768 on): a
-    process that is killed finds its own again. Never the same twice, nor to another run on this machine: a process
-    binds its own seconds later."""
+    """A free port below the ephemeral range (from 32768), so that a killed process can bind its port again. Never the
+    same twice, nor for another run on this machine: the process binds it only seconds later."""
     while True:
         port = secrets.randbelow(12_000) + 20_000
         mark = socket.socket(socket.AF_UNIX)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
-                mark.bind(f"\0hart-port-{port}")  # no file: a name that is free again when this process has ended
+                mark.bind(f"\0hart-port-{port}")  # an abstract name: released when this process ends
             except OSError:
                 mark.close()
                 continue
@@ -49,7 +48,7 @@ class Process:
     """One process of the cluster; its log is a file in `folder`."""
 
     name: str
-    """The stage's, or "gateway"."""
+    """The stage or "gateway"."""
     folder: Path
     settings: Mapping[str, str] = field(default_factory=dict)
     """Variables without the prefix HART_, in lower case."""
@@ -73,7 +72,7 @@ class Process:
 
     @property
     def module(self) -> str:
-        """What `python -m` runs."""
+        """The module for `python -m`."""
         return "gateway" if self.name == "gateway" else f"services.{self.name}"
 
     @property
@@ -87,7 +86,7 @@ class Process:
         return SERVICES[self.name]
 
     def ready(self) -> bool:
-        """Whether its health says that it serves."""
+        """Whether its health is SERVING."""
         with grpc.insecure_channel(self.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
             try:
                 request = health_pb2.HealthCheckRequest(service=self.service)
@@ -97,7 +96,7 @@ class Process:
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     def await_ready(self, seconds: float = START_SECONDS) -> Process:
-        """Return when it is ready. Raises RuntimeError with the end of its log."""
+        """Wait until it is ready. Raises RuntimeError with the end of its log."""
         end = time.monotonic() + seconds
         while not self.ready():
             if self.process.poll() is not None or time.monotonic() > end:
@@ -119,7 +118,7 @@ class Process:
         self.process.wait()
 
     def stop(self, seconds: float = 60.0) -> int:
-        """SIGTERM, and its exit code; a process that does not end is killed."""
+        """Send SIGTERM and return the exit code. A process that does not end is killed."""
         self.process.send_signal(signal.SIGTERM)
         try:
             return self.process.wait(seconds)
@@ -138,7 +137,7 @@ class Cluster:
 
     @property
     def endpoint(self) -> str:
-        """Where callers go."""
+        """The gateway's address."""
         return self.gateway.address
 
     def processes(self) -> list[Process]:
@@ -146,12 +145,12 @@ class Cluster:
         return [*(p for replicas in self.stages.values() for p in replicas), self.gateway]
 
     def where(self) -> dict[str, str]:
-        """The settings that tell a gateway where the stages are."""
+        """A gateway's settings with the addresses of the stages."""
         return {stage: ",".join(p.address for p in replicas) for stage, replicas in self.stages.items()}
 
     @contextmanager
     def another_gateway(self, **settings: str) -> Iterator[Process]:
-        """One more gateway before the same stages, with the first one's settings but for these."""
+        """One more gateway for the same stages, with the first one's settings updated by these."""
         process = Process("gateway", self.folder, {**self.gateway.settings, **settings}).start()
         try:
             yield process.await_ready()
@@ -187,5 +186,5 @@ def running_cluster(
         cluster.gateway.await_ready()
         yield cluster
     finally:
-        for process in started:  # a second of torch's own tidying in each: orderly ends are tested elsewhere
+        for process in started:  # a clean exit of torch takes a second each; clean exits are tested elsewhere
             process.kill()
