@@ -22,8 +22,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test per golden case: `picture_case` of a whole picture, `text_case` of text conditioning."""
-    for name, has_tokenizer in (("picture_case", True), ("text_case", False)):
+    """One test per golden case: `image_case` of a whole image, `text_case` of text conditioning."""
+    for name, has_tokenizer in (("image_case", True), ("text_case", False)):
         if name in metafunc.fixturenames:
             folder = metafunc.config.getoption("--golden-dir")
             cases = sorted(path.parent for path in folder.glob("*/case.json"))
@@ -46,7 +46,7 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete checkpoint of golden size; benchmarks.harness.checkpoint describes its parts and unsafe prompts."""
-    from benchmarks.harness.checkpoint import build  # imports torch: only the tests that ask for it pay
+    """A complete tiny checkpoint; benchmarks.harness.checkpoint documents its contents and unsafe prompts."""
+    from benchmarks.harness.checkpoint import build  # imports torch: only for the tests that need it
 
     return build(tmp_path_factory.mktemp("checkpoints"))

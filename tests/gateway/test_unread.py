@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from tests.gateway.calls import holding, refused, request
-from tests.gateway.support import front, until
+from tests.gateway.support import running_gateway, until
 from tests.runtime.test_attack import PREFACE, frame, literal
 
 NO_WINDOW = frame(4, 0, 0, struct.pack(">HI", 4, 0))
@@ -53,7 +53,7 @@ async def unread(port: int, calls: int, method: str, **fields: Any) -> AsyncIter
 
 
 async def test_streams_that_nobody_reads_lose_their_places_and_their_work_is_cancelled():
-    async with front(send_seconds=3) as running:
+    async with running_gateway(send_seconds=3) as running:
         backpressure = asyncio.Event()
         running.stage("ar_generator").before = holding(backpressure)
         async with unread(running.app.port, 256, "GenerateStream", request_id="one"):
@@ -77,7 +77,7 @@ async def drawn(stub: Any) -> bool:
 
 @pytest.mark.parametrize("method", ["Generate", "GenerateStream"])
 async def test_pictures_that_nobody_reads_are_not_held_until_the_deadline(method):
-    async with front(send_seconds=0.5, max_response_buffer_bytes=2**20, max_deadline_seconds=300) as running:
+    async with running_gateway(send_seconds=0.5, max_response_buffer_bytes=2**20, max_deadline_seconds=300) as running:
         running.stage("decoder").image = b"x" * 2**19
         async with unread(running.app.port, 3, method, num_images=1, request_id="one"):
             await until(lambda: running.stage("decoder").received)
@@ -88,7 +88,7 @@ async def test_pictures_that_nobody_reads_are_not_held_until_the_deadline(method
 
 
 async def test_an_answer_that_waits_to_be_sent_counts_as_held():
-    async with front(send_seconds=30, max_response_buffer_bytes=2**20) as running:
+    async with running_gateway(send_seconds=30, max_response_buffer_bytes=2**20) as running:
         running.stage("decoder").image = b"x" * 2**20
         async with unread(running.app.port, 2, "Generate", num_images=1):
             await until(lambda: running.stage("decoder").received and not running.inflight)
@@ -101,7 +101,7 @@ async def test_an_answer_that_waits_to_be_sent_counts_as_held():
 
 
 async def test_a_slow_reader_is_given_the_time_that_its_message_takes():
-    async with front(send_seconds=0.5) as running:
+    async with running_gateway(send_seconds=0.5) as running:
         running.stage("decoder").image = b"x" * 2**20  # eight seconds at the slowest rate
         options = [("grpc.http2.lookahead_bytes", 65_535), ("grpc.http2.bdp_probe", 0)]
         async with grpc.aio.insecure_channel(f"127.0.0.1:{running.app.port}", options=options) as channel:
@@ -121,7 +121,7 @@ async def test_a_slow_reader_is_given_the_time_that_its_message_takes():
     ],
 )
 async def test_one_peer_does_not_take_every_place(settings: dict[str, int], setting: str, connections: int):
-    async with front(max_ongoing_requests=20, **settings) as running:
+    async with running_gateway(max_ongoing_requests=20, **settings) as running:
         backpressure = asyncio.Event()
         running.stage("safety").before = holding(backpressure)
         options = [("grpc.use_local_subchannel_pool", 1)]
@@ -141,6 +141,6 @@ async def test_one_peer_does_not_take_every_place(settings: dict[str, int], sett
 
 
 async def test_a_caller_with_a_key_is_not_bound_by_its_connection():
-    async with front(api_keys="mia=secret-key", connection_requests=1, peer_requests=1) as running:
+    async with running_gateway(api_keys="mia=secret-key", connection_requests=1, peer_requests=1) as running:
         key = (("authorization", "Bearer secret-key"),)
         await asyncio.gather(*(running.stub.Generate(request(seed=i), metadata=key) for i in range(4)))
