@@ -97,7 +97,7 @@ def picture(**fields: Any) -> images_pb2.GenerateRequest:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"prompt": "x"}, {"prompt": "é" * 2000}, {"images": 1}, {"images": 8}, {"seed": 0}, {"seed": 2**64 - 1},
+        {"prompt": "x"}, {"prompt": "é" * 2000}, {"num_images": 1}, {"num_images": 8}, {"seed": 0}, {"seed": 2**64 - 1},
         {"guidance": 0}, {"guidance": 20}, {"top_p": 1}, {"format": 2, "quality": 1}, {"format": 3, "quality": 100},
         {"request_id": "x" * 128}, {"model": "tiny"}, {"more_smooth": False}, {"embed_metadata": False},
     ],
@@ -112,8 +112,8 @@ def test_a_field_at_its_bound_gives_a_picture(wire, fields):
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
-        ({"prompt": ""}, "prompt"), ({"prompt": "x" * 2001}, "prompt"), ({"images": 0}, "images"),
-        ({"images": 9}, "images"), ({"guidance": -0.1}, "guidance"), ({"guidance": 20.1}, "guidance"),
+        ({"prompt": ""}, "prompt"), ({"prompt": "x" * 2001}, "prompt"), ({"num_images": 0}, "num_images"),
+        ({"num_images": 9}, "num_images"), ({"guidance": -0.1}, "guidance"), ({"guidance": 20.1}, "guidance"),
         ({"guidance": math.nan}, "guidance"), ({"top_p": 1.1}, "top_p"), ({"top_p": math.nan}, "top_p"),
         ({"format": 77}, "format"), ({"format": 2, "quality": 0}, "quality"), ({"quality": 9}, "quality"),
         ({"preview_every": 5}, "preview_every"), ({"request_id": "a b"}, "request_id"), ({"model": "x"}, "model"),
