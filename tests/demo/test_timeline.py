@@ -31,7 +31,7 @@ def test_a_call_is_wire_wait_work_and_wire_in_the_order_of_time() -> None:
     ]
     assert html.index("text encoder (cached)") < html.index("decoder")
     assert "800 ms" in html
-    assert "2,000 ms total" in html
+    assert "2,000 ms in all" in html
 
 
 def test_a_stages_name_is_text_and_no_html() -> None:
