@@ -83,8 +83,8 @@ def scraped(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
     except ToolMissing as error:
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("prometheus")
-    with refusing_replica("hart.v1.Decoder") as as_settings_error:
-        decoders = f"{as_settings_error},{cluster.where()['decoder']}"
+    with refusing_replica("hart.v1.Decoder") as refusing:
+        decoders = f"{refusing},{cluster.where()['decoder']}"
         with cluster.another_gateway(max_ongoing_requests="2", decoder=decoders) as gateway:
             processes = [*(p for replicas in cluster.stages.values() for p in replicas), gateway]
             targets = {

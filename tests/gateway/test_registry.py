@@ -82,7 +82,7 @@ async def test_a_replica_that_was_away_is_asked_before_it_is_counted_on(cluster:
     replica = cluster.pools["decoder"].replicas[0]
     cluster.decoder.digest = "D2"  # another process at the same address
     replica.set_aside()
-    assert not (await cluster.registry.compatible()).decoders("D1"), "nobody is ready"
+    assert not (await cluster.registry.compatible()).decoders("D1"), "no replica is ready"
     await until(lambda: replica.state is ReplicaState.READY)
     assert cluster.digest == ""
     assert (await cluster.registry.compatible()).decoders("D2")
