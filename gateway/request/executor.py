@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import AbstractContextManager, aclosing, contextmanager
 from functools import partial
 
 from hart.v1 import images_pb2
@@ -59,7 +59,7 @@ class RequestExecutor:
         `streams`: True where the caller receives every event as it happens. Call it within the request's server span.
         """
         timings, margin = RequestTimings(), self._settings.deadline_margin_seconds
-        with audited(message, caller, timings), self._limited(), self.demand.request():
+        with audited(message, caller, timings), self._ongoing():
             request = await self._validated(message, streams)
             span = trace.get_current_span()
             describe_span(span, request, message.model or self._cluster.name(), self._settings.record_prompts)
@@ -114,16 +114,14 @@ class RequestExecutor:
             self._executions[execution] -= 1
             self._executions += Counter()  # drops executions without a subscriber
 
-    @contextmanager
-    def _limited(self) -> Iterator[None]:
+    def _ongoing(self) -> AbstractContextManager[None]:
+        """Counts the request as ongoing. Raises Overloaded at the gateway's own limits."""
         if self.demand.ongoing >= self._settings.max_ongoing_requests:
             raise self._refusal("max_ongoing_requests")
-        if (
-            sum(execution.size for execution in self._executions) + self._unsent_bytes
-            > self._settings.max_response_buffer_bytes
-        ):
+        buffered = self._unsent_bytes + sum(execution.size for execution in self._executions)
+        if buffered > self._settings.max_response_buffer_bytes:
             raise self._refusal("max_response_buffer_bytes")
-        yield
+        return self.demand.request()
 
     def hold(self, size: int) -> Callable[[], None]:
         """Counts a finished response of so many bytes as buffered. Returns what to call when it has been sent."""

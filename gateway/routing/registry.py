@@ -30,7 +30,7 @@ class ReplicaInfo:
     description: Description | None
     """None: the poll failed."""
     asked_at: float
-    model_of: ReplicaModel
+    model: ReplicaModel
 
 
 class ReplicaRegistry:
@@ -84,7 +84,7 @@ class ReplicaRegistry:
             begun = time.monotonic()
             await asyncio.gather(*(self._poll(r) for r in self._replicas() if r.state is not ReplicaState.FAILED))
             present = {_key(replica) for replica in self._replicas()}
-            self._infos = {key: said for key, said in self._infos.items() if key in present}
+            self._infos = {key: info for key, info in self._infos.items() if key in present}
             for stage in self._pools:
                 if ready := [d for d in self.all(stage) if d.ready]:
                     self._last[stage] = ready[0]
@@ -103,8 +103,8 @@ class ReplicaRegistry:
         return [replica for pool in self._pools.values() for replica in pool.replicas]
 
     def _known(self, replica: Replica) -> ReplicaInfo | None:
-        said = self._infos.get(_key(replica))
-        return said if said and said.asked_at >= replica.ready_since else None
+        info = self._infos.get(_key(replica))
+        return info if info and info.asked_at >= replica.ready_since else None
 
     # -- descriptions ------------------------------------------------------------------------------------------------
 
@@ -129,15 +129,15 @@ class ReplicaRegistry:
 
     def model_of(self, replica: Replica) -> ReplicaModel:
         """The model that the replica serves; UNKNOWN_MODEL without a description."""
-        said = self._known(replica)
-        return said.model_of if said else UNKNOWN_MODEL
+        info = self._known(replica)
+        return info.model if info else UNKNOWN_MODEL
 
     def all(self, stage: str, *, ready: bool = False) -> list[Description]:
         """Last descriptions of a stage's reachable replicas; with `ready`, of those that take work."""
         pool = self._pools[stage]
         replicas = pool.ready if ready else [r for r in pool.replicas if r.state is not ReplicaState.FAILED]
         found = [self._infos.get(_key(replica)) for replica in replicas]
-        return [said.description for said in found if said and said.description]
+        return [info.description for info in found if info and info.description]
 
     def last(self, stage: str) -> Description:
         """The last description of a ready replica; an empty one while there was none."""
@@ -146,9 +146,9 @@ class ReplicaRegistry:
     def about(self, stage: str, replica: Replica) -> Description:
         """The replica's description. Without a model in it, the stage's last one without its digest, which is another
         replica's."""
-        said = self._known(replica)
-        if said and said.description and said.description.HasField("model"):
-            return said.description
+        info = self._known(replica)
+        if info and info.description and info.description.HasField("model"):
+            return info.description
         last = Description()
         last.CopyFrom(self.last(stage))
         last.model.ClearField("digest")

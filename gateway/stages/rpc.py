@@ -31,11 +31,12 @@ class Rpc:
         return self.grpc_method if protocol == "grpc" else self.oip_method
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UnaryRpc(Rpc, Generic[M, A]):
     """A call with one response."""
 
-    invoke: Callable[[StageBackend], Invoke[M, A]] = NotImplemented
+    invoke: Callable[[StageBackend], Invoke[M, A]]
+    """The backend's function for it."""
 
 
 CHECK: UnaryRpc[safety_pb2.CheckRequest, safety_pb2.CheckResponse] = UnaryRpc(

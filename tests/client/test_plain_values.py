@@ -28,7 +28,7 @@ def test_a_librarys_number_is_a_timeout(gateway: Gateway, seconds: Any) -> None:
 
 async def test_and_for_the_asyncio_client(gateway: Gateway) -> None:
     async with package.AsyncClient(gateway.endpoint) as client:
-        await client.generate("x", timeout=np.float32(5), images=np.int8(2))  # type: ignore[arg-type]
+        await client.generate("x", timeout=np.float32(5), num_images=np.int8(2))  # type: ignore[arg-type]
         await client.status(timeout=np.int64(5))  # type: ignore[arg-type]
 
 
@@ -40,7 +40,7 @@ def test_a_librarys_number_out_of_range_is_no_timeout(gateway: Gateway, seconds:
 
 def test_a_librarys_numbers_are_options(gateway: Gateway) -> None:
     chosen: dict[str, Any] = {
-        "images": np.int64(2),
+        "num_images": np.int64(2),
         "seed": np.uint64(2**64 - 9),
         "guidance": np.float32(0.5),
         "top_p": np.array(0.25),
@@ -49,10 +49,16 @@ def test_a_librarys_numbers_are_options(gateway: Gateway) -> None:
     with package.Client(gateway.endpoint) as client:
         client.generate("x", **chosen)
         sent = gateway.requests[0]
-        assert (sent.images, sent.seed, sent.guidance, sent.top_p, sent.more_smooth) == (2, 2**64 - 9, 0.5, 0.25, False)
+        assert (sent.num_images, sent.seed, sent.guidance, sent.top_p, sent.more_smooth) == (
+            2,
+            2**64 - 9,
+            0.5,
+            0.25,
+            False,
+        )
         with pytest.raises(package.InvalidRequest) as refused:
-            client.generate("x", images=np.bool_(True), seed=np.float64(1.5))  # type: ignore[arg-type]
-    assert set(refused.value.fields) == {"images", "seed"}
+            client.generate("x", num_images=np.bool_(True), seed=np.float64(1.5))  # type: ignore[arg-type]
+    assert set(refused.value.fields) == {"num_images", "seed"}
 
 
 def test_blanks_around_an_endpoint_and_a_key_are_an_environment_files(gateway: Gateway) -> None:

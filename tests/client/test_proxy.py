@@ -15,8 +15,8 @@ from tests.client.conftest import Gateway
 
 @pytest.fixture
 def proxied(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An environment whose proxy answers nobody."""
-    with socket.socket() as taken:  # bound, and listens to nobody
+    """An environment whose proxy never answers."""
+    with socket.socket() as taken:  # bound, not listening
         taken.bind(("127.0.0.1", 0))
         for name in ("no_proxy", "no_grpc_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)

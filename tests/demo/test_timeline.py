@@ -31,7 +31,7 @@ def test_call_is_drawn_as_transfer_queue_compute_transfer() -> None:
     ]
     assert html.index("text encoder (cached)") < html.index("decoder")
     assert "800 ms" in html
-    assert "2,000 ms total" in html
+    assert "2,000 ms in all" in html
 
 
 def test_stage_name_is_escaped() -> None:

@@ -73,14 +73,17 @@ def test_oip_gateway_gives_the_same_image(client: hart.Client, oip_gateway: Proc
 
 def test_oip_gateway_streams_the_same_progress_and_previews(oip_gateway: Process, client: hart.Client) -> None:
     with hart.Client(oip_gateway.address) as other:
-        events = [list(c.stream("a blue house", seed=3, preview_every=2)) for c in (client, other)]
-    progress = [
-        [(e.scale, e.side, e.scales, e.preview is not None) for e in es if isinstance(e, hart.Progress)]
-        for es in events
-    ]
-    assert progress[0] == progress[1]
-    previews = [[pixels(e.preview.data) for e in es if isinstance(e, hart.Progress) and e.preview] for es in events]
-    assert all(np.abs(one - two).max() <= 2 for one, two in zip(*previews, strict=True))
+        for seed in range(30):  # an image overtakes its late previews: with so small a model, often all of them
+            events = [list(c.stream("a blue house", seed=seed, preview_every=1)) for c in (client, other)]
+            progress = [[e for e in es if isinstance(e, hart.Progress)] for es in events]
+            scales = [[(e.scale, e.side, e.scales) for e in es] for es in progress]
+            assert scales[0] == scales[1]
+            pairs = [(one.preview, two.preview) for one, two in zip(*progress, strict=True)]
+            shown = [(one, two) for one, two in pairs if one and two]
+            assert all(np.abs(pixels(one.data) - pixels(two.data)).max() <= 2 for one, two in shown)
+            if shown:
+                return
+    pytest.fail("no scale was previewed by both gateways")
 
 
 def test_oip_gateway_refuses_an_unsafe_prompt(oip_gateway: Process) -> None:

@@ -186,11 +186,11 @@ def without_data(stage: str) -> set[str]:
     """Panels of the dashboard "one stage" without data for this stage."""
     missing = set()
     if stage != "ar_generator":
-        missing.add("Seconds by scale")  # others have no scales
+        missing.add("Duration by scale")  # others have no scales
     if stage != "text_encoder":
-        missing.add("From the cache")  # others have none
-    if stage == "gateway":  # it has no device and no batches, and sends nothing to itself
-        missing |= {"Waiting", "Computing", "Batch", "Memory of the device", "Bytes from the gateway"}
+        missing.add("Cache hits")  # others have none
+    if stage == "gateway":  # it has neither a device nor batches, and sends nothing to itself
+        missing |= {"Queue time", "Compute time", "Batch size", "Device memory", "Bytes between gateway and stage"}
     return missing
 
 

@@ -32,7 +32,7 @@ ENGINES: list[tuple[Any, Any, str, str, str]] = [
     (SafetyEngine, SafetySettings, "safety/model.safetensors", "v_proj", "the safety model's answer"),
     (TextEncoderEngine, TextEncoderSettings, "text_encoder/model.safetensors", "q_proj", "the text conditioning"),
     (GeneratorEngine, ArGeneratorSettings, "llm/ema_model.bin", "head", "the latent"),
-    (DecoderEngine, DecoderSettings, "tokenizer/model.safetensors", "decoder.conv_out", "the picture"),
+    (DecoderEngine, DecoderSettings, "tokenizer/model.safetensors", "decoder.conv_out", "the image"),
 ]
 
 

@@ -84,7 +84,7 @@ def test_missing_images_are_named_with_the_command_that_packs_them(
 ONLY = """
 import sys
 allowed = {"torch", "transformers", "safetensors", "numpy", "PIL", "tqdm"}
-ours = {"training", "model", "kernels", "benchmarks"}
+ours = {"common", "kernels", "training", "model", "kernels", "benchmarks"}
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):

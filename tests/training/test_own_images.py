@@ -28,9 +28,9 @@ TEXT = Path(__file__).parents[1] / "golden" / "text_right" / "checkpoint"
 SAFETY = Path(__file__).parents[2] / "checkpoints" / "emoji-128" / "safety"
 SIDE = 32
 COLOURS = ("red", "green", "blue", "orange", "purple", "black")
-TOKENIZER_OPTIONS = f"--num-images mine --name mine-tokenizer --side {SIDE} --batch 4 --vocabulary 16".split()
+TOKENIZER_OPTIONS = f"--images mine --name mine-tokenizer --side {SIDE} --batch 4 --vocabulary 16".split()
 TRANSFORMER_OPTIONS = (
-    f"--num-images mine --name mine --tokenizer mine-tokenizer --text {TEXT} --width 64 --depth 1 --batch 4 "
+    f"--images mine --name mine --tokenizer mine-tokenizer --text {TEXT} --width 64 --depth 1 --batch 4 "
     "--context-tokens 12 --diffusion-width 16 --diffusion-depth 1 --head-steps 2"
 ).split()
 CHECKPOINT_OPTIONS = ["checkpoints/MINE", "--transformer", "mine"]
@@ -147,7 +147,7 @@ def test_captions_are_for_the_transformer_alone(command: Command, capfd: pytest.
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--num-images", "gone"], "gone: no such folder"),
+        (["--images", "gone"], "gone: no such folder"),
         (["--styles", "noto"], "unrecognized arguments: --styles noto"),
         (["--batch", "12"], "12 images, 11 without those held out"),
         (["--batch", "1"], "--batch: 1: codes are learned"),
@@ -228,12 +228,12 @@ def test_parts_that_do_not_belong_together_are_refused(command: Command, capfd: 
 
 def test_options_name_the_released_networks() -> None:
     chosen = tokenizer.parse(
-        FolderImages(), ["--num-images", "mine", "--width", "160", "--vocabulary", "4096", "--side", "1024"]
+        FolderImages(), ["--images", "mine", "--width", "160", "--vocabulary", "4096", "--side", "1024"]
     )
     words = "--width 1536 --depth 24 --context-tokens 300 --diffusion-width 1024 --diffusion-depth 6"
     shape = tokenizer.config_of(chosen)
     config = transformer.config_of(
-        transformer.parse(FolderDataset(), ["--num-images", "mine", *words.split()]), shape, context_dim=1536
+        transformer.parse(FolderDataset(), ["--images", "mine", *words.split()]), shape, context_dim=1536
     )
     assert config.patch_nums == TRANSFORMER.patch_nums
     assert config.num_heads == TRANSFORMER.num_heads
@@ -257,5 +257,5 @@ def test_the_recipes_defaults() -> None:
 
 @pytest.mark.parametrize("side", [128, 256, 512, 1024])
 def test_scales_of_a_side_end_at_its_latent(side: int) -> None:
-    options = tokenizer.parse(FolderImages(), ["--num-images", "mine", "--side", str(side)])
+    options = tokenizer.parse(FolderImages(), ["--images", "mine", "--side", str(side)])
     assert tokenizer.config_of(options).image_side == side

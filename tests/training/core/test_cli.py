@@ -40,8 +40,8 @@ def test_an_interrupt_is_code_130_and_a_fault_of_ours_keeps_its_traceback() -> N
     [
         (["recipes.emoji.tokenizer", "--name", "new"], "python -m training.recipes.emoji.images"),
         (["recipes.emoji.transformer", "--name", "new"], "--tokenizer tokenizer: no such folder"),
-        (["transformer", "--num-images", "mine"], "--tokenizer tokenizer: no such folder"),
-        (["tokenizer", "--num-images", "nowhere"], "nowhere: no such folder"),
+        (["transformer", "--images", "mine"], "--tokenizer tokenizer: no such folder"),
+        (["tokenizer", "--images", "nowhere"], "nowhere: no such folder"),
         (["recipes.emoji.evaluate", "nowhere"], "nowhere: no such folder"),
     ],
     ids=lambda words: words[0],
