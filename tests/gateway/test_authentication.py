@@ -286,9 +286,12 @@ async def test_issuer_that_never_ends_its_response_times_out(
     ],
     ids=lambda document: repr(document[:30]),
 )
-async def test_a_document_that_is_no_key_set_is_told_as_that_and_the_known_keys_hold(
-    signing_keys, monkeypatch, caplog, document
-):
+async def test_a_malformed_key_set_is_reported_and_the_known_keys_hold(
+    signing_keys: list[rsa.RSAPrivateKey],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    document: bytes,
+) -> None:
     monkeypatch.setattr("gateway.access.jwks.REFETCH_COOLDOWN", 0.0)
     unhandled: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
@@ -308,7 +311,7 @@ async def test_a_document_that_is_no_key_set_is_told_as_that_and_the_known_keys_
     assert not unhandled
 
 
-async def test_one_key_that_cannot_be_used_does_not_cost_the_others(signing_keys):
+async def test_an_unusable_key_leaves_the_other_keys_in_use(signing_keys: list[rsa.RSAPrivateKey]) -> None:
     good = jwk("k1", signing_keys[0])
     odd = [{"kty": 5}, {**good, "kid": ["k1"]}, {**good, "kid": "k2", "n": 7}, 5]
     assert list(keys_of(json.dumps({"keys": [*odd, good, *odd]}).encode())) == ["k1"]
@@ -317,7 +320,9 @@ async def test_one_key_that_cannot_be_used_does_not_cost_the_others(signing_keys
 @pytest.mark.parametrize(
     "part", [b"[" * 5000, b'{"alg":' * 500, b'{"kid": 5}', b"7", b'{"alg": [], "kid": {}}', b"\xff"]
 )
-async def test_a_token_that_is_none_is_refused_and_nothing_breaks(signing_keys, part, caplog):
+async def test_a_malformed_token_is_unauthenticated(
+    signing_keys: list[rsa.RSAPrivateKey], part: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     with issuer([("k1", signing_keys[0])]) as (url, _):
         async with running_gateway(jwt_jwks_url=url, jwt_issuer=ISSUER) as running:
             encoded = base64.urlsafe_b64encode(part).rstrip(b"=").decode()

@@ -3,8 +3,9 @@
 import pytest
 
 from gateway.access import rate_limits
-from gateway.access.rate_limits import CallerLimits, host_of
+from gateway.access.rate_limits import CallerLimits
 from runtime.errors import Overloaded
+from runtime.server.peers import host_of
 
 
 class Clock:
