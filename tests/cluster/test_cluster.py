@@ -1,4 +1,4 @@
-"""cluster.supervisor, cluster.plan, cluster.session: the local cluster with real processes that serve only health."""
+"""cluster.supervisor, cluster.running, cluster.session: the local cluster with real processes that serve only health."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster import supervisor
+from cluster import record, running, status, supervisor
 from cluster.plan import ROOT, Plan, PlanError
 from cluster.session import session
 from common.stages import STAGES
@@ -90,9 +90,9 @@ def plan(root: Path) -> Iterator[Plan]:
 def pid_of(plan: Plan, name: str) -> int:
     """The id of the manager's process with this name, or 0."""
     port = next(process.port for process in plan.processes if process.name == name)
-    manager = supervisor._manager(plan)
+    manager = running.manager(plan)
     assert manager is not None
-    return next((pid for pid, found in supervisor._children(manager) if found == port), 0)
+    return next((pid for pid, found in running.children(manager) if found == port), 0)
 
 
 def wait(condition: Callable[[], object], seconds: float = 60.0) -> None:
@@ -118,7 +118,7 @@ def test_up_waits_until_ready_restarts_processes_and_down_stops_all(plan: Plan) 
     wait(generator.ready)
     assert pid_of(plan, generator.name) != first
 
-    family = psutil.Process(supervisor._recorded(plan)["pid"]).children(recursive=True)
+    family = psutil.Process(record.read(plan)["pid"]).children(recursive=True)
     supervisor.up(plan)  # a second call starts nothing
     assert {one.pid for one in family} <= {one.pid for one in psutil.process_iter()}
     assert supervisor.down(plan)
@@ -142,7 +142,7 @@ def test_status_uses_the_settings_of_the_running_cluster(
     environment = {**plan.environment, "HART_TLS_CERT": "a.pem", "REPLICAS_AR_GENERATOR": "1"}
     supervisor.up(Plan.from_environment(plan.port, plan.folder, root, environment))
     capsys.readouterr()
-    supervisor.show(plan)
+    status.show(plan)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
     assert all(line.endswith("  ready") for line in lines)
@@ -186,7 +186,7 @@ def test_failed_restart_reports_that_the_old_cluster_was_stopped(plan: Plan, roo
 @pytest.mark.parametrize("again", [supervisor.down, supervisor.up])
 def test_orphans_of_a_killed_manager_are_stopped(plan: Plan, again: Callable[[Plan], object]) -> None:
     supervisor.up(plan)
-    manager = psutil.Process(supervisor._recorded(plan)["pid"])
+    manager = psutil.Process(record.read(plan)["pid"])
     family = manager.children()
     assert len(family) == 6
     manager.kill()
@@ -201,7 +201,7 @@ def test_orphans_of_a_killed_manager_are_stopped(plan: Plan, again: Callable[[Pl
 
 def test_down_stops_processes_that_are_still_starting(plan: Plan) -> None:
     supervisor.up(plan)
-    late = subprocess.Popen(["sleep", "600"], env={**os.environ, supervisor.MARK: str(plan.folder)})
+    late = subprocess.Popen(["sleep", "600"], env={**os.environ, running.MARK: str(plan.folder)})
     try:
         supervisor.down(plan)
         assert not psutil.pid_exists(late.pid)
@@ -232,14 +232,14 @@ def test_up_fails_if_the_gateway_cannot_reach_an_external_stage(
     assert str(caught.value) == missing
     assert "ready at" not in capsys.readouterr().out
     assert plan.answers()
-    supervisor.show(plan)
+    status.show(plan)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["safety-1", "text_encoder-1", "ar_generator-1", "gateway", "decoder"]
     assert lines[-1].split(maxsplit=2)[1:] == ["127.0.0.1:1", "not ready"]
 
     supervisor.up(external_decoder(1))
     assert "ready at" in capsys.readouterr().out
-    supervisor.show(plan)
+    status.show(plan)
     assert all(line.endswith("  ready") for line in capsys.readouterr().out.splitlines())
 
 
@@ -391,5 +391,5 @@ def test_process_that_ends_before_kill_does_not_stop_the_killing(monkeypatch: py
 
     stubborn = Stubborn()
     monkeypatch.setattr(psutil, "wait_procs", lambda processes, timeout: ([], processes))
-    supervisor._end([], [Ended(), stubborn])  # type: ignore[list-item]
+    running.end([], [Ended(), stubborn])  # type: ignore[list-item]
     assert stubborn.killed
