@@ -1,4 +1,4 @@
-"""cluster.supervisor, cluster.running, cluster.session: the local cluster with real processes that serve only health."""
+"""cluster.supervisor and its neighbours: the local cluster with real processes that serve only health."""
 
 from __future__ import annotations
 

@@ -147,7 +147,10 @@ def test_files_on_a_claim_are_verified_and_unchanged(tmp_path: Path) -> None:
     done = run(order, tmp_path)
     assert done.returncode == 1
     assert "config.json: SHA-256 is" in done.stderr
+    assert "git lfs" not in done.stderr
     assert (tmp_path / "config.json").read_bytes() == b"{}"
+    (tmp_path / "config.json").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    assert "this is a Git LFS pointer: run git lfs pull" in run(order, tmp_path).stderr
 
 
 def test_file_outside_the_target_folder_is_refused(tmp_path: Path) -> None:
