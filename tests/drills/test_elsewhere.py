@@ -1,4 +1,4 @@
-"""benchmarks.drills.triton: stages on the real Triton Inference Server, if `make check` could fetch it."""
+"""benchmarks.drills.triton: stages on the real Triton Inference Server, if `make check-all` could fetch it."""
 
 import pytest
 
