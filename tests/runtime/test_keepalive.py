@@ -11,8 +11,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from runtime.settings import ProcessSettings
 from tests.runtime.certificates import Authority
+from tests.runtime.http2 import PREFACE, frame
 from tests.runtime.support import Running, request, until
-from tests.runtime.test_attack import PREFACE, frame
 
 PINGS = 5  # gRPC closes a connection with the third that comes too early
 EVERY = 5.0
