@@ -12,7 +12,7 @@ from benchmarks.harness.checkpoint import UNSAFE_PROMPT
 from model.errors import NotFiniteError
 from model.generation import SamplingParams
 from model.pipeline import Pipeline
-from tests.model.test_pipeline import command
+from tests.model.slow.test_pipeline import command
 
 NAN, INFINITY = float("nan"), float("inf")
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.recipes import read_recipe
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -16,8 +16,8 @@ from hart.v1 import decoder_pb2_grpc
 
 from tests.runtime.certificates import Authority
 from tests.runtime.http2 import PREFACE, frame, literal
+from tests.runtime.slow.test_process import process
 from tests.runtime.support import request
-from tests.runtime.test_process import process
 
 HEADERS = (
     literal(b":method", b"POST")
