@@ -135,8 +135,9 @@ demo-check: $(VENV)/.stamp-demo   ## the page in a real browser: Debian's chromi
 	$(BIN)/pip install --quiet -c constraints.txt --group demo-check
 	$(BIN)/pytest tests/demo tests/e2e/test_page.py
 
-k8s-files: setup            ## build the chart's schema and dashboards from settings and metrics
+k8s-files: setup            ## build the chart's schema, dashboards and objectives from settings and metrics
 	$(BIN)/python -m k8s.build_schema
+	$(BIN)/python -m k8s.build_objectives
 	$(BIN)/python -m k8s.build_dashboards
 
 check:                      ## everything that must hold before a change is merged

@@ -37,13 +37,20 @@ def build(app: App, settings: GatewaySettings) -> None:
     executor = RequestExecutor(settings, Stages(pools, registry, settings, app.telemetry), cluster)
     with as_settings_error(ValueError):
         app.guard(Authentication(settings))
-    app.guard(CallerLimits(settings.caller_requests_per_second, settings.caller_burst, settings.caller_concurrency))
+    app.guard(
+        CallerLimits(
+            settings.caller_requests_per_second,
+            settings.caller_burst,
+            settings.caller_concurrency,
+            on_refused=partial(app.telemetry.metrics.shed.add, reason="caller_limit"),
+        )
+    )
     app.guard(PeerLimits(settings))
     app.add(images_pb2_grpc.add_ImagesServicer_to_server, ImagesServicer(settings, executor, cluster))
     scaler = ExternalScaler(cluster, executor.demand, settings)
     app.add(externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server, scaler, background=True)
     app.telemetry.metrics.load.observe(lambda: executor.demand.ongoing / settings.max_ongoing_requests)
-    for reason in ("max_response_buffer_bytes", "max_ongoing_requests", "queue_full", "preview"):
+    for reason in ("max_response_buffer_bytes", "max_ongoing_requests", "queue_full", "preview", "caller_limit"):
         app.telemetry.metrics.shed.add(0, reason=reason)
     for stage in STAGES:
         app.telemetry.metrics.retries.add(0, stage=stage)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import grpc
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
@@ -70,6 +71,19 @@ class Histogram:
         self._histogram.record(value, {**self._labels, **labels})
 
 
+class Device(Protocol):
+    """What reports a device's memory, in bytes."""
+
+    def memory(self) -> int:
+        """In use, by all processes that share the device."""
+
+    def allocated(self) -> int:
+        """In use by this process."""
+
+    def capacity(self) -> int:
+        """All of it."""
+
+
 class Metrics:
     """All metrics of a process. Each series has the label `stage`: this process's stage, or the stage that it
     describes."""
@@ -105,4 +119,9 @@ class Metrics:
     def count(self, code: grpc.StatusCode, seconds: float) -> None:
         """Record a finished request: its status code and its duration in seconds."""
         self.requests.add(code=code.name)
-        self.request_seconds.record(seconds)
+        self.request_seconds.record(seconds, code=code.name)
+
+    def observe_device(self, device: Device) -> None:
+        """Read the device's memory at each export."""
+        for kind, source in (("used", device.memory), ("allocated", device.allocated), ("total", device.capacity)):
+            self.device_memory.observe(source, kind=kind)
