@@ -31,3 +31,4 @@ def build(app: App, settings: DecoderSettings) -> None:
     app.add_model(servicer.oip())
     app.telemetry.metrics.load.observe(servicer.load)
     app.telemetry.metrics.observe_device(engine.compute)
+    app.telemetry.metrics.observe_model(lambda: servicer.model)

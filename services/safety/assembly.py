@@ -27,3 +27,4 @@ def build(app: App, settings: SafetySettings) -> None:
     for policy in engine.policies.names:
         app.telemetry.metrics.verdicts.add(0, verdict="unsafe", policy=policy)
     app.telemetry.metrics.observe_device(engine.compute)
+    app.telemetry.metrics.observe_model(lambda: servicer.model)

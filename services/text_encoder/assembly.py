@@ -26,3 +26,4 @@ def build(app: App, settings: TextEncoderSettings) -> None:
     app.add_model(servicer.oip())
     app.telemetry.metrics.cache_hits.add(0)
     app.telemetry.metrics.observe_device(engine.compute)
+    app.telemetry.metrics.observe_model(lambda: servicer.model)

@@ -204,7 +204,9 @@ class Front:
     @property
     def inflight(self) -> int:
         """Requests in work, as the gateway's metrics tell."""
-        return int(self.app.telemetry.registry.get_sample_value("hart_queue_depth", {"stage": "gateway"}) or 0)
+        load = self.app.telemetry.registry.get_sample_value("hart_load", {"stage": "gateway"}) or 0.0
+        limit: int = self.app.settings.max_ongoing_requests
+        return round(load * limit)
 
     @property
     def replicas(self) -> list[Replica]:

@@ -21,12 +21,13 @@ from tests.e2e.prometheus import Prometheus, prometheus
 ROOT = Path(__file__).resolve().parents[2]
 RULES = sorted((ROOT / "k8s/alerts").glob("*.yaml"))
 RULE_TESTS = sorted(Path(__file__).parent.glob("*_test.yaml"))
-FOREIGN = re.compile(r"\b(kube|keda|certmanager)_\w+|\bup\b|hart:[a-z]+:")
+FOREIGN = re.compile(r"\b(kube|keda|certmanager|process)_\w+|\bup\b|hart:[a-z]+:")
 """Metrics of other programs, and what rules have recorded."""
 DASHBOARDS = sorted((ROOT / "k8s/dashboards").glob("*.json"))
 LABELS = {"code": "OK", "reason": "queue_full", "verdict": "safe", "policy": "", "scale": "3", "kind": "used"} | {
     "state": "ready",
     "to": "decoder",
+    "caller": "ada",
 }
 
 
@@ -39,6 +40,8 @@ def telemetry() -> Iterator[Telemetry]:
             instrument.add(1, **LABELS)
         elif isinstance(instrument, metrics.Histogram):
             instrument.record(1.0, **LABELS)
+        elif isinstance(instrument, metrics.ObservedInfo):
+            instrument.observe("", lambda: {"model": "emoji", "digest": "abc", "version": "1"})
         elif isinstance(instrument, metrics.ObservedGauge):
             for kind in ("used", "total") if instrument is made.metrics.device_memory else ("used",):
                 instrument.observe(lambda: 1.0, **{**LABELS, "kind": kind})
@@ -48,7 +51,7 @@ def telemetry() -> Iterator[Telemetry]:
 
 def exported(telemetry: Telemetry) -> set[str]:
     lines = generate_latest(telemetry.registry).decode().splitlines()
-    return {re.split(r"[{ ]", line)[0] for line in lines if line and not line.startswith("#")}
+    return {re.split(r"[{ ]", line)[0] for line in lines if line.startswith("hart_")}
 
 
 def queries(path: Path) -> list[str]:
@@ -167,6 +170,7 @@ def scraping(telemetry: Telemetry, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_prometheus_takes_every_query_that_we_publish(scraping: Prometheus, published: dict[str, str]) -> None:
     for place, query in published.items():
         chosen = query.replace("$namespace", "pictures").replace("$stage", "gateway").replace("$__rate_interval", "1m")
+        chosen = chosen.replace("$release", ".*").replace("$gpu_hour", "2.5")
         try:
             scraping.query(chosen)
         except urllib.error.HTTPError as error:

@@ -130,8 +130,10 @@
 {{- if and $tls.clientCertificates (eq $tls.mode "none") }}
 {{- fail "tls.clientCertificates is true, and tls.mode is none: plaintext has no certificates" }}
 {{- end }}
-{{- if and .Values.telemetry.otlpMetrics (not .Values.telemetry.otlpEndpoint) }}
-{{- fail "telemetry.otlpMetrics is true, and telemetry.otlpEndpoint is empty: name the collector" }}
+{{- range list "otlpMetrics" "otlpLogs" }}
+{{- if and (index $.Values.telemetry .) (not $.Values.telemetry.otlpEndpoint) }}
+{{- fail (printf "telemetry.%s is true, and telemetry.otlpEndpoint is empty: name the collector" .) }}
+{{- end }}
 {{- end }}
 {{- if and .Values.priorityClass.create (hasPrefix "system-" .Values.priorityClass.name) }}
 {{- fail (printf "priorityClass.name %s: names that begin with system- are Kubernetes' own; set create to false to use one" .Values.priorityClass.name) }}
