@@ -135,10 +135,11 @@ demo-check: $(VENV)/.stamp-demo   ## the page in a real browser: Debian's chromi
 	$(BIN)/pip install --quiet -c constraints.txt --group demo-check
 	$(BIN)/pytest tests/demo tests/e2e/test_page.py
 
-k8s-files: setup            ## build the chart's schema, dashboards and objectives from settings and metrics
+k8s-files: setup            ## build the chart's schema, objectives, dashboards and README
 	$(BIN)/python -m k8s.build_schema
 	$(BIN)/python -m k8s.build_objectives
 	$(BIN)/python -m k8s.build_dashboards
+	$(BIN)/python -m k8s.build_readme
 
 check:                      ## everything that must hold before a change is merged
 	@$(MAKE) lint

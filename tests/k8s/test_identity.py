@@ -46,5 +46,5 @@ def test_without_a_collector_no_attribute_is_set() -> None:
 
 
 def test_logs_need_a_collector() -> None:
-    with pytest.raises(render.Refused, match="otlpLogs is true, and telemetry.otlpEndpoint is empty"):
+    with pytest.raises(render.Refused, match=r"otlpLogs is true, and telemetry\.otlpEndpoint is empty"):
         render.text("telemetry: {otlpLogs: true}")

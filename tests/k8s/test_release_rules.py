@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from k8s import build_objectives, render
+from k8s import build_objectives, build_readme, render
 from k8s.tools import ToolMissing, tool
 
 try:
@@ -31,6 +31,10 @@ def rules() -> dict[str, Any]:
 
 def test_the_objectives_are_what_their_description_makes() -> None:
     assert build_objectives.FILE.read_text() == build_objectives.text(), "make k8s-files"
+
+
+def test_the_charts_readme_is_what_its_values_make() -> None:
+    assert build_readme.README.read_text() == build_readme.text(), "make k8s-files"
 
 
 def test_every_rule_selects_its_own_release() -> None:

@@ -17,7 +17,7 @@ def test_a_gpu_asks_for_the_device_and_the_images_variant() -> None:
 
 def test_a_stages_own_word_wins_over_the_default_even_when_it_is_nothing() -> None:
     values = """
-defaults: {gpu: {count: 2}, replicas: 3, settings: {max_queued_requests: 5}}
+defaults: {gpu: {count: 1}, replicas: 3, settings: {max_queued_requests: 5}}
 stages: {safety: {gpu: {count: 0}, replicas: 0, topologySpread: [], settings: {batch_wait_timeout_seconds: 0}}}"""
     safety = deployments(values)["hart-safety"]["spec"]
     spec = safety["template"]["spec"]

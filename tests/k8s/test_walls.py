@@ -78,7 +78,7 @@ def test_the_network_lets_through_exactly_the_arrows_that_exist() -> None:
     stage_in = {("gateway", "grpc"), ("monitoring", "metrics")}
     assert both == {
         "gateway": (
-            {("gateways", "grpc"), ("monitoring", "metrics")},
+            {("gateways", "grpc"), ("test", "grpc"), ("monitoring", "metrics")},
             outside
             | {("safety", 50052), ("text-encoder", 50053), ("ar-generator", 50054), ("decoder", 50055)}
             | {("anywhere", 443), ("anywhere", 6443)},

@@ -64,6 +64,10 @@
 {{- end }}
 {{- end }}
 {{- include "hart.resourceAttributes" . }}
+{{- with $v.telemetry.otlpHeaders.secret }}
+- name: OTEL_EXPORTER_OTLP_HEADERS
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $v.telemetry.otlpHeaders.key }}}}
+{{- end }}
 {{- range $field, $value := merge (dict) .values.settings $e }}
 - name: HART_{{ upper $field }}
   value: {{ include "hart.word" $value | quote }}
