@@ -157,9 +157,11 @@ demo-check: setup $(VENV)/.stamp-demo ## the page in a real browser: Debian's ch
 	$(BIN)/pip install --quiet -c constraints.txt --group demo-check
 	$(BIN)/pytest tests/demo tests/e2e/test_page.py
 
-k8s-files: setup            ## build the chart's schema and dashboards from settings and metrics
+k8s-files: setup            ## build the chart's schema, objectives, dashboards and README
 	$(BIN)/python -m k8s.build_schema
+	$(BIN)/python -m k8s.build_objectives
 	$(BIN)/python -m k8s.build_dashboards
+	$(BIN)/python -m k8s.build_readme
 
 # The lane of every change. Its parts run side by side; each prints what it has found when it ends.
 check: setup                ## the short lane: lint, types, arrows, and the tests without processes, waits or checkpoints

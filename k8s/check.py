@@ -21,8 +21,8 @@ from k8s.tools import tool
 VERSIONS = ("1.31", "1.34", "1.35", "1.36", "1.37")
 """Of Kubernetes: from the oldest that the chart supports to the newest."""
 ROOT = Path(__file__).resolve().parent.parent
-RULES = ROOT / "k8s/alerts/hart.rules.yaml"
-RULE_TESTS = ROOT / "tests/k8s/alerts_test.yaml"
+RULES = sorted((ROOT / "k8s/alerts").glob("*.yaml"))
+RULE_TESTS = [ROOT / "tests/k8s/alerts_test.yaml", ROOT / "tests/k8s/outages_test.yaml"]
 
 
 class Failed(Exception):
@@ -124,7 +124,7 @@ def dockerfile() -> str:
 
 def rules() -> str:
     """promtool: the alert rules parse, and fire exactly when expected."""
-    for words in (["check", "rules", RULES], ["test", "rules", RULE_TESTS]):
+    for words in (["check", "rules", *RULES], ["test", "rules", *RULE_TESTS]):
         done = subprocess.run([str(tool("promtool")), *map(str, words)], capture_output=True, text=True)
         if done.returncode:
             raise Failed((done.stdout + done.stderr).strip())

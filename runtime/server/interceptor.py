@@ -131,7 +131,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._begin()
         metrics.inflight.add(1)
         parent = tracing.extract(metadata)
-        attributes = tracing.rpc_attributes(method)
+        attributes = tracing.rpc_attributes(method) | tracing.peer_attributes(context.peer())
         try:
             with self._telemetry.tracing.span(
                 method, kind=SpanKind.SERVER, parent=parent, attributes=attributes
@@ -151,10 +151,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     await _abort(context, known)
                 finally:
                     tracing.set_code(span, code)
+                    seconds = time.monotonic() - begun
+                    metrics.count_rpc(method, code, seconds)
+                    if code is not grpc.StatusCode.OK or not method.endswith(_MULTIPLEXED_STREAMS):
+                        metrics.count(code, seconds)  # inside the span: it becomes the measurement's exemplar
         finally:
             metrics.inflight.add(-1)
-            if code is not grpc.StatusCode.OK or not method.endswith(_MULTIPLEXED_STREAMS):
-                metrics.count(code, time.monotonic() - begun)
             self._end()
 
     def _admit(self, method: str) -> None:
