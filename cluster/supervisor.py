@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from cluster.gateway_metrics import gateway_metrics
-from cluster.plan import ROOT, TLS, Plan, Process
+from cluster.plan import HTTP_PORT, ROOT, TLS, Plan, Process
 from common.stages import START_SECONDS
 
 """Four imports of torch side by side on two busy cores."""
@@ -87,7 +87,7 @@ def up(plan: Plan, keep: bool = True) -> None:
         if keep or "kept" not in _recorded(plan):
             _record(plan, {"kept": keep})
         _await_named(plan)
-        print(f"ready at {plan.endpoint}", flush=True)
+        print(f"ready at {plan.endpoint} (gRPC), {plan.http_url} (HTTP)", flush=True)
 
 
 def await_start(plan: Plan) -> None:
@@ -141,8 +141,9 @@ def _start_and_await(plan: Plan) -> None:
             down(plan)
         taken = next((process for process in plan.processes if process.port_taken()), None)
         if taken is not None:
+            port = taken.taken_port()
             raise ClusterError(
-                f"port {taken.port}, which {taken.name} needs, is taken by another program; HART_PORT moves them all"
+                f"port {port}, which {taken.name} needs, is taken by another program; HART_PORT moves them all"
             )
         print(f"starting {len(plan.processes)} processes; logs in {_shown(plan.folder / 'logs')}", flush=True)
         running = _start(plan)
@@ -196,6 +197,7 @@ def _record_start(plan: Plan, process: psutil.Process) -> None:
         "port": plan.port,
         "replicas": dict(plan.replicas),
         "tls": plan.environment.get(TLS, ""),
+        "http_port": plan.http_port,
         "named": plan.named,
     }
     _record(plan, facts)
@@ -289,11 +291,13 @@ def show(plan: Plan) -> None:
     record = _recorded(plan)
     replicas = {**plan.replicas, **record.get("replicas", {})}
     environment = {TLS: record.get("tls", plan.environment.get(TLS, ""))}
+    environment |= {HTTP_PORT: str(record["http_port"])} if "http_port" in record else {}
     environment |= {f"HART_{stage.upper()}": listed for stage, listed in record.get("named", plan.named).items()}
     port = _port_of(manager) if manager else record.get("port", plan.port)
     running = replace(plan, port=port, replicas=replicas, environment=environment)
     for process in running.processes:
-        print(f"{process.name:<16} 127.0.0.1:{process.port}  {_STATES[process.ready()]}")
+        http = f", {running.http_url}" if process.http_port else ""
+        print(f"{process.name:<16} 127.0.0.1:{process.port}{http}  {_STATES[process.ready()]}")
     for stage, listed in running.named.items():
         print(f"{stage:<16} {listed}  {_STATES[gateway_metrics(running, stage)]}")
     if left:
