@@ -1,4 +1,4 @@
-"""Which processes a cluster on one machine has, on which ports, with which settings; starts nothing."""
+"""The processes of a cluster on one machine, their ports and their settings; starts nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HTTP_PORT = "HART_HTTP_PORT"
 
 
 class PlanError(Exception):
-    """The environment asks for something that cannot be; says which variable and why."""
+    """The environment asks for something impossible; names the variable and the reason."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Process:
         return [sys.executable, "-m", self.module]
 
     def ready(self, timeout: float = 1.0) -> bool:
-        """Whether it answers and calls itself ready."""
+        """Whether its health service answers SERVING."""
         with grpc.insecure_channel(
             f"127.0.0.1:{self.health_port or self.port}", [("grpc.enable_http_proxy", 0)]
         ) as channel:
@@ -94,8 +94,7 @@ class Plan:
     def from_environment(
         cls, port: int | None, folder: Path, root: Path = ROOT, environment: Mapping[str, str] = os.environ
     ) -> Plan:
-        """REPLICAS_<STAGE> says how many of each, HART_PORT the port where `port` does not; PlanError names a variable
-        that makes no sense."""
+        """Read REPLICAS_<STAGE> and, where `port` is None, HART_PORT; PlanError names a variable with a wrong value."""
         port = (
             _port("HART_PORT", environment.get("HART_PORT", str(GATEWAY_PORT)))
             if port is None
@@ -103,16 +102,16 @@ class Plan:
         )
         replicas = {stage: _count(f"REPLICAS_{stage.upper()}", environment) for stage in STAGES}
         known = {f"REPLICAS_{stage.upper()}" for stage in STAGES}
-        strangers = sorted(name for name in environment if name.startswith("REPLICAS_") and name not in known)
-        if strangers:
-            raise PlanError(f"{strangers[0]}: there is no such stage; there are {', '.join(sorted(known))}")
+        unknown = sorted(name for name in environment if name.startswith("REPLICAS_") and name not in known)
+        if unknown:
+            raise PlanError(f"{unknown[0]}: there is no such stage; there are {', '.join(sorted(known))}")
         plan = cls(port, folder, replicas, dict(environment), root)
         _ = plan.http_port  # raises PlanError
         return plan
 
     @property
     def endpoint(self) -> str:
-        """Where callers go."""
+        """The address for callers."""
         return f"127.0.0.1:{self.port}"
 
     @property
@@ -123,7 +122,7 @@ class Plan:
 
     @property
     def http_url(self) -> str:
-        """Where HTTP callers go."""
+        """The address for HTTP callers."""
         scheme = "https" if self.environment.get(TLS) else "http"
         return f"{scheme}://127.0.0.1:{self.http_port}"
 
@@ -134,7 +133,7 @@ class Plan:
 
     @cached_property
     def processes(self) -> list[Process]:
-        """The stages' replicas, then the gateway that is told where they are."""
+        """The stages' replicas, then the gateway with their addresses."""
         found = [
             self._process(f"{name}-{number}", f"services.{name}", stage.service, port, **self._threads)
             for name, stage in STAGES.items()
@@ -152,12 +151,12 @@ class Plan:
 
     @property
     def named(self) -> dict[str, str]:
-        """The operator's own lists by stage, which win: they may name a stage elsewhere, or an oip:// endpoint."""
+        """The operator's own endpoints by stage. They win, and may name a stage elsewhere or an oip:// endpoint."""
         lists = {stage: self.environment.get(f"HART_{stage.upper()}") for stage in STAGES}
         return {stage: listed for stage, listed in lists.items() if listed is not None}
 
     def _elsewhere(self, stage: str) -> bool:
-        """Whether the operator's list has none of the stage's ports here; what is in a file is not known."""
+        """Whether the operator's list has none of the stage's ports here; the contents of a file are not read."""
         listed = self.named.get(stage)
         here = "|".join(map(str, self.ports(stage)))
         own = rf"(^|[,/\s])file:|\b(127\.0\.0\.1|localhost):({here})\b"
@@ -165,9 +164,9 @@ class Plan:
 
     @property
     def _threads(self) -> dict[str, str]:
-        """Half of the processors to each stage, unless the operator says otherwise.
+        """Half of the processors for each stage, unless the operator sets a number.
 
-        Side by side, processes that each take all of them wait for one another in every operation.
+        Processes that each take all processors wait for one another in every operation.
         """
         return {THREADS: self.environment.get(THREADS, str(max(1, (os.cpu_count() or 1) // 2)))}
 

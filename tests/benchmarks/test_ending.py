@@ -1,4 +1,4 @@
-"""A benchmark leaves nothing behind, however it ends."""
+"""benchmarks.ending: a benchmark cleans up however it ends."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ with workplace() as folder:
 """
 
 
-def told(program: str, number: int) -> list[str]:
-    """The lines that it prints before the signal ends it."""
+def run_program(program: str, number: int) -> list[str]:
+    """The lines that the program prints before the signal ends it."""
     found = subprocess.run(
         [sys.executable, "-c", program.format(number=int(number))],
         cwd=ROOT,
@@ -44,15 +44,15 @@ def told(program: str, number: int) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_every_cluster_that_a_benchmark_has_started(number: int) -> None:
-    first, second, *stopped = told(CLUSTER, number)
+def test_signal_stops_every_started_cluster(number: int) -> None:
+    first, second, *stopped = run_program(CLUSTER, number)
     assert stopped == ["stopped", "stopped"]
     assert not Path(first).exists()
     assert not Path(second).exists()
 
 
-def test_a_signal_ends_the_processes_and_removes_the_folder_of_a_workplace() -> None:
-    folder, child = told(CHILD, signal.SIGTERM)
+def test_signal_ends_processes_and_removes_the_temporary_folder() -> None:
+    folder, child = run_program(CHILD, signal.SIGTERM)
     assert not Path(folder).exists()
     with pytest.raises(ProcessLookupError):
         os.kill(int(child), 0)

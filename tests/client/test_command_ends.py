@@ -1,4 +1,4 @@
-"""How a command ends when it is interrupted, or when nobody reads or nothing can be written: as a process."""
+"""hart.__main__: real processes that are interrupted, have no reader or cannot write."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from tests.client.command import COMMAND
+from tests.client.conftest import Gateway
 
 
 @pytest.mark.parametrize("words", [["generate", "x"], ["generate", "--file", "p.txt"]], ids=" ".join)
-def test_ctrl_c_cancels_on_the_server_and_is_exit_code_130(gateway: Any, tmp_path: Path, words: list[str]) -> None:
+def test_ctrl_c_cancels_on_the_server_and_exits_with_130(gateway: Gateway, tmp_path: Path, words: list[str]) -> None:
     gateway.hang = True
     (tmp_path / "p.txt").write_text("one\ntwo\n")
     process = subprocess.Popen(
@@ -31,17 +32,17 @@ def test_ctrl_c_cancels_on_the_server_and_is_exit_code_130(gateway: Any, tmp_pat
     )
     assert gateway.started.wait(90)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
-    assert "interrupted" in told
-    assert "Traceback" not in told
+    _, output = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "interrupted" in output
+    assert "Traceback" not in output
     assert gateway.cancelled.wait(60)
     assert [path.name for path in tmp_path.iterdir()] == ["p.txt"]
 
 
 @pytest.mark.parametrize("moment", ["typer", "grpc", "hart.cli.generate"])
-def test_ctrl_c_during_the_imports_is_quiet_and_exit_code_130(tmp_path: Path, moment: str) -> None:
-    # An import of this module is the moment: whoever looks for it presses Ctrl-C.
+def test_ctrl_c_during_imports_is_silent_and_exits_with_130(tmp_path: Path, moment: str) -> None:
+    # A finder sends SIGINT when this module is imported.
     code = f"""
 import os, signal, sys, time
 class Finger:
@@ -60,11 +61,11 @@ main()
 
 @pytest.mark.parametrize("line", [20, 160, 190, 280, 340, 440, 1500, 4200])
 @pytest.mark.parametrize("words", [["generate", "x"], ["describe"]], ids=" ".join)
-def test_ctrl_c_at_any_line_is_quiet_and_exit_code_130(
-    gateway: Any, tmp_path: Path, words: list[str], line: int
+def test_ctrl_c_at_any_line_is_silent_and_exits_with_130(
+    gateway: Gateway, tmp_path: Path, words: list[str], line: int
 ) -> None:
-    # Once the subcommand has begun, the n-th line of Python that runs anywhere presses Ctrl-C: while the event loop
-    # is made, while gRPC makes the call, while all of it is closed. Where there are fewer lines, the last wait is left.
+    # The n-th line of Python after the subcommand begins sends SIGINT: while the event loop is created, during the
+    # call, while everything is closed. With fewer lines, the final wait is interrupted.
     gateway.hang = True
     code = f"""
 import os, signal, sys
@@ -94,14 +95,14 @@ main()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_runs_before_an_interrupt_is_caught_imports_next_to_nothing() -> None:
+def test_import_before_the_interrupt_handler_is_minimal() -> None:
     code = (
         "import sys; before = set(sys.modules); import hart; print(set(sys.modules) - before - {'__future__', 'hart'})"
     )
     assert subprocess.check_output([sys.executable, "-I", "-c", code], text=True).strip() == "set()"
 
 
-def test_a_reader_that_has_enough_is_no_error(gateway: Any, tmp_path: Path) -> None:
+def test_closed_stdout_pipe_is_no_error(gateway: Gateway, tmp_path: Path) -> None:
     environment = {**os.environ, "HART_ENDPOINT": gateway.endpoint, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         [*COMMAND, "describe", "--json"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -109,11 +110,11 @@ def test_a_reader_that_has_enough_is_no_error(gateway: Any, tmp_path: Path) -> N
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
-    told = process.stderr.read()
-    assert (process.wait(60), told) == (1, b"")
+    output = process.stderr.read()
+    assert (process.wait(60), output) == (1, b"")
 
 
-def test_an_answer_that_cannot_be_written_is_a_failure_and_no_wrong_usage(gateway: Any, tmp_path: Path) -> None:
+def test_unwritable_stdout_exits_with_1(gateway: Gateway, tmp_path: Path) -> None:
     with open("/dev/full", "wb") as full:
         found = subprocess.run(
             [*COMMAND, "generate", "x", "-o", "-"],
@@ -126,8 +127,8 @@ def test_an_answer_that_cannot_be_written_is_a_failure_and_no_wrong_usage(gatewa
     assert "No space left" in found.stderr
 
 
-def test_a_link_to_an_open_pipe_is_written_into_and_stays(gateway: Any, tmp_path: Path) -> None:
-    (tmp_path / "a.png").symlink_to("/proc/self/fd/1")  # as /dev/stdout is: what it leads to has no name
+def test_link_to_an_open_pipe_is_written_and_kept(gateway: Gateway, tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to("/proc/self/fd/1")  # like /dev/stdout: its target has no name
     found = subprocess.run(
         [*COMMAND, "generate", "x", "-o", "a.png"],
         env={**os.environ, "HART_ENDPOINT": gateway.endpoint},
@@ -139,8 +140,8 @@ def test_a_link_to_an_open_pipe_is_written_into_and_stays(gateway: Any, tmp_path
     assert (tmp_path / "a.png").is_symlink()
 
 
-def test_ctrl_c_is_heard_while_a_pipe_waits_for_its_reader(gateway: Any, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "a-1.png")  # the second picture's place, which nobody reads
+def test_ctrl_c_ends_a_write_to_a_pipe_without_a_reader(gateway: Gateway, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a-1.png")  # the second image's path: a pipe without a reader
     process = subprocess.Popen(
         [*COMMAND, "generate", "x", "-n", "2", "-o", "a.png"],
         env={**os.environ, "HART_ENDPOINT": gateway.endpoint},
@@ -149,11 +150,11 @@ def test_ctrl_c_is_heard_while_a_pipe_waits_for_its_reader(gateway: Any, tmp_pat
     )
     end = time.monotonic() + 120
     while not (tmp_path / "a-0.png").exists():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "the condition did not become true"
         time.sleep(0.02)
     try:
-        while process.poll() is None:  # the first that is heard cancels; the next one leaves the pipe too
-            assert time.monotonic() < end, "waited in vain"
+        while process.poll() is None:  # the first signal cancels; the next one leaves the pipe too
+            assert time.monotonic() < end, "the condition did not become true"
             process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0.5)
@@ -163,7 +164,7 @@ def test_ctrl_c_is_heard_while_a_pipe_waits_for_its_reader(gateway: Any, tmp_pat
         process.communicate()
 
 
-def test_ctrl_c_ends_a_bench_with_what_it_has_measured(gateway: Any, tmp_path: Path) -> None:
+def test_ctrl_c_ends_a_bench_with_partial_results(gateway: Gateway, tmp_path: Path) -> None:
     later = threading.Event()
 
     def hang_from_the_third_on(_: Any) -> None:
@@ -183,9 +184,9 @@ def test_ctrl_c_ends_a_bench_with_what_it_has_measured(gateway: Any, tmp_path: P
     )
     assert later.wait(60)
     process.send_signal(signal.SIGINT)
-    answer, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
-    assert told.endswith("interrupted\n")
+    answer, output = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert output.endswith("interrupted\n")
     found = json.loads(answer)
     assert found["sent"] == found["answered"] == found["pictures"] <= 2
     assert 0 < found["wall_seconds"] < 600

@@ -1,4 +1,4 @@
-"""The examples of client/README.md, run as they stand there."""
+"""client/README.md: its examples, executed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from google.protobuf import json_format
 from hart.v1 import images_pb2
 
-from tests.client.conftest import picture
+from tests.client.conftest import Gateway, image_file
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "client/README.md").read_text("utf-8")
@@ -23,13 +22,13 @@ PUBLISHED = "127.0.0.1:50051"
 
 
 def commands(tool: str) -> list[list[str]]:
-    """The words of the README's command lines that begin with a tool, without what they are piped to."""
+    """The arguments of the README's command lines that begin with a tool, without the pipe's rest."""
     found = [shlex.split(line.split("|")[0]) for line in README.splitlines() if line.startswith(f"    {tool} ")]
     assert found
     return found
 
 
-def test_the_python_example_draws_streams_and_asks(gateway: Any, tmp_path: Path) -> None:
+def test_python_example_runs(gateway: Gateway, tmp_path: Path) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert PUBLISHED in example
     example = example.replace(PUBLISHED, gateway.endpoint)
@@ -42,9 +41,13 @@ def test_the_python_example_draws_streams_and_asks(gateway: Any, tmp_path: Path)
 
 
 @pytest.mark.parametrize("words", commands("buf"), ids=lambda words: words[-1].rsplit("/", 1)[-1])
-def test_a_client_that_knows_the_contract_by_reflection_alone_is_answered(gateway: Any, words: list[str]) -> None:
+def test_buf_curl_example_works_by_reflection(gateway: Gateway, words: list[str]) -> None:
     *options, url = words[1:]
-    command = [Path(sys.executable).with_name("buf"), *options, url.replace(PUBLISHED, gateway.endpoint)]
+    command: list[str | Path] = [
+        Path(sys.executable).with_name("buf"),
+        *options,
+        url.replace(PUBLISHED, gateway.endpoint),
+    ]
     found = subprocess.run(command, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     if "--list-services" in options:
@@ -52,11 +55,11 @@ def test_a_client_that_knows_the_contract_by_reflection_alone_is_answered(gatewa
     else:
         assert found.stdout.startswith("{")
     if url.endswith("/Generate"):
-        assert base64.b64decode(json.loads(found.stdout)["images"][0]["data"]) == picture(7)
+        assert base64.b64decode(json.loads(found.stdout)["images"][0]["data"]) == image_file(7)
 
 
 @pytest.mark.parametrize("words", commands("grpcurl"), ids=lambda words: words[-1].rsplit("/", 1)[-1])
-def test_a_call_by_grpcurl_names_a_method_and_its_fields(words: list[str]) -> None:
+def test_grpcurl_example_names_a_method_and_its_fields(words: list[str]) -> None:
     endpoint, called = words[-2:]
     assert endpoint == PUBLISHED
     if called != "list":

@@ -11,7 +11,7 @@ import pytest
 from hart import AsyncClient, Client, Unavailable
 from hart.v1 import images_pb2_grpc
 
-from benchmarks.harness.processes import free_port
+from benchmarks.harness.ports import free_port
 from tests.client.conftest import Gateway
 
 OUTAGE, SOON = 17.0, 5.0

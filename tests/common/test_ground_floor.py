@@ -1,4 +1,4 @@
-"""`common` stands on the standard library alone, and runs without any installed package."""
+"""common: imports only the standard library and runs without any installed package."""
 
 import ast
 import subprocess
@@ -26,11 +26,11 @@ def roots(source: str) -> set[str]:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
-def test_a_module_imports_the_standard_library_alone(path: Path) -> None:
+def test_module_imports_only_the_standard_library(path: Path) -> None:
     assert roots(path.read_text()) <= {"common", *sys.stdlib_module_names}
 
 
-def test_other_imports_are_found() -> None:
+def test_import_search_finds_other_packages() -> None:
     assert roots("import numpy as np\nfrom hart.v1 import images_pb2\nimport json") == {"numpy", "hart", "json"}
 
 

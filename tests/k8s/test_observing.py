@@ -1,4 +1,4 @@
-"""Dashboards, alerts and autoscaling ask only for metrics that processes export, in queries that Prometheus takes."""
+"""k8s/dashboards, k8s/alerts: queries use only exported metrics and are accepted by Prometheus."""
 
 import json
 import re
@@ -58,7 +58,7 @@ def alerts() -> list[dict[str, Any]]:
 
 
 def asked() -> dict[str, str]:
-    """Every query that we publish, by where it stands."""
+    """Every published query, by its place."""
     found = {f"{path.name} {n}": query for path in DASHBOARDS for n, query in enumerate(queries(path))}
     found |= {f"rule {n} {rule.get('alert', rule.get('record'))}": rule["expr"] for n, rule in enumerate(alerts())}
     for name, scaled in render.of_kind(
@@ -76,7 +76,7 @@ def published() -> dict[str, str]:
         pytest.skip(str(error))
 
 
-def test_every_metric_asked_for_is_exported(telemetry: Telemetry, published: dict[str, str]) -> None:
+def test_every_queried_metric_is_exported(telemetry: Telemetry, published: dict[str, str]) -> None:
     names = exported(telemetry)
     assert len(published) > 40
     for place, query in published.items():
@@ -93,7 +93,7 @@ def test_every_exported_metric_is_on_a_dashboard(telemetry: Telemetry) -> None:
     assert missing == set()
 
 
-def test_the_objectives_bound_is_a_bucket(telemetry: Telemetry) -> None:
+def test_objective_bound_is_a_histogram_bucket(telemetry: Telemetry) -> None:
     bounds = set(
         re.findall(
             r'hart_request_duration_seconds_bucket\{[^}]*[,{]le="([^"]+)"', generate_latest(telemetry.registry).decode()
@@ -104,7 +104,7 @@ def test_the_objectives_bound_is_a_bucket(telemetry: Telemetry) -> None:
     assert used <= bounds
 
 
-def test_the_dashboards_are_what_their_descriptions_make() -> None:
+def test_dashboards_are_up_to_date() -> None:
     assert {path.stem for path in DASHBOARDS} == set(build_dashboards.DASHBOARDS)
     for path in DASHBOARDS:
         assert path.read_text() == build_dashboards.text(path.stem), "make k8s-files"
@@ -119,7 +119,7 @@ def test_every_alert_has_a_runbook() -> None:
             assert rule["annotations"]["runbook"].endswith("#" + rule["alert"].lower())
 
 
-def test_the_chart_ships_the_same_rules_and_dashboards() -> None:
+def test_chart_ships_the_same_rules_and_dashboards() -> None:
     try:
         documents = render.manifests("monitoring: {alerts: {enabled: true}, dashboards: {enabled: true}}")
     except ToolMissing as error:
@@ -132,14 +132,14 @@ def test_the_chart_ships_the_same_rules_and_dashboards() -> None:
     }
 
 
-def test_alerts_fire_when_they_should_and_only_then() -> None:
-    promtool = wanted("promtool")
-    for words in (["check", "rules", RULES], ["test", "rules", Path(__file__).with_name("alerts_test.yaml")]):
+def test_alerts_fire_only_when_they_should() -> None:
+    promtool = require_tool("promtool")
+    for words in (["check", "rules", str(RULES)], ["test", "rules", str(Path(__file__).with_name("alerts_test.yaml"))]):
         done = subprocess.run([promtool, *words], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def wanted(name: str) -> Path:
+def require_tool(name: str) -> Path:
     try:
         return tool(name)
     except ToolMissing as error:
@@ -149,7 +149,7 @@ def wanted(name: str) -> Path:
 @pytest.fixture(scope="module")
 def scraping(telemetry: Telemetry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """A real Prometheus that has scraped the process."""
-    program = wanted("prometheus")
+    program = require_tool("prometheus")
     scraped = telemetry.serve_metrics("127.0.0.1", 0)
     targets = {f"127.0.0.1:{scraped.port}": {"namespace": "pictures", "pod": "hart-decoder-1"}}
     with prometheus(program, tmp_path_factory.mktemp("prometheus"), targets, [RULES]) as running:
@@ -158,7 +158,7 @@ def scraping(telemetry: Telemetry, tmp_path_factory: pytest.TempPathFactory) -> 
     scraped.close()
 
 
-def test_prometheus_takes_every_query_that_we_publish(scraping: Prometheus, published: dict[str, str]) -> None:
+def test_prometheus_accepts_every_published_query(scraping: Prometheus, published: dict[str, str]) -> None:
     for place, query in published.items():
         chosen = query.replace("$namespace", "pictures").replace("$stage", "gateway").replace("$__rate_interval", "1m")
         try:
@@ -167,14 +167,14 @@ def test_prometheus_takes_every_query_that_we_publish(scraping: Prometheus, publ
             pytest.fail(f"{place}: {error.read().decode()}")
 
 
-def test_what_a_scrape_brings_is_found_by_the_queries(scraping: Prometheus) -> None:
+def test_queries_find_scraped_values(scraping: Prometheus) -> None:
     (load,) = scraping.find('sum(hart_load{namespace="pictures",stage="gateway",pod=~"hart-decoder-.+"})')
     assert load["value"][1] == "1"
     (filled,) = scraping.find("max by (stage) (hart_queue_depth / hart_queue_limit)")
     assert filled["metric"] == {"stage": "gateway"}
 
 
-def test_every_panel_says_what_it_shows_and_in_what_unit() -> None:
+def test_every_panel_has_a_description_and_a_unit() -> None:
     for path in DASHBOARDS:
         panels = json.loads(path.read_text())["panels"]
         assert len({panel["title"] for panel in panels}) == len(panels)
@@ -187,12 +187,12 @@ def test_every_panel_says_what_it_shows_and_in_what_unit() -> None:
             assert [limit["value"] for limit in limits] == sorted(limit["value"] for limit in limits)
 
 
-def test_every_alert_has_a_runbook_that_says_what_to_do() -> None:
+def test_every_runbook_has_content() -> None:
     text = (ROOT / "docs/operations.md").read_text()
     for rule in alerts():
         if "alert" in rule:
             name = rule["alert"]
             assert rule["annotations"]["runbook"] == f"docs/operations.md#{name.lower()}"
-            heading, told = text.partition(f"### {name}\n")[1:]
+            heading, runbook = text.partition(f"### {name}\n")[1:]
             assert heading, name
-            assert len(told.partition("\n#")[0].split()) > 25, name
+            assert len(runbook.partition("\n#")[0].split()) > 25, name

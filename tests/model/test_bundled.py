@@ -1,4 +1,4 @@
-"""The bundled checkpoint: whole, small enough, and its pictures what the contract promises."""
+"""checkpoints/: the bundled checkpoint is complete and small, and its images are as promised."""
 
 import json
 from pathlib import Path
@@ -15,9 +15,9 @@ from model.noise import SeededNoise
 from model.pipeline import Pipeline
 from tests.recipes import read_recipe
 
-LARGEST_BYTES = 36_000_000
+MAX_BYTES = 36_000_000
 PIXEL_TOLERANCE = 2
-"""Of 255, in float32: alone or batched with strangers."""
+"""Of 255, in float32: alone or in a batch."""
 
 
 @pytest.fixture(scope="module")
@@ -25,29 +25,29 @@ def pipeline() -> Pipeline:
     return Pipeline.load(bundled())
 
 
-def test_the_bundle_is_whole_and_small() -> None:
+def test_bundle_is_complete_and_small() -> None:
     folder = Path(bundled())
-    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= LARGEST_BYTES
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= MAX_BYTES
     assert {"README.md", "ATTRIBUTIONS.md", "prompts.txt", "vocabulary.txt"} <= {path.name for path in folder.iterdir()}
     assert (folder / "text_encoder" / "system_prompt.txt").read_text().strip()
     policies = json.loads((folder / "safety" / "policies.json").read_text())["policies"]
     assert len(policies) == 4
 
 
-def test_a_red_heart_is_red_in_the_middle_and_white_around(pipeline: Pipeline) -> None:
-    picture = pipeline.draw("a red heart", seed=7)
-    red, green, blue = picture.pixels[50:70, 50:78].reshape(-1, 3).mean(0)
+def test_red_heart_is_red_on_white(pipeline: Pipeline) -> None:
+    image = pipeline.draw("a red heart", seed=7)
+    red, green, blue = image.pixels[50:70, 50:78].reshape(-1, 3).mean(0)
     assert red > 180
     assert max(green, blue) < 110
-    corners = [picture.pixels[:8, :8], picture.pixels[-8:, :8], picture.pixels[-8:, -8:]]
+    corners = [image.pixels[:8, :8], image.pixels[-8:, :8], image.pixels[-8:, -8:]]
     assert min(corner.mean() for corner in corners) > 225
-    recipe = read_recipe(picture.to_bytes())
+    recipe = read_recipe(image.to_bytes())
     assert recipe is not None
     assert recipe.model == Checkpoint.open(bundled()).name
 
 
 @pytest.mark.parametrize("more_smooth", [True, False])
-def test_a_batch_of_strangers_changes_no_picture(pipeline: Pipeline, more_smooth: bool) -> None:
+def test_other_images_in_a_batch_change_no_image(pipeline: Pipeline, more_smooth: bool) -> None:
     checkpoint, settings = pipeline.checkpoint, SamplingParams(more_smooth=more_smooth)
     generator = Generator(checkpoint.load_transformer(), pipeline.tokenizer.quantize, slots=6)
     prompts = checkpoint.known_prompts()[:6]
@@ -67,22 +67,22 @@ def test_a_batch_of_strangers_changes_no_picture(pipeline: Pipeline, more_smooth
 
     tokens, pixels = drawn(list(range(6)))
     for i in range(6):
-        (alone,), (picture,) = drawn([i])
+        (alone,), (image,) = drawn([i])
         assert torch.equal(alone, tokens[i])
-        assert np.abs(picture.astype(int) - pixels[i].astype(int)).max() <= PIXEL_TOLERANCE
+        assert np.abs(image.astype(int) - pixels[i].astype(int)).max() <= PIXEL_TOLERANCE
 
 
 def test_known_prompts_are_safe(pipeline: Pipeline) -> None:
-    """The classifier's false alarms are in the card; far more than it says would be a broken bundle."""
+    """The model card states the false-positive rate; far more would be a broken bundle."""
     assert pipeline.safety
     verdicts = pipeline.safety.check(pipeline.checkpoint.known_prompts()[:100])
     assert sum(verdict.unsafe for verdict in verdicts) <= 10
 
 
-def test_the_pictures_of_the_first_page_are_of_the_prompts_and_the_seed_beside_them() -> None:
+def test_readme_images_match_their_prompts_and_seed() -> None:
     docs = Path(__file__).resolve().parent.parent.parent / "docs"
-    with Image.open(docs / "pictures.webp") as picture:
-        comment = picture.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
+    with Image.open(docs / "pictures.webp") as image:
+        comment = image.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
     drawn = json.loads(comment.removeprefix(b"UNICODE\0").decode("utf-16-be"))
     assert [recipe["prompt"] for recipe in drawn] == (docs / "pictures.txt").read_text().splitlines()
     assert {recipe["seed"] for recipe in drawn} == {7}

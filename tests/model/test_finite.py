@@ -76,7 +76,9 @@ def test_a_token_drawn_from_nan_shows_in_the_latent(pipeline: Pipeline) -> None:
 @pytest.mark.parametrize("value", [NAN, INFINITY, -INFINITY])
 def test_a_colour_that_is_not_finite_is_no_pixel(pipeline: Pipeline, value: float) -> None:
     with torch.no_grad():
-        pipeline.tokenizer.decoder.conv_out.bias[0] = value
+        bias = pipeline.tokenizer.decoder.conv_out.bias
+        assert bias is not None
+        bias[0] = value
     latent = torch.zeros(8, 4, 4)
     with pytest.raises(NotFiniteError, match="the image"):
         pipeline.pixels_of(latent)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden import PictureCase
 from torch import Tensor
 
 from model.generation import GenerationState, Generator, SamplingParams
 from model.graphs import Lanes, attach
 from model.kv_cache import BRANCHES
 from model.noise import SeededNoise
+from tests.model.golden import ImageCase
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 SETTINGS = [
@@ -23,7 +23,7 @@ SETTINGS = [
 ]
 
 
-def begin(golden: PictureCase, generator: Generator, picture: int, settings: SamplingParams) -> GenerationState:
+def begin(golden: ImageCase, generator: Generator, picture: int, settings: SamplingParams) -> GenerationState:
     given = golden.conditioning()
     return generator.begin(given[picture % golden.batch], SeededNoise(1000 + picture, golden.device), settings)
 
@@ -56,11 +56,11 @@ def assert_same(found: list[tuple[Tensor, Tensor]], expected: list[tuple[Tensor,
 
 
 @pytest.fixture(params=["plain", "adaln"])
-def golden(request: pytest.FixtureRequest, device: str) -> PictureCase:
-    return PictureCase(GOLDEN / request.param, device)
+def golden(request: pytest.FixtureRequest, device: str) -> ImageCase:
+    return ImageCase(GOLDEN / request.param, device)
 
 
-def test_replay_and_eager_are_equal_for_all_settings_and_batches(golden: PictureCase) -> None:
+def test_replay_and_eager_are_equal_for_all_settings_and_batches(golden: ImageCase) -> None:
     eager, graphed = golden.generator(slots=4), golden.generator(slots=4)
     lanes = attach(graphed, [1, 2, 4])
     picture = 0
@@ -76,7 +76,7 @@ def test_replay_and_eager_are_equal_for_all_settings_and_batches(golden: Picture
     assert len(lanes) == 3 * graphed.scales  # one a scale and batch: the rest were replays
 
 
-def test_what_a_picture_got_is_its_own(golden: PictureCase) -> None:
+def test_what_a_picture_got_is_its_own(golden: ImageCase) -> None:
     generator = golden.generator(slots=1)
     attach(generator)
     first = begin(golden, generator, 0, SETTINGS[0])
@@ -88,7 +88,7 @@ def test_what_a_picture_got_is_its_own(golden: PictureCase) -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, kept, strict=True) if b is not None)
 
 
-def test_pictures_in_the_middle_and_out_of_order_find_their_lane(golden: PictureCase) -> None:
+def test_pictures_in_the_middle_and_out_of_order_find_their_lane(golden: ImageCase) -> None:
     eager, graphed = golden.generator(slots=4), golden.generator(slots=4)
     lanes = attach(graphed, [2])
     found = []
@@ -100,7 +100,7 @@ def test_pictures_in_the_middle_and_out_of_order_find_their_lane(golden: Picture
     assert {key[1:] for key in lanes._lanes} == {(1, 2)}
 
 
-def test_where_no_lane_fits_it_is_drawn_eagerly(golden: PictureCase) -> None:
+def test_where_no_lane_fits_it_is_drawn_eagerly(golden: ImageCase) -> None:
     generator = golden.generator(slots=4)
     lanes = attach(generator, [1, 2])
     draw(generator, [begin(golden, generator, i, SETTINGS[i]) for i in range(3)])  # no bucket of three
@@ -113,7 +113,7 @@ def test_where_no_lane_fits_it_is_drawn_eagerly(golden: PictureCase) -> None:
     assert len(lanes) == 0
 
 
-def test_a_lane_that_kept_its_first_picture_would_be_seen(golden: PictureCase, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lane_that_kept_its_first_picture_would_be_seen(golden: ImageCase, monkeypatch: pytest.MonkeyPatch) -> None:
     from model import graphs
 
     monkeypatch.setattr(graphs, "_copy_in", lambda *_: None)

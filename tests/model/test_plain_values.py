@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def test_a_recipe_can_be_written_whatever_numbers_a_picture_was_asked_for_with(t
         ({"top_p": None}, "top_p"),
     ],
 )
-def test_what_is_no_number_is_refused_by_name(given: dict, field: str) -> None:
+def test_what_is_no_number_is_refused_by_name(given: dict[str, Any], field: str) -> None:
     with pytest.raises(SettingError, match=f"{field}: "):
         SamplingParams(**given)
 

@@ -1,4 +1,4 @@
-"""Every port under abuse, as a real process: it lives, its memory is bounded, others are served."""
+"""runtime.server: every port of a real process under attack stays up, with bounded memory, and serves others."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ async def settings_floods(port: int) -> list[asyncio.StreamWriter]:
 ATTACKS: list[Any] = [noise, idle, slow_senders, header_floods, floods_of_resets, settings_floods]
 
 
-async def test_abuse_of_the_port_is_survived_with_bounded_memory_while_others_are_served() -> None:
+async def test_attacks_on_the_port_leave_other_calls_and_memory_intact() -> None:
     async with process() as running:
         port = (await running.logged("ready"))["port"]
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -122,11 +122,11 @@ async def test_abuse_of_the_port_is_survived_with_bounded_memory_while_others_ar
                     await asyncio.sleep(0.1)
 
 
-# -- the ports beside it ---------------------------------------------------------------------------------------------
+# -- metrics and health ports ----------------------------------------------------------------------------------------
 
 
 async def slow_scrapes(port: int) -> list[asyncio.StreamWriter]:
-    """Requests whose end never comes."""
+    """Requests that never end."""
     return [await connect(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: "[: 20 + i % 30]) for i in range(300)]
 
 
@@ -149,7 +149,7 @@ def threads(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/task"))
 
 
-async def test_abuse_of_the_metrics_port_is_survived_and_scrapes_go_on() -> None:
+async def test_attacks_on_the_metrics_port_leave_scrapes_intact() -> None:
     async with process() as running:
         ready = await running.logged("ready")
         port = (await running.logged("listening"))["metrics_port"]
@@ -170,7 +170,7 @@ async def test_abuse_of_the_metrics_port_is_survived_and_scrapes_go_on() -> None
                     await asyncio.sleep(0.1)
 
 
-async def test_abuse_of_the_plain_health_port_is_survived_and_the_kubelet_is_answered(tmp_path: Path) -> None:
+async def test_attacks_on_the_health_port_leave_probes_intact(tmp_path: Path) -> None:
     cert, key, ca = Authority().write(tmp_path)
     async with process(tls_cert=cert, tls_key=key, tls_ca=ca) as running:
         await running.logged("ready")
@@ -189,7 +189,7 @@ async def test_abuse_of_the_plain_health_port_is_survived_and_the_kubelet_is_ans
         assert memory(running.child.pid) - before < 200
 
 
-async def test_a_header_that_is_no_text_is_logged_without_what_it_said() -> None:
+async def test_invalid_header_is_logged_without_its_value() -> None:
     async with process() as running:
         port = (await running.logged("ready"))["port"]
         key = literal(b"authorization", b"Bearer s\xe9cret-key-1234")
@@ -203,14 +203,14 @@ async def test_a_header_that_is_no_text_is_logged_without_what_it_said() -> None
         assert "cret-key" not in str(running.lines)
 
 
-async def test_messages_of_every_length_and_kind_are_answered() -> None:
+async def test_malformed_messages_of_any_length_are_refused() -> None:
     rng = random.Random(2)
     async with process() as running:
         port = (await running.logged("ready"))["port"]
         async with grpc.aio.insecure_channel(
             f"127.0.0.1:{port}", options=[("grpc.max_send_message_length", -1)]
         ) as channel:
-            decode = channel.unary_unary("/hart.v1.Decoder/Decode")
+            decode: Any = channel.unary_unary("/hart.v1.Decoder/Decode")
             deep = b""
             for _ in range(200):  # groups within groups
                 deep = b"\x0b" + deep + b"\x0c"

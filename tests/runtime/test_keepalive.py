@@ -20,7 +20,7 @@ GOAWAY = 7
 
 
 class Pinger:
-    """A connection of raw HTTP/2 that sends pings, and whether it was told to go."""
+    """A connection of raw HTTP/2 that sends pings, and whether it received GOAWAY."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer

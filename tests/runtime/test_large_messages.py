@@ -36,7 +36,8 @@ def peak(pid: int) -> float:
 async def send(channel: grpc.aio.Channel, method: str) -> grpc.StatusCode:
     """How a message of MESSAGE_MIB ends."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await channel.unary_unary(method)(bytes(MESSAGE_MIB * 2**20), timeout=120)
+        call: Any = channel.unary_unary(method)
+        await call(bytes(MESSAGE_MIB * 2**20), timeout=120)
     return caught.value.code()
 
 

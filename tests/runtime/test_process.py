@@ -1,4 +1,4 @@
-"""Laws of a process's life, with real processes and signals."""
+"""runtime.server.process: start, drain and exit, with real processes and signals."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Process:
                 await asyncio.sleep(0.02)
 
     async def received(self, calls: int) -> None:
-        """Return when so many calls have come in: they are in work, or ended."""
+        """Wait until the process has received `calls` calls, ongoing or ended."""
         port = (await self.logged("listening"))["metrics_port"]
         async with asyncio.timeout(90):
             while await asyncio.to_thread(_counted, port) < calls:
@@ -82,7 +82,7 @@ async def process(**settings: Any) -> AsyncIterator[Process]:
             await running.end()
 
 
-async def test_sigterm_finishes_what_runs_and_exits_zero() -> None:
+async def test_sigterm_finishes_running_calls_and_exits_with_0() -> None:
     async with process(seconds=0.6) as running:
         port = (await running.logged("ready"))["port"]
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -100,7 +100,7 @@ async def test_sigterm_finishes_what_runs_and_exits_zero() -> None:
         assert await running.end() == 0
 
 
-async def test_a_second_sigterm_ends_at_once() -> None:
+async def test_second_sigterm_exits_at_once() -> None:
     async with process(seconds=300) as running:
         port = (await running.logged("ready"))["port"]
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -113,7 +113,7 @@ async def test_a_second_sigterm_ends_at_once() -> None:
             call.cancel()
 
 
-async def test_a_lost_device_ends_the_process_in_order_and_its_callers_may_go_elsewhere() -> None:
+async def test_lost_device_exits_and_fails_calls_as_unavailable() -> None:
     async with process(lost_at=5) as running:
         port = (await running.logged("ready"))["port"]
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -125,7 +125,7 @@ async def test_a_lost_device_ends_the_process_in_order_and_its_callers_may_go_el
         assert await running.end() == 0
 
 
-async def test_what_outlasts_the_grace_is_ended_and_the_exit_is_clean() -> None:
+async def test_calls_longer_than_drain_seconds_are_cancelled() -> None:
     async with process(seconds=300, drain_seconds=0.3) as running:
         port = (await running.logged("ready"))["port"]
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -136,7 +136,7 @@ async def test_what_outlasts_the_grace_is_ended_and_the_exit_is_clean() -> None:
             assert (await call.code()) in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
-async def test_sigterm_while_loading_ends_without_waiting_for_the_weights() -> None:
+async def test_sigterm_during_load_does_not_wait_for_the_weights() -> None:
     async with process(load_seconds=300) as running:
         await running.logged("listening")
         running.child.send_signal(signal.SIGTERM)
@@ -144,7 +144,7 @@ async def test_sigterm_while_loading_ends_without_waiting_for_the_weights() -> N
 
 
 @pytest.mark.parametrize("setting", ["port", "metrics_port"])
-async def test_a_taken_port_is_named_and_the_exit_is_one(setting: str) -> None:
+async def test_port_in_use_is_named_and_exits_with_1(setting: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -155,7 +155,7 @@ async def test_a_taken_port_is_named_and_the_exit_is_one(setting: str) -> None:
             assert "exception" not in failure
 
 
-async def test_the_log_shows_the_settings_in_force_and_names_misspelt_ones() -> None:
+async def test_log_shows_settings_and_misspelt_variables() -> None:
     async with process(max_message_byte=1, otlp_endpoint="http://user:hunter2@127.0.0.1:9") as running:
         shown = (await running.logged("settings"))["settings"]
         assert shown["max_message_bytes"] == 64 * 2**20
@@ -164,7 +164,7 @@ async def test_the_log_shows_the_settings_in_force_and_names_misspelt_ones() -> 
         assert "hunter2" not in json.dumps(running.lines)
 
 
-async def test_a_stopped_process_loses_its_work_to_a_retry_and_comes_back() -> None:
+async def test_paused_process_is_left_and_used_again_when_resumed() -> None:
     async with process() as running:
         port = (await running.logged("ready"))["port"]
         pool = Pool("decoder", "hart.v1.Decoder", StaticSource(frozenset({Endpoint(f"127.0.0.1:{port}")})))
@@ -181,7 +181,7 @@ async def test_a_stopped_process_loses_its_work_to_a_retry_and_comes_back() -> N
         await pool.close()
 
 
-async def test_a_collector_that_is_gone_does_not_hold_up_the_end() -> None:
+async def test_unreachable_collector_does_not_delay_the_exit() -> None:
     async with process(otlp_endpoint="http://127.0.0.1:9") as running:
         port = (await running.logged("ready"))["port"]
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

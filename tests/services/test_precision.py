@@ -1,6 +1,8 @@
-"""Every engine computes in half precision, and what leaves it has the types that the wire promises."""
+"""services.*.engine: half precision inside, and the wire's dtypes outside."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,11 +18,12 @@ from services.safety.engine import Judgement, SafetyEngine
 from services.text_encoder.config import TextEncoderSettings
 from services.text_encoder.engine import Encoded, TextEncoderEngine
 
+Dtype = Literal["bfloat16", "float16"]
 HALVES = pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 
 
 @HALVES
-def test_safety_judges_in_half_precision(folder: str, dtype: str) -> None:
+def test_safety_judges_in_half_precision(folder: str, dtype: Dtype) -> None:
     engine = SafetyEngine(SafetySettings(checkpoint=folder, dtype=dtype))
     engine.load()
     safe, unsafe = engine.run(["a red heart", UNSAFE_PROMPT])
@@ -30,7 +33,7 @@ def test_safety_judges_in_half_precision(folder: str, dtype: str) -> None:
 
 
 @HALVES
-def test_a_prompt_becomes_a_latent_and_a_picture_in_half_precision(folder: str, dtype: str) -> None:
+def test_prompt_becomes_an_image_in_half_precision(folder: str, dtype: Dtype) -> None:
     text = TextEncoderEngine(TextEncoderSettings(checkpoint=folder, dtype=dtype))
     text.load()
     (encoded,) = text.run(["a red heart"])
@@ -48,4 +51,5 @@ def test_a_prompt_becomes_a_latent_and_a_picture_in_half_precision(folder: str, 
     decoder.load()
     (pixels,) = decoder.run([Job(latent, decoder.side)])
     assert isinstance(pixels, np.ndarray)
-    assert (pixels.dtype, pixels.shape) == (np.uint8, (8, 8, 3))
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (8, 8, 3)

@@ -12,7 +12,10 @@ from training.gpu import REAL, TOY, Stage, timing, trainings, work
 
 
 def staged(folder: Path, names: list[str]) -> list[Stage]:
-    return [Stage(name, folder / name, lambda minutes, name=name: [name, f"{minutes:.1f}"]) for name in names]
+    def stage(name: str) -> Stage:
+        return Stage(name, folder / name, lambda minutes: [name, f"{minutes:.1f}"])
+
+    return [stage(name) for name in names]
 
 
 def test_stages_run_in_order_and_done_ones_are_passed_over(tmp_path: Path) -> None:
@@ -30,7 +33,12 @@ def test_stages_run_in_order_and_done_ones_are_passed_over(tmp_path: Path) -> No
 
 def test_a_stage_that_is_not_done_yet_holds_the_next_one_back(tmp_path: Path) -> None:
     ran: list[list[str]] = []
-    assert work(staged(tmp_path, ["a", "b"]), 10, lambda command: ran.append(command) or 0) == ["a", "b"]
+
+    def run(command: list[str]) -> int:
+        ran.append(command)
+        return 0
+
+    assert work(staged(tmp_path, ["a", "b"]), 10, run) == ["a", "b"]
     assert ran == [["a", "8.5"]]
 
 

@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -73,7 +74,7 @@ def trained(command: Command) -> None:
     assert command(transformer, *TRANSFORMER_OPTIONS, "--steps", "3") == 0
 
 
-def events(run: str, event: str) -> list[dict[str, object]]:
+def events(run: str, event: str) -> list[dict[str, Any]]:
     lines = map(json.loads, Path(f".cache/training/{run}/log.jsonl").read_text().splitlines())
     return [line for line in lines if line.get("event") == event]
 

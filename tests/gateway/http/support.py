@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 
 from gateway.http.server import HttpServer
-from tests.gateway.support import Front, front
+from tests.gateway.support import RunningGateway, running_gateway
 
 PATH = "/v1/images/generations"
 GENERATE = {"prompt": "a red heart", "seed": 7}
@@ -22,7 +22,7 @@ GENERATE = {"prompt": "a red heart", "seed": 7}
 class HttpFront:
     """A gateway and a client of its HTTP port."""
 
-    front: Front
+    front: RunningGateway
     client: httpx2.AsyncClient
 
     @property
@@ -47,13 +47,13 @@ class HttpFront:
         return parse_events(response.text)
 
 
-def server_of(running: Front) -> HttpServer:
+def server_of(running: RunningGateway) -> HttpServer:
     """The HTTP server: it is among what the gateway closes at its end."""
     stops = [getattr(stop, "__self__", None) for stop in running.app._stops]
     return next(one for one in stops if isinstance(one, HttpServer))
 
 
-def port_of(running: Front) -> int:
+def port_of(running: RunningGateway) -> int:
     return server_of(running).port
 
 
@@ -79,7 +79,7 @@ def error_of(response: httpx2.Response) -> dict[str, Any]:
 @asynccontextmanager
 async def http_front(**settings: Any) -> AsyncIterator[HttpFront]:
     """A running gateway whose HTTP API is on."""
-    async with front(http_port=0, **settings) as running:
+    async with running_gateway(http_port=0, **settings) as running:
         base = f"http://127.0.0.1:{port_of(running)}"
         async with httpx2.AsyncClient(base_url=base, timeout=60, trust_env=False) as client:
             yield HttpFront(running, client)

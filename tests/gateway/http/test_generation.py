@@ -11,7 +11,7 @@ from hart.v1 import safety_pb2
 from gateway.http.generation_request import preview_every
 from tests.gateway.calls import request
 from tests.gateway.http.support import PATH, error_of, http_front
-from tests.gateway.support import SCALES, FakeStage, front
+from tests.gateway.support import SCALES, FakeStage, running_gateway
 
 DRAWN_TOKENS = sum(side * side for side in SCALES)
 
@@ -227,6 +227,6 @@ async def test_any_script_may_be_written() -> None:
 
 
 async def test_there_is_no_http_port_unless_a_setting_opens_one() -> None:
-    async with front() as running:
+    async with running_gateway() as running:
         stops = [type(getattr(stop, "__self__", None)).__name__ for stop in running.app._stops]
     assert "HttpServer" not in stops

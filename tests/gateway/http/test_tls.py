@@ -14,7 +14,7 @@ from gateway.http.server import HttpServer
 from runtime.observability.telemetry import Telemetry
 from runtime.server.app import App
 from tests.gateway.http.support import GENERATE, PATH, port_of
-from tests.gateway.support import front
+from tests.gateway.support import running_gateway
 from tests.runtime.certificates import Authority
 
 
@@ -32,7 +32,9 @@ async def generate(port: int, verify: ssl.SSLContext) -> int:
 
 async def test_a_rotated_certificate_is_served_to_the_next_connection(tmp_path: Path) -> None:
     cert, key, ca = Authority().write(tmp_path / "server")
-    async with front(http_port=0, tls_cert=cert, tls_key=key, stage_tls_ca="", allow_plaintext=True) as running:
+    async with running_gateway(
+        http_port=0, tls_cert=cert, tls_key=key, stage_tls_ca="", allow_plaintext=True
+    ) as running:
         port = port_of(running)
         assert await generate(port, context(ca)) == 200
         old = context(ca)

@@ -43,7 +43,7 @@ def test_a_width_of_its_own_does_not_change_the_guess_at_the_noise() -> None:
 
     net, loss = Net(), DiffusionLoss()
     residual, noise = RESIDUAL_SCALE * torch.randn(64, 4), torch.randn(64, 4)
-    loss(net, residual, residual, torch.full((64,), 300), noise).backward()  # type: ignore[arg-type]
+    loss(net, residual, residual, torch.full((64,), 300), noise).backward()
     alone = (2 * (net.guess.detach() - noise) / (64 * 4)).sum(0)
     assert net.guess.grad is not None
     torch.testing.assert_close(net.guess.grad, alone)

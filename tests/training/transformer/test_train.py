@@ -86,7 +86,7 @@ def test_a_resumed_run_is_the_same_run(transformer: Transformer, tokenizer: Hybr
     training = TransformerTraining(transformer, tokenizer.quantize, data_of(), CONFIG)
     run = Run(tmp_path / "stopped", training.parts(), seed=3)
 
-    def step_until_killed(now: Progress) -> dict[str, float]:
+    def step_until_killed(now: Progress) -> dict[str, torch.Tensor]:
         if now.step == 4:
             raise Stop
         return training.step(now)

@@ -147,11 +147,11 @@ def test_training_parts_unsafe_from_safe_and_the_bundle_reads_it(tokenizer: obje
     examples += [Example("a naked woman", frozenset({"sexually_explicit"}), "sentence") for _ in SAFE]
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(60):
-        loss = train.loss_of(model, tokenizer, examples, np.random.default_rng(step))  # type: ignore[arg-type]
+        loss = train.loss_of(model, tokenizer, examples, np.random.default_rng(step))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    train.export(model.eval(), tokenizer, tmp_path, 0.7)  # type: ignore[arg-type]
+    train.export(model.eval(), tokenizer, tmp_path, 0.7)
     classifier = SafetyClassifier.load(tmp_path)
     verdicts = classifier.check(["a red heart", "a naked woman", "a N@k3d woman"])
     assert [verdict.violated for verdict in verdicts] == [None, "sexually_explicit", "sexually_explicit"]
@@ -171,7 +171,7 @@ def test_a_guideline_read_once_gives_the_answers_of_whole_questions(tokenizer: o
         whole = model(
             input_ids=batch["input_ids"], attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0)
         ).logits[:, -1, tokenizer.convert_tokens_to_ids(list(ANSWERS))]  # type: ignore[attr-defined]
-        once = answers(model, tokenizer, asked)  # type: ignore[arg-type]
+        once = answers(model, tokenizer, asked)
     assert whole.std() > 1e-3
     torch.testing.assert_close(once, whole.float(), atol=1e-4, rtol=1e-4)
 
