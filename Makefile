@@ -152,6 +152,12 @@ k8s-check: setup            ## the chart, its rules and the container images: he
 	$(BIN)/pytest tests/k8s
 	$(BIN)/python -m k8s.check
 
+.PHONY: http-check
+http-check: setup           ## the HTTP API by the official OpenAI packages (Node's too, where npm is), schemathesis and curl
+	$(BIN)/pip install --quiet -c constraints.txt --group http-check
+	$(BIN)/pytest tests/e2e/test_openai_python.py tests/e2e/test_openai_node.py tests/e2e/test_schemathesis.py \
+	  tests/e2e/test_http_readme.py
+
 .PHONY: demo-check
 demo-check: setup $(VENV)/.stamp-demo ## the page in a real browser: Debian's chromium, or CHROMIUM=/path/to/one
 	$(BIN)/pip install --quiet -c constraints.txt --group demo-check
