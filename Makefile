@@ -147,10 +147,19 @@ types: setup                ## mypy, strict
 test: setup                 ## the tests; PYTEST_ARGS="tests/client -k retry"
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-.PHONY: k8s-check k8s-files
+.PHONY: k8s-check k8s-live k8s-files
 k8s-check: setup            ## the chart, its rules and the container images: helm, kubectl, schemas, checkov, promtool, hadolint
 	$(BIN)/pytest tests/k8s
 	$(BIN)/python -m k8s.check
+
+k8s-live: setup             ## the chart on a real API server, by KUBECONFIG or KUBEBUILDER_ASSETS
+	$(BIN)/python -m k8s.live
+
+.PHONY: http-check
+http-check: setup           ## the HTTP API by the official OpenAI packages (Node's too, where npm is), schemathesis and curl
+	$(BIN)/pip install --quiet -c constraints.txt --group http-check
+	$(BIN)/pytest tests/e2e/test_openai_python.py tests/e2e/test_openai_node.py tests/e2e/test_schemathesis.py \
+	  tests/e2e/test_http_readme.py
 
 .PHONY: demo-check
 demo-check: setup $(VENV)/.stamp-demo ## the page in a real browser: Debian's chromium, or CHROMIUM=/path/to/one

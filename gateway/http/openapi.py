@@ -85,7 +85,7 @@ def _paths() -> dict[str, Any]:
             "200": {
                 "description": "The images, or the stream.",
                 "headers": {"x-request-id": _REQUEST_ID},
-                "content": {**_json("ImagesResponse"), EVENT_STREAM: {"schema": {"type": "string"}}},
+                "content": {**_json("ImagesResponse"), EVENT_STREAM: {"schema": _event_schema()}},
             },
             **_errors([*CALL_ERRORS, *BODY_ERRORS]),
         },
@@ -101,6 +101,21 @@ def _paths() -> dict[str, Any]:
         },
         "/healthz": {"get": _get("isAlive", "Whether the process lives", "Health", (405,))},
         "/readyz": {"get": _get("isReady", "Whether it accepts requests", "Health", (405, 503))},
+    }
+
+
+def _event_schema() -> Document:
+    """One server-sent event."""
+    kinds = {"image_generation.partial_image", "image_generation.completed", "error"}
+    data = [{"$ref": REF.format(model=name)} for name in ("PartialImageEvent", "CompletedEvent", "ErrorResponse")]
+    return {
+        "type": "object",
+        "description": "One event.",
+        "required": ["event", "data"],
+        "properties": {
+            "event": {"enum": sorted(kinds)},
+            "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": {"anyOf": data}},
+        },
     }
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.plan import ROOT, Plan, PlanError
-from common.stages import GATEWAY_PORT, HTTP_PORT_OFFSET
+from cluster.plan import Plan, PlanError
+from common.stages import HTTP_PORT_OFFSET
 
 
 def test_the_gateway_alone_serves_http_3000_above_its_own_port(tmp_path: Path) -> None:
@@ -27,7 +27,3 @@ def test_a_port_of_the_environment_wins_and_tls_is_seen_in_the_url(tmp_path: Pat
 def test_an_http_port_that_is_none_is_refused_by_name(value: str, tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=f"HART_HTTP_PORT={value}"):
         Plan.from_environment(None, tmp_path, environment={"HART_HTTP_PORT": value})
-
-
-def test_the_gateways_image_exposes_the_port() -> None:
-    assert f"EXPOSE {GATEWAY_PORT + HTTP_PORT_OFFSET}\n" in (ROOT / "Dockerfile").read_text()
