@@ -11,6 +11,7 @@ from typing import Self
 
 import torch
 
+from common import cpus
 from model.errors import SettingError
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
@@ -27,7 +28,7 @@ class Compute:
     device: torch.device
     dtype: torch.dtype
     threads: int
-    """CPU threads per operation; 0: torch's default."""
+    """CPU threads per operation; 0: torch's default, at most the CPUs that the process may use."""
 
     @classmethod
     def of(cls, device: str, dtype: str, threads: int = 0) -> Self:
@@ -47,8 +48,7 @@ class Compute:
 
         On a CPU, also makes the process keep freed memory for the next image.
         """
-        if self.threads:
-            torch.set_num_threads(self.threads)
+        torch.set_num_threads(self.threads or min(torch.get_num_threads(), cpus.available()))
         if self.device.type == "cpu":
             keep_freed_memory()
 

@@ -191,7 +191,7 @@ class StageSettings(ProcessSettings):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """The precision of weights and activations."""
     torch_threads: int = Field(default=0, ge=0)
-    """Intra-op threads on a CPU. 0: torch's default."""
+    """Intra-op threads on a CPU. 0: one per core, at most the CPUs of the process's affinity and cgroup quota."""
     max_queued_requests: int = Field(default=64, ge=1)
     """Max requests in the queue. Requests above it are refused at once."""
     max_batch: int = Field(default=8, ge=1)

@@ -16,6 +16,7 @@ import pytest
 from cluster import supervisor
 from cluster.plan import ROOT, Plan, PlanError
 from cluster.session import session
+from common import cpus
 from common.stages import STAGES
 
 PROGRAM = """
@@ -374,7 +375,7 @@ def test_stages_share_the_processors_unless_told_otherwise(tmp_path: Path) -> No
     shared = Plan.from_environment(50051, tmp_path, environment={})
     told = Plan.from_environment(50051, tmp_path, environment={"HART_TORCH_THREADS": "3"})
     assert {int(process.settings["HART_TORCH_THREADS"]) for process in shared.processes[:-1]} == {
-        max(1, (os.cpu_count() or 1) // 2)
+        max(1, cpus.available() // 2)
     }
     assert {process.settings["HART_TORCH_THREADS"] for process in told.processes[:-1]} == {"3"}
     assert "HART_TORCH_THREADS" not in shared.processes[-1].settings
