@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +33,9 @@ MARK = "CLUSTER_FOLDER"
 """The variable by which a plan's manager and processes are known, whatever was lost on disk or killed."""
 _UNKNOWN = re.compile(r'"unknown setting (\w+)(?:: did you mean (\w+)\?)?"')
 """What a process logs at its start."""
+FORK_ORDER = [f"services.{stage}" for stage in ("ar_generator", "decoder", "text_encoder", "safety")]
+"""The last two import transformers, while the first two load their weights."""
+HERE = Path(__file__).resolve().parent
 MAX_STARTS = 3
 """A process that was started more often before it was ready will not get better."""
 _STATES = {True: "ready", False: "not ready", None: "not known"}
@@ -50,7 +53,7 @@ def serve(plan: Plan) -> None:
     # Paths of unix sockets are short: circus talks over names relative to the folder.
     os.chdir(plan.folder)
     arbiter = get_arbiter(
-        [_watcher(process, plan, logs) for process in plan.processes],
+        [*_fork_server(plan, logs), *(_watcher(process, plan, logs) for process in plan.processes)],
         controller="ipc://circus.sock",
         pubsub_endpoint="ipc://circus-events.sock",
         check_delay=1.0,
@@ -61,14 +64,28 @@ def serve(plan: Plan) -> None:
 
 
 def _watcher(process: Process, plan: Plan, logs: Path) -> dict[str, Any]:
-    log = {"class": "FileStream", "filename": str(logs / f"{process.name}.log"), "max_bytes": 50 << 20}
+    command = process.command
+    if process.module != "gateway":
+        command = [sys.executable, "-I", "-S", str(HERE / "forked.py"), str(plan.folder), process.module]
+    return _watched(process.name, command, plan, logs, process.settings)
+
+
+def _fork_server(plan: Plan, logs: Path) -> list[dict[str, Any]]:
+    """The first watcher, if stages run here: they are forked from it. It ends after them, by itself."""
+    modules = sorted({process.module for process in plan.processes[:-1]}, key=FORK_ORDER.index)
+    command = [sys.executable, "-P", str(HERE / "fork_server.py"), str(plan.folder), *modules]
+    return [{**_watched("fork_server", command, plan, logs, {}), "stop_children": False}] if modules else []
+
+
+def _watched(name: str, command: list[str], plan: Plan, logs: Path, settings: Mapping[str, str]) -> dict[str, Any]:
+    log = {"class": "FileStream", "filename": str(logs / f"{name}.log"), "max_bytes": 50 << 20}
     inherited = {name: value for name, value in plan.environment.items() if name not in NOT_OF_PROCESSES}
     return {
-        "name": process.name,
-        "cmd": process.command[0],
-        "args": process.command[1:],
+        "name": name,
+        "cmd": command[0],
+        "args": command[1:],
         "working_dir": str(plan.root),
-        "env": {**inherited, **process.settings, MARK: str(plan.folder)},
+        "env": {**inherited, **settings, MARK: str(plan.folder)},
         "stdout_stream": {**log, "backup_count": 1},
         "stderr_stream": {**log, "backup_count": 1},
         "graceful_timeout": GRACE_SECONDS,

@@ -91,7 +91,7 @@ class Checkpoint:
         """The transformer with its EMA weights, in eval mode. Raises CheckpointError, ConfigError."""
         config, tokenizer = self.transformer_config, self.tokenizer_config
         check_pair(config, tokenizer)
-        with torch.device("meta"):
+        with weights.on_meta():
             network = Transformer(config, tokenizer.vocab_size, tokenizer.z_channels)
         source, unused = weights.find(self.llm, "ema_model")
         if unused:
@@ -118,7 +118,7 @@ class Checkpoint:
         The quantizer is float32 in every precision, because errors in the latent accumulate over the scales.
         Raises CheckpointError, ConfigError.
         """
-        with torch.device("meta"):
+        with weights.on_meta():
             tokenizer = HybridTokenizer(self.tokenizer_config)
         for name, _ in list(tokenizer.named_children()):
             if name not in parts:

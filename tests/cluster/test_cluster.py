@@ -189,7 +189,7 @@ def test_what_a_killed_manager_leaves_behind_is_stopped(plan: Plan, again: Calla
     supervisor.up(plan)
     manager = psutil.Process(supervisor._recorded(plan)["pid"])
     family = manager.children()
-    assert len(family) == 6
+    assert len(family) == 7  # the fork server, the stages and the gateway
     manager.kill()
     manager.wait()
     again(plan)
