@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.load_checkpoint import TOKENIZER, TRANSFORMER
-from benchmarks.operations import counted, picture
+from benchmarks.operations import counted, noise, picture
 from model.generation import Conditioning, Generator, SamplingParams
 from model.noise import SeededNoise
 from model.tokenizer import HybridTokenizer
@@ -63,6 +63,7 @@ def test_a_scale_asks_its_device_for_few_operations() -> None:
     assert max(scales.values()) <= 33 * TRANSFORMER.depth, scales
     assert parts[last] <= 1700
     assert parts["decoder"] <= 170
+    assert noise().total() <= 500
 
 
 def test_operations_are_counted_and_views_are_not() -> None:
