@@ -8,7 +8,7 @@ def test_without_a_terminal_progress_is_a_line_every_few_seconds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("hart.cli.bar.time.monotonic", lambda: clock[0])
     with module.bar() as progress:
         task = progress.add_task("waiting", total=None)
         for scale in range(6):

@@ -1,16 +1,11 @@
 """The CPUs of a process, from its affinity and from cgroup trees made here."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from common import cpus
-from common.stages import STAGES
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def tree(root: Path, own: str, files: dict[str, str]) -> Path:
@@ -66,16 +61,3 @@ def test_an_operators_own_spin_or_policy_stays() -> None:
         environment = dict(own)
         cpus.bound_spin(environment)
         assert environment == own
-
-
-STARTED = ["model.__main__", *(f"services.{name}.__main__" for name in STAGES)]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="libgomp prints its settings on Linux")
-@pytest.mark.parametrize("module", STARTED)
-def test_every_process_with_a_model_bounds_the_spin_before_torch_is_imported(module: str) -> None:
-    environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    environment |= {"OMP_DISPLAY_ENV": "VERBOSE", "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"}
-    code = f"import {module}, torch"
-    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert f"GOMP_SPINCOUNT = '{cpus.SPIN_COUNT}'" in found.stderr

@@ -63,7 +63,7 @@ def test_without_a_terminal_progress_is_a_line_every_few_seconds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("model.progress.time.monotonic", lambda: clock[0])
     with progress.Progress(6) as shown:
         for done in range(1, 7):
             clock[0] += 2

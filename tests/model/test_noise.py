@@ -1,4 +1,4 @@
-"""A picture's noise is a function of its own seed."""
+"""model.noise: an image's noise is a function of its seed."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ seeds = st.integers(0, 2**64 - 1)
 
 
 @given(st.lists(seeds, min_size=2, max_size=5), st.integers(0, 1))
-def test_a_batch_draws_what_each_picture_draws_alone(several: list[int], k: int) -> None:
+def test_batched_noise_equals_that_of_each_seed_alone(several: list[int], k: int) -> None:
     sources = [SeededNoise(seed) for seed in several]
     for purpose, step in ((TOKEN_DRAW, 0), (DIFFUSION_STEP, 3)):
         together = draw(sources, purpose, k, step, (3, 5))
@@ -50,6 +50,6 @@ def test_an_image_that_repeats_a_scale_draws_the_same_again() -> None:
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64])
-def test_a_seed_out_of_bounds_is_named(seed: int) -> None:
+def test_seed_out_of_bounds_is_named(seed: int) -> None:
     with pytest.raises(SettingError, match=f"seed: {seed}"):
         SeededNoise(seed)
