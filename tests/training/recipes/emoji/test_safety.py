@@ -181,9 +181,9 @@ def test_the_threshold_is_the_lowest_that_keeps_false_alarms_within_bounds(monke
     quiet = Example("calm=0", frozenset(), "ordinary")
     monkeypatch.setattr(Grammar, "neighbour", lambda self: quiet)
     monkeypatch.setattr(Grammar, "ordinary", lambda self: quiet)
-    assert choose_threshold(_Scores(), prompts, 20) == 0.3  # type: ignore[arg-type]
+    assert choose_threshold(_Scores(), prompts, 20, {}) == 0.3  # type: ignore[arg-type]
     prompts.names = ["name=0.55", *names]
-    assert choose_threshold(_Scores(), prompts, 20) == 0.55  # type: ignore[arg-type]
+    assert choose_threshold(_Scores(), prompts, 20, {}) == 0.55  # type: ignore[arg-type]
 
 
 def test_policies_are_written_with_their_guidelines(tmp_path: Path) -> None:
