@@ -147,10 +147,13 @@ types: setup                ## mypy, strict
 test: setup                 ## the tests; PYTEST_ARGS="tests/client -k retry"
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-.PHONY: k8s-check k8s-files
+.PHONY: k8s-check k8s-live k8s-files
 k8s-check: setup            ## the chart, its rules and the container images: helm, kubectl, schemas, checkov, promtool, hadolint
 	$(BIN)/pytest tests/k8s
 	$(BIN)/python -m k8s.check
+
+k8s-live: setup             ## the chart on a real API server, by KUBECONFIG or KUBEBUILDER_ASSETS
+	$(BIN)/python -m k8s.live
 
 .PHONY: http-check
 http-check: setup           ## the HTTP API by the official OpenAI packages (Node's too, where npm is), schemathesis and curl
@@ -163,9 +166,11 @@ demo-check: setup $(VENV)/.stamp-demo ## the page in a real browser: Debian's ch
 	$(BIN)/pip install --quiet -c constraints.txt --group demo-check
 	$(BIN)/pytest tests/demo tests/e2e/test_page.py
 
-k8s-files: setup            ## build the chart's schema and dashboards from settings and metrics
+k8s-files: setup            ## build the chart's schema, objectives, dashboards and README
 	$(BIN)/python -m k8s.build_schema
+	$(BIN)/python -m k8s.build_objectives
 	$(BIN)/python -m k8s.build_dashboards
+	$(BIN)/python -m k8s.build_readme
 
 # The lane of every change. Its parts run side by side; each prints what it has found when it ends.
 check: setup                ## the short lane: lint, types, arrows, and the tests without processes, waits or checkpoints

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from hart.v1 import images_pb2_grpc
 
+from common import limits
 from common.stages import STAGES
+from gateway.access import rate_limits
 from gateway.access.authentication import Authentication
 from gateway.access.peer_limits import PeerLimits
 from gateway.access.rate_limits import CallerLimits
@@ -41,19 +43,32 @@ def build(app: App, settings: GatewaySettings) -> None:
     executor = RequestExecutor(settings, Stages(pools, registry, settings, app.telemetry), cluster)
     with as_settings_error(ValueError):
         app.guard(Authentication(settings))
-    app.guard(CallerLimits(settings.caller_requests_per_second, settings.caller_burst, settings.caller_concurrency))
+
+    def refused() -> None:
+        app.telemetry.metrics.shed.add(reason="caller_limit")
+        executor.usage.refused(rate_limits.current.get())
+
+    app.guard(
+        CallerLimits(
+            settings.caller_requests_per_second,
+            settings.caller_burst,
+            settings.caller_concurrency,
+            on_refused=refused,
+        )
+    )
     app.guard(PeerLimits(settings))
     app.add(images_pb2_grpc.add_ImagesServicer_to_server, ImagesServicer(settings, executor, cluster))
     scaler = ExternalScaler(cluster, executor.demand, settings)
     app.add(externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server, scaler, background=True)
     app.telemetry.metrics.load.observe(lambda: executor.demand.ongoing / settings.max_ongoing_requests)
-    for reason in ("max_response_buffer_bytes", "max_ongoing_requests", "queue_full", "preview"):
+    for reason in ("max_response_buffer_bytes", "max_ongoing_requests", "queue_full", "preview", "caller_limit"):
         app.telemetry.metrics.shed.add(0, reason=reason)
     for stage in STAGES:
         app.telemetry.metrics.retries.add(0, stage=stage)
         app.telemetry.metrics.replicas_min.observe(partial(settings.min_replicas, stage), stage=stage)
-    app.telemetry.metrics.queue_depth.observe(lambda: executor.demand.ongoing)
-    app.telemetry.metrics.queue_limit.observe(lambda: settings.max_ongoing_requests)
+        app.telemetry.metrics.model_info.observe(stage, partial(cluster.model_labels, stage))
+    app.telemetry.metrics.queue_depth.observe(lambda: executor.waiting_images)
+    app.telemetry.metrics.queue_limit.observe(lambda: settings.max_ongoing_requests * limits.MAX_IMAGES)
     http = _http(app, settings, executor, cluster)
     if http is not None:
         app.on_start(http.start)

@@ -71,6 +71,8 @@ class GatewaySettings(ProcessSettings):
     60 s."""
     max_ongoing_requests: int = Field(default=256, ge=1)
     """Maximum of ongoing requests. One more is refused."""
+    max_labelled_callers: int = Field(default=100, ge=0, le=10_000)
+    """Maximum of callers with a label of their own in metrics. Later ones share the label "other"."""
     connection_requests: int | None = Field(default=None, ge=1)
     """Maximum of ongoing requests per connection, for anonymous callers. Absent: three quarters of
     `max_ongoing_requests`."""

@@ -43,6 +43,7 @@ DECIDED = frozenset(
         "record_prompts",
         "otlp_endpoint",
         "otlp_metrics",
+        "otlp_logs",
         "trace_ratio",
         "drain_seconds",
         "connection_age_grace_seconds",

@@ -90,7 +90,15 @@ class Compute:
         return min(limits)
 
     def memory(self) -> int:
-        """Memory in use in bytes: the device's, or on a CPU the process's. Cheap; safe to call from any thread."""
+        """Memory in use in bytes. On a GPU as the device reports it, other processes and the driver included. On a CPU
+        the process's. Cheap; safe to call from any thread."""
+        if self.device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(self.device)
+            return total - free
+        return self.allocated()
+
+    def allocated(self) -> int:
+        """Memory in bytes that this process's tensors hold on the GPU, or on a CPU all of the process's memory."""
         if self.device.type == "cuda":
             return int(torch.cuda.memory_allocated(self.device))
         try:

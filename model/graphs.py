@@ -41,7 +41,8 @@ class CudaGraph:
             work()  # compiles kernels and makes libraries' workspaces, which a capture must not
         torch.cuda.current_stream().wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, pool=pool):
+        # thread_local: the thread that serves metrics asks the device for its free memory at any time
+        with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
             self.states = work()
 
     def replay(self) -> None:

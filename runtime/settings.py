@@ -134,6 +134,8 @@ class ProcessSettings(Settings):
     """The OTLP collector for spans (gRPC), as http://host:4317 or https://host:4317. Empty: no export."""
     otlp_metrics: bool = False
     """Also exports metrics to `otlp_endpoint`. The scrape endpoint stays on."""
+    otlp_logs: bool = False
+    """Also exports log records to `otlp_endpoint`, with trace and span ids. Standard error stays on."""
     trace_ratio: float = Field(default=1.0, ge=0, le=1)
     """The fraction of requests whose traces are exported. Traces of failed requests are always exported."""
     drain_seconds: float = Field(default=310.0, ge=0)

@@ -31,14 +31,22 @@ class _Account:
 class CallerLimits:
     """A guard: per caller a token bucket (`rate` per second, `burst` at once) and a maximum of ongoing requests.
 
-    0 disables a limit. An anonymous caller counts by its network address.
+    0 disables a limit. An anonymous caller counts by its network address. `on_refused()` counts a refusal.
     """
 
-    def __init__(self, rate: float, burst: int, concurrency: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        rate: float,
+        burst: int,
+        concurrency: int,
+        clock: Callable[[], float] = time.monotonic,
+        on_refused: Callable[[], None] = lambda: None,
+    ) -> None:
         self._rate = rate
         self._burst = float(burst)
         self._concurrency = concurrency
         self._clock = clock
+        self._on_refused = on_refused
         self._accounts: OrderedDict[str, _Account] = OrderedDict()
 
     @asynccontextmanager
@@ -60,9 +68,11 @@ class CallerLimits:
         """Counts a request of the caller until the block ends. Raises Overloaded naming the setting."""
         account = self._account(caller)
         if self._concurrency and account.running >= self._concurrency:
+            self._on_refused()
             raise Overloaded("gateway", "HART_CALLER_CONCURRENCY", 1.0, message="your concurrency limit is reached")
         if self._rate:
             if account.tokens < 1:
+                self._on_refused()
                 wait = (1 - account.tokens) / self._rate
                 raise Overloaded(
                     "gateway", "HART_CALLER_REQUESTS_PER_SECOND", wait, message="your request rate limit is exceeded"

@@ -20,6 +20,7 @@ from gateway.request.idempotency import IdempotencyCache
 from gateway.request.pipeline import GenerationPipeline
 from gateway.request.shared_execution import Emit, LatestDeadline, SharedExecution
 from gateway.request.spans import describe_span
+from gateway.request.usage import Usage
 from gateway.request.validation import ImageRequest, validate
 from gateway.routing.cluster_view import ClusterView
 from gateway.stages.client import Stages
@@ -50,6 +51,7 @@ class RequestExecutor:
         """Executions by number of subscribers."""
         self._unsent_bytes = 0
         self.demand = Demand()
+        self.usage = Usage(stages.metrics, settings.max_labelled_callers)
 
     async def events(
         self, message: images_pb2.GenerateRequest, *, caller: str, deadline: Deadline, streams: bool, end_user: str = ""
@@ -60,10 +62,11 @@ class RequestExecutor:
         the request's server span.
         """
         timings, margin = RequestTimings(), self._settings.deadline_margin_seconds
-        with audited(message, caller, timings, end_user), self._ongoing():
+        served = self._cluster.name()
+        with audited(message, caller, timings, end_user), self.usage.request(caller, served), self._ongoing():
             request = await self._validated(message, streams)
             span = trace.get_current_span()
-            describe_span(span, request, message.model or self._cluster.name(), self._settings.record_prompts)
+            describe_span(span, request, message.model or served, self._settings.record_prompts)
             context = RequestContext(request.request_id, caller, LatestDeadline(deadline.at), timings, span)
             execution, replayed = self._execution(request, context, idempotent=message.HasField("request_id"))
             with self._subscribed(execution):
@@ -79,6 +82,11 @@ class RequestExecutor:
                     if clock.expired():  # it cancelled the sending of an event, outside of this generator
                         raise DeadlineExceeded("gateway", "the caller did not read its response in time") from None
                     raise
+
+    @property
+    def waiting_images(self) -> int:
+        """Images that wait for a generator or for the decoder."""
+        return self._admission.waiting
 
     async def _validated(self, message: images_pb2.GenerateRequest, streams: bool) -> ImageRequest:
         limits = self._cluster.limits()
@@ -99,7 +107,8 @@ class RequestExecutor:
             return earlier, True
 
         async def run(emit: Emit) -> None:
-            await GenerationPipeline(request, context, emit, self._stages, self._cluster, self._admission).run()
+            counted = self.usage.counting(emit, context)
+            await GenerationPipeline(request, context, counted, self._stages, self._cluster, self._admission).run()
 
         execution = SharedExecution(run, context.deadline, lambda: context.timings.current)
         if idempotent:

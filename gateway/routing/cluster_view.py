@@ -59,6 +59,11 @@ class ClusterView:
         """The model of a stage, as last described."""
         return self._registry.last(stage).model
 
+    def model_labels(self, stage: str) -> dict[str, str]:
+        """The model of a stage as labels of a metric; none while unknown."""
+        found = self.identity(stage)
+        return {"stage": stage, "model": found.name, "digest": found.digest} if found.digest else {}
+
     def model(self) -> stage_pb2.ModelIdentity:
         """The model by the name and digest that recipes carry: the generator's, with the parts that it requires."""
         required_digests = self._registry.last("ar_generator").required_digests

@@ -35,6 +35,9 @@ R = TypeVar("R")
 log = logging.getLogger(__name__)
 OIP = "inference.GRPCInferenceService"
 _OIP_ALWAYS = frozenset(f"{OIP}/{m}" for m in ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata"))
+HEALTH_CALLS, HEALTH_CALLS_PER_CONNECTION = 2_000, 8
+"""Bounds of the plain health port: 250 connections that hold their calls would lock out a kubelet, until the timeout of
+their messages."""
 
 
 class PortTaken(OSError):
@@ -189,8 +192,12 @@ class App:
                     self.telemetry, lambda _: None, self.settings.receive_seconds, self.settings.send_seconds
                 )
             ],
-            options=[*server_options(self.settings), ("grpc.max_receive_message_length", 4096)],
-            maximum_concurrent_rpcs=64,
+            options=[
+                *server_options(self.settings),
+                ("grpc.max_receive_message_length", 4096),
+                ("grpc.max_concurrent_streams", HEALTH_CALLS_PER_CONNECTION),
+            ],
+            maximum_concurrent_rpcs=HEALTH_CALLS,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._health_server)
         address = _address(self.settings.host, port)

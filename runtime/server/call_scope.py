@@ -108,7 +108,9 @@ class CallScope:
         code = grpc.StatusCode.OK
         self._begin()
         metrics.inflight.add(1)
-        attributes = tracing.rpc_attributes(call.method) if call.attributes is None else call.attributes
+        is_rpc = call.attributes is None
+        own = tracing.rpc_attributes(call.method) if call.attributes is None else call.attributes
+        attributes = {**own, **tracing.peer_attributes(call.context.peer())}
         parent = tracing.extract(call.metadata)
         try:
             with self._telemetry.tracing.span(
@@ -129,10 +131,13 @@ class CallScope:
                     return await refuse(known)
                 finally:
                     tracing.set_code(span, code)
+                    seconds = time.monotonic() - begun
+                    if is_rpc:
+                        metrics.count_rpc(call.method, code, seconds)
+                    if code is not grpc.StatusCode.OK or not call.method.endswith(_MULTIPLEXED_STREAMS):
+                        metrics.count(code, seconds)  # inside the span: it becomes the measurement's exemplar
         finally:
             metrics.inflight.add(-1)
-            if code is not grpc.StatusCode.OK or not call.method.endswith(_MULTIPLEXED_STREAMS):
-                metrics.count(code, time.monotonic() - begun)
             self._end()
 
     def _admit(self, method: str) -> None:

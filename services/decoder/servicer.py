@@ -46,7 +46,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
         latent = tensors.to_numpy(request.latent, "latent", dtypes=("FP32",), shape=self._latent_shape)
         outcome = await self._decode(latent, options, Deadline.of(context))
         height, width, _ = outcome.value.shape
-        answer = decoder_pb2.DecodeResponse(width=width, height=height, model=self._model)
+        answer = decoder_pb2.DecodeResponse(width=width, height=height, model=self.model)
         if options.format is None:
             answer.pixels.CopyFrom(tensors.from_numpy(outcome.value))
             answer.timing.CopyFrom(stage.timing(outcome, arrived))
@@ -70,7 +70,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
             self._batcher.admission,
             max_batch=self._settings.max_batch,
             limits=stage_pb2.StageLimits(max_tensor_elements=engine.channels * engine.side**2),
-            model=self._model,
+            model=self.model,
             shape=stage_pb2.ModelShape(
                 scales=engine.scales,
                 latent_channels=engine.channels,
@@ -118,5 +118,6 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
         return self._engine.channels, self._engine.side, self._engine.side
 
     @property
-    def _model(self) -> stage_pb2.ModelIdentity:
+    def model(self) -> stage_pb2.ModelIdentity:
+        """The model by the name and digest that responses carry."""
         return stage_pb2.ModelIdentity(name=self._engine.checkpoint.name, digest=self._engine.digest)

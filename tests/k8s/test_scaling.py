@@ -17,7 +17,7 @@ def test_gpu_sets_device_resource_and_image_variant() -> None:
 
 def test_stage_values_override_defaults_even_if_empty() -> None:
     values = """
-defaults: {gpu: {count: 2}, replicas: 3, settings: {max_queued_requests: 5}}
+defaults: {gpu: {count: 1}, replicas: 3, settings: {max_queued_requests: 5}}
 stages: {safety: {gpu: {count: 0}, replicas: 0, topologySpread: [], settings: {batch_wait_timeout_seconds: 0}}}"""
     safety = deployments(values)["hart-safety"]["spec"]
     spec = safety["template"]["spec"]

@@ -261,6 +261,9 @@ class LostCall:
     def invocation_metadata(self) -> tuple[()]:
         return ()
 
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
     def time_remaining(self) -> None: ...
 
     async def write(self, answer: bytes) -> None:

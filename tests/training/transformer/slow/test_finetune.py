@@ -16,7 +16,7 @@ from training.core.cli import run_command
 from training.data.folder import FolderError
 from training.transformer.finetune import finetune, main, parse
 
-TEXT = Path(__file__).parents[2] / "golden" / "text_right" / "checkpoint"
+TEXT = Path(__file__).parents[3] / "golden" / "text_right" / "checkpoint"
 
 
 def picture(path: Path, colour: tuple[int, ...], size: tuple[int, int] = (8, 8)) -> None:

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from tests.runtime.certificates import Authority
-from tests.runtime.test_process import process
+from tests.runtime.slow.test_process import process
 
 LIMIT = 64 * 2**10
 MESSAGE_MIB = 256

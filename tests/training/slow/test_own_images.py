@@ -25,8 +25,8 @@ from training.tokenizer import train as tokenizer
 from training.transformer import command as transformer
 from training.transformer.network import fresh_transformer
 
-TEXT = Path(__file__).parents[1] / "golden" / "text_right" / "checkpoint"
-SAFETY = Path(__file__).parents[2] / "checkpoints" / "emoji-128" / "safety"
+TEXT = Path(__file__).parents[2] / "golden" / "text_right" / "checkpoint"
+SAFETY = Path(__file__).parents[3] / "checkpoints" / "emoji-128" / "safety"
 SIDE = 32
 COLOURS = ("red", "green", "blue", "orange", "purple", "black")
 TOKENIZER_OPTIONS = f"--images mine --name mine-tokenizer --side {SIDE} --batch 4 --vocabulary 16".split()

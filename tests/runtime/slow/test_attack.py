@@ -15,27 +15,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hart.v1 import decoder_pb2_grpc
 
 from tests.runtime.certificates import Authority
+from tests.runtime.http2 import PREFACE, frame, literal
+from tests.runtime.slow.test_process import process
 from tests.runtime.support import request
-from tests.runtime.test_process import process
-
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
-
-def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
-
-
-def literal(name: bytes, value: bytes) -> bytes:
-    """A header field without indexing (RFC 7541, 6.2.2), for lengths under 2^14."""
-
-    def text(data: bytes) -> bytes:
-        if len(data) < 127:
-            return bytes([len(data)]) + data
-        rest = len(data) - 127
-        return bytes([127, (rest & 0x7F) | 0x80, rest >> 7]) + data
-
-    return b"\x00" + text(name) + text(value)
-
 
 HEADERS = (
     literal(b":method", b"POST")
@@ -45,6 +27,9 @@ HEADERS = (
     + literal(b"content-type", b"application/grpc")
     + literal(b"te", b"trailers")
 )
+
+
+CHECK_PATH = literal(b":path", b"/grpc.health.v1.Health/Check")
 
 
 def memory(pid: int) -> float:
@@ -187,6 +172,23 @@ async def test_attacks_on_the_health_port_leave_probes_intact(tmp_path: Path) ->
                     writer.transport.abort()
         assert running.child.returncode is None
         assert memory(running.child.pid) - before < 200
+
+
+async def test_sixteen_peers_that_hold_health_calls_do_not_lock_out_the_kubelet(tmp_path: Path) -> None:
+    cert, key, ca = Authority().write(tmp_path)
+    headers = HEADERS.replace(literal(b":path", b"/hart.v1.Decoder/Decode"), CHECK_PATH)
+    held = b"".join(frame(1, 4, stream, headers) for stream in range(1, 201, 2))
+    async with process(tls_cert=cert, tls_key=key, tls_ca=ca, receive_seconds=60) as running:
+        await running.logged("ready")
+        port = (await running.logged("listening"))["health_port"]
+        writers = [await connect(port, PREFACE + frame(4, 0, 0, b"") + held) for _ in range(16)]
+        await asyncio.sleep(1)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            for _ in range(5):
+                answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
+                assert answer.status == 1
+        for writer in writers:
+            writer.transport.abort()
 
 
 async def test_invalid_header_is_logged_without_its_value() -> None:

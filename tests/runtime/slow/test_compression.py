@@ -10,9 +10,9 @@ import grpc
 import pytest
 
 from tests.runtime.certificates import Authority
+from tests.runtime.slow.test_large_messages import peak
+from tests.runtime.slow.test_process import process
 from tests.runtime.support import request
-from tests.runtime.test_large_messages import peak
-from tests.runtime.test_process import process
 
 BOMB = bytes(40 * 2**20)
 METHODS = ("/hart.v1.Decoder/Decode", "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch")

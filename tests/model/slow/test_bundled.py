@@ -80,7 +80,7 @@ def test_known_prompts_are_safe(pipeline: Pipeline) -> None:
 
 
 def test_readme_images_match_their_prompts_and_seed() -> None:
-    docs = Path(__file__).resolve().parent.parent.parent / "docs"
+    docs = Path(__file__).resolve().parents[3] / "docs"
     with Image.open(docs / "pictures.webp") as image:
         comment = image.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
     drawn = json.loads(comment.removeprefix(b"UNICODE\0").decode("utf-16-be"))
