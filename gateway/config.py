@@ -93,6 +93,10 @@ class GatewaySettings(ProcessSettings):
     retry_burst: float = Field(default=20.0, ge=0)
     """Retry budget: maximum and initial number of retries of a stage."""
 
+    mark_ai_generated: bool = True
+    """Marks image files of a decoder behind `oip://` as made by AI, where it has not: IPTC digital source type
+    trainedAlgorithmicMedia, in XMP. Our own decoder has a setting of this name."""
+
     idempotency_ttl_seconds: float = Field(default=600.0, ge=0)
     """How long a response is kept for repeated requests with its request id, in seconds."""
     idempotency_cache_bytes: int = Field(default=256 * 2**20, ge=0)

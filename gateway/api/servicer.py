@@ -61,6 +61,7 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
             uptime_seconds=time.monotonic() - self._started,
             inflight=self._executor.demand.ongoing,
             version=VERSION,
+            problems=await self._cluster.problems(),
         )
 
     def _events(

@@ -11,6 +11,7 @@ from common.stages import STAGES
 from common.version import VERSION
 from gateway.config import GatewaySettings
 from gateway.request.validation import DEFAULTS, ModelLimits
+from gateway.routing.problems import problems
 from gateway.routing.registry import ReplicaRegistry
 from runtime.calls.pool import Pool
 from runtime.errors import StageUnavailable
@@ -121,6 +122,10 @@ class ClusterView:
         """The stages of Images.Status, in the order of a request's way."""
         await self._registry.refresh(STATUS_AGE)
         return [self._status(stage) for stage in STAGES]
+
+    async def problems(self) -> list[str]:
+        """Why no image can be drawn; empty while requests can be served."""
+        return list(problems(self._pools, await self._registry.compatible(), self._settings))
 
     def total_load(self, stage: str) -> float:
         """Queued plus running cost over the capacity of one replica, summed over the replicas."""
