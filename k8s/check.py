@@ -156,7 +156,7 @@ def engine() -> str:
         if not _has(words[0]):
             said.append(f"{name} NOT CHECKED: docker {words[0]} is not installed here")
             continue
-        done = subprocess.run(["docker", *words], cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run([str(shutil.which("docker")), *words], cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
             raise Failed(f"docker {' '.join(words)}: {done.stderr.strip()[-1000:]}")
         said.append(f"{name} read")
