@@ -22,33 +22,47 @@ help:                       ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
 # --- Setup ----------------------------------------------------------------------------------------------------
-.PHONY: setup protos protos-check protos-baseline
-setup: $(VENV)/.stamp-packages $(STUBS)   ## make the virtual environment with everything in it
+# Modules are compiled when they are first imported: most of what is installed never is.
+PIP_INSTALL := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check
+.PHONY: setup setup-run protos protos-check protos-baseline
+setup: setup-run $(VENV)/.stamp-packages   ## install everything that developing needs into .venv
+
+setup-run: $(VENV)/.stamp-run $(STUBS)     ## install what running needs into .venv
 
 $(VENV)/.stamp-venv:
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, not {sys.version}; PYTHON=python3.12 names another")'
-	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, not {sys.version}; PYTHON=python3.12 names another")'
+	@echo "making a virtual environment in $(VENV)"
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@$(PIP_INSTALL) --upgrade pip
 	@touch $@
 
 # A machine without an NVIDIA GPU gets the smaller CPU build, from PyTorch's own index if that is reachable.
 $(VENV)/.stamp-torch: $(VENV)/.stamp-venv
-	if ! command -v nvidia-smi >/dev/null && curl --silent --fail --head --max-time 5 $(CPU_TORCH)/ >/dev/null; \
-	then extra="--extra-index-url $(CPU_TORCH)"; fi; $(BIN)/pip install --quiet $(TORCH) $$extra
+	@echo "installing $(TORCH)"
+	@if ! command -v nvidia-smi >/dev/null && curl --silent --fail --head --max-time 5 $(CPU_TORCH)/ >/dev/null; \
+	then extra="--extra-index-url $(CPU_TORCH)"; fi; $(PIP_INSTALL) $(TORCH) $$extra
 	@touch $@
 
-$(VENV)/.stamp-packages: pyproject.toml constraints.txt client/pyproject.toml | $(VENV)/.stamp-torch
-	$(BIN)/pip install --quiet -c constraints.txt --group dev -e client
+$(VENV)/.stamp-run: pyproject.toml constraints.txt client/pyproject.toml | $(VENV)/.stamp-torch
+	@echo "installing the packages that running needs"
+	@$(PIP_INSTALL) -c constraints.txt --group run -e client
 	@touch $@
 
-$(VENV)/.stamp-demo: $(VENV)/.stamp-packages $(STUBS)
-	$(BIN)/pip install --quiet -c constraints.txt --group demo
+$(VENV)/.stamp-packages: $(VENV)/.stamp-run
+	@echo "installing the packages that developing needs"
+	@$(PIP_INSTALL) -c constraints.txt --group dev
+	@touch $@
+
+$(VENV)/.stamp-demo: $(VENV)/.stamp-run $(STUBS)
+	@echo "installing the packages of the page"
+	@$(PIP_INSTALL) -c constraints.txt --group demo
 	@touch $@
 
 protos: $(STUBS)            ## build the typed stubs of protos/
 
-$(STUBS): $(PROTOS) client/build_stubs.py | $(VENV)/.stamp-packages
-	$(BIN)/python client/build_stubs.py
+$(STUBS): $(PROTOS) client/build_stubs.py | $(VENV)/.stamp-run
+	@echo "building the stubs of protos/"
+	@$(BIN)/python client/build_stubs.py
 	@touch $@
 
 protos-check: setup         ## lint the contract and refuse changes that break the committed baseline
@@ -62,23 +76,23 @@ protos-baseline: setup      ## commit the current contract as the new baseline
 # Replicas: REPLICAS_SAFETY, REPLICAS_TEXT_ENCODER, REPLICAS_AR_GENERATOR, REPLICAS_DECODER. Settings: HART_<FIELD>;
 # HART_PORT is the gateway's; the stages' ports follow it.
 .PHONY: picture demo up down status triton
-picture: setup              ## PROMPT="a red heart": draw it into picture.png through the cluster
+picture: setup-run          ## PROMPT="a red heart": draw it into picture.png through the cluster
 	@case "$$PROMPT" in *[![:space:]]*) ;; *) echo 'PROMPT is empty: make picture PROMPT="a red heart"' >&2; exit 2;; esac
 	@$(BIN)/python -m cluster run -- $(BIN)/hart generate -o picture.png -- "$$PROMPT"
 
 demo: $(VENV)/.stamp-demo   ## the web page, http://127.0.0.1:7860 (DEMO_PORT); starts a cluster if none runs
 	@$(BIN)/python -m cluster run -- $(BIN)/python -m demo --port $(DEMO_PORT)
 
-up: setup                   ## start the whole cluster on loopback and return when it is ready
+up: setup-run               ## start the whole cluster on loopback and return when it is ready
 	@$(BIN)/python -m cluster up
 
 down:                       ## stop it
 	@test ! -x $(BIN)/python || $(BIN)/python -m cluster down
 
-status: setup               ## the processes and their state
+status: setup-run           ## the processes and their state
 	@$(BIN)/python -m cluster status
 
-triton: setup               ## safety and text encoder on the Triton Inference Server, port 8001 (deploy/triton)
+triton: setup-run           ## safety and text encoder on the Triton Inference Server, port 8001 (deploy/triton)
 	@$(BIN)/python -m deploy.triton
 
 # --- Container images -----------------------------------------------------------------------------------------------
@@ -91,6 +105,14 @@ images:                     ## build the container images with SBOM and provenan
 
 image-locks: setup          ## write the hashes of what the container images install, from pyproject.toml and constraints.txt
 	$(BIN)/python -m deploy.images.lock
+
+# --- Releasing -----------------------------------------------------------------------------------------------------
+.PHONY: dist release
+dist: setup                 ## build the client's wheel and sdist and the chart's package into dist/, after a check of versions
+	@$(BIN)/python -m deploy.release dist
+
+release: setup              ## build dist/ and tag the commit; RELEASE_ARGS=--dry-run only prints the tag
+	@$(BIN)/python -m deploy.release tag $(RELEASE_ARGS)
 
 # --- On a GPU ------------------------------------------------------------------------------------------------------
 # A borrowed machine has torch and little else: `make gpu-wheels` gathers what the cluster needs besides, for Python 3.12
@@ -115,7 +137,7 @@ gpu-wheels: setup           ## gather the wheels that a GPU's machine may lack i
 	  --platform manylinux2014_x86_64 --platform manylinux1_x86_64 -c constraints.txt -d .cache/gpu-wheels $(GPU_WHEELS)
 
 # --- Checking ------------------------------------------------------------------------------------------------------
-.PHONY: lint types imports audit test check format
+.PHONY: lint types imports audit test check check-all format
 format: setup               ## format the code
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
@@ -132,7 +154,7 @@ audit: setup                ## pins, licences and known vulnerabilities of every
 	$(BIN)/python -m deploy.audit
 
 types: setup                ## mypy, strict
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers=2
 
 test: setup                 ## the tests; PYTEST_ARGS="tests/client -k retry"
 	$(BIN)/pytest $(PYTEST_ARGS)
@@ -145,8 +167,14 @@ k8s-check: setup            ## the chart, its rules and the container images: he
 k8s-live: setup             ## the chart on a real API server, by KUBECONFIG or KUBEBUILDER_ASSETS
 	$(BIN)/python -m k8s.live
 
+.PHONY: http-check
+http-check: setup           ## the HTTP API by the official OpenAI packages (Node's too, where npm is), schemathesis and curl
+	$(BIN)/pip install --quiet -c constraints.txt --group http-check
+	$(BIN)/pytest tests/e2e/test_openai_python.py tests/e2e/test_openai_node.py tests/e2e/test_schemathesis.py \
+	  tests/e2e/test_http_readme.py
+
 .PHONY: demo-check
-demo-check: $(VENV)/.stamp-demo   ## the page in a real browser: Debian's chromium, or CHROMIUM=/path/to/one
+demo-check: setup $(VENV)/.stamp-demo ## the page in a real browser: Debian's chromium, or CHROMIUM=/path/to/one
 	$(BIN)/pip install --quiet -c constraints.txt --group demo-check
 	$(BIN)/pytest tests/demo tests/e2e/test_page.py
 
@@ -156,7 +184,16 @@ k8s-files: setup            ## build the chart's schema, objectives, dashboards 
 	$(BIN)/python -m k8s.build_dashboards
 	$(BIN)/python -m k8s.build_readme
 
-check:                      ## everything that must hold before a change is merged
+# The lane of every change. Its parts run side by side; each prints what it has found when it ends.
+check: setup                ## the short lane: lint, types, arrows, and the tests without processes, waits or checkpoints
+	@$(MAKE) -j2 --output-sync=target types lint test-short
+
+.PHONY: test-short
+test-short: setup
+	$(BIN)/pytest -m "not long" $(PYTEST_ARGS)
+
+# What a merge needs. Ends with the summary line of pytest.
+check-all: setup            ## the long lane: the short one, and every test that needs no browser, engine or registry
 	@$(MAKE) lint
 	@$(MAKE) types
-	@$(MAKE) test
+	@$(MAKE) test PYTEST_ARGS='--numprocesses=auto --maxprocesses=4 --dist=loadgroup $(PYTEST_ARGS)'

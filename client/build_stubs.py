@@ -1,4 +1,4 @@
-"""Builds the typed Python stubs of protos/ with grpcio-tools and mypy-protobuf; knows only where they go."""
+"""Builds the typed Python stubs of protos/ with grpcio-tools and mypy-protobuf."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def compile_protos(include: str, output: Path, protos: list[Path]) -> None:
 
     well_known = str(Path(grpc_tools.__file__).parent / "_proto")
     arguments = ["protoc", f"-I{include}", f"-I{well_known}"]
-    arguments += [f"--{kind}_out={output}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
+    arguments += [f"--{kind}_out={output}" for kind in ("python", "grpc_python")]
+    arguments += [f"--{kind}_out=quiet:{output}" for kind in ("mypy", "mypy_grpc")]
     if protoc.main([*arguments, *map(str, protos)]) != 0:
         raise SystemExit(f"build_stubs: protoc failed on {', '.join(map(str, protos))}")
 

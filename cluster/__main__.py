@@ -8,14 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cluster import supervisor
+from cluster import manager, status, supervisor
 from cluster.plan import ROOT, Plan, PlanError
 from cluster.session import session
 from common.stages import GATEWAY_PORT
 
 
 def main() -> int:
-    """Follow the command line; the exit code."""
+    """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m cluster", description=__doc__)
     parser.add_argument(
         "--port", type=int, help=f"the gateway's; the stages follow (default: HART_PORT, else {GATEWAY_PORT})"
@@ -42,7 +42,7 @@ def main() -> int:
         print(f"cluster: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # Whoever reads has enough; what is left must not be tried again at the end.
+        # The reader has closed; the interpreter must not flush the rest at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:  # as of a full disk
@@ -60,9 +60,9 @@ def follow(command: str, plan: Plan, words: list[str]) -> int:
         case "down":
             print("stopped" if supervisor.down(plan) else "nothing was running")
         case "status":
-            supervisor.show(plan)
+            status.show(plan)
         case "serve":
-            supervisor.serve(plan)
+            manager.serve(plan)
         case "run":
             return run(plan, words)
     return 0

@@ -1,4 +1,4 @@
-"""Which stages the gateway of a plan finds ready, by its own metrics; starts nothing."""
+"""The stages that a plan's gateway reports as ready in its metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from common.stages import METRICS_PORT_OFFSET
 
 
 def gateway_metrics(plan: Plan, stage: str) -> bool | None:
-    """Whether the gateway counts a ready replica of the stage; None where it does not say."""
+    """Whether the gateway counts a ready replica of the stage; None where it reports nothing."""
     connection = http.client.HTTPConnection("127.0.0.1", plan.port + METRICS_PORT_OFFSET, timeout=5)
     try:
         connection.request("GET", "/metrics")

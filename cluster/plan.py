@@ -1,4 +1,4 @@
-"""Which processes a cluster on one machine has, on which ports, with which settings; starts nothing."""
+"""The processes of a cluster on one machine, their ports and their settings; starts nothing."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ import re
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from common.stages import GATEWAY_PORT, GATEWAY_SERVICE, HEALTH_PORT_OFFSET, STAGES
+from common.stages import GATEWAY_PORT, GATEWAY_SERVICE, HEALTH_PORT_OFFSET, HTTP_PORT_OFFSET, STAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 REPLICA_STEP = 10
 MAX_REPLICAS = 16
-HIGHEST_PORT = 65535 - HEALTH_PORT_OFFSET - REPLICA_STEP * MAX_REPLICAS
+HIGHEST_PORT = 65535 - max(HTTP_PORT_OFFSET, HEALTH_PORT_OFFSET + REPLICA_STEP * MAX_REPLICAS)
 THREADS = "HART_TORCH_THREADS"
 TLS = "HART_TLS_CERT"
+HTTP_PORT = "HART_HTTP_PORT"
 
 
 class PlanError(Exception):
-    """The environment asks for something that cannot be; says which variable and why."""
+    """The environment asks for something impossible; names the variable and the reason."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Process:
     """Variables beside the environment's own."""
     health_port: int = 0
     """Where health is served in plaintext; 0: on `port`, for there is no TLS."""
+    http_port: int = 0
+    """Where the HTTP API is served; 0: nowhere."""
 
     @property
     def command(self) -> list[str]:
@@ -51,7 +54,7 @@ class Process:
         return [sys.executable, "-m", self.module]
 
     def ready(self, timeout: float = 1.0) -> bool:
-        """Whether it answers and calls itself ready."""
+        """Whether its health service answers SERVING."""
         with grpc.insecure_channel(
             f"127.0.0.1:{self.health_port or self.port}", [("grpc.enable_http_proxy", 0)]
         ) as channel:
@@ -63,10 +66,13 @@ class Process:
                 return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
+    def taken_port(self) -> int | None:
+        """Which of its ports something listens on already; None for none."""
+        return next((port for port in (self.port, self.http_port) if port and _listens(port)), None)
+
     def port_taken(self) -> bool:
-        """Whether something listens on its port already."""
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        """Whether something listens on one of its ports already."""
+        return self.taken_port() is not None
 
 
 @dataclass(frozen=True)
@@ -88,8 +94,7 @@ class Plan:
     def from_environment(
         cls, port: int | None, folder: Path, root: Path = ROOT, environment: Mapping[str, str] = os.environ
     ) -> Plan:
-        """REPLICAS_<STAGE> says how many of each, HART_PORT the port where `port` does not; PlanError names a variable
-        that makes no sense."""
+        """Read REPLICAS_<STAGE> and, where `port` is None, HART_PORT; PlanError names a variable with a wrong value."""
         port = (
             _port("HART_PORT", environment.get("HART_PORT", str(GATEWAY_PORT)))
             if port is None
@@ -97,15 +102,29 @@ class Plan:
         )
         replicas = {stage: _count(f"REPLICAS_{stage.upper()}", environment) for stage in STAGES}
         known = {f"REPLICAS_{stage.upper()}" for stage in STAGES}
-        strangers = sorted(name for name in environment if name.startswith("REPLICAS_") and name not in known)
-        if strangers:
-            raise PlanError(f"{strangers[0]}: there is no such stage; there are {', '.join(sorted(known))}")
-        return cls(port, folder, replicas, dict(environment), root)
+        unknown = sorted(name for name in environment if name.startswith("REPLICAS_") and name not in known)
+        if unknown:
+            raise PlanError(f"{unknown[0]}: there is no such stage; there are {', '.join(sorted(known))}")
+        plan = cls(port, folder, replicas, dict(environment), root)
+        _ = plan.http_port  # raises PlanError
+        return plan
 
     @property
     def endpoint(self) -> str:
-        """Where callers go."""
+        """The address for callers."""
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def http_port(self) -> int:
+        """The port of the HTTP API: HART_HTTP_PORT, else 3000 above the gateway's. PlanError where it is no port."""
+        given = self.environment.get(HTTP_PORT)
+        return self.port + HTTP_PORT_OFFSET if given is None else _port(HTTP_PORT, given, 65535)
+
+    @property
+    def http_url(self) -> str:
+        """The address for HTTP callers."""
+        scheme = "https" if self.environment.get(TLS) else "http"
+        return f"{scheme}://127.0.0.1:{self.http_port}"
 
     def ports(self, stage: str) -> list[int]:
         """The ports of a stage's replicas."""
@@ -114,7 +133,7 @@ class Plan:
 
     @cached_property
     def processes(self) -> list[Process]:
-        """The stages' replicas, then the gateway that is told where they are."""
+        """The stages' replicas, then the gateway with their addresses."""
         found = [
             self._process(f"{name}-{number}", f"services.{name}", stage.service, port, **self._threads)
             for name, stage in STAGES.items()
@@ -125,17 +144,19 @@ class Plan:
             f"HART_{stage.upper()}": self.named.get(stage, ",".join(f"127.0.0.1:{port}" for port in self.ports(stage)))
             for stage in STAGES
         }
-        found.append(self._process("gateway", "gateway", GATEWAY_SERVICE, self.port, **where))
+        gateway = self._process("gateway", "gateway", GATEWAY_SERVICE, self.port, **where)
+        http = {HTTP_PORT: str(self.http_port)}
+        found.append(replace(gateway, settings={**gateway.settings, **http}, http_port=self.http_port))
         return found
 
     @property
     def named(self) -> dict[str, str]:
-        """The operator's own lists by stage, which win: they may name a stage elsewhere, or an oip:// endpoint."""
+        """The operator's own endpoints by stage. They win, and may name a stage elsewhere or an oip:// endpoint."""
         lists = {stage: self.environment.get(f"HART_{stage.upper()}") for stage in STAGES}
         return {stage: listed for stage, listed in lists.items() if listed is not None}
 
     def _elsewhere(self, stage: str) -> bool:
-        """Whether the operator's list has none of the stage's ports here; what is in a file is not known."""
+        """Whether the operator's list has none of the stage's ports here; the contents of a file are not read."""
         listed = self.named.get(stage)
         here = "|".join(map(str, self.ports(stage)))
         own = rf"(^|[,/\s])file:|\b(127\.0\.0\.1|localhost):({here})\b"
@@ -143,9 +164,9 @@ class Plan:
 
     @property
     def _threads(self) -> dict[str, str]:
-        """Half of the processors to each stage, unless the operator says otherwise.
+        """Half of the processors for each stage, unless the operator sets a number.
 
-        Side by side, processes that each take all of them wait for one another in every operation.
+        Processes that each take all processors wait for one another in every operation.
         """
         return {THREADS: self.environment.get(THREADS, str(max(1, (os.cpu_count() or 1) // 2)))}
 
@@ -159,9 +180,15 @@ class Plan:
         return self.processes[-1].ready()
 
 
-def _port(name: str, value: str) -> int:
-    if not value.isdecimal() or not 1 <= int(value) <= HIGHEST_PORT:
-        raise PlanError(f"{name}={value}: not a port from 1 to {HIGHEST_PORT}, which leaves room for the stages' own")
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _port(name: str, value: str, highest: int = HIGHEST_PORT) -> int:
+    if not value.isdecimal() or not 1 <= int(value) <= highest:
+        room = ", which leaves room for the stages' own" if highest == HIGHEST_PORT else ""
+        raise PlanError(f"{name}={value}: not a port from 1 to {highest}{room}")
     return int(value)
 
 

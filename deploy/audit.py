@@ -78,7 +78,7 @@ def _tool(name: str) -> Path:
 
 def _run(*words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     # Pinned tools with arguments of our own; their input is a file.
-    return subprocess.run([str(w) for w in words], check=check, capture_output=True, text=True, timeout=600)  # noqa: S603
+    return subprocess.run([str(w) for w in words], check=check, capture_output=True, text=True, timeout=600)
 
 
 def _licences() -> list[dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from typing import TYPE_CHECKING
 
 from hart.v1 import images_pb2_grpc
 
@@ -27,6 +28,9 @@ from runtime.discovery.sources import StaticSource, source
 from runtime.server.app import App
 from runtime.settings import as_settings_error
 from runtime.tls import Files
+
+if TYPE_CHECKING:
+    from gateway.http.server import HttpServer
 
 FIRST_PROBE_TIMEOUT = 0.5  # seconds; a missing stage does not delay the start
 
@@ -65,11 +69,26 @@ def build(app: App, settings: GatewaySettings) -> None:
         app.telemetry.metrics.model_info.observe(stage, partial(cluster.model_labels, stage))
     app.telemetry.metrics.queue_depth.observe(lambda: executor.waiting_images)
     app.telemetry.metrics.queue_limit.observe(lambda: settings.max_ongoing_requests * limits.MAX_IMAGES)
+    http = _http(app, settings, executor, cluster)
+    if http is not None:
+        app.on_start(http.start)
     app.on_start(lambda: asyncio.gather(*(pool.start(FIRST_PROBE_TIMEOUT) for pool in pools.values())))
     app.on_start(registry.start)
     for pool in pools.values():
         app.on_stop(pool.close)
     app.on_stop(registry.close)
+    if http is not None:
+        app.on_stop(http.stop)
+
+
+def _http(app: App, settings: GatewaySettings, executor: RequestExecutor, cluster: ClusterView) -> HttpServer | None:
+    """The HTTP API, where a port is set. Its packages are imported only then."""
+    if settings.http_port is None:
+        return None
+    from gateway.http.application import application
+    from gateway.http.server import HttpServer
+
+    return HttpServer(application(app, settings, executor, cluster), settings)
 
 
 def _pool(app: App, settings: GatewaySettings, stage: str) -> Pool:

@@ -39,6 +39,9 @@ class GatewaySettings(ProcessSettings):
 
     port: int = Field(default=GATEWAY_PORT, ge=0, le=65535)
     """Port of the gRPC server. 0: the system chooses."""
+    http_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port of the HTTP API (OpenAI images), on `host` and with the certificates of the gRPC server. 0: the system
+    chooses. Absent: no HTTP API."""
     safety: Where = f"127.0.0.1:{SAFETY.port}"
     """Endpoints of the safety stage."""
     text_encoder: Where = f"127.0.0.1:{TEXT_ENCODER.port}"
@@ -63,6 +66,9 @@ class GatewaySettings(ProcessSettings):
     """Maximum deadline of a request, in seconds."""
     deadline_margin_seconds: float = Field(default=0.02, ge=0)
     """Seconds of a request's deadline that stages do not get: time to send the response."""
+    keepalive_seconds: float = Field(default=75.0, gt=0)
+    """HTTP API: seconds until an idle connection is closed. Longer than a load balancer's own idle time, which is often
+    60 s."""
     max_ongoing_requests: int = Field(default=256, ge=1)
     """Maximum of ongoing requests. One more is refused."""
     max_labelled_callers: int = Field(default=100, ge=0, le=10_000)

@@ -31,6 +31,7 @@ DECIDED = frozenset(
         "metrics_host",
         "metrics_port",
         "health_port",
+        "http_port",
         "tls_cert",
         "tls_key",
         "tls_ca",

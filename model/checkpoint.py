@@ -7,11 +7,11 @@ import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 import torch
 
-from common import digests
+from common import digests, git_lfs
 from common.stages import AR_GENERATOR, DECODER, TEXT_ENCODER
 from kernels.choose import triton_is_installed
 from model import weights
@@ -33,6 +33,11 @@ IGNORED = ("lvl_1L", "attn_bias_for_masking", "*.zero_k_bias")
 TOKENIZER_IGNORED = ("disc.*", "vae.quantize.ema_vocab_hit_SV")
 TOKENIZER_PREFIX = "vae."
 DEFAULTS_FILE = "generation.json"
+PARTS = ("llm", "tokenizer", "text_encoder", "safety")
+TRANSFORMER_STEM = "ema_model"
+TOKENIZER_STEMS = ("model", "pytorch_model")
+MAX_DEPTH = 3
+"""How many folders deep `open` searches for the checkpoint that it names in an error."""
 BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
 
 
@@ -62,10 +67,12 @@ class Checkpoint:
         is_llm = (folder / "config.json").exists() and not (folder / "llm").is_dir()
         root = folder.resolve().parent if is_llm else folder
         llm = folder if is_llm else folder / "llm"
-        if not llm.is_dir() and not any((root / part).is_dir() for part in ("tokenizer", "text_encoder", "safety")):
-            raise CheckpointError(
-                f"{folder}: not a checkpoint; none of the folders llm/, tokenizer/, text_encoder/, safety/ is in it"
-            )
+        if not llm.is_dir() and not any((root / part).is_dir() for part in PARTS):
+            listed = ", ".join(f"{part}/" for part in PARTS)
+            raise CheckpointError(f"{folder}: not a checkpoint; none of the folders {listed} is in it{_nearby(folder)}")
+        if is_llm and folder.resolve().name != "llm" and folder.resolve().name in PARTS and (root / "llm").is_dir():
+            raise CheckpointError(f"{folder}: one part of a checkpoint; name the whole folder, {root}")
+        _require_whole(root, llm)
         tokenizer = root / "tokenizer"
         if (llm / "config.json").exists():
             named = TransformerConfig.read(llm / "config.json").vae_path
@@ -89,11 +96,12 @@ class Checkpoint:
 
     def load_transformer(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Transformer:
         """The transformer with its EMA weights, in eval mode. Raises CheckpointError, ConfigError."""
+        self._require_whole(self.llm, self.tokenizer)
         config, tokenizer = self.transformer_config, self.tokenizer_config
         check_pair(config, tokenizer)
         with torch.device("meta"):
             network = Transformer(config, tokenizer.vocab_size, tokenizer.z_channels)
-        source, unused = weights.find(self.llm, "ema_model")
+        source, unused = weights.find(self.llm, TRANSFORMER_STEM)
         if unused:
             log.warning("%s is used, not %s in the same folder", source.path, ", ".join(path.name for path in unused))
         weights.fill(
@@ -118,13 +126,13 @@ class Checkpoint:
         The quantizer is float32 in every precision, because errors in the latent accumulate over the scales.
         Raises CheckpointError, ConfigError.
         """
+        self._require_whole(self.tokenizer)
         with torch.device("meta"):
             tokenizer = HybridTokenizer(self.tokenizer_config)
         for name, _ in list(tokenizer.named_children()):
             if name not in parts:
                 delattr(tokenizer, name)
-        stem = "model" if any(self.tokenizer.glob("model.safetensors*")) else "pytorch_model"
-        source, _ = weights.find(self.tokenizer, stem)
+        source, _ = weights.find(self.tokenizer, *TOKENIZER_STEMS)
 
         def rename(name: str) -> str | None:
             if not name.startswith(TOKENIZER_PREFIX):
@@ -158,6 +166,7 @@ class Checkpoint:
         """The text model with the transformer's number of context slots. Raises CheckpointError."""
         from model.text import TextEncoder  # a late import: transformers takes seconds, and most parts do not use it
 
+        self._require_whole(self.text_encoder, self.llm)
         encoder = TextEncoder.load(self.text_encoder, self.transformer_config.context_token, device, dtype)
         if encoder.width != self.transformer_config.context_dim:
             raise CheckpointError(
@@ -170,7 +179,13 @@ class Checkpoint:
         """The safety model with its policies. Raises CheckpointError."""
         from model.safety import SafetyClassifier  # a late import for the same reason
 
+        self._require_whole(self.safety)
         return SafetyClassifier.load(self.safety, device, dtype)
+
+    def _require_whole(self, *needed: Path) -> None:
+        """Raises CheckpointError if a needed folder has Git LFS pointers; the message names those of every part."""
+        if git_lfs.pointers(needed):
+            _refuse_pointers([self.llm, self.tokenizer, self.text_encoder, self.safety], self.llm.resolve().parent)
 
     def known_prompts(self) -> list[str]:
         """Example prompts from `prompts.txt`; empty without that file."""
@@ -192,6 +207,8 @@ class Checkpoint:
     def _text_of(self, file: str) -> str:
         """The content of a text file in the model folder; empty if there is no such file."""
         path = self.llm.resolve().parent / file
+        if path.exists() and git_lfs.is_pointer(path):
+            raise CheckpointError(f"{path}: {git_lfs.ADVICE}")
         try:
             return path.read_text("utf-8-sig") if path.exists() else ""
         except UnicodeDecodeError as error:
@@ -209,6 +226,31 @@ class Checkpoint:
             text_encoder=self.digest_of(TEXT_ENCODER.part),
             decoder=self.digest_of(DECODER.part),
         )
+
+
+def _nearby(folder: Path) -> str:
+    """Text for an error: the checkpoints inside or around a folder that is none; empty if there are none."""
+    inside = sorted(
+        path.parent
+        for depth in range(1, MAX_DEPTH + 1)
+        for path in folder.glob("*/" * depth + "llm")
+        if path.is_dir() and not path.parent.is_symlink()
+    )
+    around = [path for path in folder.resolve().parents[:MAX_DEPTH] if (path / "llm" / "config.json").exists()]
+    found = [*inside, *around][:3]
+    return f"; did you mean {' or '.join(map(str, found))}?" if found else ""
+
+
+def _require_whole(root: Path, llm: Path) -> None:
+    """Raises CheckpointError if the transformer's config, which `open` reads, is a Git LFS pointer."""
+    config = llm / "config.json"
+    if config.is_file() and git_lfs.is_pointer(config):
+        _refuse_pointers([llm, *(root / part for part in PARTS[1:])], root)
+
+
+def _refuse_pointers(folders: list[Path], root: Path) -> NoReturn:
+    lines = [f"{path}: {git_lfs.ADVICE}" for path in git_lfs.pointers([*folders, root])]
+    raise CheckpointError("\n".join(lines))
 
 
 def _sampling_defaults(text: str, path: Path) -> SamplingParams:

@@ -9,7 +9,7 @@ import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +19,12 @@ from model.errors import CheckpointError
 
 PORTION = 64 * 2**20
 """Bytes per portion."""
+UNAVERAGED = ("model", "pytorch_model")
+"""Names of weights as training left them; inference needs the averaged ones."""
+CONTAINERS = ("state_dict", "model", "module")
+"""Keys under which a training framework's pickle holds the weights."""
+WRAPPERS = ("module.", "_orig_mod.")
+"""Prefixes that DistributedDataParallel and torch.compile put before every name."""
 
 
 class Weights(Protocol):
@@ -69,9 +75,21 @@ class Pickle:
             raise CheckpointError(
                 f"{self.path}: not a pickle of plain tensors; its code was not run: {reason}"
             ) from error
-        if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-            raise CheckpointError(f"{self.path}: expected a dictionary of tensors")
-        return dict(state)
+        return _plain(self._unwrapped(state))
+
+    def _unwrapped(self, state: object) -> Mapping[str, Tensor]:
+        """The tensors by name, also from within a training state's `state_dict` or `model`."""
+        if _holds_tensors(state):
+            return state
+        nested = {key: state[key] for key in CONTAINERS if key in state} if isinstance(state, Mapping) else {}
+        usable = [value for value in nested.values() if _holds_tensors(value)]
+        if len(usable) == 1:
+            return usable[0]
+        keys = f" with the keys {_listed(sorted(map(str, state)))}" if isinstance(state, Mapping) else ""
+        raise CheckpointError(
+            f"{self.path}: expected a dictionary of tensors, or one such dictionary under one of "
+            f"{', '.join(CONTAINERS)}; found a {type(state).__name__}{keys}"
+        )
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: tuple(tensor.shape) for name, tensor in self._open().items()}
@@ -92,6 +110,18 @@ class Pickle:
         state = self._open()
         for name in names:
             yield name, state[name]
+
+
+def _holds_tensors(state: object) -> TypeGuard[Mapping[str, Tensor]]:
+    return isinstance(state, Mapping) and bool(state) and all(isinstance(value, Tensor) for value in state.values())
+
+
+def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state without the prefixes that wrap every name."""
+    for prefix in WRAPPERS:
+        if all(name.startswith(prefix) for name in state):
+            return _plain({name.removeprefix(prefix): tensor for name, tensor in state.items()})
+    return dict(state)
 
 
 class Shards:
@@ -136,17 +166,24 @@ def of_file(path: Path) -> Weights:
     return SafetensorsFile(path) if path.suffix == ".safetensors" else Pickle(path)
 
 
-def find(folder: Path, stem: str) -> tuple[Weights, list[Path]]:
-    """The weights named `stem` (such as ema_model) in a folder, and the alternatives that are not used.
+def find(folder: Path, *stems: str) -> tuple[Weights, list[Path]]:
+    """The weights named by the first of `stems` (such as ema_model) in a folder, and the unused files of that stem.
 
     Safetensors take precedence. Raises CheckpointError that names the expected files and the files found.
     """
     endings = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")
-    present = [folder / f"{stem}{ending}" for ending in endings if (folder / f"{stem}{ending}").exists()]
-    if not present:
-        expected = ", ".join(f"{stem}{ending}" for ending in endings)
+    for stem in stems:
+        present = [path for ending in endings if (path := folder / f"{stem}{ending}").exists()]
+        if present:
+            break
+    else:
+        expected = ", ".join(f"{stems[0]}{ending}" for ending in endings)
         found = ", ".join(sorted(path.name for path in folder.iterdir())) if folder.is_dir() else "no such folder"
-        raise CheckpointError(f"{folder}: no weights; expected one of {expected}; found: {found or 'an empty folder'}")
+        others = [path for path in folder.glob("*.safetensors") if path.stem in UNAVERAGED]
+        hint = f"; if {others[0].name} has averaged weights, rename it to {stems[0]}.safetensors" if others else ""
+        raise CheckpointError(
+            f"{folder}: no weights; expected one of {expected}; found: {found or 'an empty folder'}{hint}"
+        )
     return of_file(present[0]), present[1:]
 
 

@@ -1,11 +1,15 @@
 """Options and fixtures of the whole suite."""
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
+from tests import lanes
+
 GOLDEN = Path(__file__).parent / "golden"
+SHORT_LANE = pytest.StashKey[lanes.ShortLane]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -19,11 +23,32 @@ def pytest_configure(config: pytest.Config) -> None:
     """Triton's interpreter has to be chosen before anything imports triton, as transformers does."""
     if config.getoption("--device") == "cpu":
         os.environ.setdefault("TRITON_INTERPRET", "1")
+    config.addinivalue_line("markers", lanes.MARKER)
+    config.stash[SHORT_LANE] = lanes.ShortLane()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put every test into its lane, and into its group for pytest-xdist."""
+    for item in items:
+        if lanes.is_long(item):
+            item.add_marker("long")
+        item.add_marker(pytest.mark.xdist_group(lanes.worker_group(item)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Watch a test of the short lane while it runs."""
+    lane = item.config.stash[SHORT_LANE]
+    lane.test = None if lanes.is_long(item) else item.nodeid
+    try:
+        yield
+    finally:
+        lane.test = None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test per golden case: `picture_case` of a whole picture, `text_case` of text conditioning."""
-    for name, has_tokenizer in (("picture_case", True), ("text_case", False)):
+    """One test per golden case: `image_case` of a whole image, `text_case` of text conditioning."""
+    for name, has_tokenizer in (("image_case", True), ("text_case", False)):
         if name in metafunc.fixturenames:
             folder = metafunc.config.getoption("--golden-dir")
             cases = sorted(path.parent for path in folder.glob("*/case.json"))
@@ -46,7 +71,7 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete checkpoint of golden size; benchmarks.harness.checkpoint describes its parts and unsafe prompts."""
-    from benchmarks.harness.checkpoint import build  # imports torch: only the tests that ask for it pay
+    """A complete tiny checkpoint; benchmarks.harness.checkpoint documents its contents and unsafe prompts."""
+    from benchmarks.harness.checkpoint import build  # imports torch: only for the tests that need it
 
     return build(tmp_path_factory.mktemp("checkpoints"))

@@ -1,4 +1,4 @@
-"""Reads recipes out of image files by an independent library, as a tool of a user's would."""
+"""Reads recipes from image files with Pillow, independently of the code under test."""
 
 import io
 import json

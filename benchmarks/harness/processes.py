@@ -42,7 +42,7 @@ class Process:
     """One process of the cluster; its log is a file in `folder`."""
 
     name: str
-    """The stage's, or "gateway"."""
+    """The stage or "gateway"."""
     folder: Path
     settings: Mapping[str, str] = field(default_factory=dict)
     """Settings without the prefix HART_, in lower case."""
@@ -66,7 +66,7 @@ class Process:
 
     @property
     def module(self) -> str:
-        """What `python -m` runs."""
+        """The module for `python -m`."""
         return "gateway" if self.name == "gateway" else f"services.{self.name}"
 
     @property
@@ -84,7 +84,7 @@ class Process:
         return is_serving(self.address, self.service)
 
     def await_ready(self, seconds: float = START_SECONDS) -> Process:
-        """Return when it is ready. Raises RuntimeError with the end of its log."""
+        """Wait until it is ready. Raises RuntimeError with the end of its log."""
         end = time.monotonic() + seconds
         while not self.ready():
             if self.process.poll() is not None or time.monotonic() > end:
@@ -125,7 +125,7 @@ class Cluster:
 
     @property
     def endpoint(self) -> str:
-        """Where callers go."""
+        """The gateway's address."""
         return self.gateway.address
 
     def processes(self) -> list[Process]:

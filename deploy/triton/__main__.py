@@ -43,7 +43,7 @@ def _fetch(home: Path) -> None:
     words = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target"]
     try:
         for package, folder in ((PACKAGE, partial), (NUMPY, _environment(partial / PYTHON))):
-            subprocess.run([*words, str(folder), package], check=True, capture_output=True, text=True)  # noqa: S603
+            subprocess.run([*words, str(folder), package], check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         said = getattr(error, "stderr", "") or str(error)

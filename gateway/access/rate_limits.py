@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 from runtime.errors import HartError, Overloaded
 from runtime.observability import logs
-from runtime.server.interceptor import CallInfo
+from runtime.server.call_scope import CallInfo
 from runtime.server.peers import host_of, network_of
 
 MAX_CALLERS = 10_000  # remembered; the longest idle one is evicted first
-LIMITED = frozenset({"hart.v1.Images/Generate", "hart.v1.Images/GenerateStream"})
+GENERATE, DESCRIBE = "hart.v1.Images/Generate", "hart.v1.Images/Describe"
+LIMITED = frozenset({GENERATE, "hart.v1.Images/GenerateStream"})
 current: ContextVar[str] = ContextVar("caller", default="")
 """The authenticated caller of the current call; "" for an anonymous one."""
 

@@ -54,15 +54,16 @@ class RequestExecutor:
         self.usage = Usage(stages.metrics, settings.max_labelled_callers)
 
     async def events(
-        self, message: images_pb2.GenerateRequest, *, caller: str, deadline: Deadline, streams: bool
+        self, message: images_pb2.GenerateRequest, *, caller: str, deadline: Deadline, streams: bool, end_user: str = ""
     ) -> AsyncGenerator[images_pb2.GenerateEvent, None]:
         """The request's events. Raises HartError.
 
-        `streams`: True where the caller receives every event as it happens. Call it within the request's server span.
+        `streams`: True where the caller receives every event as it happens. `end_user`: as in `audited`. Call it within
+        the request's server span.
         """
         timings, margin = RequestTimings(), self._settings.deadline_margin_seconds
         served = self._cluster.name()
-        with audited(message, caller, timings), self.usage.request(caller, served), self._ongoing():
+        with audited(message, caller, timings, end_user), self.usage.request(caller, served), self._ongoing():
             request = await self._validated(message, streams)
             span = trace.get_current_span()
             describe_span(span, request, message.model or served, self._settings.record_prompts)

@@ -51,6 +51,11 @@ class PreparedPrompt:
     """The prompt that is drawn: the operator's replacement for an unsafe one."""
     critical: tuple[CallRecord, ...]
 
+    @property
+    def revised_prompt(self) -> str | None:
+        """The prompt that is drawn, where it is not the request's."""
+        return self.prompt if _replaced(self.verdict) else None
+
 
 @dataclass(frozen=True)
 class ImageResult:
@@ -75,10 +80,11 @@ class GenerationPipeline:
     admission: AdmissionController
 
     async def run(self) -> None:
-        """Emits `accepted`, then `progress` and `image`, then `finished`. Raises HartError."""
+        """Emits `accepted`, `prepared`, then `progress` and `image`, then `finished`. Raises HartError."""
         with self.admission.acquire(self.request.num_images) as permit:
             self._emit_accepted()
             prepared = await self.prepare()
+            self._emit_prepared(prepared)
             images = (self.image(index, prepared, permit) for index in range(self.request.num_images))
             results = await together(*images)
         self._emit_finished(prepared, results)
@@ -252,6 +258,14 @@ class GenerationPipeline:
         )
         self.emit(images_pb2.GenerateEvent(accepted=accepted))
 
+    def _emit_prepared(self, prepared: PreparedPrompt) -> None:
+        event = images_pb2.Prepared(
+            prompt_tokens=prepared.encoded.prompt_tokens,
+            warnings=warnings_of(prepared.verdict, prepared.encoded),
+            revised_prompt=prepared.revised_prompt,
+        )
+        self.emit(images_pb2.GenerateEvent(prepared=event))
+
     def _emit_finished(self, prepared: PreparedPrompt, results: list[ImageResult]) -> None:
         last = max(results, key=lambda one: one.finished_at)
         report = images_pb2.Report(
@@ -263,7 +277,7 @@ class GenerationPipeline:
             prompt_truncated=prepared.encoded.prompt_truncated,
             warnings=warnings_of(prepared.verdict, prepared.encoded),
             timings=self.context.timings.report([*prepared.critical, *last.critical]),
-            revised_prompt=prepared.prompt if _replaced(prepared.verdict) else None,
+            revised_prompt=prepared.revised_prompt,
         )
         self.emit(images_pb2.GenerateEvent(finished=images_pb2.Finished(report=report)))
 

@@ -81,7 +81,7 @@ class ClusterView:
             _complete(shape, self._registry.last(stage).shape)
         return shape
 
-    # -- what callers are told ---------------------------------------------------------------------------------------
+    # -- answers to callers ------------------------------------------------------------------------------------------
 
     def describe(self) -> images_pb2.DescribeResponse:
         """The answer to Images.Describe. Raises StageUnavailable before the generator has described itself."""

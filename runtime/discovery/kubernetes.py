@@ -82,7 +82,7 @@ class KubernetesSource:
         )
         slices = {s.metadata.name: s for s in listed.items if self._ours(s)}
         publish(self._endpoints(slices))
-        events = kubernetes_watch.Watch().stream(  # type: ignore[no-untyped-call]
+        events = kubernetes_watch.Watch().stream(
             api.list_namespaced_endpoint_slice,
             self._namespace,
             label_selector=selector,
@@ -128,9 +128,9 @@ def _default_api() -> Any:
     from kubernetes import client, config  # imported here for the same reason
 
     try:
-        config.load_incluster_config()  # type: ignore[no-untyped-call]
+        config.load_incluster_config()
     except config.ConfigException:
-        config.load_kube_config()  # type: ignore[no-untyped-call]
+        config.load_kube_config()
     return client.DiscoveryV1Api()
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark cannot do is a sentence and exit code 2 before anything is started, and what it judges is told."""
+"""benchmarks: invalid arguments end with one line and exit code 2 before anything starts; verdicts are printed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cluster import supervisor
 
 @pytest.fixture(autouse=True)
 def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A benchmark that goes as far as to start its cluster fails here."""
+    """Fail if a benchmark starts a cluster."""
 
     def started(*_: object) -> None:
         raise AssertionError("a cluster was started")
@@ -42,7 +42,7 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
         (drills.main, "kill --minutes 0", "argument --minutes: 0: must be a number over 0"),
     ],
 )
-def test_what_cannot_be_done_is_a_sentence_and_exit_code_2(
+def test_invalid_argument_is_one_line_and_exit_code_2(
     main: Callable[[], int],
     words: str,
     sentence: str,
@@ -59,7 +59,7 @@ def test_what_cannot_be_done_is_a_sentence_and_exit_code_2(
 
 
 @pytest.mark.parametrize("main", [drills.main, load_checkpoint.main])
-def test_help_keeps_the_examples_out_of_the_sentence(
+def test_help_omits_the_examples(
     main: Callable[[], int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["benchmark", "--help"])
@@ -70,7 +70,7 @@ def test_help_keeps_the_examples_out_of_the_sentence(
     assert "minutes 10" not in shown
 
 
-def test_a_cost_over_its_bound_is_said_beside_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cost_over_its_bound_is_printed_with_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert telemetry.judged(1.02) == overhead.judged(0.2, 0.215) == 0
     assert capsys.readouterr().out == ""
     assert telemetry.judged(1.0301) == overhead.judged(0.2, 0.25) == 1

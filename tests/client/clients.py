@@ -1,4 +1,4 @@
-"""Both of the typed clients at once."""
+"""The same call on both typed clients."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 
 import hart
 
+from tests.client.conftest import Gateway
 
-def both(gateway: Any, action: str, *arguments: Any, **options: Any) -> list[Any]:
-    """The same call on both clients: [blocking outcome, asyncio outcome]; a stream's outcome is its list of events."""
+
+def both(gateway: Gateway, action: str, *arguments: Any, **options: Any) -> list[Any]:
+    """[outcome of Client, outcome of AsyncClient]; a stream's outcome is its list of events."""
 
     async def asynchronous() -> Any:
         async with hart.AsyncClient(gateway.endpoint) as client:

@@ -1,4 +1,4 @@
-"""How a shell starts the command `hart`."""
+"""The command `hart` as a subprocess's arguments."""
 
 import sys
 

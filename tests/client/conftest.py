@@ -1,4 +1,4 @@
-"""A gateway on a real socket whose answers the test chooses, so that the client is tested against gRPC itself."""
+"""A fake gateway on a real socket, with responses that the test chooses: the client is tested against real gRPC."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from typer.testing import CliRunner, Result
 
 SCALES = (1, 2, 4)
 MODEL = stage_pb2.ModelIdentity(name="tiny", digest="ab" * 32)
+FORMATS = (decoder_pb2.IMAGE_FORMAT_PNG, decoder_pb2.IMAGE_FORMAT_JPEG, decoder_pb2.IMAGE_FORMAT_WEBP)
 _PILLOW = {0: "PNG", 1: "PNG", 2: "JPEG", 3: "WEBP"}
 
 
-def picture(seed: int, format: int = 1, side: int = 8) -> bytes:
+def image_file(seed: int, format: int = 1, side: int = 8) -> bytes:
     """An image file whose colour is the seed."""
     file = io.BytesIO()
     PillowImage.new("RGB", (side, side), (seed % 256, seed // 256 % 256, 0)).save(file, _PILLOW[format])
@@ -34,7 +35,7 @@ def picture(seed: int, format: int = 1, side: int = 8) -> bytes:
 
 
 def report(request: images_pb2.GenerateRequest) -> images_pb2.Report:
-    """A full report; a prompt with "zyzzyva" is unfamiliar."""
+    """A full report; "zyzzyva" is out of vocabulary."""
     answer = images_pb2.Report(
         request_id=request.request_id,
         model=MODEL,
@@ -68,41 +69,41 @@ def report(request: images_pb2.GenerateRequest) -> images_pb2.Report:
 
 
 def image(request: images_pb2.GenerateRequest, index: int) -> images_pb2.Image:
-    """Picture `index` of a request: seeds count up from the request's."""
+    """Image `index` of a request: seeds count up from the request's."""
     format = request.format or decoder_pb2.IMAGE_FORMAT_PNG
     seed = request.seed + index
-    return images_pb2.Image(index=index, data=picture(seed, format), format=format, width=8, height=8, seed=seed)
+    return images_pb2.Image(index=index, data=image_file(seed, format), format=format, width=8, height=8, seed=seed)
 
 
 @dataclass
 class Failure:
-    """What the fake gateway fails with."""
+    """The error that the fake gateway aborts with."""
 
     code: grpc.StatusCode
     message: str = "no"
     details: tuple[Any, ...] = ()
     times: int = 1_000_000
-    """How often; then it answers."""
+    """Number of failing calls; later ones succeed."""
 
 
 @dataclass
 class Gateway(images_pb2_grpc.ImagesServicer):
-    """Answers every request with coloured pictures, unless a test sets `failure`, `hang` or `before`."""
+    """Returns coloured images unless a test sets `failure`, `hang` or `before`."""
 
     failure: Failure | None = None
     hang: bool = False
     padding: int = 0
-    """Bytes added to each picture of Generate."""
+    """Bytes added to each image of Generate."""
     endpoint: str = ""
     requests: list[images_pb2.GenerateRequest] = field(default_factory=list)
     metadata: list[dict[str, Any]] = field(default_factory=list)
     remaining: list[float | None] = field(default_factory=list)
     started: threading.Event = field(default_factory=threading.Event)
     cancelled: threading.Event = field(default_factory=threading.Event)
-    before: Callable[[images_pb2.GenerateRequest], None] | None = None
+    before: Callable[[images_pb2.GenerateRequest], object] | None = None
     max_response_bytes: int = 0
     side: int = 8
-    """Pixels, as Describe has them."""
+    """Image side in pixels, as in Describe."""
 
     async def _enter(self, request: images_pb2.GenerateRequest, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         self.requests.append(request)
@@ -158,10 +159,12 @@ class Gateway(images_pb2_grpc.ImagesServicer):
                 progress = images_pb2.Progress(image_index=index, scale=scale, side=side, scales=len(SCALES))
                 if request.preview_every and (scale + 1) % request.preview_every == 0:
                     progress.preview.CopyFrom(
-                        images_pb2.Preview(data=picture(index, 2, 2), format=2, width=2, height=2)
+                        images_pb2.Preview(
+                            data=image_file(index, 2, 2), format=decoder_pb2.IMAGE_FORMAT_JPEG, width=2, height=2
+                        )
                     )
                 yield images_pb2.GenerateEvent(progress=progress)
-        yield images_pb2.GenerateEvent()  # A kind of event that this client does not know.
+        yield images_pb2.GenerateEvent()  # an event kind unknown to this client
         for index in reversed(range(count)):
             yield images_pb2.GenerateEvent(image=image(request, index))
         yield images_pb2.GenerateEvent(finished=images_pb2.Finished(report=report(request)))
@@ -170,7 +173,7 @@ class Gateway(images_pb2_grpc.ImagesServicer):
         await self._maybe_fail(context)
         shape = stage_pb2.ModelShape(scales=SCALES, width=self.side, height=self.side, context_tokens=16)
         answer = images_pb2.DescribeResponse(
-            formats=[1, 2, 3], policies=["harassment"], policy_version="p1", version="0.1.0"
+            formats=FORMATS, policies=["harassment"], policy_version="p1", version="0.1.0"
         )
         answer.models.add(model=MODEL, shape=shape, example_prompts=["a red heart", "a green apple"])
         answer.limits.max_images = 8
@@ -267,7 +270,7 @@ FAILURES: dict[str, tuple[Failure, str, dict[str, Any], int]] = {
         {"stage": "safety", "retry_after": 2.0},
         4,
     ),
-    "unauthenticated": (Failure(grpc.StatusCode.UNAUTHENTICATED, "who"), "Unauthenticated", {}, 3),
+    "unauthenticated": (Failure(grpc.StatusCode.UNAUTHENTICATED, "no API key"), "Unauthenticated", {}, 3),
     "permission": (Failure(grpc.StatusCode.PERMISSION_DENIED, "not you"), "PermissionDenied", {}, 3),
     "internal": (
         Failure(grpc.StatusCode.INTERNAL, "internal error", (_info("INTERNAL", error_id="e-17"),)),
@@ -277,7 +280,7 @@ FAILURES: dict[str, tuple[Failure, str, dict[str, Any], int]] = {
     ),
     "other": (Failure(grpc.StatusCode.UNIMPLEMENTED, "not here"), "HartError", {}, 1),
 }
-"""By name: what the gateway fails with, the error's class, its attributes, the command's exit code."""
+"""By name: the gateway's failure, the error's class and attributes, the command's exit code."""
 
 
 @pytest.fixture(params=FAILURES, ids=[name.replace(" ", "-") for name in FAILURES])
@@ -289,7 +292,7 @@ def failing(request: pytest.FixtureRequest) -> tuple[Failure, str, dict[str, Any
 
 @pytest.fixture
 def hart(gateway: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Runs the command in an empty folder against the gateway."""
+    """Run the command in an empty folder against the gateway."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HART_ENDPOINT", gateway.endpoint)
     monkeypatch.setenv("COLUMNS", "120")

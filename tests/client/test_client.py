@@ -1,13 +1,12 @@
-"""The typed clients, blocking and asyncio, against a gateway on a real socket."""
+"""hart.client, hart.aio, hart.results: the typed clients against a fake gateway on a real socket."""
 
 from __future__ import annotations
 
 import io
 import os
 import stat
-import subprocess
-import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import hart
@@ -15,9 +14,10 @@ import pytest
 from PIL import Image as PillowImage
 
 from tests.client.clients import both
+from tests.client.conftest import Gateway
 
 
-def test_generate_returns_pictures_in_order_with_seeds_and_report(gateway: Any) -> None:
+def test_generate_returns_images_in_order_with_seeds_and_report(gateway: Gateway) -> None:
     for answer in both(gateway, "generate", "a red heart", seed=7, num_images=3):
         assert [image.index for image in answer] == [0, 1, 2]
         assert [image.seed for image in answer] == [7, 8, 9]
@@ -27,8 +27,8 @@ def test_generate_returns_pictures_in_order_with_seeds_and_report(gateway: Any) 
         assert PillowImage.open(io.BytesIO(answer[2].data)).getpixel((0, 0)) == (9, 0, 0)
 
 
-def test_every_option_reaches_the_wire(gateway: Any) -> None:
-    options = {
+def test_every_option_is_sent(gateway: Gateway) -> None:
+    options: dict[str, Any] = {
         "model": "tiny",
         "num_images": 2,
         "seed": 2**64 - 1,
@@ -42,16 +42,16 @@ def test_every_option_reaches_the_wire(gateway: Any) -> None:
         "embed_metadata": False,
         "request_id": "r-1",
     }
-    assert set(options) == set(hart.request.Options.__annotations__)  # type: ignore[attr-defined]
+    assert set(options) == set(hart.request.Options.__annotations__)
     with hart.Client(gateway.endpoint) as client, pytest.raises(hart.HartError):
-        client.generate("x", **options)  # The fake's own seed arithmetic overflows; the request has arrived.
+        client.generate("x", **options)  # the fake's seed arithmetic overflows after the request has arrived
     sent = gateway.requests[0]
     assert sent.prompt == "x"
     for name, value in options.items():
         assert getattr(sent, name) == (2 if name == "format" else value), name
 
 
-def test_absent_options_stay_absent_except_the_request_id(gateway: Any) -> None:
+def test_absent_options_stay_absent_except_the_request_id(gateway: Gateway) -> None:
     both(gateway, "generate", "x")
     for sent in gateway.requests:
         present = {descriptor.name for descriptor, _ in sent.ListFields()}
@@ -59,7 +59,7 @@ def test_absent_options_stay_absent_except_the_request_id(gateway: Any) -> None:
     assert gateway.requests[0].request_id != gateway.requests[1].request_id
 
 
-def test_stream_yields_typed_events_in_order_and_skips_unknown_ones(gateway: Any) -> None:
+def test_stream_yields_typed_events_in_order_and_skips_unknown_ones(gateway: Gateway) -> None:
     for events in both(gateway, "stream", "x", seed=3, num_images=2, preview_every=3):
         kinds = [type(event).__name__ for event in events]
         assert kinds == ["Accepted"] + ["Progress"] * 6 + ["Image"] * 2 + ["Finished"]
@@ -69,14 +69,14 @@ def test_stream_yields_typed_events_in_order_and_skips_unknown_ones(gateway: Any
         assert events[-1].report.model.name == "tiny"
 
 
-def test_describe_and_status_answer(gateway: Any) -> None:
+def test_describe_and_status_return_messages(gateway: Gateway) -> None:
     for answer in both(gateway, "describe"):
         assert answer.models[0].example_prompts == ["a red heart", "a green apple"]
     for answer in both(gateway, "status"):
         assert [stage.ready for stage in answer.stages] == [2, 2, 2, 0]
 
 
-def test_save_writes_the_bytes_and_leaves_nothing_half(gateway: Any, tmp_path: Any) -> None:
+def test_save_writes_the_bytes_and_no_partial_file(gateway: Gateway, tmp_path: Any) -> None:
     answer = hart.Client(gateway.endpoint).generate("x", seed=1)
     path = answer[0].save(tmp_path / "a.png")
     assert path.read_bytes() == answer[0].data
@@ -88,62 +88,67 @@ def test_save_writes_the_bytes_and_leaves_nothing_half(gateway: Any, tmp_path: A
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "folder.png"]
 
 
-def test_save_refuses_a_name_that_says_another_format(gateway: Any, tmp_path: Any) -> None:
-    picture = hart.Client(gateway.endpoint).generate("x", seed=1, format="webp")[0]
+def test_save_refuses_a_suffix_of_another_format(gateway: Gateway, tmp_path: Any) -> None:
+    image = hart.Client(gateway.endpoint).generate("x", seed=1, format="webp")[0]
     with pytest.raises(ValueError, match=r"a\.JPG: the extension is that of jpeg, but the image is webp"):
-        picture.save(tmp_path / "a.JPG")
+        image.save(tmp_path / "a.JPG")
     assert not list(tmp_path.iterdir())
-    assert picture.save(tmp_path / "a.webp").read_bytes() == picture.save(tmp_path / "a").read_bytes() == picture.data
+    assert image.save(tmp_path / "a.webp").read_bytes() == image.save(tmp_path / "a").read_bytes() == image.data
 
 
-def test_save_leaves_the_process_its_umask(gateway: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = hart.Client(gateway.endpoint).generate("x", seed=1)[0]
-    touched: list[int] = []  # it is the whole process's: what other threads make meanwhile would be open to all
-    monkeypatch.setattr(os, "umask", lambda mask: touched.append(mask) or 0o022)
-    picture.save(tmp_path / "a.png")
+def test_save_keeps_the_umask(gateway: Gateway, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = hart.Client(gateway.endpoint).generate("x", seed=1)[0]
+    touched: list[int] = []  # the umask is process-wide: other threads' files would get the wrong mode
+
+    def umask(mask: int) -> int:
+        touched.append(mask)
+        return 0o022
+
+    monkeypatch.setattr(os, "umask", umask)
+    image.save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"")
     assert not touched
     assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "b.png").stat().st_mode
 
 
-def test_save_follows_a_link_also_where_nothing_is_yet(gateway: Any, tmp_path: Any) -> None:
-    picture = hart.Client(gateway.endpoint).generate("x", seed=1)[0]
+def test_save_follows_a_dangling_link(gateway: Gateway, tmp_path: Any) -> None:
+    image = hart.Client(gateway.endpoint).generate("x", seed=1)[0]
     link, target = tmp_path / "link.png", tmp_path / "folder" / "a.png"
     target.parent.mkdir()
     link.symlink_to(target)
     for _ in range(2):  # dangling, then not
-        assert picture.save(link) == link
+        assert image.save(link) == link
         assert link.is_symlink()
-        assert target.read_bytes() == picture.data
+        assert target.read_bytes() == image.data
         assert not target.is_symlink()
         target.write_bytes(b"")
     assert [path.name for path in target.parent.iterdir()] == ["a.png"]
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o666])
-def test_save_keeps_the_mode_of_the_file_that_it_replaces(gateway: Any, tmp_path: Any, mode: int) -> None:
-    picture = hart.Client(gateway.endpoint).generate("x", seed=1)[0]
+def test_save_keeps_the_mode_of_a_replaced_file(gateway: Gateway, tmp_path: Any, mode: int) -> None:
+    image = hart.Client(gateway.endpoint).generate("x", seed=1)[0]
     (tmp_path / "a.png").touch()
     (tmp_path / "a.png").chmod(mode)
-    assert picture.save(tmp_path / "a.png").read_bytes() == picture.data
+    assert image.save(tmp_path / "a.png").read_bytes() == image.data
     assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == mode
 
 
-def test_save_writes_into_a_pipe_and_leaves_it_one(gateway: Any, tmp_path: Any) -> None:
-    picture = hart.Client(gateway.endpoint).generate("x", seed=1)[0]
+def test_save_writes_into_a_pipe(gateway: Gateway, tmp_path: Any) -> None:
+    image = hart.Client(gateway.endpoint).generate("x", seed=1)[0]
     pipe = tmp_path / "pipe.png"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        picture.save(pipe)
-        assert os.read(reader, len(picture.data) + 1) == picture.data
+        image.save(pipe)
+        assert os.read(reader, len(image.data) + 1) == image.data
     finally:
         os.close(reader)
     assert pipe.is_fifo()
     assert [path.name for path in tmp_path.iterdir()] == ["pipe.png"]
 
 
-def test_answers_over_four_mebibytes_arrive_and_describe_raises_the_limit(gateway: Any) -> None:
+def test_responses_over_4_mib_arrive_and_describe_raises_the_limit(gateway: Gateway) -> None:
     gateway.padding = 3 << 20
     with hart.Client(gateway.endpoint) as client:
         assert len(client.generate("x", num_images=3)) == 3
@@ -155,17 +160,7 @@ def test_answers_over_four_mebibytes_arrive_and_describe_raises_the_limit(gatewa
         assert len(client.generate("x")[0].data) > 65 << 20
 
 
-def test_importing_hart_imports_nothing_else() -> None:
-    code = "import sys, hart; print([m for m in ('grpc', 'google.protobuf', 'torch', 'typer') if m in sys.modules])"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
-    assert set(hart.__all__) <= set(dir(hart))
-    for name in hart.__all__:
-        assert getattr(hart, name) is not None
-    with pytest.raises(AttributeError, match="nothing"):
-        _ = hart.nothing
-
-
-def test_the_package_says_its_version_also_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_version_is_known_even_if_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hart.__version__ == metadata.version("hart-client")
 
     def missing(name: str) -> str:
@@ -175,13 +170,13 @@ def test_the_package_says_its_version_also_where_it_is_not_installed(monkeypatch
     assert hart.__version__ == "0+unknown"
 
 
-def test_an_answer_shows_itself_in_a_line(gateway):
+def test_repr_of_a_result_is_one_line(gateway: Gateway) -> None:
     with hart.Client(gateway.endpoint) as client:
         assert "\n" not in repr(client.generate("x", seed=1))
 
 
-def test_a_picture_that_cannot_be_saved_names_the_callers_path(gateway, tmp_path):
-    picture = hart.Client(gateway.endpoint).generate("x", seed=1)[0]
+def test_failed_save_names_the_given_path(gateway: Gateway, tmp_path: Path) -> None:
+    image = hart.Client(gateway.endpoint).generate("x", seed=1)[0]
     with pytest.raises(FileNotFoundError) as missing:
-        picture.save(tmp_path / "missing" / "a.png")
+        image.save(tmp_path / "missing" / "a.png")
     assert missing.value.filename == str(tmp_path / "missing" / "a.png")

@@ -1,24 +1,28 @@
-"""What the typed clients refuse before anything is sent, and where they send what they do."""
+"""hart.request, hart.channel: arguments refused before sending, endpoints and credentials."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import hart
 import pytest
 from hart.channel import Connection, is_loopback
 
+from tests.client.conftest import Gateway
 
-def test_an_api_key_travels_as_bearer_token(gateway: Any) -> None:
+
+def test_api_key_is_sent_as_bearer_token(gateway: Gateway) -> None:
     hart.Client(gateway.endpoint, api_key="s3cret").generate("x")
     assert gateway.metadata[0]["authorization"] == "Bearer s3cret"
     hart.Client(gateway.endpoint).generate("x")
     assert "authorization" not in gateway.metadata[1]
 
 
-def test_an_api_key_is_not_sent_in_the_open_to_another_machine() -> None:
+def test_api_key_is_not_sent_in_plaintext_to_a_remote_host() -> None:
     for endpoint in ("gateway.example:443", "dns:///10.0.0.1:50051"):
         with pytest.raises(ValueError, match="api_key"):
             Connection(endpoint, "k")
@@ -43,8 +47,8 @@ def test_an_api_key_is_not_sent_in_the_open_to_another_machine() -> None:
         ({"steps": 50}, "steps"),
     ],
 )
-def test_an_option_of_a_wrong_type_is_refused_by_name_before_anything_is_sent(
-    gateway: Any, options: dict[str, Any], field: str
+def test_option_of_a_wrong_type_is_refused_before_sending(
+    gateway: Gateway, options: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(hart.InvalidRequest) as error:
         hart.Client(gateway.endpoint).generate("x", **options)
@@ -52,7 +56,7 @@ def test_an_option_of_a_wrong_type_is_refused_by_name_before_anything_is_sent(
     assert not gateway.requests
 
 
-def test_a_prompt_that_is_no_text_is_refused_by_name(gateway: Any) -> None:
+def test_prompt_that_is_no_text_is_refused_by_name(gateway: Gateway) -> None:
     for prompt in (None, 5, "\ud800"):
         with pytest.raises(hart.InvalidRequest) as error:
             hart.Client(gateway.endpoint).generate(prompt)  # type: ignore[arg-type]
@@ -61,20 +65,20 @@ def test_a_prompt_that_is_no_text_is_refused_by_name(gateway: Any) -> None:
         hart.Client(gateway.endpoint).generate(None)  # type: ignore[arg-type]
 
 
-def test_tls_wants_certificate_and_key_together() -> None:
+def test_tls_certificate_and_key_must_be_given_together() -> None:
     with pytest.raises(ValueError, match="together"):
         hart.TLS(cert="a.pem")
 
 
-def test_tls_that_is_none_is_told_before_a_server_is_blamed(tmp_path):
+def test_invalid_tls_argument_is_refused_before_connecting(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"tls: True: expected a hart\.TLS"):
-        hart.Client("127.0.0.1:9", tls=True)
+        hart.Client("127.0.0.1:9", tls=True)  # type: ignore[arg-type]
     (tmp_path / "ca.der").write_bytes(b"\x30\x82")
     with pytest.raises(ValueError, match=r"tls: .*ca\.der is not a PEM file"):
         hart.Client("127.0.0.1:9", tls=hart.TLS(ca=tmp_path / "ca.der"))
 
 
-def test_a_request_that_is_too_large_is_no_overload_to_wait_for(gateway: Any) -> None:
+def test_too_large_request_is_invalid_not_overloaded(gateway: Gateway) -> None:
     with pytest.raises(hart.InvalidRequest, match=r"larger than max") as refused:
         hart.Client(gateway.endpoint).generate("x" * (5 << 20))
     assert re.fullmatch(r"the request has \d+ bytes, .* 4194304[:;] shorten the prompt", refused.value.message)
@@ -84,21 +88,21 @@ def test_a_request_that_is_too_large_is_no_overload_to_wait_for(gateway: Any) ->
     "endpoint",
     ["", "nonsense", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "host:port", "h:70000", "http://h:1", ":1", "[::1]"],
 )
-def test_an_endpoint_that_is_none_is_refused_at_once(endpoint):
+def test_invalid_endpoint_is_refused_at_once(endpoint: str) -> None:
     with pytest.raises(ValueError, match="endpoint"):
         hart.Client(endpoint)
 
 
 @pytest.mark.parametrize("endpoint", ["h:1", "[::1]:50051", "unix:/run/hart.sock", "dns:///hart:443"])
-def test_targets_of_grpc_are_endpoints(endpoint):
+def test_grpc_targets_are_accepted_as_endpoints(endpoint: str) -> None:
     hart.Client(endpoint).close()
 
 
-def test_with_tls_a_bare_host_means_port_443():
+def test_host_without_a_port_uses_443_with_tls() -> None:
     Connection("gateway.example", tls=hart.TLS())
 
 
-def test_numbers_out_of_range_are_told_what_they_are_and_no_range_that_the_server_narrows():
+def test_numbers_beyond_the_wire_type_are_refused_by_field() -> None:
     with pytest.raises(hart.InvalidRequest) as refused:
         hart.Client("127.0.0.1:9").generate("x", seed=2**64, num_images=-1)
     assert refused.value.fields["seed"].endswith(f"expected 0 to {2**64 - 1}")
@@ -109,8 +113,8 @@ def test_numbers_out_of_range_are_told_what_they_are_and_no_range_that_the_serve
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), 1e18, "5", True])
 @pytest.mark.parametrize("client", [hart.Client, hart.AsyncClient])
-def test_a_timeout_that_is_none_is_refused_by_name(gateway, client, timeout):
-    def draw(action):
+def test_invalid_timeout_is_refused_by_name(gateway: Gateway, client: type[Any], timeout: Any) -> None:
+    def draw(action: Callable[[], Any]) -> None:
         with pytest.raises(hart.InvalidRequest) as refused:
             outcome = action()
             if asyncio.iscoroutine(outcome):
@@ -128,7 +132,7 @@ def test_a_timeout_that_is_none_is_refused_by_name(gateway, client, timeout):
 
 
 @pytest.mark.parametrize("key", ["a\nb", "ключ", "\x00", b"bytes"])
-def test_an_api_key_that_no_header_can_carry_is_refused_and_not_repeated(key):
+def test_api_key_invalid_in_a_header_is_refused_and_not_shown(key: str | bytes) -> None:
     with pytest.raises(ValueError, match="api_key") as refused:
-        hart.Client("127.0.0.1:1", api_key=key)
+        hart.Client("127.0.0.1:1", api_key=key)  # type: ignore[arg-type]
     assert repr(key) not in str(refused.value)

@@ -1,13 +1,10 @@
-"""`hart generate --file`: many prompts, one after another, into a grid or files of their own."""
+"""hart.cli.batch, hart.cli.grid: `hart generate --file`, many prompts into a grid or separate files."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -16,12 +13,12 @@ from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2
 from PIL import Image as PillowImage
 
-from tests.client.command import COMMAND
+from tests.client.conftest import Failure, Gateway
 
-SOON = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(nanos=50_000_000))
+RETRY_SOON = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(nanos=50_000_000))
 
 
-def test_a_file_of_prompts_becomes_a_grid_in_order(hart: Any, gateway: Any) -> None:
+def test_prompt_file_becomes_a_grid_in_order(hart: Any, gateway: Gateway) -> None:
     Path("p.txt").write_text("one\n\n two \nthree\n", "utf-8")
     outcome = hart("generate", "--file", "p.txt", "--seed", 9, "--json")
     assert outcome.exit_code == 0, outcome.output
@@ -34,7 +31,7 @@ def test_a_file_of_prompts_becomes_a_grid_in_order(hart: Any, gateway: Any) -> N
     assert sorted(request.prompt for request in gateway.requests) == ["one", "three", "two"]
 
 
-def test_grids_in_other_formats_hold_their_recipe_unless_told_not_to(hart: Any) -> None:
+def test_grids_in_other_formats_embed_recipes_by_default(hart: Any) -> None:
     Path("p.txt").write_text("ünë\n", "utf-8")
     assert hart("generate", "--file", "p.txt", "-o", "g.jpg", "--quality", 50).exit_code == 0
     comment = PillowImage.open("g.jpg").getexif().get_ifd(0x8769)[0x9286]
@@ -43,7 +40,7 @@ def test_grids_in_other_formats_hold_their_recipe_unless_told_not_to(hart: Any) 
     assert not PillowImage.open("h.jpg").getexif()
 
 
-def test_separate_files_are_numbered_and_prompts_txt_names_them_line_by_line(hart: Any) -> None:
+def test_separate_files_are_numbered_and_listed_in_prompts_txt(hart: Any) -> None:
     Path("p.txt").write_text("one\ntwo\n", "utf-8")
     outcome = hart("generate", "--file", "p.txt", "--separate", "-o", "out", "-n", 2, "--format", "jpeg")
     assert outcome.exit_code == 0, outcome.output
@@ -52,7 +49,7 @@ def test_separate_files_are_numbered_and_prompts_txt_names_them_line_by_line(har
     assert Path("out/prompts.txt").read_text("utf-8").splitlines() == ["one", "one", "two", "two"]
 
 
-def test_a_list_of_prompts_is_never_written_over(hart: Any, gateway: Any) -> None:
+def test_prompt_file_is_never_overwritten(hart: Any, gateway: Gateway) -> None:
     Path("prompts.txt").write_text("one\n\n  two \n", "utf-8")
     outcome = hart("generate", "--file", "prompts.txt", "--separate", "-o", ".", "-n", 2)
     assert outcome.exit_code == 2
@@ -64,14 +61,14 @@ def test_a_list_of_prompts_is_never_written_over(hart: Any, gateway: Any) -> Non
     assert not gateway.requests
 
 
-def test_one_bad_prompt_leaves_the_others_alone(hart: Any, gateway: Any, failing: Any) -> None:
+def test_failed_prompt_does_not_fail_the_others(hart: Any, gateway: Gateway, failing: Any) -> None:
     failure, kind, _, code = failing
 
     def choose(request: Any) -> None:
         gateway.failure = failure if request.prompt == "bad" else None
 
     if kind == "Overloaded":
-        failure.details = (SOON,)  # A batch waits for a busy server, but not for ever.
+        failure.details = (RETRY_SOON,)  # a batch retries an overloaded server for a limited time
     gateway.before = choose
     Path("p.txt").write_text("good\nbad\nfine\n", "utf-8")
     outcome = hart("generate", "--file", "p.txt", "--separate", "--concurrency", 1, "--json")
@@ -81,22 +78,22 @@ def test_one_bad_prompt_leaves_the_others_alone(hart: Any, gateway: Any, failing
     assert "'bad'" in outcome.stderr
 
 
-def test_a_long_prompt_that_fails_is_told_by_its_beginning(hart: Any, gateway: Any) -> None:
-    gateway.failure = SimpleNamespace(code=grpc.StatusCode.INVALID_ARGUMENT, message="too long", details=(), times=9)
+def test_long_failed_prompt_is_shown_truncated(hart: Any, gateway: Gateway) -> None:
+    gateway.failure = Failure(grpc.StatusCode.INVALID_ARGUMENT, "too long", details=(), times=9)
     Path("p.txt").write_text("x" * 3000, "utf-8")
     outcome = hart("generate", "--file", "p.txt", "--json")
     assert outcome.stderr.splitlines()[-1].endswith(f"'{'x' * 79}…': too long")
     assert json.loads(outcome.stdout)["errors"][0]["prompt"] == "x" * 3000
 
 
-def test_a_batch_waits_for_a_busy_server(hart: Any, gateway: Any) -> None:
-    gateway.failure = SimpleNamespace(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message="full", details=(SOON,), times=2)
+def test_batch_retries_while_the_server_is_overloaded(hart: Any, gateway: Gateway) -> None:
+    gateway.failure = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", details=(RETRY_SOON,), times=2)
     Path("p.txt").write_text("one\n", "utf-8")
     assert hart("generate", "--file", "p.txt").exit_code == 0
     assert len(gateway.requests) == 3
 
 
-def test_a_file_has_one_prompt_a_line_whatever_its_marks_and_endings(hart: Any, gateway: Any, tmp_path: Path) -> None:
+def test_prompt_file_accepts_bom_and_any_line_ending(hart: Any, gateway: Gateway, tmp_path: Path) -> None:
     prompts = ["a red heart", "a\u2028line\x0bseparator", "a cat", "a dog"]
     (tmp_path / "p.txt").write_bytes("\ufeffa red heart\r\n\r\na\u2028line\x0bseparator\n  a cat \ra dog".encode())
     outcome = hart("generate", "--file", "p.txt", "--separate", "-o", "out", "--concurrency", 1)
@@ -105,20 +102,8 @@ def test_a_file_has_one_prompt_a_line_whatever_its_marks_and_endings(hart: Any, 
     assert (tmp_path / "out/prompts.txt").read_text("utf-8").split("\n") == [*prompts, ""]
 
 
-def test_prompts_can_come_from_standard_input(gateway: Any, tmp_path: Path) -> None:
-    found = subprocess.run(
-        [*COMMAND, "generate", "--file", "-", "-o", "grid.png"],
-        env={**os.environ, "HART_ENDPOINT": gateway.endpoint},
-        cwd=tmp_path,
-        input=b"one\ntwo\n",
-        capture_output=True,
-    )
-    assert found.returncode == 0, found.stderr
-    assert {request.prompt for request in gateway.requests} == {"one", "two"}
-
-
 @pytest.mark.parametrize("command", [["generate"], ["bench", "--rate", 1, "--seconds", 1]], ids=["generate", "bench"])
-def test_a_line_that_is_no_text_is_named(hart: Any, gateway: Any, tmp_path: Path, command: list[Any]) -> None:
+def test_line_that_is_not_utf8_is_named(hart: Any, gateway: Gateway, tmp_path: Path, command: list[Any]) -> None:
     (tmp_path / "p.txt").write_bytes(b"fine\n\xff\xfe\n")
     outcome = hart(*command, "--file", "p.txt")
     assert outcome.exit_code == 2
@@ -126,9 +111,7 @@ def test_a_line_that_is_no_text_is_named(hart: Any, gateway: Any, tmp_path: Path
     assert not gateway.requests
 
 
-def test_a_disk_that_fails_in_the_middle_of_many_is_told_without_a_traceback(
-    hart: Any, gateway: Any, tmp_path: Path
-) -> None:
+def test_write_failure_during_a_batch_shows_no_traceback(hart: Any, gateway: Gateway, tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("one\ntwo\nthree\n")
     gateway.before = lambda _: shutil.rmtree(tmp_path / "out", ignore_errors=True)
     outcome = hart("generate", "--file", "p.txt", "--separate", "-o", "out")
@@ -137,8 +120,8 @@ def test_a_disk_that_fails_in_the_middle_of_many_is_told_without_a_traceback(
 
 
 @pytest.mark.parametrize(("name", "side"), [("g.webp", 6000), ("g.jpg", 30_000)])
-def test_a_grid_larger_than_its_format_holds_is_refused_before_anything_is_drawn(
-    hart: Any, gateway: Any, name: str, side: int
+def test_grid_too_large_for_its_format_is_refused_before_sending(
+    hart: Any, gateway: Gateway, name: str, side: int
 ) -> None:
     gateway.side = side
     Path("p.txt").write_text("one\n" * 9, "utf-8")
@@ -150,7 +133,7 @@ def test_a_grid_larger_than_its_format_holds_is_refused_before_anything_is_drawn
     assert hart("generate", "--file", "p.txt", "-o", name, "--model", "another").exit_code == 0
 
 
-def test_recipes_too_long_for_a_jpeg_cost_no_picture_and_are_told(hart: Any) -> None:
+def test_recipes_too_long_for_a_jpeg_are_omitted_with_a_warning(hart: Any) -> None:
     Path("p.txt").write_text(f"{'long ' * 399}\n" * 17, "utf-8")
     outcome = hart("generate", "--file", "p.txt", "-o", "g.jpg")
     assert outcome.exit_code == 0, outcome.output
@@ -159,7 +142,7 @@ def test_recipes_too_long_for_a_jpeg_cost_no_picture_and_are_told(hart: Any) -> 
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("too much"), MemoryError()])
-def test_a_grid_that_cannot_be_written_leaves_its_pictures_and_the_old_file(
+def test_failed_grid_write_keeps_the_images_and_the_old_file(
     hart: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""Exit codes, and command lines that cannot be followed: told in a sentence, with nothing sent or left behind."""
+"""hart.cli: exit codes, and invalid command lines refused with a message before anything is sent or written."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from tests.client.conftest import Failure
+from tests.client.conftest import Failure, Gateway
 
 
-def test_every_kind_of_error_has_its_exit_code_and_leaves_no_file(
-    hart: Any, gateway: Any, failing: Any, tmp_path: Path
+def test_every_error_has_its_exit_code_and_writes_no_file(
+    hart: Any, gateway: Gateway, failing: Any, tmp_path: Path
 ) -> None:
     gateway.failure, kind, facts, code = failing
     outcome = hart("generate", "x", "--json")
     assert outcome.exit_code == code
     assert kind in outcome.stderr
-    told = json.loads(outcome.stdout)["error"]
-    assert told["kind"] == kind
-    assert told["code"] == gateway.failure.code.name
-    assert {name: told[name] for name in facts} == json.loads(json.dumps(facts))
+    output = json.loads(outcome.stdout)["error"]
+    assert output["kind"] == kind
+    assert output["code"] == gateway.failure.code.name
+    assert {name: output[name] for name in facts} == json.loads(json.dumps(facts))
     assert not list(tmp_path.iterdir())
     for command in ("describe", "status"):
         assert hart(command, "--timeout", 60).exit_code == code
@@ -32,19 +32,19 @@ def test_every_kind_of_error_has_its_exit_code_and_leaves_no_file(
         assert all(str(part) in outcome.stderr for part in parts)
 
 
-def test_a_server_that_is_not_there_is_exit_code_4(hart: Any) -> None:
+def test_missing_server_exits_with_4(hart: Any) -> None:
     outcome = hart("status", "--endpoint", "127.0.0.1:9", "--timeout", 60)
     assert outcome.exit_code == 4
     assert "no gateway is running there; `make up` starts one" in outcome.stderr
 
 
-def test_a_host_that_is_not_found_is_told_with_the_option_that_names_it(hart: Any) -> None:
-    outcome = hart("status", "--endpoint", "a..b:1", "--timeout", 60)  # no name server is asked for an empty label
+def test_unknown_host_error_names_the_endpoint_option(hart: Any) -> None:
+    outcome = hart("status", "--endpoint", "a..b:1", "--timeout", 60)  # an empty label causes no DNS query
     assert outcome.exit_code == 4
     assert "--endpoint or HART_ENDPOINT" in outcome.stderr
 
 
-def test_a_refused_preview_is_told_by_its_option(hart: Any, gateway: Any) -> None:
+def test_refused_preview_is_named_by_its_option(hart: Any, gateway: Gateway) -> None:
     bad = error_details_pb2.BadRequest()
     bad.field_violations.add(field="preview_every", description="must be 0 to 6, not 7")
     gateway.failure = Failure(grpc.StatusCode.INVALID_ARGUMENT, "no", (bad,))
@@ -53,20 +53,20 @@ def test_a_refused_preview_is_told_by_its_option(hart: Any, gateway: Any) -> Non
     assert "--preview: must be 0 to 6" in outcome.stderr
 
 
-def test_what_was_typed_is_told_as_it_was_typed(hart: Any, gateway: Any) -> None:
+def test_errors_show_the_input_literally(hart: Any, gateway: Gateway) -> None:
     assert "'a:b:c'" in hart("status", "--endpoint", "a:b:c").stderr
     gateway.failure = Failure(grpc.StatusCode.INVALID_ARGUMENT, "prompt: no :heart: and no [bold]")
     assert "no :heart: and no [bold]" in hart("generate", ":heart:").stderr
 
 
-def test_a_prompt_without_quotes_is_told_to_have_them(hart: Any, gateway: Any) -> None:
+def test_prompt_without_quotes_is_refused_with_a_hint(hart: Any, gateway: Gateway) -> None:
     outcome = hart("generate", "a", "red", "heart")
     assert outcome.exit_code == 2
     assert 'put the prompt in quotes: hart generate "a red heart"' in outcome.stderr
     assert not gateway.requests
 
 
-def test_time_that_runs_out_is_exit_code_5(hart: Any, gateway: Any) -> None:
+def test_expired_timeout_exits_with_5(hart: Any, gateway: Gateway) -> None:
     gateway.hang = True
     assert hart("generate", "x", "--timeout", 0.2).exit_code == 5
 
@@ -104,9 +104,7 @@ def test_time_that_runs_out_is_exit_code_5(hart: Any, gateway: Any) -> None:
     ],
     ids=" ".join,
 )
-def test_a_command_line_that_cannot_be_followed_is_exit_code_2_and_sends_nothing(
-    hart: Any, gateway: Any, words: list[str]
-) -> None:
+def test_invalid_command_line_exits_with_2_and_sends_nothing(hart: Any, gateway: Gateway, words: list[str]) -> None:
     Path("p.txt").write_text("a\n")
     Path("empty.txt").write_text("\n  \n")
     outcome = hart(*words)
@@ -115,9 +113,7 @@ def test_a_command_line_that_cannot_be_followed_is_exit_code_2_and_sends_nothing
     assert not gateway.requests
 
 
-def test_a_folder_in_the_pictures_place_is_told_before_anything_is_drawn(
-    hart: Any, gateway: Any, tmp_path: Path
-) -> None:
+def test_folder_at_the_output_path_is_refused_before_sending(hart: Any, gateway: Gateway, tmp_path: Path) -> None:
     (tmp_path / "out/picture.png").mkdir(parents=True)
     outcome = hart("generate", "x", "-o", "out")
     assert outcome.exit_code == 2
@@ -125,7 +121,7 @@ def test_a_folder_in_the_pictures_place_is_told_before_anything_is_drawn(
     assert not gateway.requests
 
 
-def test_a_link_into_nowhere_is_told_before_anything_is_drawn(hart: Any, gateway: Any, tmp_path: Path) -> None:
+def test_dangling_output_link_is_refused_before_sending(hart: Any, gateway: Gateway, tmp_path: Path) -> None:
     (tmp_path / "a.png").symlink_to("missing/a.png")
     outcome = hart("generate", "x", "-o", "a.png")
     assert outcome.exit_code == 2
@@ -133,7 +129,7 @@ def test_a_link_into_nowhere_is_told_before_anything_is_drawn(hart: Any, gateway
     assert not gateway.requests
 
 
-def test_a_key_that_no_header_can_carry_is_wrong_usage_and_not_repeated(hart: Any, tmp_path: Path) -> None:
+def test_api_key_invalid_in_a_header_exits_with_2_unshown(hart: Any, tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("one\ntwo\n")
     for words in (["x"], ["--file", "p.txt"]):
         outcome = hart("generate", *words, "--api-key", "s3cret\nkey")
@@ -142,11 +138,11 @@ def test_a_key_that_no_header_can_carry_is_wrong_usage_and_not_repeated(hart: An
         assert "s3cret" not in outcome.output
 
 
-def test_missing_credentials_are_told_with_the_options_that_give_them(hart: Any, gateway: Any) -> None:
+def test_missing_credentials_error_names_the_api_key_options(hart: Any, gateway: Gateway) -> None:
     gateway.failure = Failure(grpc.StatusCode.UNAUTHENTICATED, "credentials are wanted")
-    told = hart("generate", "x").stderr
-    assert "credentials are wanted" in told
-    assert "--api-key or HART_API_KEY" in told
+    output = hart("generate", "x").stderr
+    assert "credentials are wanted" in output
+    assert "--api-key or HART_API_KEY" in output
 
 
 @pytest.mark.parametrize(
@@ -157,7 +153,7 @@ def test_missing_credentials_are_told_with_the_options_that_give_them(hart: Any,
     ],
     ids=str,
 )
-def test_a_refusal_names_the_commands_own_options(hart: Any, words: list[str], option: str) -> None:
+def test_refusal_names_command_line_options(hart: Any, words: list[str], option: str) -> None:
     for command in (["generate", "x"], ["status"]):
         outcome = hart(*command, *words)
         assert outcome.exit_code == 2
@@ -180,13 +176,13 @@ def test_a_refusal_names_the_commands_own_options(hart: Any, words: list[str], o
     ],
     ids=str,
 )
-def test_a_number_that_is_none_is_told_as_it_was_typed(hart: Any, words: list[str], typed: str) -> None:
+def test_invalid_number_is_shown_as_typed(hart: Any, words: list[str], typed: str) -> None:
     outcome = hart(*words)
     assert outcome.exit_code == 2
     assert typed in outcome.stderr
 
 
-def test_an_empty_request_id_is_refused_in_a_sentence(hart: Any, gateway: Any) -> None:
+def test_empty_request_id_is_refused_with_its_field(hart: Any, gateway: Gateway) -> None:
     bad = error_details_pb2.BadRequest()
     bad.field_violations.add(field="request_id", description="must be 1 to 128 visible ASCII characters, not ''")
     gateway.failure = Failure(grpc.StatusCode.INVALID_ARGUMENT, "no", (bad,))

@@ -1,4 +1,4 @@
-"""The local cluster run -- real processes: small programs that serve health alone stand for the stages."""
+"""cluster.supervisor and its neighbours: the local cluster with real processes that serve only health."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster import supervisor
+from cluster import record, running, status, supervisor
 from cluster.plan import ROOT, Plan, PlanError
 from cluster.session import session
 from common.stages import STAGES
@@ -43,10 +43,10 @@ class Metrics(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(Path(os.environ["HART_TOLD"]).read_bytes())
-if __spec__.name == "gateway" and "HART_TOLD" in os.environ:
-    told = http.server.HTTPServer(("127.0.0.1", int(os.environ["HART_PORT"]) + 1000), Metrics)
-    threading.Thread(target=told.serve_forever, daemon=True).start()
+        self.wfile.write(Path(os.environ["HART_TEST_METRICS"]).read_bytes())
+if __spec__.name == "gateway" and "HART_TEST_METRICS" in os.environ:
+    metrics = http.server.HTTPServer(("127.0.0.1", int(os.environ["HART_PORT"]) + 1000), Metrics)
+    threading.Thread(target=metrics.serve_forever, daemon=True).start()
 server.start()
 print("stages", os.environ.get("HART_AR_GENERATOR"), flush=True)
 done = threading.Event()
@@ -57,7 +57,7 @@ server.stop(1).wait()
 
 
 def free_range(count: int) -> int:
-    """The first of `count` neighbouring ports that nobody listens on."""
+    """The first of `count` consecutive free ports."""
     for first in range(23000 + os.getpid() % 5000, 32000, count):
         for port in range(first, first + count):
             with socket.socket() as probe:
@@ -80,7 +80,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def plan(root: Path) -> Iterator[Plan]:
-    """A plan on free ports, stopped in the end."""
+    """A plan on free ports, stopped at the end."""
     environment = {**os.environ, "REPLICAS_AR_GENERATOR": "2"}
     chosen = Plan.from_environment(free_range(16), root / ".run", root, environment)
     yield chosen
@@ -88,27 +88,27 @@ def plan(root: Path) -> Iterator[Plan]:
 
 
 def pid_of(plan: Plan, name: str) -> int:
-    """The process that the manager runs under a name."""
+    """The id of the manager's process with this name, or 0."""
     port = next(process.port for process in plan.processes if process.name == name)
-    manager = supervisor._manager(plan)
+    manager = running.manager(plan)
     assert manager is not None
-    return next((pid for pid, found in supervisor._children(manager) if found == port), 0)
+    return next((pid for pid, found in running.children(manager) if found == port), 0)
 
 
-def wait(condition: object, seconds: float = 60.0) -> None:
-    """Until the condition holds."""
+def wait(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait until the condition holds."""
     end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end, "waited in vain"
+    while not condition():
+        assert time.monotonic() < end, "the condition did not become true"
         time.sleep(0.05)
 
 
-def test_up_returns_when_all_is_ready_restarts_what_dies_and_down_ends_it(plan: Plan) -> None:
+def test_up_waits_until_ready_restarts_processes_and_down_stops_all(plan: Plan) -> None:
     supervisor.up(plan)
     assert len(plan.processes) == 6
     wait(lambda: all(process.ready() for process in plan.processes))
     log = plan.folder / "logs" / "gateway.log"
-    wait(lambda: log.read_text().endswith("\n"))  # the manager writes what it reads from a pipe
+    wait(lambda: log.read_text().endswith("\n"))  # the manager copies it from a pipe
     assert log.read_text().strip() == f"stages 127.0.0.1:{plan.port + 3},127.0.0.1:{plan.port + 13}"
 
     generator = next(process for process in plan.processes if process.name == "ar_generator-2")
@@ -118,8 +118,8 @@ def test_up_returns_when_all_is_ready_restarts_what_dies_and_down_ends_it(plan: 
     wait(generator.ready)
     assert pid_of(plan, generator.name) != first
 
-    family = psutil.Process(supervisor._recorded(plan)["pid"]).children(recursive=True)
-    supervisor.up(plan)  # A second time nothing is started.
+    family = psutil.Process(record.read(plan)["pid"]).children(recursive=True)
+    supervisor.up(plan)  # a second call starts nothing
     assert {one.pid for one in family} <= {one.pid for one in psutil.process_iter()}
     assert supervisor.down(plan)
     assert not supervisor.down(plan)
@@ -127,28 +127,28 @@ def test_up_returns_when_all_is_ready_restarts_what_dies_and_down_ends_it(plan: 
     assert not any(process.port_taken() for process in plan.processes)
 
 
-def test_up_with_other_settings_starts_again(plan: Plan, root: Path) -> None:
+def test_up_with_other_settings_restarts_the_cluster(plan: Plan, root: Path) -> None:
     supervisor.up(plan)
     gateway = pid_of(plan, "gateway")
     other = Plan.from_environment(plan.port, plan.folder, root, {**os.environ, "HART_LOG_LEVEL": "DEBUG"})
     supervisor.up(other)
     assert pid_of(other, "gateway") != gateway
-    assert not plan.processes[3].port_taken()  # The second generator is gone.
+    assert not plan.processes[3].port_taken()  # the second generator is gone
 
 
-def test_status_asks_where_the_running_cluster_answers_whatever_the_asker_has_set(
+def test_status_uses_the_settings_of_the_running_cluster(
     plan: Plan, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     environment = {**plan.environment, "HART_TLS_CERT": "a.pem", "REPLICAS_AR_GENERATOR": "1"}
     supervisor.up(Plan.from_environment(plan.port, plan.folder, root, environment))
     capsys.readouterr()
-    supervisor.show(plan)
+    status.show(plan)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
     assert all(line.endswith("  ready") for line in lines)
 
 
-def test_a_reader_who_has_enough_is_no_traceback(tmp_path: Path) -> None:
+def test_closed_stdout_pipe_shows_no_traceback(tmp_path: Path) -> None:
     ours, theirs = os.pipe()
     os.close(ours)
     command = [sys.executable, "-m", "cluster", "--folder", str(tmp_path), "--port", str(free_range(9)), "status"]
@@ -157,36 +157,36 @@ def test_a_reader_who_has_enough_is_no_traceback(tmp_path: Path) -> None:
     assert (found.returncode, found.stderr) == (1, "")
 
 
-def test_a_setting_that_no_process_knows_is_told(plan: Plan, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_setting_is_reported(plan: Plan, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     environment = {**plan.environment, "HART_SLOTS": "3", "HART_SLOTSS": "3", "HART_ENDPOINT": "127.0.0.1:1"}
     supervisor.up(Plan.from_environment(plan.port, plan.folder, root, environment))
-    told = [line for line in capsys.readouterr().out.splitlines() if "no setting" in line]
-    assert told == ["HART_SLOTSS is no setting of any process: did you mean HART_SLOTS?"]
+    warnings = [line for line in capsys.readouterr().out.splitlines() if "no setting" in line]
+    assert warnings == ["HART_SLOTSS is no setting of any process: did you mean HART_SLOTS?"]
 
 
-def test_a_process_that_cannot_start_is_named_with_its_log_and_nothing_stays(plan: Plan, root: Path) -> None:
+def test_failed_process_is_named_with_its_log_and_all_is_stopped(plan: Plan, root: Path) -> None:
     environment = {**plan.environment, "HART_BROKEN": "services.decoder"}
     broken = Plan.from_environment(plan.port, plan.folder, root, environment)
-    with pytest.raises(supervisor.ClusterError) as told:
+    with pytest.raises(supervisor.ClusterError) as caught:
         supervisor.up(broken)
-    assert str(told.value) == "decoder-1 ends as soon as it is started; its log:\nthis stage cannot start\n"
+    assert str(caught.value) == "decoder-1 ends as soon as it is started; its log:\nthis stage cannot start\n"
     assert not any(process.port_taken() for process in broken.processes)
 
 
-def test_a_running_cluster_that_was_stopped_for_settings_that_fail_is_told(plan: Plan, root: Path) -> None:
+def test_failed_restart_reports_that_the_old_cluster_was_stopped(plan: Plan, root: Path) -> None:
     supervisor.up(plan)
     environment = {**plan.environment, "HART_BROKEN": "services.decoder"}
-    with pytest.raises(supervisor.ClusterError) as told:
+    with pytest.raises(supervisor.ClusterError) as caught:
         supervisor.up(Plan.from_environment(plan.port, plan.folder, root, environment))
-    assert "decoder-1 ends as soon as it is started" in str(told.value)
-    assert str(told.value).endswith("the cluster that ran was stopped for these settings; now nothing runs")
+    assert "decoder-1 ends as soon as it is started" in str(caught.value)
+    assert str(caught.value).endswith("the cluster that ran was stopped for these settings; now nothing runs")
     assert not plan.answers()
 
 
 @pytest.mark.parametrize("again", [supervisor.down, supervisor.up])
-def test_what_a_killed_manager_leaves_behind_is_stopped(plan: Plan, again: Callable[[Plan], object]) -> None:
+def test_orphans_of_a_killed_manager_are_stopped(plan: Plan, again: Callable[[Plan], object]) -> None:
     supervisor.up(plan)
-    manager = psutil.Process(supervisor._recorded(plan)["pid"])
+    manager = psutil.Process(record.read(plan)["pid"])
     family = manager.children()
     assert len(family) == 6
     manager.kill()
@@ -199,9 +199,9 @@ def test_what_a_killed_manager_leaves_behind_is_stopped(plan: Plan, again: Calla
         assert not plan.answers()
 
 
-def test_down_ends_also_what_its_manager_was_starting_meanwhile(plan: Plan) -> None:
+def test_down_stops_processes_that_are_still_starting(plan: Plan) -> None:
     supervisor.up(plan)
-    late = subprocess.Popen(["sleep", "600"], env={**os.environ, supervisor.MARK: str(plan.folder)})
+    late = subprocess.Popen(["sleep", "600"], env={**os.environ, running.MARK: str(plan.folder)})
     try:
         supervisor.down(plan)
         assert not psutil.pid_exists(late.pid)
@@ -211,10 +211,10 @@ def test_down_ends_also_what_its_manager_was_starting_meanwhile(plan: Plan) -> N
 
 
 @pytest.fixture
-def decoder_elsewhere(plan: Plan, root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Plan]:
-    """A plan whose decoder is the operator's, of which the gateway counts so many ready replicas; nobody waits."""
+def external_decoder(plan: Plan, root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Plan]:
+    """Makes plans with an external decoder, of which the gateway reports `ready` replicas; `up` does not wait."""
     monkeypatch.setattr(supervisor, "REACH_SECONDS", 0.0)
-    environment = {**os.environ, "HART_DECODER": "127.0.0.1:1", "HART_TOLD": str(root / "metrics")}
+    environment = {**os.environ, "HART_DECODER": "127.0.0.1:1", "HART_TEST_METRICS": str(root / "metrics")}
 
     def build(ready: int) -> Plan:
         (root / "metrics").write_text(f'# HELP\nhart_replicas{{stage="decoder",state="ready"}} {ready}.0\n')
@@ -223,43 +223,43 @@ def decoder_elsewhere(plan: Plan, root: Path, monkeypatch: pytest.MonkeyPatch) -
     return build
 
 
-def test_up_is_not_ready_before_the_gateway_reaches_what_an_operator_has_named(
-    decoder_elsewhere: Callable[[int], Plan], plan: Plan, capsys: pytest.CaptureFixture[str]
+def test_up_fails_if_the_gateway_cannot_reach_an_external_stage(
+    external_decoder: Callable[[int], Plan], plan: Plan, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(supervisor.ClusterError) as told:
-        supervisor.up(decoder_elsewhere(0))
+    with pytest.raises(supervisor.ClusterError) as caught:
+        supervisor.up(external_decoder(0))
     missing = "not ready: the gateway reaches no decoder at HART_DECODER=127.0.0.1:1; the rest runs on"
-    assert str(told.value) == missing
+    assert str(caught.value) == missing
     assert "ready at" not in capsys.readouterr().out
     assert plan.answers()
-    supervisor.show(plan)
+    status.show(plan)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["safety-1", "text_encoder-1", "ar_generator-1", "gateway", "decoder"]
     assert lines[-1].split(maxsplit=2)[1:] == ["127.0.0.1:1", "not ready"]
 
-    supervisor.up(decoder_elsewhere(1))
+    supervisor.up(external_decoder(1))
     assert "ready at" in capsys.readouterr().out
-    supervisor.show(plan)
+    status.show(plan)
     assert all(line.endswith("  ready") for line in capsys.readouterr().out.splitlines())
 
 
-def test_a_visit_that_a_stage_elsewhere_fails_leaves_nothing_running(
-    decoder_elsewhere: Callable[[int], Plan], plan: Plan
+def test_session_without_its_external_stage_leaves_nothing_running(
+    external_decoder: Callable[[int], Plan], plan: Plan
 ) -> None:
-    with pytest.raises(supervisor.ClusterError, match=r"=127\.0\.0\.1:1$"), session(decoder_elsewhere(0)):
-        raise AssertionError("no cluster to visit")
+    with pytest.raises(supervisor.ClusterError, match=r"=127\.0\.0\.1:1$"), session(external_decoder(0)):
+        raise AssertionError("the session began")
     assert not plan.answers()
 
 
-def test_a_taken_port_is_named_before_anything_starts(plan: Plan) -> None:
-    with socket.socket() as stranger:
-        stranger.bind(("127.0.0.1", plan.port + 4))
-        stranger.listen()
+def test_port_in_use_is_named_before_anything_starts(plan: Plan) -> None:
+    with socket.socket() as other_program:
+        other_program.bind(("127.0.0.1", plan.port + 4))
+        other_program.listen()
         with pytest.raises(supervisor.ClusterError, match=rf"port {plan.port + 4}, which decoder-1 needs"):
             supervisor.up(plan)
 
 
-def test_run_runs_a_command_against_a_cluster_that_ends_with_it(plan: Plan) -> None:
+def test_command_gets_a_cluster_that_ends_with_it(plan: Plan) -> None:
     options = [f"--port={plan.port}", f"--folder={plan.folder}", f"--root={plan.root}"]
     command = [sys.executable, "-c", "import os, sys; print(os.environ['HART_ENDPOINT']); sys.exit(7)"]
     ran = subprocess.run(
@@ -271,26 +271,26 @@ def test_run_runs_a_command_against_a_cluster_that_ends_with_it(plan: Plan) -> N
 
     supervisor.up(plan)
     subprocess.run([sys.executable, "-m", "cluster", *options, "run", "true"], cwd=ROOT, check=True)
-    wait(plan.answers)  # One that ran before is left alone.
+    wait(plan.answers)  # a cluster that ran before is kept
 
 
-def test_of_several_commands_at_once_the_last_one_stops_the_cluster(plan: Plan, tmp_path: Path) -> None:
+def test_last_of_several_commands_stops_the_cluster(plan: Plan, tmp_path: Path) -> None:
     options = [f"--port={plan.port}", f"--folder={plan.folder}", f"--root={plan.root}"]
     begun, ended = ([tmp_path / f"{name}-{when}" for name in ("first", "second")] for when in ("begun", "ended"))
-    visits = []
-    for here, file in zip(begun, ended, strict=True):  # a visit lasts until its file is there
+    commands = []
+    for here, file in zip(begun, ended, strict=True):  # each command runs until its file exists
         command = ["sh", "-c", f"touch {here}; while [ ! -e {file} ]; do sleep 0.05; done"]
         words = [sys.executable, "-m", "cluster", *options, "run", "--", *command]
-        visits.append(subprocess.Popen(words, cwd=ROOT, env={**os.environ, "REPLICAS_AR_GENERATOR": "2"}))
+        commands.append(subprocess.Popen(words, cwd=ROOT, env={**os.environ, "REPLICAS_AR_GENERATOR": "2"}))
     wait(lambda: all(file.exists() for file in begun))
     for turn, file in enumerate(ended):
         wait(lambda: all(process.ready() for process in plan.processes))
         file.touch()
-        assert visits[turn].wait(60) == 0
+        assert commands[turn].wait(60) == 0
     assert not any(process.port_taken() for process in plan.processes)
 
 
-def test_a_visitor_with_other_settings_is_told_that_the_running_cluster_keeps_its_own(
+def test_session_warns_if_the_running_cluster_has_other_settings(
     plan: Plan, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     supervisor.up(plan)
@@ -303,7 +303,7 @@ def test_a_visitor_with_other_settings_is_told_that_the_running_cluster_keeps_it
     wait(plan.answers)
 
 
-def test_a_cluster_that_is_wanted_while_a_command_uses_it_stays(plan: Plan) -> None:
+def test_up_during_a_session_keeps_the_cluster(plan: Plan) -> None:
     with session(plan):
         supervisor.up(plan)
     wait(plan.answers)
@@ -313,12 +313,12 @@ def test_a_cluster_that_is_wanted_while_a_command_uses_it_stays(plan: Plan) -> N
     ("name", "value"),
     [("REPLICAS_DECODER", "0"), ("REPLICAS_DECODER", "two"), ("REPLICAS_DECODER", "17"), ("REPLICAS_DECODERS", "2")],
 )
-def test_a_replica_count_that_makes_no_sense_is_refused_by_name(name: str, value: str, tmp_path: Path) -> None:
+def test_invalid_replica_count_is_refused_by_name(name: str, value: str, tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=name):
         Plan.from_environment(50051, tmp_path, environment={name: value})
 
 
-def test_ports_are_the_published_ones_and_an_operators_list_wins(tmp_path: Path) -> None:
+def test_default_ports_are_the_published_ones_and_endpoints_win(tmp_path: Path) -> None:
     environment = {"REPLICAS_SAFETY": "2", "HART_DECODER": "oip://far:8001/decoder"}
     plan = Plan.from_environment(50051, tmp_path, environment=environment)
     ports = {process.name: process.port for process in plan.processes}
@@ -345,9 +345,7 @@ def test_ports_are_the_published_ones_and_an_operators_list_wins(tmp_path: Path)
         ("dns:///decoders:50055", False),
     ],
 )
-def test_a_stage_is_started_unless_an_operators_list_has_none_of_its_ports(
-    listed: str, here: bool, tmp_path: Path
-) -> None:
+def test_stage_starts_unless_its_endpoints_are_all_external(listed: str, here: bool, tmp_path: Path) -> None:
     environment = {"REPLICAS_DECODER": "2", "HART_DECODER": listed}
     plan = Plan.from_environment(50051, tmp_path, environment=environment)
     names = {process.name for process in plan.processes}
@@ -356,31 +354,31 @@ def test_a_stage_is_started_unless_an_operators_list_has_none_of_its_ports(
 
 
 @pytest.mark.parametrize("value", ["x", "0", "65000", "-1", ""])
-def test_a_port_that_makes_no_sense_is_refused_by_name(value: str, tmp_path: Path) -> None:
+def test_invalid_port_is_refused_by_name(value: str, tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=rf"HART_PORT={value}: not a port"):
         Plan.from_environment(None, tmp_path, environment={"HART_PORT": value})
 
 
-def test_the_port_is_the_one_given_else_the_environments_else_the_published(tmp_path: Path) -> None:
-    told = {"HART_PORT": "50151"}
-    assert Plan.from_environment(50251, tmp_path, environment=told).port == 50251
-    moved = Plan.from_environment(None, tmp_path, environment=told)
+def test_port_comes_from_argument_then_environment_then_default(tmp_path: Path) -> None:
+    environment = {"HART_PORT": "50151"}
+    assert Plan.from_environment(50251, tmp_path, environment=environment).port == 50251
+    moved = Plan.from_environment(None, tmp_path, environment=environment)
     assert [process.port for process in moved.processes] == [50152, 50153, 50154, 50155, 50151]
     assert {process.settings["HART_PORT"] for process in moved.processes} == {str(p.port) for p in moved.processes}
     assert Plan.from_environment(None, tmp_path, environment={}).port == 50051
 
 
-def test_stages_share_the_processors_unless_told_otherwise(tmp_path: Path) -> None:
+def test_stages_share_the_processors_by_default(tmp_path: Path) -> None:
     shared = Plan.from_environment(50051, tmp_path, environment={})
-    told = Plan.from_environment(50051, tmp_path, environment={"HART_TORCH_THREADS": "3"})
+    explicit = Plan.from_environment(50051, tmp_path, environment={"HART_TORCH_THREADS": "3"})
     assert {int(process.settings["HART_TORCH_THREADS"]) for process in shared.processes[:-1]} == {
         max(1, (os.cpu_count() or 1) // 2)
     }
-    assert {process.settings["HART_TORCH_THREADS"] for process in told.processes[:-1]} == {"3"}
+    assert {process.settings["HART_TORCH_THREADS"] for process in explicit.processes[:-1]} == {"3"}
     assert "HART_TORCH_THREADS" not in shared.processes[-1].settings
 
 
-def test_one_that_ends_as_it_is_to_be_killed_leaves_the_others_no_life(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_that_ends_before_kill_does_not_stop_the_killing(monkeypatch: pytest.MonkeyPatch) -> None:
     class Ended:
         def kill(self) -> None:
             raise psutil.NoSuchProcess(1)
@@ -393,5 +391,5 @@ def test_one_that_ends_as_it_is_to_be_killed_leaves_the_others_no_life(monkeypat
 
     stubborn = Stubborn()
     monkeypatch.setattr(psutil, "wait_procs", lambda processes, timeout: ([], processes))
-    supervisor._end([], [Ended(), stubborn])  # type: ignore[list-item]
+    running.end([], [Ended(), stubborn])  # type: ignore[list-item]
     assert stubborn.killed

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster import supervisor
+from cluster import record, running, status, supervisor
 from cluster.plan import Plan
 from cluster.session import session
 from tests.cluster.test_cluster import free_range, pid_of, plan, root, wait
@@ -19,7 +19,7 @@ __all__ = ["plan", "root"]  # fixtures
 
 
 def family(chosen: Plan) -> list[psutil.Process]:
-    manager = supervisor._manager(chosen)
+    manager = running.manager(chosen)
     assert manager is not None
     return [manager, *manager.children(recursive=True)]
 
@@ -40,7 +40,7 @@ def test_down_ends_a_cluster_whose_folder_was_removed(plan: Plan, capsys: pytest
     supervisor.up(plan)
     running = family(plan)
     shutil.rmtree(plan.folder)
-    supervisor.show(plan)
+    status.show(plan)
     shown = capsys.readouterr().out
     assert shown.count(" ready") == len(plan.processes)
     begun = time.monotonic()
@@ -57,17 +57,17 @@ def test_up_after_the_folder_was_removed_leaves_one_manager(plan: Plan) -> None:
     shutil.rmtree(plan.folder)
     supervisor.up(plan)
     assert not first.is_running()
-    assert len([one for one in supervisor._orphans(plan) if supervisor._serves(one)]) == 1
+    assert len([one for one in running.marked(plan) if running.is_manager(one)]) == 1
 
 
 def test_an_up_that_cannot_be_recorded_leaves_nothing(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(supervisor, "_record", full)
+    monkeypatch.setattr(record, "add", full)
     with pytest.raises(OSError, match="No space left"):
         supervisor.up(plan)
-    assert not supervisor._orphans(plan)
+    assert not running.marked(plan)
     assert not any(process.port_taken() for process in plan.processes)
 
 
@@ -75,19 +75,19 @@ def test_status_sees_that_the_manager_is_gone_and_up_mends_it(plan: Plan, capsys
     supervisor.up(plan)
     gateway = pid_of(plan, "gateway")
     family(plan)[0].kill()
-    wait(lambda: supervisor._manager(plan) is None)
+    wait(lambda: running.manager(plan) is None)
     capsys.readouterr()
-    supervisor.show(plan)
+    status.show(plan)
     assert "the process manager is gone" in capsys.readouterr().out
     os.kill(gateway, 9)
     wait(lambda: not plan.answers())
-    supervisor.show(plan)
+    status.show(plan)
     shown = capsys.readouterr().out
     assert shown.count("not ready") == 1
     assert "the process manager is gone" in shown
     supervisor.up(plan)
     capsys.readouterr()
-    supervisor.show(plan)
+    status.show(plan)
     shown = capsys.readouterr().out
     assert shown.count(" ready") == len(plan.processes)
     assert "not ready" not in shown

@@ -1,4 +1,4 @@
-"""What `make` does with what a person types and with what a broken attempt left behind; nothing is installed."""
+"""Makefile: prompts with special characters and incomplete virtual environments; nothing is installed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from cluster.plan import ROOT
 VENV = """#!/bin/sh
 if [ "$1" = -m ]; then mkdir -p "$3/bin" && ln -sf /bin/true "$3/bin/python" && ln -sf /bin/true "$3/bin/pip"; fi
 """
-"""Stands for a Python: what it makes a virtual environment of does nothing."""
+"""A fake Python: the virtual environment that it creates does nothing."""
 
 
-def test_a_prompt_reaches_the_command_as_it_was_typed(tmp_path: Path) -> None:
+def test_make_passes_the_prompt_literally(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_text(
         (ROOT / "Makefile").read_text() + '\n.PHONY: shown\nshown:\n\t@printf %s "$$PROMPT"\n'
     )
@@ -35,7 +35,7 @@ def test_a_prompt_reaches_the_command_as_it_was_typed(tmp_path: Path) -> None:
     assert "PROMPT is empty" in empty.stderr
 
 
-def test_a_virtual_environment_that_was_left_without_pip_is_made_again(tmp_path: Path) -> None:
+def test_incomplete_virtual_environment_is_rebuilt(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
     python = tmp_path / "python"
     python.write_text(VENV)

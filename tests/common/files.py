@@ -1,4 +1,4 @@
-"""Image files of every kind that the encoders and foreign servers make."""
+"""Image files of every kind that our encoders and other servers produce."""
 
 import io
 from typing import Any
@@ -15,7 +15,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def file(kind: str, size: tuple[int, int] = (33, 17)) -> bytes:
-    """A file of noise."""
+    """An image file of noise."""
     format, options = KINDS[kind]
     out = io.BytesIO()
     Image.effect_noise(size, 80).convert("RGB").save(out, format, **options)

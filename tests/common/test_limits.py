@@ -1,4 +1,4 @@
-"""The bounds of a request (common.limits), and what cannot import them but must agree."""
+"""common.limits: the limits of a request, and code that cannot import them but must agree."""
 
 import itertools
 import re
@@ -18,16 +18,15 @@ QUALITY = (f"{limits.MIN_QUALITY} to {limits.MAX_QUALITY}", f" {limits.DEFAULT_Q
 MARKS = "a" + "\u0301\u0316" * 16_000
 
 
-def test_a_prompt_counts_as_tokenizers_normalise_it() -> None:
+def test_prompt_characters_count_after_nfkc_normalisation() -> None:
     assert prompt_rule.prompt_characters(LIGATURE) == 18
     assert prompt_rule.prompt_characters("e\u0301") == 2
 
 
-def test_a_prompt_is_trimmed() -> None:
+def test_prompt_is_trimmed() -> None:
     assert prompt_rule.checked_prompt(" \n a red heart\t") == "a red heart"
-    assert (
-        prompt_rule.checked_prompt(" " * 9 + "x" * limits.MAX_PROMPT_CHARACTERS) == "x" * limits.MAX_PROMPT_CHARACTERS
-    )
+    longest = "x" * limits.MAX_PROMPT_CHARACTERS
+    assert prompt_rule.checked_prompt(" " * 9 + longest) == longest
 
 
 @pytest.mark.parametrize(
@@ -39,13 +38,13 @@ def test_a_prompt_is_trimmed() -> None:
         (LIGATURE * 120, "its 120 characters stand for 2160 (in NFKC); at most 2000 may be read"),
     ],
 )
-def test_a_refusal_counts_what_the_caller_typed(prompt: str, message: str) -> None:
+def test_refusal_counts_the_characters_as_typed(prompt: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         prompt_rule.checked_prompt(prompt)
 
 
-def test_a_prompt_that_is_too_long_already_is_not_normalised(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Ordering its marks would take a time that grows with their square: most of a second for 64 KB.
+def test_prompt_over_the_limit_is_not_normalised(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ordering its marks takes quadratic time: most of a second for 64 KB.
     monkeypatch.setattr(prompt_rule, "unicodedata", SimpleNamespace())
     with pytest.raises(ValueError, match="not 32001"):
         prompt_rule.checked_prompt(MARKS)
@@ -59,7 +58,7 @@ def test_request_ids_are_visible_ascii(text: str, right: bool) -> None:
 
 
 def comment_above(file: str, line: str) -> str:
-    """The comment right above a line of a file, or the text right below it in Python."""
+    """The comment above a line of a file, or in Python the text below it."""
     lines = (ROOT / file).read_text().splitlines()
     at = next(number for number, text in enumerate(lines) if text.strip().startswith(line))
     if file.endswith(".py"):
@@ -80,16 +79,16 @@ def comment_above(file: str, line: str) -> str:
         ("client/hart/request.py", "quality:", [*QUALITY]),
     ],
 )
-def test_the_documentation_of_wire_and_client_has_these_figures(file: str, line: str, figures: list[str]) -> None:
-    said = comment_above(file, line)
-    assert not [figure for figure in figures if figure not in said], said
+def test_documentation_of_wire_and_client_states_the_limits(file: str, line: str, figures: list[str]) -> None:
+    comment = comment_above(file, line)
+    assert not [figure for figure in figures if figure not in comment], comment
 
 
-def test_the_clients_grid_has_the_same_quality() -> None:
-    assert grid._QUALITY == limits.DEFAULT_QUALITY  # its wheel stands alone: it cannot import the limits
+def test_client_grid_has_the_same_quality() -> None:
+    assert grid._QUALITY == limits.DEFAULT_QUALITY  # the client's wheel is self-contained
 
 
-def test_the_page_shows_these_until_the_cluster_is_described() -> None:
+def test_page_starts_with_these_limits_and_defaults() -> None:
     assert (initial.MAX_IMAGES, initial.MAX_GUIDANCE) == (limits.MAX_IMAGES, limits.MAX_GUIDANCE)
     shown = (initial.IMAGES, initial.GUIDANCE, initial.TOP_P, initial.SMOOTH)
     assert shown == (

@@ -1,4 +1,4 @@
-"""Philox over plain integers (common.philox): the published answers, and the model's over tensors."""
+"""common.philox: Philox over plain integers, against the published answers and model.philox."""
 
 import pytest
 import torch
@@ -21,11 +21,11 @@ from kernels.philox import words
         ),
     ],
 )
-def test_the_known_answers(counter: Words, key: Key, expected: str) -> None:
+def test_philox_gives_the_known_answers(counter: Words, key: Key, expected: str) -> None:
     assert " ".join(f"{word:08x}" for word in philox(counter, key)) == expected
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 13), st.integers(0, 3), st.integers(0, 7))
-def test_the_models_tensors_hold_the_same_words(seed: int, scale: int, purpose: int, step: int) -> None:
+def test_model_philox_gives_the_same_words(seed: int, scale: int, purpose: int, step: int) -> None:
     drawn = words(torch.tensor([key_of(seed)]), 8, scale, purpose, step)[0].tolist()
     assert drawn == [word for block in (0, 1) for word in philox((block, scale, purpose, step), key_of(seed))]

@@ -1,4 +1,4 @@
-"""Recipes in finished files (common.recipe): readable by an independent library, and the pixels untouched."""
+"""common.recipe: recipes in finished files, readable by an independent library, with unchanged pixels."""
 
 import io
 from typing import Any
@@ -26,7 +26,7 @@ RECIPE = Recipe(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_recipe_is_found_again_and_the_pixels_stay(kind: str) -> None:
+def test_recipe_round_trips_and_keeps_the_pixels(kind: str) -> None:
     before = file(kind)
     after = recipe.write(before, RECIPE.to_json())
     assert read_recipe(after) == RECIPE
@@ -37,20 +37,20 @@ def test_a_recipe_is_found_again_and_the_pixels_stay(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_longest_recipe_fits_and_a_longer_one_is_refused(kind: str) -> None:
+def test_recipe_over_the_byte_limit_is_refused(kind: str) -> None:
     longest = "x" * MAX_RECIPE_BYTES
     assert read_recipe_json(recipe.write(file(kind), longest)) == longest
     with pytest.raises(ValueError, match="60001 bytes; at most 60000"):
         recipe.write(file(kind), longest + "x")
 
 
-def test_what_is_no_image_file_takes_no_recipe() -> None:
+def test_recipe_in_a_non_image_file_is_refused() -> None:
     with pytest.raises(ValueError, match="3 bytes that are no PNG, JPEG, WEBP file"):
         recipe.write(b"GIF", RECIPE.to_json())
 
 
 @pytest.mark.parametrize("field", [{"seed": 7}, {"prompt": "a"}, {"versions": {}}])
-def test_the_json_has_a_fixed_order_and_is_ascii(field: dict[str, Any]) -> None:
+def test_recipe_json_has_a_fixed_order_and_is_ascii(field: dict[str, Any]) -> None:
     fields = {name: getattr(RECIPE, name) for name in Recipe.__dataclass_fields__} | field
     text = Recipe(**dict(reversed(fields.items()))).to_json()
     assert text == Recipe(**fields).to_json()

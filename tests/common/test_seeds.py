@@ -1,4 +1,4 @@
-"""The seeds of a request's images (common.seeds)."""
+"""common.seeds: the seeds of a request's images."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +10,7 @@ ANY_SEED = st.integers(0, seeds.MAX_SEED)
 
 
 @given(ANY_SEED, st.integers(1, 8))
-def test_images_of_a_request_have_derived_seeds(seed: int, index: int) -> None:
+def test_seeds_of_further_images_are_derived(seed: int, index: int) -> None:
     assert seeds.seed_of_image(seed, 0) == seed
     low, high, _, _ = philox((index, 0, 0xFFFFFFFF, 0), key_of(seed))
     assert seeds.seed_of_image(seed, index) == (low + high * 2**32) % 2**53
@@ -22,7 +22,7 @@ def test_derived_seeds_differ_and_fit_53_bits() -> None:
     assert all(0 <= seed < 2**53 for seed in derived)
 
 
-def test_a_request_id_gives_the_same_seed_everywhere() -> None:
+def test_request_id_gives_a_fixed_seed() -> None:
     assert seeds.seed_of_request_id("abc") == 1191115523519524
     assert seeds.seed_of_request_id("abc") != seeds.seed_of_request_id("abd")
 

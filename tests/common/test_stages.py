@@ -1,4 +1,4 @@
-"""The table of stages and ports (common.stages), and what cannot import it but must agree."""
+"""common.stages: the table of stages and ports, and code that cannot import it but must agree."""
 
 from pathlib import Path
 
@@ -14,51 +14,51 @@ ROOT = Path(__file__).resolve().parents[2]
 PORTS = {"gateway": GATEWAY_PORT} | {name: stage.port for name, stage in STAGES.items()}
 
 
-def test_services_are_those_of_the_protos() -> None:
+def test_services_equal_those_of_the_protos() -> None:
     modules = {
         "safety": safety_pb2,
         "text_encoder": text_encoder_pb2,
         "ar_generator": ar_generator_pb2,
         "decoder": decoder_pb2,
     }
-    assert list(STAGES) == list(modules), "in the order of a request's way"
+    assert list(STAGES) == list(modules), "in the order of a request's path"
     for name, stage in STAGES.items():
         assert [service.full_name for service in modules[name].DESCRIPTOR.services_by_name.values()] == [stage.service]
     assert [service.full_name for service in images_pb2.DESCRIPTOR.services_by_name.values()] == [GATEWAY_SERVICE]
 
 
-def test_each_stage_is_a_package_and_a_part_of_a_checkpoint(tiny_checkpoint: Path) -> None:
+def test_each_stage_has_a_package_and_a_checkpoint_part(tiny_checkpoint: Path) -> None:
     checkpoint = Checkpoint.open(tiny_checkpoint)
     for name, stage in STAGES.items():
         assert (ROOT / "services" / name / "__main__.py").is_file()
         assert getattr(checkpoint, stage.part).is_dir()
 
 
-def test_no_two_processes_share_a_port() -> None:
+def test_ports_of_all_processes_are_distinct() -> None:
     every = [port + more for port in PORTS.values() for more in (0, METRICS_PORT_OFFSET, HEALTH_PORT_OFFSET)]
     assert len(set(every)) == len(every) == 15
 
 
 @pytest.mark.parametrize("process", PORTS)
-def test_the_dockerfile_exposes_these_ports(process: str) -> None:
+def test_dockerfile_exposes_the_ports(process: str) -> None:
     begin = f" AS image-{process.replace('_', '-')}\n"
     stage = (ROOT / "Dockerfile").read_text().partition(begin)[2].partition("\nFROM ")[0]
     port = PORTS[process]
     assert f"EXPOSE {port} {port + METRICS_PORT_OFFSET} {port + HEALTH_PORT_OFFSET}\n" in stage
 
 
-def test_the_chart_has_these_services_and_ports() -> None:
+def test_chart_has_the_same_services_and_ports() -> None:
     names = (ROOT / "k8s/chart/templates/_names.tpl").read_text()
     for name, stage in STAGES.items():
         assert f"{name}: {{service: {stage.service}, port: {stage.port}}}" in names
     assert f'"service" "{GATEWAY_SERVICE}" "port" {GATEWAY_PORT}' in names
 
 
-def test_the_client_goes_to_the_gateways_port() -> None:
-    assert f"127.0.0.1:{GATEWAY_PORT}" == DEFAULT_ENDPOINT  # its wheel stands alone: it cannot import the table
+def test_client_defaults_to_the_gateway_port() -> None:
+    assert f"127.0.0.1:{GATEWAY_PORT}" == DEFAULT_ENDPOINT  # the client's wheel is self-contained
 
 
-def test_the_settings_say_the_same_offsets() -> None:
-    said = ProcessSettings.help_text()
-    assert f"`port` + {METRICS_PORT_OFFSET}" in said
-    assert f"`port` + {HEALTH_PORT_OFFSET}" in said
+def test_settings_help_states_the_port_offsets() -> None:
+    text = ProcessSettings.help_text()
+    assert f"`port` + {METRICS_PORT_OFFSET}" in text
+    assert f"`port` + {HEALTH_PORT_OFFSET}" in text

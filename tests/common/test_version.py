@@ -1,4 +1,4 @@
-"""The version (common.version), and what cannot import it but must agree."""
+"""common.version: the version, and files that cannot import it but must agree."""
 
 import re
 import tomllib
@@ -13,16 +13,16 @@ from model.version import versions
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_client_has_the_same_version() -> None:
+def test_client_has_the_same_version() -> None:
     assert tomllib.loads((ROOT / "client/pyproject.toml").read_text())["project"]["version"] == VERSION
 
 
-def test_the_chart_has_the_same_version() -> None:
+def test_chart_has_the_same_version() -> None:
     chart = yaml.safe_load((ROOT / "k8s/chart/Chart.yaml").read_text())
     assert (chart["version"], chart["appVersion"]) == (VERSION, VERSION)
 
 
-def test_the_container_images_have_the_same_version() -> None:
+def test_container_images_have_the_same_version() -> None:
     assert re.findall(r"^ARG VERSION=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE) == [VERSION]
 
 
@@ -33,5 +33,5 @@ def test_documentation_names_container_images_of_this_version(file: str) -> None
     assert set(tags) == {VERSION}
 
 
-def test_a_recipe_names_it() -> None:
+def test_recipe_versions_include_it() -> None:
     assert versions()["hart"] == VERSION

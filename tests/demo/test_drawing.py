@@ -1,4 +1,4 @@
-"""What a page shows while a request is drawn."""
+"""demo.drawing: the frames of the page during a request."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def preview() -> Preview:
     return Preview(b"small", "jpeg", 2, 2)
 
 
-def picture(index: int) -> Image:
+def image(index: int) -> Image:
     return Image(b"large", "png", 8, 8, index, seed=index)
 
 
-async def test_every_event_is_a_frame_from_nothing_to_the_finished_pictures(gateway: Gateway) -> None:
+async def test_every_event_gives_a_frame_up_to_the_finished_images(gateway: Gateway) -> None:
     async with AsyncClient(gateway.endpoint) as client:
         frames = [frame async for frame in draw(client, "x", {"num_images": 2, "seed": 5})]
     scales = 2 * len(SCALES)
@@ -36,14 +36,14 @@ async def test_every_event_is_a_frame_from_nothing_to_the_finished_pictures(gate
     assert frames[-1].report.prompt_tokens == 3
 
 
-async def test_what_the_caller_chose_goes_to_the_cluster(gateway: Gateway) -> None:
+async def test_chosen_options_are_sent(gateway: Gateway) -> None:
     async with AsyncClient(gateway.endpoint) as client:
         _ = [frame async for frame in draw(client, "x", {"guidance": 2.0, "more_smooth": False})]
     (request,) = gateway.requests
     assert (request.prompt, request.guidance, request.more_smooth, request.preview_every) == ("x", 2.0, False, 1)
 
 
-async def test_a_drawing_that_is_closed_is_cancelled_on_the_server(gateway: Gateway) -> None:
+async def test_closed_generator_cancels_on_the_server(gateway: Gateway) -> None:
     gateway.hang = True
     async with AsyncClient(gateway.endpoint) as client:
         async with aclosing(draw(client, "x", {})) as frames:
@@ -51,7 +51,7 @@ async def test_a_drawing_that_is_closed_is_cancelled_on_the_server(gateway: Gate
         assert gateway.cancelled.wait(60)
 
 
-async def test_a_failure_is_the_clients_own(gateway: Gateway) -> None:
+async def test_failures_are_the_errors_of_the_client(gateway: Gateway) -> None:
     gateway.failure = Failure(grpc.StatusCode.PERMISSION_DENIED, "not you")
     async with AsyncClient(gateway.endpoint) as client:
         with pytest.raises(Exception, match="not you") as caught:
@@ -60,16 +60,16 @@ async def test_a_failure_is_the_clients_own(gateway: Gateway) -> None:
     assert not isinstance(caught.value, PromptUnsafe)
 
 
-def test_a_preview_that_comes_after_its_picture_does_not_cover_it() -> None:
+def test_late_preview_does_not_replace_its_image() -> None:
     frame = Frame()
     for event in (
         Accepted("id", (0, 1), 2, "", "m", "d"),
         Progress(0, 0, 1, 2, preview()),
-        picture(0),
+        image(0),
         Progress(0, 1, 2, 2, preview()),
         Progress(1, 0, 1, 2),
     ):
         frame = frame.after(event)
-    assert frame == Frame(images=(picture(0), None), drawn=3, scales=4)
+    assert frame == Frame(images=(image(0), None), drawn=3, scales=4)
     report = images_pb2.Report(request_id="id")
     assert frame.after(Finished(report)).report is report

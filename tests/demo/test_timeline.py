@@ -1,4 +1,4 @@
-"""The bars of a request's time."""
+"""demo.timeline: the bars of a request's timings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def bars(html: str) -> list[tuple[float, float, str]]:
     return [(float(left), float(width), colour) for left, width, colour in found]
 
 
-def test_a_call_is_wire_wait_work_and_wire_in_the_order_of_time() -> None:
+def test_call_is_drawn_as_transfer_queue_compute_transfer() -> None:
     timings = images_pb2.Timings(wall_seconds=2)
     timings.calls.add(stage="decoder", start_seconds=1, duration_seconds=0.8, queue_seconds=0.2, compute_seconds=0.4)
     timings.calls.add(stage="text_encoder", start_seconds=0, duration_seconds=0.5, compute_seconds=0.5, cached=True)
@@ -34,7 +34,7 @@ def test_a_call_is_wire_wait_work_and_wire_in_the_order_of_time() -> None:
     assert "2,000 ms in all" in html
 
 
-def test_a_stages_name_is_text_and_no_html() -> None:
+def test_stage_name_is_escaped() -> None:
     timings = images_pb2.Timings(wall_seconds=1)
     timings.calls.add(stage="<script>", duration_seconds=1, preview=True)
     assert "<script>" not in timeline(timings)
@@ -42,7 +42,7 @@ def test_a_stages_name_is_text_and_no_html() -> None:
 
 
 @given(numbers=st.tuples(*[st.floats(0, 100)] * 5))
-def test_no_bar_leaves_its_row_whatever_the_stages_say(numbers: tuple[float, ...]) -> None:
+def test_bars_stay_within_their_row(numbers: tuple[float, ...]) -> None:
     wall, start, seconds, queue, compute = numbers
     timings = images_pb2.Timings(wall_seconds=wall)
     timings.calls.add(

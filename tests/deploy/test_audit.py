@@ -1,4 +1,4 @@
-"""The audit finds what is wrong with pins and licences."""
+"""deploy.audit: faulty pins and licences are found."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from deploy import audit
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_every_installed_package_is_pinned_in_its_version():
+def test_every_installed_package_is_pinned_to_its_version() -> None:
     assert audit.unpinned(audit.pins((ROOT / "constraints.txt").read_text()), audit.installed()) == []
 
 
-def test_a_missing_pin_and_another_version_are_told():
+def test_missing_and_outdated_pins_are_reported() -> None:
     pinned = audit.pins("# c\nOne.Two==1.0\nthree==2.0\n")
     assert audit.unpinned(pinned, {"one-two": "1.0"}) == []
     assert audit.unpinned(pinned, {"three": "2.1", "four": "1"}) == [
@@ -34,5 +34,5 @@ def test_a_missing_pin_and_another_version_are_told():
         ("Other/Proprietary License", False),
     ],
 )
-def test_a_licence_is_allowed_or_told(licence: str, fine: bool):
+def test_forbidden_licences_are_reported(licence: str, fine: bool) -> None:
     assert (audit.forbidden([{"Name": "x", "Version": "1", "License": licence}]) == []) is fine

@@ -1,4 +1,4 @@
-"""Laws of the models inside Triton's Python stub: they take what our own stages take."""
+"""deploy.triton.backend: models inside Triton's Python backend accept what our stages accept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def prompts(*texts: bytes) -> Any:
     return np.array(texts, object)
 
 
-def test_prompts_come_trimmed() -> None:
+def test_prompts_are_trimmed() -> None:
     assert backend._prompts(prompts(b" a red heart ", "ein rotes Herz ❤".encode())) == [
         "a red heart",
         "ein rotes Herz ❤",
@@ -23,7 +23,7 @@ def test_prompts_come_trimmed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         (prompts(), "must not be empty"),
         (prompts(*[b"a"] * 65), "at most 64"),
@@ -34,6 +34,6 @@ def test_prompts_come_trimmed() -> None:
     ],
     ids=["none", "many", "blank", "bytes", "long", "written out long"],
 )
-def test_a_prompt_that_our_stages_refuse_is_refused(given: Any, said: str) -> None:
-    with pytest.raises(InvalidRequest, match=said):
+def test_prompt_that_our_stages_refuse_is_refused(given: Any, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
         backend._prompts(given)

@@ -1,10 +1,10 @@
-"""Finds citations in a text: of the specification's sections, and of files of this repository."""
+"""Finds citations in a text: of sections of the specification and of files of this repository."""
 
 import re
 from dataclasses import dataclass
 
 SPECIFICATION = "docs/spec.md"
-_BREAK = r"[\s#/*\"]+"  # a line may end anywhere, and a comment go on
+_BREAK = r"[\s#/*\"]+"  # a line may break here, also within a comment
 _SECTIONS = re.compile(
     rf"(?P<source>\S+),{_BREAK}sections?{_BREAK}(?P<first>\d+)"
     rf"(?:(?P<join>{_BREAK}(?:to|and){_BREAK}|,{_BREAK})(?P<last>\d+))?"

@@ -1,4 +1,4 @@
-"""No citation leads nowhere: sections of docs/spec.md, documents, and the files that docs/spec.md names."""
+"""docs/spec.md and all texts: every cited section, document and file exists."""
 
 import re
 import subprocess
@@ -15,10 +15,10 @@ FILES = [name for name in LISTED if name and Path(name).suffix in SUFFIXES and n
 TEXTS = {name: (ROOT / name).read_text(errors="replace") for name in FILES if (ROOT / name).is_file()}
 SPEC = (ROOT / SPECIFICATION).read_text()
 OWN = {SPECIFICATION, "LICENSE"}
-"""These cite their own sections by number alone."""
+"""These cite their own sections by number only."""
 
 
-def test_the_specification_has_sections_one_to_nine() -> None:
+def test_specification_has_sections_one_to_nine() -> None:
     assert headings(SPEC) == list(range(1, 10))
 
 
@@ -34,7 +34,7 @@ def test_every_mention_of_a_section_names_its_document() -> None:
     assert not [name for name, text in TEXTS.items() if name not in OWN and uncited(text)]
 
 
-def test_the_specification_cites_its_own_sections_rightly() -> None:
+def test_specification_cites_existing_sections_of_its_own() -> None:
     cited = {
         int(number) for number in re.findall(r"\(section (\d+)\)|of section (\d+)", SPEC) for number in number if number
     }
@@ -42,13 +42,13 @@ def test_the_specification_cites_its_own_sections_rightly() -> None:
     assert cited <= set(headings(SPEC))
 
 
-def test_every_document_that_is_named_exists() -> None:
+def test_every_named_document_exists() -> None:
     named = {(name, path) for name, text in TEXTS.items() for path in documents(text)}
     assert len(named) > 20, "the search finds them"
     assert not [(name, path) for name, path in named if not (ROOT / path).is_file()]
 
 
-def test_the_files_that_the_specification_calls_ours_exist() -> None:
+def test_files_named_in_the_specification_exist() -> None:
     ours = [path for part in re.findall(r"Here:(.*?)\*\n", SPEC, re.DOTALL) for path in re.findall(r"`([^`]+)`", part)]
     assert len(ours) > 15
     assert not [path for path in ours if not (ROOT / path).exists()]
@@ -70,7 +70,7 @@ def test_citations_are_found(text: str, expected: list[Citation]) -> None:
     assert uncited(text) == 0
 
 
-def test_what_leads_nowhere_is_found() -> None:
+def test_dangling_citations_are_found() -> None:
     assert uncited("never a shared generator (section 8)") == 1
     assert documents("see docs/nowhere.md, `spec/hart.md` and ../../docs/log.md.") == [
         "docs/nowhere.md",

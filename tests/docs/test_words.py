@@ -24,7 +24,7 @@ no_room files_full max_latents repeat_seconds repeat_bytes resting_stages patien
 file_threads
 """
 PRIVATE = "hear hears told whoever nobody"
-MAX_PRIVATE_LINES = 120
+MAX_PRIVATE_LINES = 20
 
 
 def lines(*patterns: str) -> Iterator[tuple[str, int, str]]:

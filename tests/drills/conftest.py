@@ -1,4 +1,4 @@
-"""One cluster for all short drills, with a transformer slow enough that a picture can be met on its way."""
+"""One cluster for all short drills, with a transformer slow enough to observe images in progress."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from benchmarks.harness.processes import Cluster, running_cluster
 
 Hold = Callable[..., None]
 STALL_SECONDS = 10.0
-"""For so long a busy machine may keep any process waiting."""
+"""How long a busy machine may stall a process."""
 
 
 @pytest.fixture(scope="session")
@@ -28,8 +28,8 @@ def drill_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]
 
 
 @pytest.fixture(autouse=True)
-def bearing_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here the drills' laws hold for a machine that may stall; by themselves they are strict."""
+def tolerate_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relax the drills' time limits by STALL_SECONDS."""
     for drill, name in ((load, "HANG_SECONDS"), (shutdown, "AT_ONCE"), (triton, "BACK_SECONDS")):
         monkeypatch.setattr(drill, name, getattr(drill, name) + STALL_SECONDS)
 

@@ -1,12 +1,13 @@
-"""Stages on the real Triton Inference Server, which `make check` fetches where it can be had."""
+"""benchmarks.drills.triton: stages on the real Triton Inference Server, if `make check-all` could fetch it."""
 
 import pytest
 
 from benchmarks.drills import triton
+from tests.drills.conftest import Hold
 
 
 @pytest.mark.timeout(900)  # two starts of two processes that import torch
-def test_stages_on_triton_draw_the_same_and_their_death_and_return_are_a_replicas(holds):
+def test_triton_stages_give_the_same_images_and_survive_restarts(holds: Hold) -> None:
     if missing := triton.available():
         pytest.skip(missing)
     holds(triton.triton, 5.0)

@@ -1,48 +1,48 @@
-"""The laws of "Time, load and failure" on real processes, briefly; `python -m benchmarks.drills` is the long form."""
+"""benchmarks.drills: short drills on real processes; `python -m benchmarks.drills` is the long form."""
 
 from benchmarks.drills import cancel, chaos, deadlines, kill, overload, repeats, scale, shutdown
-from tests.drills.conftest import STALL_SECONDS
+from tests.drills.conftest import STALL_SECONDS, Hold
 
 
-def test_a_repeated_request_id_is_one_pictures_work(holds):
+def test_repeated_request_id_shares_one_execution(holds: Hold) -> None:
     holds(repeats.repeats)
 
 
-def test_time_that_runs_out_names_its_stage_and_no_work_follows(holds):
+def test_expired_deadline_names_its_stage_and_stops_the_work(holds: Hold) -> None:
     holds(deadlines.deadlines)
 
 
-def test_a_cancel_frees_its_place_at_every_phase(holds):
+def test_cancellation_releases_its_slot_in_every_phase(holds: Hold) -> None:
     holds(cancel.cancel, 20.0, times=100)
 
 
-def test_overload_is_refused_at_once_and_the_accepted_keep_their_deadline(holds):
+def test_overload_is_refused_and_accepted_requests_meet_deadlines(holds: Hold) -> None:
     holds(overload.overload, 5.0, stall=STALL_SECONDS, at_once=0.5, normal=3)
 
 
-def test_a_slow_decoder_holds_the_generators_back(holds):
+def test_slow_decoder_holds_back_the_generators(holds: Hold) -> None:
     holds(overload.slow_decoder, 4.0)
 
 
-def test_connections_that_are_cut_lose_nothing(holds):
+def test_cut_connections_lose_no_request(holds: Hold) -> None:
     holds(kill.cut_connections, 4.0)
 
 
-def test_a_generator_killed_under_load_loses_nothing(holds):
+def test_killed_generator_loses_no_request(holds: Hold) -> None:
     holds(kill.inject_faults, 6.0, act=chaos.kill, stage="ar_generator")
 
 
-def test_a_generator_replaced_under_load_loses_nothing(holds):
+def test_replaced_generator_loses_no_request(holds: Hold) -> None:
     holds(shutdown.rolling, 1.0, stage="ar_generator", first=1)
 
 
-def test_a_generator_that_is_listed_works_at_once_and_one_that_is_not_begins_nothing(holds):
+def test_scaling_adds_and_drains_a_generator_at_once(holds: Hold) -> None:
     holds(scale.scale_briefly, 2.0, stall=STALL_SECONDS)
 
 
-def test_a_gateway_that_is_asked_to_end_finishes_what_it_accepted(holds):
+def test_terminated_gateway_finishes_accepted_requests(holds: Hold) -> None:
     holds(shutdown.gateway_ends)
 
 
-def test_without_a_verdict_there_is_no_picture(holds):
+def test_killed_safety_stage_fails_every_request(holds: Hold) -> None:
     holds(shutdown.safety_killed)

@@ -1,4 +1,4 @@
-"""A collector of traces: OTLP over gRPC into memory. Knows no process of the cluster."""
+"""An in-memory trace collector: OTLP over gRPC."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SERVER, CLIENT, INTERNAL = Wire.SPAN_KIND_SERVER, Wire.SPAN_KIND_CLIENT, Wire.SP
 
 @dataclass(frozen=True)
 class Span:
-    """A span as it came."""
+    """A received span."""
 
     service: str
     """The process that sent it: "hart-decoder"."""
@@ -38,26 +38,26 @@ class Span:
     """(trace id, span id) of each."""
 
 
-class Collector(trace_service_pb2_grpc.TraceServiceServicer):  # type: ignore[misc]
-    """What has come so far."""
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+    """The spans received so far."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
         self.endpoint = ""
 
     def Export(self, request: Any, context: Any) -> Any:
-        """Takes spans."""
+        """Receive spans."""
         for of_resource in request.resource_spans:
             service = _attributes(of_resource.resource.attributes)["service.name"]
             self.spans += [_span(service, s) for of_scope in of_resource.scope_spans for s in of_scope.spans]
         return trace_service_pb2.ExportTraceServiceResponse()
 
     def trace(self, trace_id: str) -> list[Span]:
-        """The spans of a trace, as far as they have come."""
+        """The spans of a trace received so far."""
         return [span for span in list(self.spans) if span.trace_id == trace_id]
 
     def await_trace(self, trace_id: str, count: int, seconds: float = 60.0) -> list[Span]:
-        """The trace, when so many of its spans have come and, for a moment, no more. Raises TimeoutError."""
+        """Wait until at least `count` spans of the trace have arrived, and for 0.5 s no more. Raises TimeoutError."""
         end, seen = time.monotonic() + seconds, -1
         while seen < count or len(self.trace(trace_id)) != seen:
             if time.monotonic() > end:
@@ -67,14 +67,14 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):  # type: ignore[mi
         return self.trace(trace_id)
 
 
-class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):  # type: ignore[misc]
+class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
     def Export(self, request: Any, context: Any) -> Any:
         return metrics_service_pb2.ExportMetricsServiceResponse()
 
 
 @contextmanager
 def collecting(port: int = 0) -> Iterator[Collector]:
-    """A collector at `endpoint`, as HART_OTLP_ENDPOINT wants it."""
+    """A running collector; its `endpoint` is a value for HART_OTLP_ENDPOINT."""
     collector = Collector()
     server = grpc.server(futures.ThreadPoolExecutor(2))
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)

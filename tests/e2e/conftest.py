@@ -1,7 +1,10 @@
-"""One cluster of real processes for the whole session: torch takes five CPU seconds to import, in each of them."""
+"""One cluster of real processes for the whole session: importing torch takes five CPU seconds in each."""
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hart
 import pytest
@@ -9,12 +12,15 @@ import pytest
 from benchmarks.harness.processes import STAGES, Cluster, Process, running_cluster
 from tests.e2e.collector import Collector, collecting
 
+if TYPE_CHECKING:
+    from model.pipeline import Pipeline
+
 GENERATORS = 2
 
 
 @pytest.fixture(scope="session")
 def collector() -> Iterator[Collector]:
-    """Where every process of the cluster sends its spans."""
+    """The collector of every process's spans."""
     with collecting() as running:
         yield running
 
@@ -25,14 +31,14 @@ def cluster(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, col
     logs = tmp_path_factory.mktemp("logs")
     settings = {name: {"otlp_endpoint": collector.endpoint} for name in (*STAGES, "gateway")}
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # milliseconds: nobody here waits five seconds for spans
+        environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # milliseconds, instead of five seconds
         with running_cluster(logs, tiny_checkpoint, {"ar_generator": GENERATORS}, settings) as running:
             yield running
 
 
 @pytest.fixture(scope="module")
-def unharmed(cluster: Cluster) -> Iterator[None]:
-    """Every process lives and draws after the module's tests as before them."""
+def survives(cluster: Cluster) -> Iterator[None]:
+    """Every process still runs and serves after the module's tests."""
     pids = [process.process.pid for process in cluster.processes()]
     yield
     assert all(process.await_ready(60).alive() for process in cluster.processes())
@@ -43,7 +49,7 @@ def unharmed(cluster: Cluster) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def client(cluster: Cluster) -> Iterator[hart.Client]:
-    """The installed client, at the gateway."""
+    """The installed client, connected to the gateway."""
     with hart.Client(cluster.endpoint) as found:
         yield found
 
@@ -60,11 +66,11 @@ def oip_gateway(cluster: Cluster) -> Iterator[Process]:
 
 
 @pytest.fixture(scope="session")
-def one_process(tiny_checkpoint: Path):
-    """The same checkpoint in this process, without any wire."""
+def local_pipeline(tiny_checkpoint: Path) -> Pipeline:
+    """The same checkpoint in this process."""
     import torch
 
     from model.pipeline import Pipeline
 
-    torch.set_num_threads(1)  # as in the cluster's processes: a second thread only waits for the first here
+    torch.set_num_threads(1)  # as in the cluster's processes
     return Pipeline.load(tiny_checkpoint)

@@ -1,4 +1,4 @@
-"""A replica that is healthy and says UNAVAILABLE to all work. Knows no message."""
+"""A replica that is healthy but fails every call with UNAVAILABLE."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _refuse(request: bytes, context: grpc.ServicerContext) -> Any:
 
 @contextmanager
 def refusing_replica(service: str) -> Iterator[str]:
-    """The address of one of `service` ("hart.v1.Decoder")."""
+    """The address of a failing replica of `service` ("hart.v1.Decoder")."""
     server = grpc.server(futures.ThreadPoolExecutor(4))
     status = health.HealthServicer()
     status.set(service, health_pb2.HealthCheckResponse.SERVING)

@@ -1,4 +1,4 @@
-"""Random protobuf messages of any type, from their descriptors. Knows no service."""
+"""Random protobuf messages of any type, from their descriptors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BYTES = st.sampled_from([b"", b"\0" * 512, b"\1" * 8]) | st.binary(max_size=64)
 
 
 def messages(descriptor: Descriptor, depth: int = 4) -> st.SearchStrategy[Any]:
-    """Messages of this type in which each field is absent, or anything that its type can hold."""
+    """Messages of this type; each field is absent or any value of its type."""
     kind = GetMessageClass(descriptor)
     fields = {f.name: _field(f, depth) for f in descriptor.fields if depth > 0 or f.type != F.TYPE_MESSAGE}
     return st.fixed_dictionaries({}, optional=fields).map(lambda chosen: _build(kind, chosen))
@@ -59,12 +59,14 @@ def _field(field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:
 
 def _single(field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:
     if field.type == F.TYPE_MESSAGE:
+        assert field.message_type is not None
         return messages(field.message_type, depth - 1)
     if field.type in _INTEGERS:
         low, high = _INTEGERS[field.type]
         small = [n for n in (0, 1, 2, 8, 24, -1, 2**31 - 1, high) if low <= n <= high]
         return st.sampled_from(small) | st.integers(low, high)
     if field.type == F.TYPE_ENUM:
+        assert field.enum_type is not None
         return st.sampled_from([*field.enum_type.values_by_number, 99])
     return {
         F.TYPE_DOUBLE: _FLOATS,

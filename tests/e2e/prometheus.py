@@ -1,4 +1,4 @@
-"""A real Prometheus over given targets, and questions to it. Knows no metric."""
+"""A real Prometheus for given targets, and queries to it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass(frozen=True)
 class Prometheus:
-    """A server that runs."""
+    """A running server."""
 
     address: str
 
     def ask(self, path: str, **parameters: str) -> Any:
-        """`data` of an answer of its HTTP API. Raises urllib.error.HTTPError where it refuses."""
+        """`data` of a response of its HTTP API. Raises urllib.error.HTTPError if it refuses."""
         url = f"{self.address}/api/v1/{path}?" + urllib.parse.urlencode(parameters)
         with _direct.open(url, timeout=20) as answer:
             found = json.load(answer)
@@ -40,13 +40,13 @@ class Prometheus:
         return found
 
     def find(self, expression: str, seconds: float = 30.0) -> list[Any]:
-        """The same as soon as there are any: a process that is late for a scrape has none until the next."""
+        """The same, waiting for a first series: after a late scrape there is none until the next."""
         with suppress(TimeoutError):
             self.await_(lambda p: bool(p.query(expression)), seconds)
         return self.query(expression)
 
     def await_(self, what: Callable[[Prometheus], bool], seconds: float = 60.0) -> None:
-        """Return when this holds. Raises TimeoutError."""
+        """Wait until the condition holds. Raises TimeoutError."""
         end = time.monotonic() + seconds
         while not self._holds(what):
             if time.monotonic() > end:
@@ -56,7 +56,7 @@ class Prometheus:
     def _holds(self, what: Callable[[Prometheus], bool]) -> bool:
         try:
             return what(self)
-        except OSError:  # it starts, or refuses
+        except OSError:  # it is starting, or refuses
             return False
 
 
@@ -68,7 +68,7 @@ def prometheus(
     rules: Sequence[Path] = (),
     interval: str = "1s",
 ) -> Iterator[Prometheus]:
-    """One that scrapes `targets` (address to labels). Raises RuntimeError with its log when it does not start."""
+    """A Prometheus scraping `targets` (address to labels). Raises RuntimeError with its log if it cannot start."""
     jobs = [{"targets": [address], "labels": dict(labels)} for address, labels in targets.items()]
     (folder / "prometheus.yml").write_text(
         yaml.safe_dump(

@@ -1,4 +1,4 @@
-"""The bundled checkpoint through a whole cluster, as `make picture` draws with it."""
+"""checkpoints/: the bundled checkpoint in a complete cluster, as in `make picture`."""
 
 import io
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hart.Client]:
         yield found
 
 
-def test_cluster_and_one_process_draw_the_same_heart(client: hart.Client) -> None:
+def test_cluster_and_local_pipeline_give_the_same_image(client: hart.Client) -> None:
     torch.set_num_threads(1)
     mine = Pipeline.load(bundled()).draw("a red heart", seed=7)
     (theirs,) = client.generate("a red heart", seed=7)
@@ -35,11 +35,11 @@ def test_cluster_and_one_process_draw_the_same_heart(client: hart.Client) -> Non
     assert read_recipe(theirs.data) == mine.recipe
 
 
-def test_it_describes_what_it_knows_and_hints_at_what_it_does_not(client: hart.Client) -> None:
+def test_describe_lists_prompts_and_unknown_words_are_warned_of(client: hart.Client) -> None:
     (model,) = client.describe().models
     assert (model.shape.width, model.shape.height) == (128, 128)
     assert model.example_prompts
     known = client.generate("a red heart", seed=1, more_smooth=False)
     strange = client.generate("a zyzzyva quoxing", seed=1, more_smooth=False)
     assert not known.report.warnings
-    assert "zyzzyva" in [word for notice in strange.report.warnings for word in notice.words]
+    assert "zyzzyva" in [word for warning in strange.report.warnings for word in warning.words]

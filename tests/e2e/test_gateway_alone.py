@@ -1,4 +1,4 @@
-"""The gateway with nothing installed but its own dependency group."""
+"""gateway: runs with only its own dependency group installed."""
 
 import re
 import subprocess
@@ -6,8 +6,10 @@ import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import psutil
+import pytest
 from packaging.requirements import Requirement
 
 from benchmarks.harness.processes import ROOT, Process
@@ -15,27 +17,27 @@ from benchmarks.harness.processes import ROOT, Process
 START_CPU_SECONDS = 2.0
 
 
-def normal(name: str) -> str:
+def normalised(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def listed(groups: dict[str, list], name: str) -> list[str]:
-    """A dependency group's requirements, those of included groups too."""
+def requirements_of(groups: dict[str, list[Any]], name: str) -> list[str]:
+    """A dependency group's requirements, including those of included groups."""
     found = []
     for entry in groups[name]:
-        found += [entry] if isinstance(entry, str) else listed(groups, entry["include-group"])
+        found += [entry] if isinstance(entry, str) else requirements_of(groups, entry["include-group"])
     return found
 
 
 def closure(requirements: list[str]) -> set[str]:
-    """Names of all distributions that these requirements bring, as installed here."""
+    """The names of all installed distributions that these requirements bring."""
     found: set[str] = set()
     waiting = [(Requirement(text), "") for text in requirements]
     while waiting:
         requirement, extra = waiting.pop()
         if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
             continue
-        key = normal(requirement.name)
+        key = normalised(requirement.name)
         for wanted in ["", *requirement.extras]:
             if f"{key}[{wanted}]" not in found:
                 found.add(f"{key}[{wanted}]")
@@ -45,10 +47,10 @@ def closure(requirements: list[str]) -> set[str]:
 
 def gateway_group() -> set[str]:
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
-    return closure(listed(groups, "gateway"))
+    return closure(requirements_of(groups, "gateway"))
 
 
-def test_the_gateways_dependencies_bring_no_torch():
+def test_gateway_dependencies_bring_no_torch() -> None:
     names = gateway_group()
     assert {"grpcio", "tritonclient", "pyjwt"} <= names, "the closure must be the real one"
     assert not names & {"torch", "transformers", "tokenizers", "safetensors", "pillow"}
@@ -66,21 +68,21 @@ runpy.run_module("gateway", run_name="__main__", alter_sys=True)
 """
 
 
-def test_the_gateway_runs_with_its_own_dependencies_alone(tmp_path: Path, monkeypatch):
+def test_gateway_runs_with_its_own_dependencies_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     allowed = gateway_group() | {"hart-client"}
     packages = metadata.packages_distributions()
-    absent = {package for package, names in packages.items() if not {normal(name) for name in names} & allowed}
+    absent = {package for package, names in packages.items() if not {normalised(name) for name in names} & allowed}
     absent |= {"kernels", "model", "services", "training"}
     assert {"torch", "transformers", "PIL", "pytest"} <= absent
     script = tmp_path / "run.py"
     script.write_text(RUN)
     popen = subprocess.Popen
 
-    def with_absences(command: list[str], **options):
+    def popen_without_packages(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
         environment = {**options.pop("env"), "PYTHONPATH": str(ROOT)}
         return popen([sys.executable, str(script), ",".join(sorted(absent))], env=environment, **options)
 
-    monkeypatch.setattr(subprocess, "Popen", with_absences)
+    monkeypatch.setattr(subprocess, "Popen", popen_without_packages)
     process = Process("gateway", tmp_path, {"api_keys": "a=b"}).start()
     try:
         process.await_ready()
@@ -88,8 +90,8 @@ def test_the_gateway_runs_with_its_own_dependencies_alone(tmp_path: Path, monkey
         assert process.stop() == 0
 
 
-def test_the_gateway_is_ready_within_two_seconds_of_a_processor(tmp_path: Path):
-    # CPU time, not the clock's: other programs may have the machine. The imports' bytecode is there already.
+def test_gateway_start_takes_at_most_two_cpu_seconds(tmp_path: Path) -> None:
+    # CPU time, since other programs may use the machine. The bytecode of the imports is cached already.
     process = Process("gateway", tmp_path).start().await_ready()
     try:
         used = psutil.Process(process.process.pid).cpu_times()

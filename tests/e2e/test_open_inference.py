@@ -1,8 +1,9 @@
-"""Each stage by the Open Inference Protocol, driven by Triton's own clients: sync, asyncio, streams."""
+"""runtime.oip in each stage process, called by Triton's own clients: sync, asyncio, streams."""
 
 import asyncio
 import io
 import queue
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import Any
 
@@ -18,11 +19,11 @@ from benchmarks.harness.processes import STAGES, Cluster
 
 T, D, Z, N = 8, 24, 8, 4
 SCALES = 4
-pytestmark = pytest.mark.usefixtures("unharmed")
+pytestmark = pytest.mark.usefixtures("survives")
 
 
 @pytest.fixture(scope="module")
-def servers(cluster: Cluster):
+def servers(cluster: Cluster) -> Iterator[dict[str, triton.InferenceServerClient]]:
     found = {stage: triton.InferenceServerClient(cluster.stages[stage][0].address) for stage in STAGES}
     yield found
     for server in found.values():
@@ -50,7 +51,7 @@ def latents(count: int = 1) -> list[triton.InferInput]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_says_what_it_is(servers, stage):
+def test_stage_reports_its_metadata(servers: dict[str, triton.InferenceServerClient], stage: str) -> None:
     server = servers[stage]
     assert server.is_server_live()
     assert server.is_server_ready()
@@ -68,35 +69,35 @@ def test_a_stage_says_what_it_is(servers, stage):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_an_unknown_model_is_not_found(servers, stage):
+def test_unknown_model_is_not_found(servers: dict[str, triton.InferenceServerClient], stage: str) -> None:
     with pytest.raises(InferenceServerException, match="NOT_FOUND"):
         servers[stage].get_model_metadata("other")
 
 
-def test_safety_scores_many_prompts_at_once(servers):
+def test_safety_scores_a_batch_of_prompts(servers: dict[str, triton.InferenceServerClient]) -> None:
     answer = servers["safety"].infer("safety", prompts("a red heart", UNSAFE_PROMPT))
     assert answer.as_numpy("score").shape == (2, 2)
     assert answer.as_numpy("unsafe").tolist() == [False, True]
 
 
-def test_the_text_encoder_answers_as_the_table_says(servers):
+def test_text_encoder_returns_the_documented_tensors(servers: dict[str, triton.InferenceServerClient]) -> None:
     answer = servers["text_encoder"].infer("text_encoder", prompts("a red heart", "a blue house"))
     assert answer.as_numpy("context").shape == (2, T, D)
     assert answer.as_numpy("mask").dtype == np.bool_
     assert answer.as_numpy("positions").dtype == np.int64
 
 
-def test_the_decoder_gives_pixels_and_files(servers):
+def test_decoder_returns_pixels_and_encoded_images(servers: dict[str, triton.InferenceServerClient]) -> None:
     server = servers["decoder"]
     raw = server.infer("decoder", latents(2)).as_numpy("image")
     assert (raw.shape, raw.dtype) == ((2, 16 * N // 8, 16 * N // 8, 3), np.uint8)
     for format in ("png", "JPEG", "webp"):
         files = server.infer("decoder", latents(2), parameters={"format": format}).as_numpy("image")
-        for file, picture in zip(files, raw, strict=True):
+        for file, pixels in zip(files, raw, strict=True):
             with Image.open(io.BytesIO(file)) as image:
-                assert image.size == picture.shape[:2]
+                assert image.size == pixels.shape[:2]
                 if format == "png":
-                    assert np.array_equal(np.asarray(image), picture)
+                    assert np.array_equal(np.asarray(image), pixels)
     small = server.infer("decoder", latents(), parameters={"side": 2}).as_numpy("image")
     assert small.shape == (1, 2, 2, 3)
 
@@ -117,7 +118,7 @@ def drawn(server: Any, inputs: list[triton.InferInput], **parameters: Any) -> li
             return found
 
 
-def test_the_generator_streams_its_scales_and_the_latent_last(servers):
+def test_generator_streams_its_scales_and_the_latent_last(servers: dict[str, triton.InferenceServerClient]) -> None:
     results = drawn(servers["ar_generator"], conditioning(servers["text_encoder"]))
     assert [int(result.as_numpy("scale")[0]) for result in results] == list(range(SCALES))
     assert [result.as_numpy("latent") is not None for result in results] == [False] * (SCALES - 1) + [True]
@@ -125,26 +126,34 @@ def test_the_generator_streams_its_scales_and_the_latent_last(servers):
     assert np.isfinite(results[-1].as_numpy("latent")).all()
 
 
-def test_previews_are_latents_on_the_way(servers):
+def test_previews_are_intermediate_latents(servers: dict[str, triton.InferenceServerClient]) -> None:
     results = drawn(servers["ar_generator"], conditioning(servers["text_encoder"]), preview_every=2)
     assert [result.as_numpy("latent") is not None for result in results] == [False, True, False, True]
 
 
-def test_every_parameter_of_the_generator_counts(servers):
+def test_every_parameter_of_the_generator_has_an_effect(servers: dict[str, triton.InferenceServerClient]) -> None:
     inputs = conditioning(servers["text_encoder"])
-    changes = [{}, {"seed": "8"}, {"guidance": 0.0}, {"more_smooth": False}, {"more_smooth": False, "top_p": 0.01}]
+    changes: list[dict[str, Any]] = [
+        {},
+        {"seed": "8"},
+        {"guidance": 0.0},
+        {"more_smooth": False},
+        {"more_smooth": False, "top_p": 0.01},
+    ]
     found = [drawn(servers["ar_generator"], inputs, **change)[-1].as_numpy("latent").tobytes() for change in changes]
     assert len(set(found)) == len(changes)
 
 
-async def test_the_asyncio_client_infers_and_streams(cluster, servers):
+async def test_asyncio_client_infers_and_streams(
+    cluster: Cluster, servers: dict[str, triton.InferenceServerClient]
+) -> None:
     async with triton_aio.InferenceServerClient(cluster.stages["safety"][0].address) as server:
         assert await server.is_model_ready("safety")
         answer = await server.infer("safety", prompts(UNSAFE_PROMPT))
         assert answer.as_numpy("unsafe").tolist() == [True]
     inputs = conditioning(servers["text_encoder"])
 
-    async def requests():
+    async def requests() -> AsyncIterator[dict[str, Any]]:
         for seed in ("1", "2"):
             yield {"model_name": "ar_generator", "inputs": inputs, "request_id": seed, "parameters": {"seed": seed}}
 
@@ -203,7 +212,9 @@ WRONG = {
 @pytest.mark.parametrize(
     ("stage", "wrong"), [(s, w) for s, wrongs in WRONG.items() for w in wrongs], ids=lambda x: str(x[0])[:30]
 )
-def test_wrong_inputs_are_refused(servers, stage, wrong):
+def test_invalid_inputs_are_refused(
+    servers: dict[str, triton.InferenceServerClient], stage: str, wrong: tuple[str, list[triton.InferInput]]
+) -> None:
     with pytest.raises(InferenceServerException, match="INVALID_ARGUMENT"):
         servers[stage].infer(stage, wrong[1], parameters={"seed": "7"} if stage == "ar_generator" else None)
 
@@ -216,6 +227,8 @@ def test_wrong_inputs_are_refused(servers, stage, wrong):
     ],
     ids=str,
 )  # fmt: skip
-def test_wrong_parameters_are_refused(servers, parameters):
+def test_invalid_parameters_are_refused(
+    servers: dict[str, triton.InferenceServerClient], parameters: dict[str, Any]
+) -> None:
     with pytest.raises(InferenceServerException, match=r"INVALID_ARGUMENT|parameters"):
         drawn(servers["ar_generator"], conditioning(servers["text_encoder"]), **parameters)

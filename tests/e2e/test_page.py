@@ -1,4 +1,4 @@
-"""The page in a real browser: Chromium, Gradio and the cluster as processes of their own. `make demo-check` runs it."""
+"""demo: the page in a real browser, with Chromium, Gradio and the cluster as processes. `make demo-check` runs it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.client.conftest import Gateway
 from tests.client.conftest import gateway as gateway
 from tests.recipes import read_recipe
 
-playwright = pytest.importorskip("playwright.sync_api", reason="`make demo-check` installs what the page wants")
+playwright = pytest.importorskip("playwright.sync_api", reason="`make demo-check` installs what the page needs")
 
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -37,7 +37,7 @@ WAIT = 60_000  # milliseconds
 
 @contextmanager
 def serving(endpoint: str, folder: Path) -> Iterator[str]:
-    """The page's address, while it runs as a process; ended by Ctrl-C, as people end it."""
+    """The address of the page, which runs as a process and is ended by SIGINT."""
     port = free_port()
     command = [sys.executable, "-m", "demo", "--port", str(port), "--endpoint", endpoint]
     log = folder / "page.log"
@@ -77,7 +77,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def tab(browser: Any) -> Iterator[Any]:
-    """A tab that must not ask any other machine for anything."""
+    """A tab that must send no request to any other machine."""
     context = browser.new_context(accept_downloads=True)
     opened = context.new_page()
     opened.set_default_timeout(WAIT)
@@ -101,9 +101,7 @@ def draw(tab: Any, prompt: str) -> None:
     tab.locator("#draw").click()
 
 
-def test_a_picture_grows_in_previews_and_ends_as_the_very_file_of_the_cluster(
-    tab: Any, page: str, cluster: Cluster
-) -> None:
+def test_page_shows_previews_and_then_the_clusters_image(tab: Any, page: str, cluster: Cluster) -> None:
     sources: list[str] = []
     tab.on("response", lambda r: sources.append(r.url) if "/preview-" in r.url else None)
     tab.goto(page)
@@ -111,8 +109,8 @@ def test_a_picture_grows_in_previews_and_ends_as_the_very_file_of_the_cluster(
     tab.locator("#seed textarea, #seed input").first.fill(str(2**63 + 1))
     draw(tab, "a Blue house!")
     tab.get_by_text(f"with seed {2**63 + 1}").wait_for()
-    picture = tab.locator("#pictures img").first
-    address = picture.get_attribute("src")
+    image = tab.locator("#pictures img").first
+    address = image.get_attribute("src")
     assert address.endswith(f"/a-blue-house-{2**63 + 1}.png")
     with hart.Client(cluster.endpoint) as client:
         (alone,) = client.generate("a Blue house!", seed=2**63 + 1)
@@ -126,7 +124,7 @@ def pixels(data: bytes) -> bytes:
     return Image.open(io.BytesIO(data)).convert("RGB").tobytes()
 
 
-def test_a_prompt_to_try_is_drawn_by_two_clicks(tab: Any, page: str) -> None:
+def test_example_prompt_is_generated_with_two_clicks(tab: Any, page: str) -> None:
     tab.goto(page)
     tab.get_by_text("Example prompts").wait_for()
     tab.locator(".gallery-item").first.click()
@@ -135,7 +133,7 @@ def test_a_prompt_to_try_is_drawn_by_two_clicks(tab: Any, page: str) -> None:
     tab.get_by_text("drawn in").wait_for()
 
 
-def test_what_is_refused_is_told_in_the_clusters_words(tab: Any, page: str) -> None:
+def test_refusals_are_shown_with_the_clusters_message(tab: Any, page: str) -> None:
     tab.goto(page)
     draw(tab, UNSAFE_PROMPT)
     tab.get_by_text("refused: the prompt").wait_for()
@@ -158,7 +156,7 @@ def test_stop_cancels_on_the_server(tab: Any, gateway: Gateway, tmp_path: Path) 
         tab.get_by_text("stopped").wait_for()
 
 
-def test_a_tab_that_is_closed_cancels_on_the_server(browser: Any, gateway: Gateway, tmp_path: Path) -> None:
+def test_closed_tab_cancels_on_the_server(browser: Any, gateway: Gateway, tmp_path: Path) -> None:
     gateway.hang = True
     with serving(gateway.endpoint, tmp_path) as address:
         tab = browser.new_page()
@@ -169,10 +167,10 @@ def test_a_tab_that_is_closed_cancels_on_the_server(browser: Any, gateway: Gatew
         assert gateway.cancelled.wait(60)
 
 
-def test_a_cluster_that_is_away_is_told_at_once_and_when_drawing(tab: Any, tmp_path: Path) -> None:
+def test_unavailable_cluster_is_shown_on_load_and_on_request(tab: Any, tmp_path: Path) -> None:
     with serving(f"127.0.0.1:{free_port()}", tmp_path) as address:
         tab.goto(address)
         tab.get_by_text("Unavailable").wait_for()
-        tab.get_by_text("Unavailable").evaluate("told => told.dataset.old = true")
+        tab.get_by_text("Unavailable").evaluate("element => element.dataset.old = true")
         draw(tab, "x")
         tab.locator("p:not([data-old])", has_text="Unavailable").wait_for()

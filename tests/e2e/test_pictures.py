@@ -1,9 +1,10 @@
-"""Pictures through the whole cluster, as a caller sees them."""
+"""The complete cluster, as a client sees it: images, recipes, previews, reports."""
 
 import io
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import hart
@@ -16,6 +17,8 @@ from PIL import Image
 from benchmarks.harness.checkpoint import PROMPTS, UNSAFE_PROMPT
 from benchmarks.harness.processes import STAGES, Cluster, Process
 from common.seeds import seed_of_image, seed_of_request_id
+from model.generation import SamplingParams
+from model.pipeline import GeneratedImage, Pipeline
 
 EXIF_DESCRIPTION = 0x010E
 OPTIONS = [
@@ -39,22 +42,22 @@ def recipe(file: bytes) -> dict[str, Any]:
     return json.loads(text) if text else {}
 
 
-def in_one_process(pipeline: Any, prompt: str, seed: int, **options: Any) -> Any:
-    from model.generation import SamplingParams
-
+def generated_locally(pipeline: Pipeline, prompt: str, seed: int, **options: Any) -> GeneratedImage:
     return pipeline.draw(prompt, seed, SamplingParams(**options))
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_the_cluster_draws_what_one_process_draws(client, one_process, options):
+def test_cluster_and_local_pipeline_give_the_same_pixels(
+    client: hart.Client, local_pipeline: Pipeline, options: dict[str, Any]
+) -> None:
     for seed in (7, 2**64 - 1):
         drawn = client.generate("a red heart", seed=seed, **options)[0]
-        alone = in_one_process(one_process, "a red heart", seed, **options)
+        alone = generated_locally(local_pipeline, "a red heart", seed, **options)
         assert np.abs(pixels(drawn.data) - alone.pixels).max() <= 2
 
 
 @pytest.mark.parametrize("options", OPTIONS[:4], ids=str)
-def test_by_the_open_inference_protocol_the_picture_is_the_same(client, oip_gateway, options):
+def test_oip_gateway_gives_the_same_image(client: hart.Client, oip_gateway: Process, options: dict[str, Any]) -> None:
     with hart.Client(oip_gateway.address) as other:
         for format in ("png", "jpeg", "webp"):
             first = client.generate("a blue house", seed=11, format=format, **options)
@@ -68,7 +71,7 @@ def test_by_the_open_inference_protocol_the_picture_is_the_same(client, oip_gate
             }
 
 
-def test_by_the_open_inference_protocol_progress_and_previews_come_too(oip_gateway, client):
+def test_oip_gateway_streams_the_same_progress_and_previews(oip_gateway: Process, client: hart.Client) -> None:
     with hart.Client(oip_gateway.address) as other:
         for seed in range(30):  # an image overtakes its late previews: with so small a model, often all of them
             events = [list(c.stream("a blue house", seed=seed, preview_every=1)) for c in (client, other)]
@@ -83,26 +86,26 @@ def test_by_the_open_inference_protocol_progress_and_previews_come_too(oip_gatew
     pytest.fail("no scale was previewed by both gateways")
 
 
-def test_by_the_open_inference_protocol_an_unsafe_prompt_is_refused(oip_gateway):
+def test_oip_gateway_refuses_an_unsafe_prompt(oip_gateway: Process) -> None:
     with hart.Client(oip_gateway.address) as other, pytest.raises(errors.PromptUnsafe) as caught:
         other.generate(UNSAFE_PROMPT)
     assert UNSAFE_PROMPT not in str(caught.value)
 
 
-def test_seeds_are_the_one_process_pipelines(one_process, client):
+def test_seeds_equal_those_of_the_local_pipeline(local_pipeline: Pipeline, client: hart.Client) -> None:
     drawn = client.generate("a green tree", seed=5, num_images=8)
     assert [image.seed for image in drawn] == [seed_of_image(5, index) for index in range(8)]
     assert [image.index for image in drawn] == list(range(8))
 
 
-def test_a_picture_of_many_can_be_made_again_alone(client):
+def test_one_of_several_images_can_be_reproduced_alone(client: hart.Client) -> None:
     many = client.generate("a yellow sun", seed=5, num_images=4)
     for image in many:
         alone = client.generate("a yellow sun", seed=image.seed)[0]
         assert np.abs(pixels(alone.data) - pixels(image.data)).max() <= 2
 
 
-def test_pictures_of_a_request_are_spread_over_the_replicas(cluster, client):
+def test_images_of_a_request_are_spread_over_the_replicas(cluster: Cluster, client: hart.Client) -> None:
     before = [_served(process) for process in cluster.stages["ar_generator"]]
     client.generate("a red heart", seed=5, num_images=8)
     after = [_served(process) for process in cluster.stages["ar_generator"]]
@@ -110,7 +113,7 @@ def test_pictures_of_a_request_are_spread_over_the_replicas(cluster, client):
 
 
 def _served(process: Any) -> float:
-    """Calls of ArGenerator.Generate that ended, of all that the process counts (its own Describe among them)."""
+    """The process's finished calls of ArGenerator.Generate."""
     import urllib.request
 
     with urllib.request.urlopen(f"http://127.0.0.1:{process.metrics_port}/metrics") as page:
@@ -120,7 +123,7 @@ def _served(process: Any) -> float:
 
 
 @pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
-def test_every_format_comes_with_its_recipe_unless_unwanted(client, format):
+def test_every_format_embeds_its_recipe_by_default(client: hart.Client, format: str) -> None:
     drawn = client.generate("a red heart", seed=7, format=format, guidance=2.0, top_p=0.25)
     image = drawn[0]
     assert image.format == format
@@ -133,7 +136,7 @@ def test_every_format_comes_with_its_recipe_unless_unwanted(client, format):
     assert recipe(client.generate("a red heart", seed=7, format=format, embed_metadata=False)[0].data) == {}
 
 
-def test_quality_decides_about_size(client):
+def test_quality_changes_the_file_size(client: hart.Client) -> None:
     coarse, fine = (
         client.generate("a red heart", seed=7, format="jpeg", quality=quality, embed_metadata=False)[0].data
         for quality in (1, 100)
@@ -141,14 +144,16 @@ def test_quality_decides_about_size(client):
     assert len(coarse) < len(fine)
 
 
-def test_the_digest_is_the_one_process_pipelines(client, one_process):
-    assert client.generate("a red heart").report.model.digest == one_process.checkpoint.digest
-    assert client.describe().models[0].model.digest == one_process.checkpoint.digest
+def test_digest_equals_that_of_the_local_pipeline(client: hart.Client, local_pipeline: Pipeline) -> None:
+    assert client.generate("a red heart").report.model.digest == local_pipeline.checkpoint.digest
+    assert client.describe().models[0].model.digest == local_pipeline.checkpoint.digest
 
 
-def test_a_stream_tells_everything_in_order(client):
+def test_stream_events_are_in_order(client: hart.Client) -> None:
     events = list(client.stream("a red heart", seed=7, num_images=3, preview_every=1))
     accepted, finished = events[0], events[-1]
+    assert isinstance(accepted, hart.Accepted)
+    assert isinstance(finished, hart.Finished)
     assert accepted.seeds == tuple(seed_of_image(7, index) for index in range(3))
     for index in range(3):
         progress = [e for e in events if isinstance(e, hart.Progress) and e.image_index == index]
@@ -157,13 +162,14 @@ def test_a_stream_tells_everything_in_order(client):
         assert all(pixels(preview.data).shape == (preview.height, preview.width, 3) for preview in shown)
         at = next(i for i, e in enumerate(events) if isinstance(e, hart.Image) and e.index == index)
         assert all(events.index(e) < at for e in progress)
+    assert any(isinstance(e, hart.Progress) and e.preview for e in events)
     assert finished.report.trace_id == accepted.trace_id
     alone = client.generate("a red heart", seed=7, num_images=3)
     streamed = {e.index: e.data for e in events if isinstance(e, hart.Image)}
     assert all(np.abs(pixels(image.data) - pixels(streamed[image.index])).max() <= 2 for image in alone)
 
 
-def test_neighbours_in_a_batch_change_nothing(client):
+def test_batch_peers_do_not_change_an_image(client: hart.Client) -> None:
     def draw(number: int) -> bytes:
         return client.generate(PROMPTS[number % 4], seed=number)[0].data
 
@@ -173,7 +179,7 @@ def test_neighbours_in_a_batch_change_nothing(client):
     assert all(np.abs(pixels(a) - pixels(b)).max() <= 2 for a, b in zip(alone, together, strict=True))
 
 
-def test_a_request_id_gives_the_same_picture_at_any_gateway(cluster, client):
+def test_request_id_gives_the_same_image_at_any_gateway(cluster: Cluster, client: hart.Client) -> None:
     with cluster.another_gateway() as gateway, hart.Client(gateway.address) as other:
         first = client.generate("a red heart", request_id="everywhere")
         second = other.generate("a red heart", request_id="everywhere")
@@ -182,7 +188,7 @@ def test_a_request_id_gives_the_same_picture_at_any_gateway(cluster, client):
     assert not second.report.replayed
 
 
-def test_the_same_request_id_again_is_answered_without_drawing(client):
+def test_repeated_request_id_is_replayed(client: hart.Client) -> None:
     first = client.generate("a red heart", request_id="again")
     second = client.generate("a red heart", request_id="again")
     assert (first.report.replayed, second.report.replayed) == (False, True)
@@ -192,7 +198,7 @@ def test_the_same_request_id_again_is_answered_without_drawing(client):
     assert "request_id" in caught.value.fields
 
 
-def test_an_unsafe_prompt_is_refused_and_never_seen_by_the_generator(cluster, client):
+def test_unsafe_prompt_is_refused_before_the_generator(cluster: Cluster, client: hart.Client) -> None:
     generators = cluster.stages["ar_generator"]
     before = [_served(process) for process in generators]
     for call in (client.generate, lambda prompt: list(client.stream(prompt))):
@@ -205,26 +211,26 @@ def test_an_unsafe_prompt_is_refused_and_never_seen_by_the_generator(cluster, cl
         assert UNSAFE_PROMPT not in process.log.read_text()
 
 
-def test_a_safe_prompt_comes_with_its_verdict(client):
+def test_safe_prompt_is_reported_with_its_verdict(client: hart.Client) -> None:
     verdict = client.generate("a red heart").report.verdict
     assert verdict.action == safety_pb2.SAFETY_ACTION_ALLOW
     assert [score.policy for score in verdict.scores] == ["dangerous_content", "harassment"]
     assert all(0 <= score.score <= score.threshold for score in verdict.scores)
 
 
-def test_words_that_the_model_never_saw_are_named(client):
+def test_words_out_of_vocabulary_are_named(client: hart.Client) -> None:
     warnings = client.generate("a red zyzzyva").report.warnings
-    found = [notice for notice in warnings if notice.code == images_pb2.WARNING_CODE_PROMPT_OUT_OF_VOCABULARY]
-    assert [list(notice.words) for notice in found] == [["zyzzyva"]]
+    found = [warning for warning in warnings if warning.code == images_pb2.WARNING_CODE_PROMPT_OUT_OF_VOCABULARY]
+    assert [list(warning.words) for warning in found] == [["zyzzyva"]]
 
 
-def test_a_prompt_longer_than_the_model_reads_is_cut_and_said_so(client):
+def test_long_prompt_is_truncated_with_a_warning(client: hart.Client) -> None:
     report = client.generate("red heart " * 150).report
     assert report.prompt_truncated
-    assert images_pb2.WARNING_CODE_PROMPT_TRUNCATED in [notice.code for notice in report.warnings]
+    assert images_pb2.WARNING_CODE_PROMPT_TRUNCATED in [warning.code for warning in report.warnings]
 
 
-def test_times_of_the_stages_and_the_gateways_own_make_up_the_wall(client):
+def test_stage_and_gateway_times_add_up_to_wall_time(client: hart.Client) -> None:
     timings = client.generate("a red heart", num_images=3).report.timings
     critical = [call for call in timings.calls if call.critical]
     stages = sum(call.queue_seconds + call.compute_seconds for call in critical)
@@ -236,23 +242,23 @@ def test_times_of_the_stages_and_the_gateways_own_make_up_the_wall(client):
     assert sum(scale.duration_seconds for scale in generating.scales) <= generating.duration_seconds
 
 
-def test_describe_tells_what_a_client_must_know(cluster, client):
+def test_describe_reports_shape_prompts_policies_and_limits(cluster: Cluster, client: hart.Client) -> None:
     described = client.describe()
     shape = described.models[0].shape
     assert list(shape.scales) == [1, 2, 3, 4]
     assert (shape.width, shape.height, shape.context_tokens) == (8, 8, 8)
     assert list(described.models[0].example_prompts) == list(PROMPTS)
     assert list(described.policies) == ["dangerous_content", "harassment"]
-    largest = client.generate("a red heart", num_images=8, format="png")
-    assert sum(len(image.data) for image in largest) < described.limits.max_response_bytes
+    response = client.generate("a red heart", num_images=8, format="png")
+    assert sum(len(image.data) for image in response) < described.limits.max_response_bytes
     model = described.models[0].model.name
     assert client.generate("a red heart", model=model).report.model.name == model
 
 
-def test_status_counts_replicas(cluster, client):
+def test_status_counts_replicas(cluster: Cluster, client: hart.Client) -> None:
     wanted = {name: (len(cluster.stages[name]),) * 2 for name in STAGES}
     end = time.monotonic() + 60
-    while True:  # one that was late for a probe is set aside for a moment
+    while True:  # a replica that misses a probe is not ready for a moment
         stages = {stage.stage: stage for stage in client.status().stages}
         if (counted := {name: (stage.replicas, stage.ready) for name, stage in stages.items()}) == wanted:
             break
@@ -262,7 +268,7 @@ def test_status_counts_replicas(cluster, client):
     assert all(stage.load < 1 for stage in stages.values())
 
 
-async def test_the_asyncio_client_draws_the_same(cluster: Cluster, client):
+async def test_asyncio_client_gives_the_same_image(cluster: Cluster, client: hart.Client) -> None:
     async with hart.AsyncClient(cluster.endpoint) as other:
         answer = await other.generate("a red heart", seed=7)
         events = [event async for event in other.stream("a red heart", seed=7)]
@@ -270,7 +276,9 @@ async def test_the_asyncio_client_draws_the_same(cluster: Cluster, client):
     assert answer[0].data == image.data == client.generate("a red heart", seed=7)[0].data
 
 
-def test_where_the_operator_says_so_an_unsafe_prompt_is_replaced(cluster, client, tiny_checkpoint, tmp_path):
+def test_unsafe_prompt_is_replaced_if_so_configured(
+    cluster: Cluster, client: hart.Client, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     settings = {"checkpoint": str(tiny_checkpoint), "unsafe_action": "replace", "replacement_prompt": "a red heart"}
     safety = Process("safety", tmp_path, settings).start()
     try:
@@ -283,5 +291,5 @@ def test_where_the_operator_says_so_an_unsafe_prompt_is_replaced(cluster, client
     assert answer[0].data == safe[0].data
     assert recipe(answer[0].data)["prompt"] == "a red heart"
     assert answer.report.verdict.action == safety_pb2.SAFETY_ACTION_REPLACE
-    assert [notice.code for notice in answer.report.warnings] == [images_pb2.WARNING_CODE_PROMPT_REPLACED]
+    assert [warning.code for warning in answer.report.warnings] == [images_pb2.WARNING_CODE_PROMPT_REPLACED]
     assert not safe.report.warnings

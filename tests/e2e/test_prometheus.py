@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes five real processes under load: what operators are promised is there to be asked."""
+"""runtime.observability, k8s/dashboards: a real Prometheus scrapes real processes and finds the promised metrics."""
 
 import json
 import re
@@ -50,15 +50,15 @@ PROMISED: dict[str, dict[str, set[str]]] = {
     "hart_retries_total": {"stage": {"decoder"}},
     "hart_safety_verdicts_total": {"verdict": {"safe", "unsafe"}, "policy": {"dangerous_content"}},
 }
-"""Every metric that operators are promised: labels, and values that the load below must have brought."""
+"""Every documented metric: its labels, and values that the load below must produce."""
 OF_GPUS = ("GPU utilisation", "GPU power", "Images per GPU-second", "Cost per 1,000 images")
 """Panels that need NVIDIA's exporter."""
 GROWN = ("hart_cache_hits_total", "hart_cancelled_total", "hart_shed_total", "hart_retries_total")
-pytestmark = pytest.mark.usefixtures("unharmed")
+pytestmark = pytest.mark.usefixtures("survives")
 
 
 def load(gateway: Process, prompts: int = 6) -> None:
-    """Some of everything: pictures with previews, the same prompt again, a refusal, an unsafe prompt, a cancel."""
+    """Images with previews, a repeated prompt, an unsafe prompt and a cancellation."""
     with hart.Client(gateway.address) as client:
         for turn in range(prompts):
             client.generate(f"a red heart {turn % 2}", seed=turn)
@@ -68,11 +68,11 @@ def load(gateway: Process, prompts: int = 6) -> None:
             client.generate(UNSAFE_PROMPT)
         for event in client.stream("a green tree", num_images=8):
             if isinstance(event, hart.Accepted):
-                break  # the caller goes away
+                break  # cancels the call
 
 
-def crowd(gateway: Process) -> None:
-    """More at once than the gateway takes."""
+def overload(gateway: Process) -> None:
+    """More concurrent requests than the gateway accepts."""
     with hart.Client(gateway.address) as client, ThreadPoolExecutor(8) as many:
 
         def ask(seed: int) -> None:
@@ -84,8 +84,8 @@ def crowd(gateway: Process) -> None:
 
 @pytest.fixture(scope="module")
 def scraped(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """A Prometheus that has watched a cluster at work for a few scrapes. The gateway takes two requests at a time, and
-    one of its decoders always says UNAVAILABLE, so that there are refusals and retries to be seen."""
+    """A Prometheus that has scraped a cluster under load. The gateway accepts two requests at a time, and one of its
+    decoders always fails with UNAVAILABLE, so that there are refusals and retries."""
     try:
         program = tool("prometheus")
     except ToolMissing as error:
@@ -106,7 +106,7 @@ def scraped(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
             with prometheus(program, folder, targets, RULES) as running:
                 running.await_(lambda p: len(p.query("up == 1")) == len(processes))
                 load(gateway)
-                crowd(gateway)
+                overload(gateway)
                 await_scrape(running)
                 load(gateway, 2)
                 running.await_(lambda p: bool(p.query('rate(hart_cancelled_total{stage="gateway"}[5m]) > 0')))
@@ -115,21 +115,21 @@ def scraped(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def await_scrape(running: Prometheus) -> None:
-    """Returns when every target was read after this call began."""
+    """Wait until every target was scraped after this call began."""
     begun = time.time()
     running.await_(lambda p: bool(p.query(f"count(timestamp(up) > {begun} and up == 1) == count(up)")))
 
 
 def test_every_promised_metric_has_its_labels(scraped: Prometheus) -> None:
-    with suppress(TimeoutError):  # a process that is late for a scrape is without series until the next
-        scraped.await_(lambda p: not lacking(p), 30)
-    assert lacking(scraped) == set()
+    with suppress(TimeoutError):  # after a late scrape there are no series until the next
+        scraped.await_(lambda p: not missing_labels(p), 30)
+    assert missing_labels(scraped) == set()
     own = {one["metric"]["__name__"] for one in scraped.query('{__name__=~"hart_.+"}')}
     assert {re.sub("_(bucket|sum|count)$", "", n) for n in own} == {re.sub("_bucket$", "", n) for n in PROMISED}
 
 
-def lacking(asked: Prometheus) -> set[tuple[str, str]]:
-    """Promised labels without their values, and counters that never grew."""
+def missing_labels(asked: Prometheus) -> set[tuple[str, str]]:
+    """Documented labels without their values, and counters that never grew."""
     found = set()
     for name, labels in PROMISED.items():
         series = asked.query(name)
@@ -141,15 +141,17 @@ def lacking(asked: Prometheus) -> set[tuple[str, str]]:
     return found
 
 
-def test_a_picture_that_came_counts_as_no_cancel(scraped: Prometheus) -> None:
-    """Per generator: calls that the callers cancelled are those of the pictures that nobody wanted any more."""
-    came = 'sum(hart_requests_total{stage="ar_generator",code="OK"})'
-    scraped.await_(lambda p: float(p.query(came)[0]["value"][1]) >= 10)  # the next scrape may bring the last of them
-    (gone,) = scraped.query('sum(hart_cancelled_total{stage="ar_generator"})')
-    assert float(gone["value"][1]) <= 2 * 8, "the two abandoned requests had eight pictures each"
+def test_finished_images_do_not_count_as_cancelled(scraped: Prometheus) -> None:
+    """The generators' cancelled calls are those of abandoned images only."""
+    finished = 'sum(hart_requests_total{stage="ar_generator",code="OK"})'
+    scraped.await_(
+        lambda p: float(p.query(finished)[0]["value"][1]) >= 10
+    )  # the last ones may arrive with the next scrape
+    (cancelled,) = scraped.query('sum(hart_cancelled_total{stage="ar_generator"})')
+    assert float(cancelled["value"][1]) <= 2 * 8, "the two abandoned requests had eight images each"
 
 
-def test_the_rules_are_loaded_and_healthy(scraped: Prometheus) -> None:
+def test_rules_are_loaded_and_healthy(scraped: Prometheus) -> None:
     scraped.await_(lambda p: all(r["lastEvaluation"][:4] != "0001" for r in rules(p)))
     text = "\n".join(path.read_text() for path in RULES)
     wanted = len(re.findall(r"^ +- (?:alert|record):", text, re.MULTILINE))
@@ -177,7 +179,7 @@ def dashboard_queries() -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize("stage", [*STAGES, "gateway"])
-def test_every_query_of_the_dashboards_finds_data(scraped: Prometheus, stage: str) -> None:
+def test_every_dashboard_query_finds_data(scraped: Prometheus, stage: str) -> None:
     queries = dashboard_queries()
     assert len(queries) > 30
     wanted, empty = {("hart-stage", panel) for panel in without_data(stage)}, set()
@@ -196,7 +198,7 @@ def test_every_query_of_the_dashboards_finds_data(scraped: Prometheus, stage: st
 
 
 def without_data(stage: str) -> set[str]:
-    """Panels of the dashboard "one stage" that show nothing for this stage, and why."""
+    """Panels of the dashboard "one stage" without data for this stage."""
     missing = set()
     if stage != "ar_generator":
         missing.add("Duration by scale")  # others have no scales
@@ -207,7 +209,7 @@ def without_data(stage: str) -> set[str]:
     return missing
 
 
-def test_the_variables_of_the_dashboards_find_values(scraped: Prometheus) -> None:
+def test_dashboard_variables_find_values(scraped: Prometheus) -> None:
     for path in DASHBOARDS:
         for variable in json.loads(path.read_text())["templating"]["list"]:
             if variable["type"] == "query":

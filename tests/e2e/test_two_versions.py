@@ -1,4 +1,4 @@
-"""Two versions of the model at once, as in a rolling change: what callers see, and what they never see."""
+"""gateway.routing: two versions of the model at once, as in a rolling change, are never mixed."""
 
 import io
 import shutil
@@ -18,11 +18,11 @@ from benchmarks.harness.processes import Cluster, Process
 from model.checkpoint import Checkpoint
 from tests.recipes import read_recipe
 
-LEAST, MOST = 3, 60
-"""Rounds of requests: which version draws one is left to chance."""
-LINE = ("text_encoder", "ar_generator", "decoder")
+MIN_ROUNDS, MAX_ROUNDS = 3, 60
+"""Rounds of requests: which version serves one is left to chance."""
+PARTS_OF_A_CHECKPOINT = ("text_encoder", "ar_generator", "decoder")
 Gateway = Callable[..., hart.Client]
-pytestmark = pytest.mark.usefixtures("unharmed")
+pytestmark = pytest.mark.usefixtures("survives")
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,9 @@ def newer(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="module")
 def added(cluster: Cluster, newer: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Process]]:
-    """A replica of each with the newer checkpoint."""
+    """A replica of each stage with the newer checkpoint."""
     logs = tmp_path_factory.mktemp("logs")
-    started = {stage: Process(stage, logs, {"checkpoint": str(newer)}).start() for stage in LINE}
+    started = {stage: Process(stage, logs, {"checkpoint": str(newer)}).start() for stage in PARTS_OF_A_CHECKPOINT}
     try:
         for process in started.values():
             process.await_ready()
@@ -54,27 +54,27 @@ def added(cluster: Cluster, newer: Path, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def mixed(cluster: Cluster, added: dict[str, Process]) -> Iterator[hart.Client]:
-    """At a gateway before one old and one new replica of each."""
-    both = {stage: f"{cluster.stages[stage][0].address},{added[stage].address}" for stage in LINE}
+    """A client of a gateway with one old and one new replica of each stage."""
+    both = {stage: f"{cluster.stages[stage][0].address},{added[stage].address}" for stage in PARTS_OF_A_CHECKPOINT}
     with cluster.another_gateway(**both) as gateway, hart.Client(gateway.address) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def digests(tiny_checkpoint: Path, newer: Path) -> tuple[str, str]:
-    """Of the old and the new checkpoint, as pictures carry them."""
+    """Digests of the old and the new checkpoint, as in recipes."""
     return Checkpoint.open(tiny_checkpoint).digest, Checkpoint.open(newer).digest
 
 
-def pixels(picture: bytes) -> bytes:
-    with Image.open(io.BytesIO(picture)) as opened:
+def pixels(file: bytes) -> bytes:
+    with Image.open(io.BytesIO(file)) as opened:
         return opened.convert("RGB").tobytes()
 
 
-def test_every_answer_and_every_recipe_names_what_drew_it(mixed: hart.Client, digests: tuple[str, str]) -> None:
+def test_every_response_and_recipe_names_its_checkpoint(mixed: hart.Client, digests: tuple[str, str]) -> None:
     seen: dict[str, set[bytes]] = {}
-    for number in range(MOST):
-        if number >= LEAST and set(seen) == set(digests):
+    for number in range(MAX_ROUNDS):
+        if number >= MIN_ROUNDS and set(seen) == set(digests):
             break
         for format in ("png", "jpeg", "webp"):
             answer = mixed.generate("a red heart", seed=7, format=format)
@@ -84,11 +84,11 @@ def test_every_answer_and_every_recipe_names_what_drew_it(mixed: hart.Client, di
             if format == "png":
                 seen.setdefault(recipe.digest, set()).add(pixels(answer[0].data))
     assert set(seen) == set(digests), "requests went to both versions, and each to one version alone"
-    assert all(len(pictures) == 1 for pictures in seen.values()), "the same seed and digest are the same picture"
-    assert len({next(iter(pictures)) for pictures in seen.values()}) == len(seen)
+    assert all(len(images) == 1 for images in seen.values()), "the same seed and digest give the same image"
+    assert len({next(iter(images)) for images in seen.values()}) == len(seen)
 
 
-def test_a_repeat_gets_the_first_answer_whatever_version_would_draw_now(mixed: hart.Client) -> None:
+def test_repeat_gets_the_first_response_of_either_version(mixed: hart.Client) -> None:
     given = str(uuid.uuid4())
     answers = [mixed.generate("a blue house", request_id=given) for _ in range(6)]
     assert len({answer[0].data for answer in answers}) == 1
@@ -96,7 +96,7 @@ def test_a_repeat_gets_the_first_answer_whatever_version_would_draw_now(mixed: h
 
 
 @pytest.mark.parametrize(("stage", "part"), [("text_encoder", "text_encoder"), ("decoder", "tokenizer")])
-def test_parts_of_two_checkpoints_draw_no_picture(
+def test_parts_of_two_checkpoints_are_refused(
     cluster: Cluster, added: dict[str, Process], tiny_checkpoint: Path, newer: Path, stage: str, part: str
 ) -> None:
     with (
@@ -109,16 +109,16 @@ def test_parts_of_two_checkpoints_draw_no_picture(
         assert Checkpoint.open(checkpoint).digest_of(part) in str(refusal.value)
 
 
-def test_a_rolling_change_of_every_part_never_mixes_two_versions(
+def test_rolling_change_never_mixes_two_versions(
     cluster: Cluster, added: dict[str, Process], digests: tuple[str, str], tmp_path: Path
 ) -> None:
-    """Stage after stage adds its new replica and loses the old one, in an order that leaves a gap without a whole line;
-    callers who come in the gap are told so, and every picture that comes is of one version."""
-    lists = {stage: tmp_path / stage for stage in LINE}
-    old = {stage: cluster.stages[stage][0].address for stage in LINE}
-    new = {stage: added[stage].address for stage in LINE}
+    """Each stage in turn adds its new replica and removes the old one, in an order that leaves a gap without a complete
+    checkpoint. Requests in the gap fail as unavailable, and every image is of one version."""
+    lists = {stage: tmp_path / stage for stage in PARTS_OF_A_CHECKPOINT}
+    old = {stage: cluster.stages[stage][0].address for stage in PARTS_OF_A_CHECKPOINT}
+    new = {stage: added[stage].address for stage in PARTS_OF_A_CHECKPOINT}
 
-    def say(stage: str, *addresses: str) -> None:
+    def write_endpoints(stage: str, *addresses: str) -> None:
         partial = lists[stage].with_suffix(".partial")
         partial.write_text("".join(f"{address}\n" for address in addresses))
         partial.rename(lists[stage])
@@ -132,8 +132,8 @@ def test_a_rolling_change_of_every_part_never_mixes_two_versions(
             time.sleep(0.05)
         pytest.fail(f"{stage} has not {replicas} ready replicas")
 
-    for stage in LINE:
-        say(stage, old[stage])
+    for stage in PARTS_OF_A_CHECKPOINT:
+        write_endpoints(stage, old[stage])
     seen: list[str] = []
     refusals: set[str] = set()
     drawn: dict[str, set[bytes]] = {}
@@ -155,12 +155,12 @@ def test_a_rolling_change_of_every_part_never_mixes_two_versions(
         for stage in ("decoder", "text_encoder", "ar_generator"):
             for addresses in [(old[stage], new[stage]), (new[stage],)]:
                 ask()
-                say(stage, *addresses)
+                write_endpoints(stage, *addresses)
                 await_ready(client, stage, len(addresses))
                 for _ in range(3):
                     ask()
     assert (seen[0], seen[-1]) == digests
-    assert "refused" in seen, "without the old decoder and the new generator no line is whole"
+    assert "refused" in seen, "without the old decoder and the new generator no checkpoint is complete"
     assert all("requires" in refusal for refusal in refusals), refusals
     assert set(drawn) == set(digests)
-    assert all(len(pictures) == 1 for pictures in drawn.values())
+    assert all(len(images) == 1 for images in drawn.values())

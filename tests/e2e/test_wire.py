@@ -1,4 +1,4 @@
-"""What the processes answer to messages that nobody should send: the right status, and they live."""
+"""runtime.server in every process: malformed and extreme messages get the right status and harm no process."""
 
 import math
 import struct
@@ -29,7 +29,7 @@ from benchmarks.harness.processes import SERVICES, STAGES, Cluster
 from tests.e2e.messages import messages
 
 T, D, Z, N = 8, 24, 8, 4
-pytestmark = pytest.mark.usefixtures("unharmed")
+pytestmark = pytest.mark.usefixtures("survives")
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 METHODS: dict[str, tuple[str, Any, bool]] = {
     "hart.v1.Images/Generate": ("gateway", images_pb2.GenerateRequest, False),
@@ -46,7 +46,7 @@ INFER = "inference.GRPCInferenceService/ModelInfer"
 
 
 class Wire:
-    """Sends bytes as they are to any method of any process."""
+    """Sends raw bytes to any method of any process."""
 
     def __init__(self, cluster: Cluster) -> None:
         first = {stage: replicas[0] for stage, replicas in cluster.stages.items()} | {"gateway": cluster.gateway}
@@ -54,10 +54,10 @@ class Wire:
         self.channels = {name: grpc.insecure_channel(p.address, options) for name, p in first.items()}
 
     def send(self, method: str, data: bytes, stage: str = "") -> grpc.RpcError | None:
-        """The error that came back, None for an answer."""
+        """The call's error, None for a response."""
         name, _, streams = METHODS.get(method, (stage, None, False))
         channel = self.channels[stage or name]
-        kind = channel.unary_stream if streams else channel.unary_unary
+        kind: Any = channel.unary_stream if streams else channel.unary_unary
         try:
             answer = kind(f"/{method}", None, None)(data, timeout=30)
             if streams:
@@ -87,7 +87,7 @@ def fields_of(error: Any) -> set[str]:
     return set()
 
 
-def picture(**fields: Any) -> images_pb2.GenerateRequest:
+def image_request(**fields: Any) -> images_pb2.GenerateRequest:
     return images_pb2.GenerateRequest(**{"prompt": "a red heart", "seed": 1, **fields})
 
 
@@ -103,9 +103,9 @@ def picture(**fields: Any) -> images_pb2.GenerateRequest:
     ],
     ids=lambda fields: str(fields)[:30],
 )  # fmt: skip
-def test_a_field_at_its_bound_gives_a_picture(wire, fields):
+def test_field_at_its_bound_is_accepted(wire: Wire, fields: dict[str, Any]) -> None:
     for method in ("Generate", "GenerateStream"):
-        message = picture(**{**fields, **({"request_id": method + "x" * 100} if "request_id" in fields else {})})
+        message = image_request(**{**fields, **({"request_id": method + "x" * 100} if "request_id" in fields else {})})
         assert wire.send(f"hart.v1.Images/{method}", message.SerializeToString()) is None
 
 
@@ -120,9 +120,9 @@ def test_a_field_at_its_bound_gives_a_picture(wire, fields):
     ],
     ids=lambda value: str(value)[:30],
 )  # fmt: skip
-def test_a_field_past_its_bound_is_refused_by_name(wire, fields, field):
+def test_field_past_its_bound_is_refused_by_name(wire: Wire, fields: dict[str, Any], field: str) -> None:
     for method in ("Generate", "GenerateStream"):
-        error: Any = wire.send(f"hart.v1.Images/{method}", picture(**fields).SerializeToString())
+        error: Any = wire.send(f"hart.v1.Images/{method}", image_request(**fields).SerializeToString())
         assert error.code() is INVALID
         assert fields_of(error) == {field}
 
@@ -155,13 +155,13 @@ def decode(**tensor: Any) -> bytes:
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_bad_tensor_is_refused_by_name(wire, tensor, field):
+def test_invalid_tensor_is_refused_by_name(wire: Wire, tensor: dict[str, Any], field: str) -> None:
     error: Any = wire.send("hart.v1.Decoder/Decode", decode(**tensor))
     assert error.code() is INVALID
     assert fields_of(error) == {field}
 
 
-def test_a_good_tensor_is_decoded(wire):
+def test_valid_tensor_is_decoded(wire: Wire) -> None:
     assert wire.send("hart.v1.Decoder/Decode", decode()) is None
 
 
@@ -174,14 +174,14 @@ def test_a_good_tensor_is_decoded(wire):
     [b"\xff" * 20, b"\x0a\xff\xff\xff\xff\x0f", b"\x12\x02\xff\xfe", b"\x00", b"\x0b" * 500],
     ids=["noise", "length past the end", "invalid UTF-8", "field number 0", "deep groups"],
 )
-def test_bytes_that_are_no_message_are_an_invalid_argument(wire, method, data):
+def test_bytes_that_do_not_parse_are_an_invalid_argument(wire: Wire, method: str, data: bytes) -> None:
     code = wire.code(method, data)
     empty = not METHODS[method][1].DESCRIPTOR.fields
     assert code is INVALID or (empty and code is grpc.StatusCode.OK)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_an_unknown_field_is_refused_by_its_number(wire, method):
+def test_unknown_field_is_refused_by_number(wire: Wire, method: str) -> None:
     error: Any = wire.send(method, b"\xf8\x3e\x01")  # field 1007, varint 1
     assert error.code() is INVALID
     assert fields_of(error) == {"1007"}
@@ -191,13 +191,13 @@ LARGE = bytes(100_000_000)
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_message_of_100_mb_is_refused_by_the_library(wire, name):
+def test_message_of_100_mb_is_refused(wire: Wire, name: str) -> None:
     method = "hart.v1.Images/Generate" if name == "gateway" else INFER
     assert wire.code(method, LARGE, name) is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_an_unknown_method_is_unimplemented(wire, name):
+def test_unknown_method_is_unimplemented(wire: Wire, name: str) -> None:
     assert wire.code("hart.v1.Images/Destroy", b"", name) is grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -217,7 +217,7 @@ def random_messages(method: str) -> st.SearchStrategy[Any]:
 @pytest.mark.parametrize("method", METHODS)
 @FEW
 @given(data=st.data())
-def test_any_message_is_answered_or_refused_as_invalid(wire, method, data):
+def test_any_message_is_answered_or_refused_as_invalid(wire: Wire, method: str, data: st.DataObject) -> None:
     message = data.draw(random_messages(method))
     assert wire.code(method, message.SerializeToString()) in ANSWERS
 
@@ -225,7 +225,7 @@ def test_any_message_is_answered_or_refused_as_invalid(wire, method, data):
 @pytest.mark.parametrize("stage", STAGES)
 @FEW
 @given(message=messages(service_pb2.ModelInferRequest.DESCRIPTOR, depth=3))
-def test_any_inference_is_answered_or_refused_as_invalid(wire, stage, message):
+def test_any_inference_is_answered_or_refused_as_invalid(wire: Wire, stage: str, message: Any) -> None:
     message.model_name, message.model_version = stage, ""
     code = wire.code(INFER, message.SerializeToString(), stage)
     assert code in ANSWERS
@@ -234,7 +234,7 @@ def test_any_inference_is_answered_or_refused_as_invalid(wire, stage, message):
 @pytest.mark.parametrize("method", METHODS)
 @FEW
 @given(data=st.binary(max_size=200))
-def test_any_bytes_are_answered_or_refused_as_invalid(wire, method, data):
+def test_any_bytes_are_answered_or_refused_as_invalid(wire: Wire, method: str, data: bytes) -> None:
     assert wire.code(method, data) in ANSWERS
 
 
@@ -242,7 +242,7 @@ def test_any_bytes_are_answered_or_refused_as_invalid(wire, method, data):
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_reflection_lists_and_describes_the_services(wire, name):
+def test_reflection_lists_and_describes_the_services(wire: Wire, name: str) -> None:
     database = ProtoReflectionDescriptorDatabase(wire.channels[name])
     services = set(database.get_services())
     wanted = {SERVICES[name], "grpc.health.v1.Health"}
@@ -254,7 +254,7 @@ def test_reflection_lists_and_describes_the_services(wire, name):
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_health_tells_life_and_readiness_apart(wire, name):
+def test_health_distinguishes_liveness_and_readiness(wire: Wire, name: str) -> None:
     stub = health_pb2_grpc.HealthStub(wire.channels[name])
     serving = health_pb2.HealthCheckResponse.SERVING
     for service in ("", SERVICES[name]):

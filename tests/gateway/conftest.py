@@ -1,13 +1,12 @@
-"""Certificates' and tokens' keys, made once; and patience with the fakes."""
+"""Fixtures of the gateway's tests: RSA keys, and time limits that suit a busy machine."""
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 
 @pytest.fixture(autouse=True)
-def patience(monkeypatch):
-    """A stage that shares the process with the gateway does not hang when the machine pauses: it may take its time to
-    be seen at first, to say that it is ready and to describe itself."""
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long limits for discovery, readiness and Describe: the fakes share the gateway's process and may be slow."""
     for name in (
         "gateway.assembly.FIRST_PROBE_TIMEOUT",
         "gateway.routing.registry.DESCRIBE_TIMEOUT",
@@ -17,6 +16,6 @@ def patience(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def signing_keys():
-    """Two private RSA keys: the issuer's and a stranger's."""
+def signing_keys() -> list[rsa.RSAPrivateKey]:
+    """Two private RSA keys: the issuer's and an unrelated one."""
     return [rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2)]

@@ -1,12 +1,12 @@
-"""Four fake stages and a real gateway on real sockets in this process. Knows no torch."""
+"""Four fake stages and a real gateway on real sockets in this process, without torch."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import numpy as np
@@ -20,6 +20,7 @@ from hart.v1 import (
     safety_pb2_grpc,
     stage_pb2,
     stage_pb2_grpc,
+    tensor_pb2,
     text_encoder_pb2,
     text_encoder_pb2_grpc,
 )
@@ -37,9 +38,12 @@ from runtime.settings import ProcessSettings
 SCALES = (1, 2, 4)
 PNG = b"\x89PNG\r\n\x1a\n a picture"
 Hook = Callable[[Any], Awaitable[None]]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Replicas = dict[str, list["FakeStage"]]
+Prepare = Callable[[Replicas], None]
 
 
-def latent(value: float) -> Any:
+def latent(value: float) -> tensor_pb2.Tensor:
     return tensors.from_numpy(np.full((2, 4, 4), value, np.float32))
 
 
@@ -60,9 +64,9 @@ class FakeStage(
     before: Hook | None = None
     at_scale: Callable[[Any, int], Awaitable[None]] | None = None
     scale_seconds: float = 0.0
-    """Before each scale: time for the preview of the one before."""
+    """Delay before each scale: time for the preview of the previous one."""
     load: float = 0.0
-    room: int = 0
+    queue_limit: int = 0
     side: int = 64
     image: bytes = PNG
     received: list[Any] = field(default_factory=list)
@@ -72,7 +76,7 @@ class FakeStage(
     digest: str = ""
     required_digests: dict[str, str] = field(default_factory=dict)
 
-    async def _enter(self, request: Any, context: Any) -> None:
+    async def _enter(self, request: Any, context: Context) -> None:
         self.received.append(request)
         self.left.append(context.time_remaining())
         try:
@@ -86,11 +90,13 @@ class FakeStage(
     def model(self) -> stage_pb2.ModelIdentity:
         return stage_pb2.ModelIdentity(name="tiny", digest=self.digest or f"digest of {self.stage}")
 
-    async def Check(self, request: Any, context: Any) -> Any:
+    async def Check(self, request: safety_pb2.CheckRequest, context: Context) -> safety_pb2.CheckResponse:
         await self._enter(request, context)
         return safety_pb2.CheckResponse(verdict=self.verdict, model=self.model, timing=timing())
 
-    async def Encode(self, request: Any, context: Any) -> Any:
+    async def Encode(
+        self, request: text_encoder_pb2.EncodeRequest, context: Context
+    ) -> text_encoder_pb2.EncodeResponse:
         await self._enter(request, context)
         return text_encoder_pb2.EncodeResponse(
             context=tensors.from_numpy(np.zeros((3, 2), np.float32)),
@@ -103,7 +109,9 @@ class FakeStage(
             timing=timing(),
         )
 
-    async def Generate(self, request: Any, context: Any) -> AsyncIterator[Any]:
+    async def Generate(
+        self, request: ar_generator_pb2.GenerateLatentRequest, context: Context
+    ) -> AsyncIterator[ar_generator_pb2.GenerateLatentEvent]:
         await self._enter(request, context)
         event = ar_generator_pb2.GenerateLatentEvent
         if not request.result_only:
@@ -128,7 +136,7 @@ class FakeStage(
         )
         yield event(result=result)
 
-    async def Decode(self, request: Any, context: Any) -> Any:
+    async def Decode(self, request: decoder_pb2.DecodeRequest, context: Context) -> decoder_pb2.DecodeResponse:
         await self._enter(request, context)
         side = request.side if request.HasField("side") else 64
         return decoder_pb2.DecodeResponse(
@@ -140,14 +148,16 @@ class FakeStage(
             timing=timing(),
         )
 
-    async def Describe(self, request: Any, context: Any) -> Any:
+    async def Describe(
+        self, request: stage_pb2.StageDescribeRequest, context: Context
+    ) -> stage_pb2.StageDescribeResponse:
         return stage_pb2.StageDescribeResponse(
             stage=self.stage,
             model=self.model,
             required_digests=self.required_digests,
             ready=True,
             load=stage_pb2.StageLoad(load=self.load),
-            limits=stage_pb2.StageLimits(queue_limit=self.room, concurrency=1 if self.room else 0),
+            limits=stage_pb2.StageLimits(queue_limit=self.queue_limit, concurrency=1 if self.queue_limit else 0),
             shape=stage_pb2.ModelShape(scales=SCALES, width=self.side, height=self.side)
             if self.stage in ("ar_generator", "decoder")
             else stage_pb2.ModelShape(context_tokens=3, context_width=2),
@@ -183,18 +193,32 @@ REGISTER: dict[str, Any] = {
 }
 
 
-@dataclass
-class Front:
-    """A gateway and what stands behind it."""
+class GatewayApp(App):
+    """An App that records the pools which it closes at its end."""
 
-    app: App
+    def __init__(self, settings: GatewaySettings, stage: str, telemetry: Telemetry) -> None:
+        super().__init__(settings, stage, telemetry)
+        self.pools: list[Pool] = []
+
+    def on_stop(self, function: Callable[[], Awaitable[object]]) -> None:
+        pool = getattr(function, "__self__", None)
+        if isinstance(pool, Pool):
+            self.pools.append(pool)
+        super().on_stop(function)
+
+
+@dataclass
+class RunningGateway:
+    """A running gateway and its fake stages."""
+
+    app: GatewayApp
     stages: dict[str, list[FakeStage]]
     apps: dict[int, App]
     channel: grpc.aio.Channel
     spans: InMemorySpanExporter
 
     @property
-    def stub(self) -> Any:
+    def stub(self) -> images_pb2_grpc.ImagesAsyncStub:
         return images_pb2_grpc.ImagesStub(self.channel)
 
     def stage(self, name: str) -> FakeStage:
@@ -203,48 +227,48 @@ class Front:
 
     @property
     def inflight(self) -> int:
-        """Requests in work, as the gateway's metrics tell."""
+        """Ongoing requests, from the gateway's metrics."""
         load = self.app.telemetry.registry.get_sample_value("hart_load", {"stage": "gateway"}) or 0.0
-        limit: int = self.app.settings.max_ongoing_requests
-        return round(load * limit)
+        settings = self.app.settings
+        assert isinstance(settings, GatewaySettings)
+        return round(load * settings.max_ongoing_requests)
 
     @property
     def replicas(self) -> list[Replica]:
-        """As the gateway sees them: its pools are among what it closes at its end."""
-        closed = [getattr(stop, "__self__", None) for stop in self.app._stops]
-        return [replica for pool in closed if isinstance(pool, Pool) for replica in pool.replicas]
+        """All replicas of the gateway's pools."""
+        return [replica for pool in self.app.pools for replica in pool.replicas]
 
     async def end(self, fake: FakeStage) -> None:
-        """Let a replica die."""
+        """Stop a replica."""
         await self.apps.pop(fake.port).stop()
 
 
 @asynccontextmanager
-async def front(
-    replicas: dict[str, int] | None = None,
-    prepare: Callable[[dict[str, list[FakeStage]]], None] = lambda stages: None,
+async def running_gateway(
+    replicas: Mapping[str, int] | None = None,
+    prepare: Prepare = lambda stages: None,
     **settings: Any,
-) -> AsyncIterator[Front]:
-    """A running gateway before fake stages, `replicas` of each (1)."""
+) -> AsyncIterator[RunningGateway]:
+    """A running gateway with `replicas` of each fake stage (default 1)."""
     stages = {stage: [FakeStage(stage) for _ in range((replicas or {}).get(stage, 1))] for stage in STAGES}
     prepare(stages)
     apps = dict(await asyncio.gather(*(serve(fake) for fakes in stages.values() for fake in fakes)))
     where = {stage: ",".join(f"127.0.0.1:{fake.port}" for fake in fakes) for stage, fakes in stages.items()}
     spans = InMemorySpanExporter()
     chosen = GatewaySettings.load(**{"port": 0, **where, **settings})
-    app = App(chosen, "gateway", Telemetry("gateway", span_exporter=spans))
+    app = GatewayApp(chosen, "gateway", Telemetry("gateway", span_exporter=spans))
     build(app, chosen)
     await app.start()
     channel = grpc.aio.insecure_channel(f"127.0.0.1:{app.port}")
     try:
-        yield Front(app, stages, apps, channel, spans)
+        yield RunningGateway(app, stages, apps, channel, spans)
     finally:
         await channel.close()
         await asyncio.gather(app.stop(), *(running.stop() for running in apps.values()))
 
 
 async def serve(fake: FakeStage) -> tuple[int, App]:
-    """A fake stage on a socket of its own: its port, and what runs there."""
+    """Serve a fake stage on its own socket. Returns its port and app."""
     app = App(ProcessSettings(port=0), fake.stage, Telemetry(fake.stage))
     app.add(REGISTER[fake.stage], fake)
     app.add(stage_pb2_grpc.add_StageServicer_to_server, fake)

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from gateway.request.admission import AdmissionController, DecodeBackpressure
 from runtime.deadline import Deadline
 from runtime.errors import DeadlineExceeded, Overloaded
+from tests.gateway.support import until
 
 
 async def test_waiters_are_served_in_order() -> None:
@@ -22,37 +22,36 @@ async def test_waiters_are_served_in_order() -> None:
             await free.wait()
 
     tasks = [asyncio.create_task(image(number)) for number in range(4)]
-    await asyncio.sleep(0.01)
+    await until(lambda: backpressure.waiting == 3)
     assert begun == [0]
-    assert backpressure.waiting == 3
     free.set()
     await asyncio.gather(*tasks)
     assert begun == [0, 1, 2, 3]
 
 
-async def test_slots_of_a_new_generator_count() -> None:
+async def test_slots_follow_the_number_of_generators() -> None:
     slots = 0
     backpressure = DecodeBackpressure(1, lambda: slots)
     free = asyncio.Event()
 
-    async def image(until: asyncio.Event | None = None) -> None:
+    async def image(end: asyncio.Event | None = None) -> None:
         async with backpressure.slot(Deadline.none()):
-            await (until or free).wait()
+            await (end or free).wait()
 
     first = asyncio.Event()
     tasks = [asyncio.create_task(image(first)), *(asyncio.create_task(image()) for _ in range(4))]
-    await asyncio.sleep(0.01)
+    await until(lambda: backpressure.waiting == 4)
     assert backpressure.in_progress == 1
     slots = 2
     first.set()
-    await asyncio.sleep(0.01)
+    await until(lambda: backpressure.waiting == 1)
     assert backpressure.in_progress == 3
     free.set()
     await asyncio.gather(*tasks)
     assert (backpressure.in_progress, backpressure.waiting) == (0, 0)
 
 
-async def test_cancels_and_deadlines_never_lose_or_exceed_slots() -> None:
+async def test_cancels_and_deadlines_neither_leak_nor_exceed_slots() -> None:
     backpressure, rng, maximum = DecodeBackpressure(2, lambda: 1), random.Random(1), 0
 
     async def image(seconds: float) -> None:
@@ -75,7 +74,7 @@ async def test_cancels_and_deadlines_never_lose_or_exceed_slots() -> None:
 
 
 @pytest.mark.parametrize(("latents", "bottleneck"), [(0, "ar_generator"), (1, "ar_generator"), (2, "decoder")])
-async def test_an_expired_wait_names_the_bottleneck(latents: int, bottleneck: str) -> None:
+async def test_expired_wait_names_the_bottleneck(latents: int, bottleneck: str) -> None:
     backpressure = DecodeBackpressure(2)
     admission = AdmissionController(lambda: 0, lambda stage: 1.0, backpressure)
     with admission.acquire(2) as permit:
@@ -89,7 +88,7 @@ async def test_an_expired_wait_names_the_bottleneck(latents: int, bottleneck: st
     assert admission.admitted == 0
 
 
-async def test_an_image_leaves_the_generators_when_its_latent_arrives() -> None:
+async def test_image_leaves_the_generators_when_its_latent_arrives() -> None:
     admission = AdmissionController(lambda: 2, lambda stage: 1.0, DecodeBackpressure(4))
     with admission.acquire(2) as permit:
         async with permit.image(Deadline.none()) as image:
@@ -109,7 +108,7 @@ async def test_an_image_leaves_the_generators_when_its_latent_arrives() -> None:
         (True, True, "decoder", "HART_MAX_PENDING_DECODES"),
     ],
 )
-async def test_a_refusal_names_the_bottleneck_and_its_setting(
+async def test_refusal_names_the_bottleneck_and_its_setting(
     held_back: bool, latent: bool, stage: str, setting: str
 ) -> None:
     backpressure = DecodeBackpressure(1)
@@ -118,7 +117,7 @@ async def test_a_refusal_names_the_bottleneck_and_its_setting(
         async with permit.image(Deadline.none()) as image:
             if latent:
                 image.generator_done()
-            waiting = asyncio.create_task(anext(_slot(backpressure))) if held_back else None
+            waiting = asyncio.create_task(_take_slot(backpressure)) if held_back else None
             await asyncio.sleep(0)
             with admission.acquire(3 - admission.admitted), pytest.raises(Overloaded) as caught, admission.acquire(1):
                 pass
@@ -128,6 +127,6 @@ async def test_a_refusal_names_the_bottleneck_and_its_setting(
                 await asyncio.gather(waiting, return_exceptions=True)
 
 
-async def _slot(backpressure: DecodeBackpressure) -> AsyncIterator[None]:
+async def _take_slot(backpressure: DecodeBackpressure) -> None:
     async with backpressure.slot(Deadline.none()):
-        yield
+        pass

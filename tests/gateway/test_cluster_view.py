@@ -1,13 +1,15 @@
-"""What Describe, Status and traces report of the stages: fake stages on real sockets."""
+"""gateway.routing.cluster_view: Describe, Status and traces of fake stages on real sockets."""
+
+from typing import Any
 
 from hart.v1 import images_pb2
 
 from tests.gateway.calls import request
-from tests.gateway.support import SCALES, front
+from tests.gateway.support import SCALES, running_gateway
 
 
-async def test_describe_and_status_come_from_the_stages():
-    async with front(replicas={"ar_generator": 2}) as running:
+async def test_describe_and_status_come_from_the_stages() -> None:
+    async with running_gateway(replicas={"ar_generator": 2}) as running:
         described = await running.stub.Describe(images_pb2.DescribeRequest())
         model = described.models[0]
         assert (model.model.name, list(model.shape.scales), model.shape.width) == ("tiny", list(SCALES), 64)
@@ -20,10 +22,10 @@ async def test_describe_and_status_come_from_the_stages():
         assert [(stage.replicas, stage.ready) for stage in status.stages] == [(1, 1), (1, 1), (2, 2), (1, 1)]
 
 
-async def test_one_trace_holds_the_request_and_its_calls():
-    async with front() as running:
+async def test_one_trace_holds_the_request_and_its_calls() -> None:
+    async with running_gateway() as running:
         report = (await running.stub.Generate(request())).report
-        spans = {span.name: span for span in running.spans.get_finished_spans()}
+        spans: dict[str, Any] = {span.name: span for span in running.spans.get_finished_spans()}
         root = spans["hart.v1.Images/Generate"]
         assert f"{root.context.trace_id:032x}" == report.trace_id
         for name in ("Safety/Check", "TextEncoder/Encode", "ArGenerator/Generate", "Decoder/Decode"):

@@ -1,4 +1,4 @@
-"""Parts of different checkpoints never meet in a picture: fake stages on real sockets, a version or two of each."""
+"""gateway.routing.compatibility: parts of different checkpoints never share an image. Fake stages, real sockets."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,13 +10,13 @@ from hart.v1 import images_pb2
 from common.digests import combine
 from gateway.routing.compatibility import UNKNOWN_MODEL, CompatibleReplicas, ReplicaModel
 from runtime.errors import StageUnavailable
-from tests.gateway.support import FakeStage, front
+from tests.gateway.support import FakeStage, running_gateway
 
 Stages = dict[str, list[FakeStage]]
 
 
 def versions(**of: list[str]) -> Callable[[Stages], None]:
-    """Gives replicas their digests: "T1"; a generator is named with what it needs, "G1 T1 D1"."""
+    """Set the replicas' digests: "T1"; a generator's is followed by those it requires, "G1 T1 D1"."""
 
     def prepare(stages: Stages) -> None:
         for stage, names in of.items():
@@ -27,8 +27,8 @@ def versions(**of: list[str]) -> Callable[[Stages], None]:
     return prepare
 
 
-TWO = {"text_encoder": 2, "ar_generator": 2, "decoder": 2}
-TWO_LINES = versions(text_encoder=["T1", "T2"], ar_generator=["G1 T1 D1", "G2 T2 D2"], decoder=["D1", "D2"])
+TWO_REPLICAS = {"text_encoder": 2, "ar_generator": 2, "decoder": 2}
+TWO_CHECKPOINTS = versions(text_encoder=["T1", "T2"], ar_generator=["G1 T1 D1", "G2 T2 D2"], decoder=["D1", "D2"])
 
 
 def request(seed: int = 7, **fields: Any) -> images_pb2.GenerateRequest:
@@ -42,9 +42,9 @@ async def unavailable(call: Any) -> str:
     return str(caught.value.details())
 
 
-async def test_each_of_two_whole_lines_draws_its_own_pictures() -> None:
+async def test_two_checkpoints_side_by_side_are_never_mixed() -> None:
     compatible = {combine(generator=f"G{n}", text_encoder=f"T{n}", decoder=f"D{n}") for n in (1, 2)}
-    async with front(TWO, TWO_LINES) as running:
+    async with running_gateway(TWO_REPLICAS, TWO_CHECKPOINTS) as running:
         answers = [await running.stub.Generate(request(seed)) for seed in range(24)]
         assert {answer.report.model.digest for answer in answers} == compatible
         recipes = {r.recipe.model.digest for fake in running.stages["decoder"] for r in fake.received}
@@ -52,8 +52,8 @@ async def test_each_of_two_whole_lines_draws_its_own_pictures() -> None:
         assert all(len(fake.received) > 0 for fake in running.stages["text_encoder"])
 
 
-async def test_previews_come_from_the_decoder_of_the_picture() -> None:
-    async with front(TWO, TWO_LINES) as running:
+async def test_previews_come_from_the_decoder_of_the_image() -> None:
+    async with running_gateway(TWO_REPLICAS, TWO_CHECKPOINTS) as running:
         for generator in running.stages["ar_generator"]:
             generator.scale_seconds = 0.1
         for seed in range(8):
@@ -65,7 +65,7 @@ async def test_previews_come_from_the_decoder_of_the_picture() -> None:
 
 async def test_retrained_generators_share_one_text_encoder_and_decoder() -> None:
     prepare = versions(text_encoder=["T1"], ar_generator=["G1 T1 D1", "G2 T1 D1"], decoder=["D1"])
-    async with front({"ar_generator": 2}, prepare) as running:
+    async with running_gateway({"ar_generator": 2}, prepare) as running:
         digests = {(await running.stub.Generate(request(seed))).report.model.digest for seed in range(24)}
     assert digests == {combine(generator=g, text_encoder="T1", decoder="D1") for g in ("G1", "G2")}
 
@@ -74,9 +74,9 @@ async def test_retrained_generators_share_one_text_encoder_and_decoder() -> None
     ("generator", "stage", "named"),
     [("G1 T9 D1", "text_encoder", ["T9", "T1"]), ("G1 T1 D9", "decoder", ["D9", "D1"])],
 )
-async def test_parts_that_do_not_belong_together_draw_nothing(generator: str, stage: str, named: list[str]) -> None:
+async def test_parts_of_different_checkpoints_are_refused(generator: str, stage: str, named: list[str]) -> None:
     prepare = versions(text_encoder=["T1"], ar_generator=[generator], decoder=["D1"])
-    async with front(prepare=prepare) as running:
+    async with running_gateway(prepare=prepare) as running:
         details = await unavailable(running.stub.Generate(request()))
         assert details.startswith(f"{stage} is unavailable")
         assert all(digest in details for digest in ["G1", *named])
@@ -84,40 +84,26 @@ async def test_parts_that_do_not_belong_together_draw_nothing(generator: str, st
         assert not running.stage("decoder").received
 
 
-async def test_a_generator_whose_decoder_has_not_come_is_left_alone() -> None:
+async def test_generator_without_its_decoder_gets_no_requests() -> None:
     prepare = versions(text_encoder=["T1", "T2"], ar_generator=["G1 T1 D1", "G2 T2 D2"], decoder=["D1"])
-    async with front({"text_encoder": 2, "ar_generator": 2}, prepare) as running:
+    async with running_gateway({"text_encoder": 2, "ar_generator": 2}, prepare) as running:
         for seed in range(12):
             await running.stub.Generate(request(seed))
         assert [len(fake.received) for fake in running.stages["ar_generator"]] == [12, 0]
         assert [len(fake.received) for fake in running.stages["text_encoder"]] == [12, 0]
 
 
-async def test_the_last_of_a_line_going_away_is_not_made_up_for_by_another_line() -> None:
-    async with front(TWO, TWO_LINES) as running:
-        await running.end(running.stages["decoder"][0])
-        digests, codes = set(), set()
-        for seed in range(12):
-            try:
-                digests.add((await running.stub.Generate(request(seed))).report.model.digest)
-            except grpc.aio.AioRpcError as error:
-                codes.add(error.code())
-        assert codes <= {grpc.StatusCode.UNAVAILABLE}
-        assert digests == {combine(generator="G2", text_encoder="T2", decoder="D2")}
-        assert {r.recipe.model.digest for r in running.stages["decoder"][1].received} == digests
-
-
-async def test_an_answer_by_another_model_than_was_asked_is_not_taken() -> None:
+async def test_response_of_another_model_than_requested_is_rejected() -> None:
     prepare = versions(text_encoder=["T1"], ar_generator=["G1 T1 D1"], decoder=["D1"])
-    async with front(prepare=prepare, retry_attempts=1) as running:
+    async with running_gateway(prepare=prepare, retry_attempts=1) as running:
         await running.stub.Generate(request())
-        running.stage("decoder").digest = "D2"  # and has not told anybody
+        running.stage("decoder").digest = "D2"  # not described yet
         details = await unavailable(running.stub.Generate(request(8)))
         assert "D1" in details
         assert "D2" in details
 
 
-async def test_what_does_not_say_its_digest_is_taken_on_trust() -> None:
+async def test_replica_without_a_digest_is_compatible_with_all() -> None:
     ready = {
         "ar_generator": {"g": ReplicaModel(required_digests={"decoder": "D1"})},
         "text_encoder": {"foreign": UNKNOWN_MODEL},

@@ -1,4 +1,4 @@
-"""Laws of the gateway's settings: what cannot work is refused before it starts."""
+"""gateway.config, gateway.assembly: settings that cannot work are refused before the gateway starts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def assemble(**values: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["drain_seconds", "connection_age_grace_seconds"])
-def test_no_end_is_shorter_than_the_longest_deadline(name: str) -> None:
+def test_drain_and_grace_are_not_shorter_than_the_max_deadline(name: str) -> None:
     with pytest.raises(SettingsError, match=f"HART_{name.upper()}=899 must not be under HART_MAX_DEADLINE_SECONDS=900"):
         GatewaySettings.load(
             **{"max_deadline_seconds": 900, "drain_seconds": 900, "connection_age_grace_seconds": 900, name: 899}
@@ -29,23 +29,23 @@ def test_no_end_is_shorter_than_the_longest_deadline(name: str) -> None:
 
 
 @pytest.mark.parametrize("half", ["stage_tls_cert", "stage_tls_key"])
-def test_half_a_certificate_for_stages_is_refused_whatever_the_gateways_own(half: str) -> None:
+def test_stage_certificate_and_key_must_be_given_together(half: str) -> None:
     with pytest.raises(SettingsError, match="HART_STAGE_TLS_CERT and HART_STAGE_TLS_KEY must be given together"):
         GatewaySettings.load(**{"tls_cert": "c", "tls_key": "k", "stage_tls_ca": "a", half: "x"})
 
 
-def test_a_certificate_for_stages_that_are_called_in_plaintext_is_refused() -> None:
+def test_stage_certificate_without_a_ca_is_refused() -> None:
     with pytest.raises(SettingsError, match="HART_STAGE_TLS_CERT requires HART_STAGE_TLS_CA"):
         GatewaySettings.load(stage_tls_cert="c", stage_tls_key="k")
 
 
-async def test_a_stage_that_plaintext_may_not_reach_is_refused() -> None:
+async def test_plaintext_to_a_remote_stage_is_refused_unless_allowed() -> None:
     with pytest.raises(SettingsError, match=r"10\.1\.2\.3:50052 is not loopback.*HART_ALLOW_PLAINTEXT"):
         assemble(safety="127.0.0.1:50052,10.1.2.3:50052")
     assemble(safety="10.1.2.3:50052", allow_plaintext=True)
 
 
-async def test_an_authority_for_stages_that_cannot_be_used_is_refused_by_its_file(tmp_path: Path) -> None:
+async def test_unusable_stage_ca_is_refused_by_its_file_name(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"No such file or directory: '/nope\.pem'"):
         assemble(stage_tls_ca="/nope.pem")
     text = tmp_path / "text.pem"
@@ -64,7 +64,7 @@ async def test_an_authority_for_stages_that_cannot_be_used_is_refused_by_its_fil
         ("safety", "http://reader:hunter2@stage:50052"),
     ],
 )
-def test_a_refused_url_is_told_without_its_credentials(name: str, url: str) -> None:
-    with pytest.raises(SettingsError, match=f"HART_{name.upper()}") as told:
+def test_refused_url_is_shown_without_its_credentials(name: str, url: str) -> None:
+    with pytest.raises(SettingsError, match=f"HART_{name.upper()}") as caught:
         GatewaySettings.load(**{name: url})
-    assert "hunter2" not in str(told.value)
+    assert "hunter2" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The external scaler, asked by a gRPC client of KEDA's published contract."""
+"""gateway.api.keda_scaler: the external scaler, called by a gRPC client of KEDA's published contract."""
 
 import asyncio
 from typing import Any
@@ -9,10 +9,10 @@ from hart.v1 import images_pb2
 
 from gateway.keda import externalscaler_pb2, externalscaler_pb2_grpc
 from tests.gateway.calls import holding
-from tests.gateway.support import FakeStage, Front, front, until
+from tests.gateway.support import FakeStage, RunningGateway, running_gateway, until
 
 
-def stub(running: Front) -> Any:
+def stub(running: RunningGateway) -> "externalscaler_pb2_grpc.ExternalScalerAsyncStub":
     return externalscaler_pb2_grpc.ExternalScalerStub(running.channel)
 
 
@@ -20,49 +20,39 @@ def scaled_object(**metadata: str) -> externalscaler_pb2.ScaledObjectRef:
     return externalscaler_pb2.ScaledObjectRef(name="x", namespace="y", scalerMetadata=metadata)
 
 
-async def test_an_idle_stage_is_inactive_and_a_request_pushes_it_active_at_once(monkeypatch):
-    monkeypatch.setattr(
-        "gateway.api.keda_scaler.PUSH_SECONDS", 600.0
-    )  # nothing but the request's arrival can be what tells
-    async with front() as running:
+async def test_request_pushes_an_idle_stage_active_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.api.keda_scaler.PUSH_SECONDS", 600.0)  # only the request itself can cause a push
+    async with running_gateway() as running:
         scaler = stub(running)
         reference = scaled_object(stage="ar_generator")
         assert not (await scaler.IsActive(reference)).result
-        states = scaler.StreamIsActive(reference)
+        states: Any = scaler.StreamIsActive(reference)
         assert not (await states.read()).result
         await running.stub.Generate(images_pb2.GenerateRequest(prompt="a"))
         assert (await asyncio.wait_for(states.read(), 60)).result
         states.cancel()
 
 
-async def test_a_stage_is_told_inactive_when_the_last_request_is_over():
-    async with front(scaler_cooldown_seconds=0.3) as running:
-        backpressure = asyncio.Event()
-        running.stage("ar_generator").before = holding(backpressure)
+async def test_stage_becomes_inactive_after_its_last_request() -> None:
+    async with running_gateway(scaler_cooldown_seconds=0.3) as running:
+        release = asyncio.Event()
+        running.stage("ar_generator").before = holding(release)
         call = running.stub.Generate(images_pb2.GenerateRequest(prompt="a"))
         await until(lambda: running.inflight)
-        states = stub(running).StreamIsActive(scaled_object(stage="ar_generator"))
+        states: Any = stub(running).StreamIsActive(scaled_object(stage="ar_generator"))
         assert (await states.read()).result
-        backpressure.set()
+        release.set()
         await call
         assert not (await asyncio.wait_for(states.read(), 60)).result
         states.cancel()
 
 
-async def test_a_request_to_a_stage_without_replicas_makes_it_active():
-    async with front() as running:
-        await running.end(running.stage("ar_generator"))
-        with pytest.raises(grpc.aio.AioRpcError):
-            await running.stub.Generate(images_pb2.GenerateRequest(prompt="a"))
-        assert (await stub(running).IsActive(scaled_object(stage="ar_generator"))).result
-
-
-async def test_the_metric_is_the_load_summed_over_the_replicas():
+async def test_scaler_metric_is_the_sum_of_replica_loads() -> None:
     def prepare(stages: dict[str, list[FakeStage]]) -> None:
         for fake, load in zip(stages["decoder"], (1.5, 0.75), strict=True):
             fake.load = load
 
-    async with front({"decoder": 2}, prepare, scaler_target_load=0.5) as running:
+    async with running_gateway({"decoder": 2}, prepare, scaler_target_load=0.5) as running:
         scaler, reference = stub(running), scaled_object(stage="decoder")
         spec = (await scaler.GetMetricSpec(reference)).metricSpecs[0]
         assert (spec.metricName, spec.targetSizeFloat) == ("hart_load_decoder", 0.5)
@@ -72,8 +62,8 @@ async def test_the_metric_is_the_load_summed_over_the_replicas():
         assert (await scaler.IsActive(reference)).result
 
 
-async def test_a_trigger_may_set_its_own_target():
-    async with front() as running:
+async def test_trigger_may_set_its_own_target_load() -> None:
+    async with running_gateway() as running:
         answer = await stub(running).GetMetricSpec(scaled_object(stage="safety", targetLoad="2"))
         assert answer.metricSpecs[0].targetSizeFloat == 2
 
@@ -82,35 +72,35 @@ async def test_a_trigger_may_set_its_own_target():
     "metadata",
     [{}, {"stage": "gateway"}, {"stage": "safety", "targetLoad": "nan"}, {"stage": "safety", "targetLoad": "-1"}],
 )
-async def test_wrong_metadata_is_refused_by_name(metadata):
-    async with front() as running:
+async def test_invalid_scaler_metadata_is_refused_by_name(metadata: dict[str, str]) -> None:
+    async with running_gateway() as running:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub(running).GetMetricSpec(scaled_object(**metadata))
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert "scalerMetadata[" in caught.value.details()
+        assert "scalerMetadata[" in (caught.value.details() or "")
 
 
-async def test_one_host_may_not_take_every_watchers_place_and_none_is_lost(monkeypatch):
+async def test_watchers_per_host_are_bounded_and_released(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.api.keda_scaler.MAX_WATCHERS_PER_HOST", 2)
     monkeypatch.setattr("gateway.api.keda_scaler.PUSH_SECONDS", 0.01)
-    async with front(max_concurrent_calls=1) as running:
+    async with running_gateway(max_concurrent_calls=1) as running:
         reference = scaled_object(stage="safety")
         watches = [stub(running).StreamIsActive(reference) for _ in range(2)]
         for subscribe in watches:
             await subscribe.read()
         with pytest.raises(grpc.aio.AioRpcError, match="watchers of the external scaler"):
             await stub(running).StreamIsActive(reference).read()
-        # They hold no place of the callers' either.
+        # Watchers count against no concurrency limit of callers.
         await running.stub.Generate(images_pb2.GenerateRequest(prompt="a"))
         for subscribe in watches:
             subscribe.cancel()
 
-        async def watched_again() -> bool:
+        async def can_watch() -> bool:
             try:
                 await stub(running).StreamIsActive(reference).read()
             except grpc.aio.AioRpcError:
                 return False
             return True
 
-        while not await watched_again():
+        while not await can_watch():
             await asyncio.sleep(0.01)

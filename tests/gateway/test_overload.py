@@ -1,4 +1,4 @@
-"""A full stage holds work back or refuses it, at the right place: fake stages on real sockets."""
+"""gateway.request.admission, gateway.request.executor: full stages delay or refuse requests. Real sockets."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,21 +8,21 @@ import pytest
 
 from runtime.errors import Overloaded
 from tests.gateway.calls import holding, raising, refused, request
-from tests.gateway.support import FakeStage, front, until
+from tests.gateway.support import FakeStage, running_gateway, until
 
 
-def room(queue: int) -> Callable[[dict[str, list[FakeStage]]], None]:
-    """Lets the generator say how many may wait there."""
+def queue_limit(queue: int) -> Callable[[dict[str, list[FakeStage]]], None]:
+    """Set the generator's queue limit."""
 
     def prepare(stages: dict[str, list[FakeStage]]) -> None:
-        stages["ar_generator"][0].room = queue
+        stages["ar_generator"][0].queue_limit = queue
 
     return prepare
 
 
 @pytest.mark.parametrize("stage", ["safety", "text_encoder", "ar_generator"])
-async def test_overload_is_passed_on_at_once_and_not_tried_again(stage):
-    async with front(replicas={stage: 2}) as running:
+async def test_stage_overload_is_returned_without_a_retry(stage: str) -> None:
+    async with running_gateway(replicas={stage: 2}) as running:
         for fake in running.stages[stage]:
             fake.before = raising(Overloaded(stage, "HART_MAX_QUEUED_REQUESTS", 3.0), times=100)
         code, info, _ = await refused(running.stub.Generate(request()))
@@ -31,74 +31,73 @@ async def test_overload_is_passed_on_at_once_and_not_tried_again(stage):
         assert sum(len(fake.received) for fake in running.stages[stage]) == 1
 
 
-async def test_a_latent_waits_for_a_full_decoder_while_there_is_time():
-    async with front() as running:
+async def test_decode_is_retried_while_the_decoder_queue_is_full() -> None:
+    async with running_gateway() as running:
         running.stage("decoder").before = raising(Overloaded("decoder", "HART_MAX_QUEUED_REQUESTS", 0.02), times=3)
         await running.stub.Generate(request())
         assert len(running.stage("ar_generator").received) == 1
         assert len(running.stage("decoder").received) == 4
 
 
-async def test_a_refusal_that_names_no_queue_is_not_tried_until_time_is_over():
-    async with front() as running:
+async def test_decoder_refusal_without_a_setting_is_not_retried() -> None:
+    async with running_gateway() as running:
         running.stage("decoder").before = raising(Overloaded("decoder", "", 0.02, message="too large"), times=100)
         code, _, text = await refused(running.stub.Generate(request()))
         assert (code, text) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "too large")
         assert len(running.stage("decoder").received) == 1
 
 
-async def test_while_the_decoder_stands_still_no_more_pictures_are_begun_than_there_are_places():
-    async with front(prepare=room(20), max_pending_decodes=2) as running:  # and one in work: three places
-        backpressure = asyncio.Event()
-        running.stage("decoder").before = holding(backpressure)
+async def test_stalled_decoder_bounds_the_images_in_generation() -> None:
+    async with running_gateway(prepare=queue_limit(20), max_pending_decodes=2) as running:  # and one being decoded
+        release = asyncio.Event()
+        running.stage("decoder").before = holding(release)
         calls = [running.stub.Generate(request(seed=seed, num_images=2)) for seed in range(4)]
         await until(lambda: len(running.stage("text_encoder").received) == 4)
         await until(lambda: len(running.stage("ar_generator").received) == 3)
         await asyncio.sleep(0.2)
         assert len(running.stage("ar_generator").received) == 3
-        backpressure.set()
+        release.set()
         await asyncio.gather(*calls)
         assert len(running.stage("ar_generator").received) == 8
 
 
-async def test_time_that_runs_out_in_line_for_a_place_names_the_decoder():
-    async with front(
-        max_pending_decodes=1, deadline_margin_seconds=30
-    ) as running:  # the answer comes long before the caller gives up
-        backpressure = asyncio.Event()
-        running.stage("decoder").before = holding(backpressure)
+async def test_deadline_while_waiting_for_a_decode_slot_names_the_decoder() -> None:
+    # With this margin the gateway responds long before the client's own deadline.
+    async with running_gateway(max_pending_decodes=1, deadline_margin_seconds=30) as running:
+        release = asyncio.Event()
+        running.stage("decoder").before = holding(release)
         first = running.stub.Generate(request())
         await until(lambda: running.stage("decoder").received)
-        for seconds in (1, 15):  # a busy machine may not come as far as the line in one
+        for seconds in (1, 15):  # on a busy machine one second may not suffice to reach the queue
             code, info, _ = await refused(running.stub.Generate(request(seed=8), timeout=30 + seconds))
             assert code is grpc.StatusCode.DEADLINE_EXCEEDED
             if info.metadata["stage"] == "decoder":
                 break
         assert info.metadata["stage"] == "decoder"
         assert len(running.stage("ar_generator").received) == 1
-        backpressure.set()
+        release.set()
         await first
 
 
-async def test_while_latents_wait_for_the_decoder_no_further_picture_is_begun():
-    async with front(max_pending_decodes=2) as running:
-        backpressure = asyncio.Event()
-        running.stage("decoder").before = holding(backpressure)
+async def test_pending_decodes_hold_back_further_images() -> None:
+    async with running_gateway(max_pending_decodes=2) as running:
+        release = asyncio.Event()
+        running.stage("decoder").before = holding(release)
         calls = [running.stub.Generate(request(seed=seed)) for seed in range(2)]
         await until(lambda: len(running.stage("decoder").received) == 2)
         calls += [running.stub.Generate(request(seed=seed)) for seed in range(2, 5)]
         await until(lambda: len(running.stage("text_encoder").received) == 5)
         await asyncio.sleep(0.1)
         assert len(running.stage("ar_generator").received) == 2
-        backpressure.set()
+        release.set()
         await asyncio.gather(*calls)
         assert len(running.stage("ar_generator").received) == 5
 
 
-async def test_what_the_generators_cannot_hold_is_refused_before_it_costs_a_verdict():
-    async with front(prepare=room(2)) as running:  # and one in work
-        backpressure = asyncio.Event()
-        running.stage("ar_generator").before = holding(backpressure)
+async def test_full_generators_refuse_before_the_safety_check() -> None:
+    async with running_gateway(prepare=queue_limit(2)) as running:  # and one being generated
+        release = asyncio.Event()
+        running.stage("ar_generator").before = holding(release)
         calls = [running.stub.Generate(request(seed=seed)) for seed in range(3)]
         await until(lambda: len(running.stage("ar_generator").received) == 3)
         code, info, _ = await refused(running.stub.Generate(request()))
@@ -107,26 +106,26 @@ async def test_what_the_generators_cannot_hold_is_refused_before_it_costs_a_verd
         assert len(running.stage("safety").received) == 3
         shed = {"stage": "gateway", "reason": "queue_full"}
         assert running.app.telemetry.registry.get_sample_value("hart_shed_total", shed) == 1
-        backpressure.set()
+        release.set()
         await asyncio.gather(*calls)
         await running.stub.Generate(request(num_images=8))
 
 
-async def test_more_requests_than_the_gateway_takes_are_refused():
-    async with front(max_ongoing_requests=1) as running:
-        backpressure = asyncio.Event()
-        running.stage("safety").before = holding(backpressure)
+async def test_requests_over_max_ongoing_requests_are_refused() -> None:
+    async with running_gateway(max_ongoing_requests=1) as running:
+        release = asyncio.Event()
+        running.stage("safety").before = holding(release)
         held = running.stub.Generate(request())
         await until(lambda: running.stage("safety").received)
         code, info, _ = await refused(running.stub.Generate(request()))
         assert (code, info.metadata["setting"]) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "HART_MAX_ONGOING_REQUESTS")
-        backpressure.set()
+        release.set()
         await held
 
 
-async def test_answers_that_nobody_reads_take_no_more_memory_than_they_may():
-    async with front(max_response_buffer_bytes=2**20) as running:
-        running.stage("decoder").image = b"x" * (3 * 2**20)  # a connection takes some of it unread, not eight times it
+async def test_unread_responses_are_bounded_by_the_response_buffer() -> None:
+    async with running_gateway(max_response_buffer_bytes=2**20) as running:
+        running.stage("decoder").image = b"x" * (3 * 2**20)  # more than a connection buffers unread
         events = aiter(running.stub.GenerateStream(request(num_images=8)))
         while not (await anext(events)).HasField("image"):
             pass
@@ -137,18 +136,3 @@ async def test_answers_that_nobody_reads_take_no_more_memory_than_they_may():
         )
         assert [event.HasField("image") async for event in events].count(True) == 7
         await running.stub.Generate(request())
-
-
-async def test_callers_who_share_a_connection_are_refused_by_name_and_leave_places_for_others():
-    async with front(prepare=room(1000)) as running:
-        backpressure = asyncio.Event()
-        running.stage("safety").before = holding(backpressure)
-        calls = [running.stub.Generate(request(seed=seed)) for seed in range(400)]
-        await until(lambda: sum(call.done() for call in calls) == 400 - 192)
-        for call in calls:
-            if call.done():
-                code, info, _ = await refused(call)
-                assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-                assert info.metadata["setting"] == "HART_CONNECTION_REQUESTS"
-        backpressure.set()
-        await asyncio.gather(*calls, return_exceptions=True)

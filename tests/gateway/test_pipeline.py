@@ -1,4 +1,4 @@
-"""What a request asks for is what is drawn and told, in order: fake stages on real sockets."""
+"""gateway.request.pipeline: requested settings, images, events and their order. Fake stages on real sockets."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from common.seeds import seed_of_image
 from gateway.request.pipeline import preview_side
 from runtime.errors import DeadlineExceeded, InvalidRequest, Overloaded, StageUnavailable
 from tests.gateway.calls import request
-from tests.gateway.support import SCALES, front
+from tests.gateway.support import SCALES, running_gateway
 
 
-async def test_pictures_come_with_their_seeds_and_a_report():
-    async with front() as running:
+async def test_images_carry_their_seeds_and_a_report() -> None:
+    async with running_gateway() as running:
         answer = await running.stub.Generate(request(num_images=3, format=decoder_pb2.IMAGE_FORMAT_JPEG))
     assert [image.index for image in answer.images] == [0, 1, 2]
     assert [image.seed for image in answer.images] == [seed_of_image(7, index) for index in range(3)]
@@ -27,8 +27,8 @@ async def test_pictures_come_with_their_seeds_and_a_report():
     assert (report.prompt_tokens, report.replayed, len(report.trace_id)) == (2, False, 32)
 
 
-async def test_every_setting_reaches_the_stages():
-    async with front() as running:
+async def test_every_setting_reaches_the_stages() -> None:
+    async with running_gateway() as running:
         message = request(
             prompt=" blue ", guidance=0, more_smooth=False, top_p=0.5, preview_every=2, request_id="id-1",
             format=decoder_pb2.IMAGE_FORMAT_WEBP, quality=33,
@@ -52,15 +52,15 @@ async def test_every_setting_reaches_the_stages():
         assert recipe.model.digest
 
 
-async def test_the_generator_is_quiet_where_the_caller_hears_of_no_scales():
-    async with front() as running:
+async def test_unary_generate_requests_the_result_only() -> None:
+    async with running_gateway() as running:
         await running.stub.Generate(request())
         [_ async for _ in running.stub.GenerateStream(request())]
         assert [message.result_only for message in running.stage("ar_generator").received] == [True, False]
 
 
-async def test_a_stream_that_joins_a_quiet_picture_hears_of_every_scale_once():
-    async with front() as running:
+async def test_stream_that_joins_a_unary_request_gets_each_scale_once() -> None:
+    async with running_gateway() as running:
         await running.stub.Generate(request(request_id="one"))
         events = [event async for event in running.stub.GenerateStream(request(request_id="one"))]
     progress = [event.progress for event in events if event.HasField("progress")]
@@ -68,23 +68,23 @@ async def test_a_stream_that_joins_a_quiet_picture_hears_of_every_scale_once():
     assert events[-2].HasField("image")
 
 
-async def test_without_metadata_no_recipe_is_written():
-    async with front() as running:
+async def test_without_metadata_no_recipe_is_written() -> None:
+    async with running_gateway() as running:
         await running.stub.Generate(request(embed_metadata=False))
         assert not running.stage("decoder").received[0].HasField("recipe")
 
 
-async def test_notices_tell_of_unfamiliar_words_and_cut_prompts():
-    async with front() as running:
+async def test_unknown_words_and_truncation_become_warnings() -> None:
+    async with running_gateway() as running:
         report = (await running.stub.Generate(request(prompt="a long zyzzyva"))).report
-    codes = [notice.code for notice in report.warnings]
+    codes = [warning.code for warning in report.warnings]
     assert codes == [images_pb2.WARNING_CODE_PROMPT_TRUNCATED, images_pb2.WARNING_CODE_PROMPT_OUT_OF_VOCABULARY]
     assert list(report.warnings[1].words) == ["zyzzyva"]
     assert report.prompt_truncated
 
 
-async def test_events_come_in_order_with_previews_on_the_way():
-    async with front() as running:
+async def test_stream_events_are_in_order_with_previews() -> None:
+    async with running_gateway() as running:
         running.stage("ar_generator").scale_seconds = 0.1
         stream = running.stub.GenerateStream(request(num_images=2, preview_every=2))
         events = [event async for event in stream]
@@ -102,16 +102,16 @@ async def test_events_come_in_order_with_previews_on_the_way():
 
 
 @pytest.mark.parametrize(("width", "side"), [(8, 8), (64, 64), (128, 128), (256, 128), (512, 128), (1024, 256)])
-def test_a_preview_is_a_quarter_but_large_enough_to_show_something(width, side):
+def test_preview_side_is_a_quarter_within_bounds(width: int, side: int) -> None:
     assert preview_side(width) == side
 
 
-async def test_a_decoder_that_does_not_tell_its_size_makes_previews_as_large_as_they_come():
-    def unreported(servers: Any) -> None:
+async def test_previews_of_a_decoder_of_unknown_size_are_full_size() -> None:
+    def without_size(servers: Any) -> None:
         for fake in (*servers["ar_generator"], *servers["decoder"]):
             fake.side = 0
 
-    async with front(prepare=unreported) as running:
+    async with running_gateway(prepare=without_size) as running:
         running.stage("ar_generator").scale_seconds = 0.1
         events = [event async for event in running.stub.GenerateStream(request(preview_every=1))]
         assert not any(asked.HasField("side") for asked in running.stage("decoder").received)
@@ -132,12 +132,12 @@ def _of(event: images_pb2.GenerateEvent) -> int | None:
     ],
     ids=str,
 )  # fmt: skip
-async def test_a_preview_that_cannot_be_had_never_costs_the_picture(error):
+async def test_failed_preview_never_fails_the_image(error: Exception) -> None:
     async def before(message: Any) -> None:
         if message.HasField("side"):
             raise error
 
-    async with front(retry_attempts=1) as running:
+    async with running_gateway(retry_attempts=1) as running:
         running.stage("decoder").before = before
         events = [event async for event in running.stub.GenerateStream(request(preview_every=1))]
     progress = [e.progress for e in events if e.HasField("progress")]

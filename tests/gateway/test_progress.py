@@ -16,7 +16,7 @@ def scale(number: int, *, latent: bool = True) -> ScaleProgress:
 
 
 class Decoder:
-    """Decodes a preview when it is released; records what it was asked for."""
+    """Decodes previews once `free` is set; records the requested and the cancelled scales."""
 
     def __init__(self) -> None:
         self.asked: list[int] = []
@@ -56,7 +56,7 @@ async def test_events_come_in_order_with_their_previews() -> None:
         assert {event.progress.image_index for event in events} == {3}
 
 
-async def test_the_newest_latent_wins_over_older_ones_that_wait() -> None:
+async def test_newest_latent_wins_over_older_ones_that_wait() -> None:
     events: list[images_pb2.GenerateEvent] = []
     decoder = Decoder()
     async with ProgressStream(0, events.append, decoder) as progress:
@@ -70,7 +70,7 @@ async def test_the_newest_latent_wins_over_older_ones_that_wait() -> None:
         assert decoder.asked == [0, 3]
 
 
-async def test_flush_sends_what_is_left_without_waiting_for_a_preview() -> None:
+async def test_flush_sends_pending_events_without_waiting_for_a_preview() -> None:
     events: list[images_pb2.GenerateEvent] = []
     decoder = Decoder()
     async with ProgressStream(0, events.append, decoder) as progress:
@@ -82,7 +82,7 @@ async def test_flush_sends_what_is_left_without_waiting_for_a_preview() -> None:
     assert decoder.cancelled == [0]
 
 
-async def test_an_image_that_fails_cancels_its_preview() -> None:
+async def test_image_that_fails_cancels_its_preview() -> None:
     decoder = Decoder()
     async with ProgressStream(0, lambda event: None, decoder) as progress:
         progress.put(scale(0))

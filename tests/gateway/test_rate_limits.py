@@ -1,10 +1,11 @@
-"""Limits per caller, by the clock."""
+"""gateway.access.rate_limits: rate and concurrency limits per caller."""
 
 import pytest
 
 from gateway.access import rate_limits
-from gateway.access.rate_limits import CallerLimits, host_of
+from gateway.access.rate_limits import CallerLimits
 from runtime.errors import Overloaded
+from runtime.server.peers import host_of
 
 
 class Clock:
@@ -19,7 +20,7 @@ def take(limits: CallerLimits, caller: str) -> None:
         pass
 
 
-def test_a_caller_has_its_burst_then_its_rate():
+def test_caller_has_its_burst_then_its_rate() -> None:
     clock = Clock()
     limits = CallerLimits(rate=2, burst=3, concurrency=0, clock=clock)
     for _ in range(3):
@@ -40,13 +41,13 @@ def test_a_caller_has_its_burst_then_its_rate():
         take(limits, "a")
 
 
-def test_no_limit_is_no_limit():
+def test_no_limit_is_no_limit() -> None:
     limits = CallerLimits(rate=0, burst=1, concurrency=0)
     for _ in range(1000):
         take(limits, "a")
 
 
-def test_a_place_is_free_again_however_its_request_ended():
+def test_concurrency_slot_is_released_after_a_failed_request() -> None:
     limits = CallerLimits(rate=0, burst=1, concurrency=1)
 
     def fail() -> None:
@@ -60,7 +61,7 @@ def test_a_place_is_free_again_however_its_request_ended():
     take(limits, "a")
 
 
-def test_callers_are_forgotten_before_they_fill_the_memory(monkeypatch):
+def test_number_of_tracked_callers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limits, "MAX_CALLERS", 10)
     limits = CallerLimits(rate=1, burst=1, concurrency=1)
     with limits.admit("busy"):
@@ -71,7 +72,7 @@ def test_callers_are_forgotten_before_they_fill_the_memory(monkeypatch):
             take(limits, "busy")
 
 
-def test_a_nameless_caller_counts_by_its_address_without_the_port():
+def test_anonymous_callers_are_limited_by_host() -> None:
     assert host_of("ipv4:10.0.0.7:51234") == "ipv4:10.0.0.7"
     assert host_of("ipv6:[::1]:51234") == "ipv6:[::1]"
     assert host_of("unix:/run/x") == "unix:/run/x"

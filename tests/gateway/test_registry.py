@@ -1,33 +1,35 @@
-"""What is remembered of a replica is what it said last, since it became ready: fake stages on real sockets."""
+"""gateway.routing.registry: each replica's latest description since it became ready. Fake stages, real sockets."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
+from hart.v1 import stage_pb2
 
 from common.stages import STAGES
 from gateway.routing.registry import ReplicaRegistry
 from runtime.calls.pool import Pool
 from runtime.calls.replica import ReplicaState
 from runtime.discovery.sources import source
-from tests.gateway.support import FakeStage, serve, until
+from tests.gateway.support import Context, FakeStage, serve, until
 
 
 @dataclass
-class Slow(FakeStage):
-    """Describes itself as it was when it was asked, when `answer` is set."""
+class SlowStage(FakeStage):
+    """Responds to Describe once `answer` is set, with the values of the time of the call."""
 
     answer: asyncio.Event = field(default_factory=asyncio.Event)
     asked: int = 0
 
-    async def Describe(self, request: Any, context: Any) -> Any:
+    async def Describe(
+        self, request: stage_pb2.StageDescribeRequest, context: Context
+    ) -> stage_pb2.StageDescribeResponse:
         self.asked += 1
-        said, answer = await super().Describe(request, context), self.answer
+        description, answer = await super().Describe(request, context), self.answer
         await answer.wait()
-        return said
+        return description
 
 
 @pytest.mark.parametrize("load", [float("nan"), float("inf")])
@@ -41,9 +43,9 @@ async def test_a_load_that_is_not_finite_is_none(load: float, cluster: "Cluster"
 
 @dataclass
 class Cluster:
-    """One replica of each stage, and who asks them. `decoder` may take its time."""
+    """One replica of each stage, their pools and the registry. `decoder` may be delayed."""
 
-    decoder: Slow
+    decoder: SlowStage
     pools: dict[str, Pool]
     registry: ReplicaRegistry
 
@@ -55,7 +57,7 @@ class Cluster:
 @pytest.fixture
 async def cluster() -> AsyncIterator[Cluster]:
     async with AsyncExitStack() as stack:
-        fakes = {stage: Slow(stage) for stage in STAGES}
+        fakes = {stage: SlowStage(stage) for stage in STAGES}
         pools = {}
         for stage, fake in fakes.items():
             fake.answer.set()
@@ -67,7 +69,7 @@ async def cluster() -> AsyncIterator[Cluster]:
         yield Cluster(fakes["decoder"], pools, ReplicaRegistry(pools, every=60.0))
 
 
-async def test_a_replica_is_asked_once_and_the_lines_stand_until_something_changes(cluster: Cluster) -> None:
+async def test_compatibility_is_cached_until_a_replica_changes(cluster: Cluster) -> None:
     compatible = await cluster.registry.compatible()
     assert compatible.decoders("digest of decoder")
     assert await cluster.registry.compatible() is compatible
@@ -77,7 +79,7 @@ async def test_a_replica_is_asked_once_and_the_lines_stand_until_something_chang
     assert (await cluster.registry.compatible()).decoders("D2")
 
 
-async def test_a_replica_that_was_away_is_asked_before_it_is_counted_on(cluster: Cluster) -> None:
+async def test_returning_replica_is_described_before_it_is_used(cluster: Cluster) -> None:
     await cluster.registry.compatible()
     replica = cluster.pools["decoder"].replicas[0]
     cluster.decoder.digest = "D2"  # another process at the same address
@@ -88,7 +90,7 @@ async def test_a_replica_that_was_away_is_asked_before_it_is_counted_on(cluster:
     assert (await cluster.registry.compatible()).decoders("D2")
 
 
-async def test_a_replica_that_has_not_spoken_is_not_given_anothers_digest(cluster: Cluster) -> None:
+async def test_undescribed_replica_gets_the_stage_model_without_a_digest(cluster: Cluster) -> None:
     await cluster.registry.refresh()
     replica = cluster.pools["decoder"].replicas[0]
     assert cluster.registry.about("decoder", replica).model.digest == "digest of decoder"
@@ -99,7 +101,7 @@ async def test_a_replica_that_has_not_spoken_is_not_given_anothers_digest(cluste
     assert cluster.registry.last("decoder").model.digest == "digest of decoder"
 
 
-async def test_an_answer_that_comes_late_does_not_replace_a_newer_one(cluster: Cluster) -> None:
+async def test_late_description_does_not_replace_a_newer_one(cluster: Cluster) -> None:
     await cluster.registry.refresh()
     cluster.decoder.digest, cluster.decoder.answer = "D1", asyncio.Event()
     late, old = cluster.decoder.answer, asyncio.create_task(cluster.registry.refresh())
@@ -115,24 +117,24 @@ async def test_an_answer_that_comes_late_does_not_replace_a_newer_one(cluster: C
     assert cluster.digest == "D2"
 
 
-async def test_many_that_want_the_lines_at_once_ask_a_stranger_once(cluster: Cluster) -> None:
+async def test_concurrent_lookups_describe_a_new_replica_once(cluster: Cluster) -> None:
     found = await asyncio.gather(*(cluster.registry.compatible() for _ in range(20)))
     assert cluster.decoder.asked == 1
     assert all(compatible.decoders("digest of decoder") for compatible in found)
 
 
-async def test_all_who_wait_for_a_refresh_share_the_next_one(cluster: Cluster) -> None:
+async def test_concurrent_refreshes_share_the_next_one(cluster: Cluster) -> None:
     cluster.decoder.answer = asyncio.Event()
     first = asyncio.create_task(cluster.registry.refresh())
     await until(lambda: cluster.decoder.asked == 1)
     others = [asyncio.create_task(cluster.registry.refresh()) for _ in range(20)]
-    await asyncio.sleep(0)  # they have asked by now
+    await asyncio.sleep(0)  # lets each call refresh
     cluster.decoder.answer.set()
     await asyncio.gather(first, *others)
     assert cluster.decoder.asked == 2
 
 
-async def test_a_replica_that_goes_while_it_is_asked_is_forgotten(cluster: Cluster) -> None:
+async def test_replica_removed_during_describe_is_dropped(cluster: Cluster) -> None:
     await cluster.registry.refresh()
     cluster.decoder.answer = asyncio.Event()
     asking = asyncio.create_task(cluster.registry.refresh())

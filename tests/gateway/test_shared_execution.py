@@ -1,4 +1,4 @@
-"""Work and its repeats: nothing is missed, nothing is done twice, nothing is kept for ever."""
+"""gateway.request.shared_execution, gateway.request.idempotency: subscriptions, repeats, eviction."""
 
 import asyncio
 from contextlib import aclosing
@@ -23,29 +23,30 @@ def event(scale: int, size: int = 0) -> images_pb2.GenerateEvent:
 async def scales(work: SharedExecution) -> list[int]:
     async with aclosing(work.subscribe()) as events:
         found = [event.progress.scale async for event in events]
-    await asyncio.sleep(0)  # the work's own callbacks come in the loop's next round
+    await asyncio.sleep(0)  # the execution's callbacks run in the loop's next iteration
     return found
 
 
-async def test_a_watcher_that_comes_late_misses_nothing():
-    more = asyncio.Event()
+async def test_late_subscriber_gets_every_event() -> None:
+    emitted, more = asyncio.Event(), asyncio.Event()
 
     async def draw(emit: Any) -> None:
         for scale in range(3):
             emit(event(scale))
+        emitted.set()
         await more.wait()
         emit(event(3))
 
     work = SharedExecution(draw)
     first = asyncio.create_task(scales(work))
-    await asyncio.sleep(0.01)
+    await asyncio.wait_for(emitted.wait(), 60)
     second = asyncio.create_task(scales(work))
     more.set()
     assert await first == await second == [0, 1, 2, 3]
     assert await scales(work) == [0, 1, 2, 3]
 
 
-async def test_work_ends_with_its_last_watcher_and_no_earlier():
+async def test_execution_is_cancelled_with_its_last_subscriber() -> None:
     ended = asyncio.Event()
 
     async def draw(emit: Any) -> None:
@@ -56,18 +57,19 @@ async def test_work_ends_with_its_last_watcher_and_no_earlier():
 
     work = SharedExecution(draw)
     watchers = [asyncio.create_task(scales(work)) for _ in range(2)]
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)  # both have subscribed
     await cancel(watchers[0])
     assert not ended.is_set()
-    assert work.running
+    running = [work.running]
     await cancel(watchers[1])
-    assert not work.running
+    running.append(work.running)
+    assert running == [True, False]
     await asyncio.wait_for(ended.wait(), 60)
 
 
-async def test_a_failure_reaches_every_watcher():
+async def test_failure_reaches_every_subscriber() -> None:
     async def draw(emit: Any) -> None:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)  # both subscribe meanwhile
         raise ValueError("broken")
 
     work = SharedExecution(draw)
@@ -97,7 +99,7 @@ async def finished(size: int = 10) -> SharedExecution:
     return work
 
 
-async def test_a_repeat_finds_the_first_work_until_its_time_is_over():
+async def test_repeat_joins_the_first_execution_until_the_ttl() -> None:
     clock = Clock()
     repeats = IdempotencyCache(600, 10_000, clock)
     work = await finished()
@@ -110,20 +112,20 @@ async def test_a_repeat_finds_the_first_work_until_its_time_is_over():
     assert repeats.join(("", "r"), asked()) is None
 
 
-async def test_the_same_id_with_other_content_is_refused():
+async def test_same_id_with_other_content_is_refused() -> None:
     repeats = IdempotencyCache(600, 10_000)
     repeats.remember(("", "r"), asked(), await finished())
     with pytest.raises(InvalidRequest, match="request_id"):
         repeats.join(("", "r"), asked(guidance=3))
 
 
-async def test_another_caller_with_the_same_id_has_work_of_its_own():
+async def test_same_id_of_another_caller_is_executed_separately() -> None:
     repeats = IdempotencyCache(600, 10_000)
     repeats.remember(("one", "r"), asked(), await finished())
     assert repeats.join(("two", "r"), asked()) is None
 
 
-async def test_answers_beyond_the_byte_limit_go_the_oldest_first():
+async def test_cache_over_its_byte_limit_evicts_the_oldest() -> None:
     repeats = IdempotencyCache(600, 5000)
     for name in "abc":
         work = await finished(1000)
@@ -134,7 +136,7 @@ async def test_answers_beyond_the_byte_limit_go_the_oldest_first():
     assert repeats.join(("", "c"), asked()) is not None
 
 
-async def test_an_answer_over_the_byte_limit_is_not_kept():
+async def test_response_over_the_byte_limit_is_not_cached() -> None:
     repeats = IdempotencyCache(600, 100)
     work = await finished(1000)
     repeats.remember(("", "r"), asked(), work)
@@ -142,7 +144,7 @@ async def test_an_answer_over_the_byte_limit_is_not_kept():
     assert repeats.join(("", "r"), asked()) is None
 
 
-async def test_a_failure_is_not_repeated():
+async def test_failed_execution_is_not_cached() -> None:
     repeats = IdempotencyCache(600, 1000)
 
     async def draw(emit: Any) -> None:
@@ -155,7 +157,7 @@ async def test_a_failure_is_not_repeated():
     assert repeats.join(("", "r"), asked()) is None
 
 
-async def test_work_that_was_given_up_is_not_joined():
+async def test_cancelled_execution_is_not_joined() -> None:
     repeats = IdempotencyCache(600, 1000)
 
     async def draw(emit: Any) -> None:
@@ -164,7 +166,7 @@ async def test_work_that_was_given_up_is_not_joined():
     work = SharedExecution(draw)
     repeats.remember(("", "r"), asked(), work)
     watcher = asyncio.create_task(scales(work))
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)  # it has subscribed
     watcher.cancel()
     await asyncio.sleep(0)
     assert repeats.join(("", "r"), asked()) is None

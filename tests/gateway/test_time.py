@@ -1,6 +1,7 @@
-"""Deadlines, cancellation and the report of time: fake stages on real sockets."""
+"""runtime.deadline, gateway.request.timings: deadlines, cancellation, reported times. Fake stages, real sockets."""
 
 import asyncio
+from typing import Any
 
 import grpc
 import pytest
@@ -8,14 +9,14 @@ import pytest
 from gateway.config import GatewaySettings
 from runtime.settings import SettingsError
 from tests.gateway.calls import holding, refused, request
-from tests.gateway.support import front, until
+from tests.gateway.support import running_gateway, until
 
 
 @pytest.mark.parametrize("stage", ["safety", "text_encoder", "ar_generator", "decoder"])
-async def test_the_status_names_the_stage_where_time_ran_out(stage):
-    async with front(deadline_margin_seconds=30) as running:  # the answer comes long before the caller gives up
+async def test_deadline_status_names_the_stage_in_progress(stage: str) -> None:
+    async with running_gateway(deadline_margin_seconds=30) as running:  # the response precedes the client's deadline
         running.stage(stage).before = holding(asyncio.Event())
-        for seconds in (1, 15):  # a busy machine may not come as far in one
+        for seconds in (1, 15):  # on a busy machine one second may not suffice to reach the stage
             code, info, _ = await refused(running.stub.Generate(request(), timeout=30 + seconds))
             assert code is grpc.StatusCode.DEADLINE_EXCEEDED
             if info.metadata["stage"] == stage:
@@ -24,22 +25,22 @@ async def test_the_status_names_the_stage_where_time_ran_out(stage):
         await until(lambda: running.stage(stage).cancelled == len(running.stage(stage).received))
 
 
-def test_a_margin_that_leaves_no_time_is_refused_with_both_values():
+def test_margin_over_the_default_deadline_is_refused() -> None:
     with pytest.raises(
         SettingsError, match="HART_DEADLINE_MARGIN_SECONDS=60 must be under HART_DEFAULT_DEADLINE_SECONDS=60"
     ):
         GatewaySettings.load(deadline_margin_seconds=60)
 
 
-def test_a_default_over_the_longest_deadline_is_refused_with_both_values():
+def test_default_deadline_over_the_max_deadline_is_refused() -> None:
     both = "HART_DEFAULT_DEADLINE_SECONDS=400 must not be over HART_MAX_DEADLINE_SECONDS=300"
     with pytest.raises(SettingsError, match=both):
         GatewaySettings.load(default_deadline_seconds=400)
 
 
-async def test_stages_get_what_is_left_less_the_gateways_margin():
-    ends = {"drain_seconds": 3000, "connection_age_grace_seconds": 3000}
-    async with front(
+async def test_stage_deadline_is_the_remaining_time_less_the_margin() -> None:
+    ends: dict[str, Any] = {"drain_seconds": 3000, "connection_age_grace_seconds": 3000}
+    async with running_gateway(
         deadline_margin_seconds=50, default_deadline_seconds=2000, max_deadline_seconds=3000, **ends
     ) as running:
         await running.stub.Generate(request())
@@ -49,8 +50,8 @@ async def test_stages_get_what_is_left_less_the_gateways_margin():
             assert limit - 40 < left <= limit + 40  # gRPC rounds these to ten seconds
 
 
-async def test_the_critical_calls_and_the_gateways_own_time_make_up_the_wall():
-    async with front() as running:
+async def test_critical_calls_and_gateway_time_add_up_to_wall_time() -> None:
+    async with running_gateway() as running:
         timings = (await running.stub.Generate(request(num_images=2))).report.timings
     critical = [call for call in timings.calls if call.critical]
     assert [call.stage for call in critical if call.stage in ("ar_generator", "decoder")] == ["ar_generator", "decoder"]
@@ -65,8 +66,8 @@ async def test_the_critical_calls_and_the_gateways_own_time_make_up_the_wall():
 
 
 @pytest.mark.parametrize("stage", ["safety", "text_encoder", "ar_generator", "decoder"])
-async def test_a_cancel_reaches_the_stage_that_works(stage):
-    async with front() as running:
+async def test_cancellation_reaches_the_active_stage(stage: str) -> None:
+    async with running_gateway() as running:
         running.stage(stage).before = holding(asyncio.Event())
         call = running.stub.Generate(request())
         await until(lambda: running.stage(stage).received)
@@ -74,16 +75,3 @@ async def test_a_cancel_reaches_the_stage_that_works(stage):
         call.cancel()
         await until(lambda: running.stage(stage).cancelled == 1)
         await until(lambda: all(replica.outstanding == 0 for replica in running.replicas))
-
-
-async def test_a_caller_who_does_not_read_until_time_is_over_is_told_so():
-    async with front(default_deadline_seconds=5) as running:
-        running.stage("decoder").image = bytes(3 * 2**20)  # more than connection and call take unread
-        call = running.stub.GenerateStream(request(num_images=8))  # it sets no deadline that would end it
-        assert (await call.read()).HasField("accepted")
-        await until(lambda: not running.inflight)
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            async with asyncio.timeout(60):
-                while await call.read() is not grpc.aio.EOF:
-                    pass
-        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED

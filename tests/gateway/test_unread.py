@@ -1,4 +1,4 @@
-"""Callers who do not read their answers, and many calls of one peer: others are served, and work is given up."""
+"""Callers that do not read their answers, and many calls of one peer: others are served, and unread work ends."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import grpc
 import pytest
 
 from tests.gateway.calls import holding, refused, request
-from tests.gateway.support import front, until
-from tests.runtime.test_attack import PREFACE, frame, literal
+from tests.gateway.support import running_gateway, until
+from tests.runtime.http2 import PREFACE, frame, literal
 
 NO_WINDOW = frame(4, 0, 0, struct.pack(">HI", 4, 0))
-"""SETTINGS with an initial window of 0: nothing of any answer is read."""
+"""SETTINGS with an initial window of 0: no answer is read."""
 OPENED = frame(4, 1, 0, b"")
 
 
@@ -52,43 +52,8 @@ async def unread(port: int, calls: int, method: str, **fields: Any) -> AsyncIter
         writer.transport.abort()
 
 
-async def test_streams_that_nobody_reads_lose_their_places_and_their_work_is_cancelled():
-    async with front(send_seconds=3) as running:
-        backpressure = asyncio.Event()
-        running.stage("ar_generator").before = holding(backpressure)
-        async with unread(running.app.port, 256, "GenerateStream", request_id="one"):
-            await until(lambda: running.inflight >= 192)
-            others = aiter(running.stub.GenerateStream(request(seed=8)))  # a place was left for them
-            assert (await anext(others)).HasField("accepted")
-            await until(lambda: running.inflight == 1, 20)
-            await until(lambda: running.stage("ar_generator").cancelled == 1, 20)
-        backpressure.set()
-        assert [event async for event in others][-1].HasField("finished")
-
-
-async def drawn(stub: Any) -> bool:
-    try:
-        await stub.Generate(request(seed=8))
-    except grpc.aio.AioRpcError as error:
-        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # noqa: PT017
-        return False
-    return True
-
-
-@pytest.mark.parametrize("method", ["Generate", "GenerateStream"])
-async def test_pictures_that_nobody_reads_are_not_held_until_the_deadline(method):
-    async with front(send_seconds=0.5, max_response_buffer_bytes=2**20, max_deadline_seconds=300) as running:
-        running.stage("decoder").image = b"x" * 2**19
-        async with unread(running.app.port, 3, method, num_images=1, request_id="one"):
-            await until(lambda: running.stage("decoder").received)
-            await until(lambda: not running.app._interceptor.working and not running.inflight, 30)
-            async with asyncio.timeout(30):
-                while not await drawn(running.stub):
-                    await asyncio.sleep(0.1)
-
-
-async def test_an_answer_that_waits_to_be_sent_counts_as_held():
-    async with front(send_seconds=30, max_response_buffer_bytes=2**20) as running:
+async def test_an_answer_that_waits_to_be_sent_counts_as_held() -> None:
+    async with running_gateway(send_seconds=30, max_response_buffer_bytes=2**20) as running:
         running.stage("decoder").image = b"x" * 2**20
         async with unread(running.app.port, 2, "Generate", num_images=1):
             await until(lambda: running.stage("decoder").received and not running.inflight)
@@ -100,19 +65,6 @@ async def test_an_answer_that_waits_to_be_sent_counts_as_held():
         await until(lambda: running.app._interceptor.working == 0)
 
 
-async def test_a_slow_reader_is_given_the_time_that_its_message_takes():
-    async with front(send_seconds=0.5) as running:
-        running.stage("decoder").image = b"x" * 2**20  # eight seconds at the slowest rate
-        options = [("grpc.http2.lookahead_bytes", 65_535), ("grpc.http2.bdp_probe", 0)]
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{running.app.port}", options=options) as channel:
-            stream = type(running.stub)(channel).GenerateStream(request(num_images=2))
-            events = []
-            while (event := await stream.read()) is not grpc.aio.EOF:
-                events.append(event)
-                await asyncio.sleep(1 if event.HasField("image") else 0)
-        assert sum(event.HasField("image") for event in events) == 2
-
-
 @pytest.mark.parametrize(
     ("settings", "setting", "connections"),
     [
@@ -120,8 +72,8 @@ async def test_a_slow_reader_is_given_the_time_that_its_message_takes():
         ({"peer_requests": 2}, "HART_PEER_REQUESTS", 3),
     ],
 )
-async def test_one_peer_does_not_take_every_place(settings: dict[str, int], setting: str, connections: int):
-    async with front(max_ongoing_requests=20, **settings) as running:
+async def test_one_peer_does_not_take_every_place(settings: dict[str, Any], setting: str, connections: int) -> None:
+    async with running_gateway(max_ongoing_requests=20, **settings) as running:
         backpressure = asyncio.Event()
         running.stage("safety").before = holding(backpressure)
         options = [("grpc.use_local_subchannel_pool", 1)]
@@ -140,7 +92,7 @@ async def test_one_peer_does_not_take_every_place(settings: dict[str, int], sett
             await channel.close()
 
 
-async def test_a_caller_with_a_key_is_not_bound_by_its_connection():
-    async with front(api_keys="mia=secret-key", connection_requests=1, peer_requests=1) as running:
+async def test_a_caller_with_a_key_is_not_bound_by_its_connection() -> None:
+    async with running_gateway(api_keys="mia=secret-key", connection_requests=1, peer_requests=1) as running:
         key = (("authorization", "Bearer secret-key"),)
         await asyncio.gather(*(running.stub.Generate(request(seed=i), metadata=key) for i in range(4)))

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.request.usage import Usage
 from runtime.observability.telemetry import Telemetry
-from tests.gateway.support import front, until
+from tests.gateway.support import running_gateway, until
 
 
 def total(telemetry: Telemetry, name: str, **labels: str) -> float:
@@ -23,7 +23,7 @@ def total(telemetry: Telemetry, name: str, **labels: str) -> float:
 
 
 async def test_images_and_pixels_are_counted_where_calls_are_not_enough() -> None:
-    async with front() as running:
+    async with running_gateway() as running:
         await running.stub.Generate(images_pb2.GenerateRequest(prompt="a red heart", num_images=3))
         telemetry = running.app.telemetry
         assert total(telemetry, "hart_requests_total", code="OK") == 1
@@ -34,7 +34,7 @@ async def test_images_and_pixels_are_counted_where_calls_are_not_enough() -> Non
 
 
 async def test_a_repeat_draws_no_image() -> None:
-    async with front() as running:
+    async with running_gateway() as running:
         for _ in range(2):
             await running.stub.Generate(images_pb2.GenerateRequest(prompt="a red heart", request_id="one"))
         assert total(running.app.telemetry, "hart_images_total") == 1
@@ -45,7 +45,7 @@ async def test_the_first_preview_of_a_request_is_timed() -> None:
     async def slow(_: Any, scale: int) -> None:
         await asyncio.sleep(0.1)
 
-    async with front() as running:
+    async with running_gateway() as running:
         running.stage("ar_generator").at_scale = slow
         message = images_pb2.GenerateRequest(prompt="a red heart", preview_every=1)
         events = [event async for event in running.stub.GenerateStream(message)]
@@ -55,7 +55,7 @@ async def test_the_first_preview_of_a_request_is_timed() -> None:
 
 
 async def test_a_failed_request_counts_for_its_caller() -> None:
-    async with front() as running:
+    async with running_gateway() as running:
         with pytest.raises(grpc.aio.AioRpcError):
             await running.stub.Generate(images_pb2.GenerateRequest(prompt=" "))
         labels = {"caller": "anonymous", "code": "INVALID_ARGUMENT"}
@@ -76,7 +76,7 @@ def test_callers_above_the_maximum_share_a_label() -> None:
 
 
 async def test_the_model_of_each_stage_is_known() -> None:
-    async with front() as running:
+    async with running_gateway() as running:
         await running.stub.Generate(images_pb2.GenerateRequest(prompt="a red heart"))
         assert total(running.app.telemetry, "hart_model_info", stage="decoder") == 1
 
@@ -87,7 +87,7 @@ async def test_waiting_images_are_apart_from_ongoing_requests() -> None:
     async def wait(_: Any) -> None:
         await released.wait()
 
-    async with front(max_pending_decodes=1) as running:
+    async with running_gateway(max_pending_decodes=1) as running:
         running.stage("decoder").before = wait
         telemetry = running.app.telemetry
         message = images_pb2.GenerateRequest(prompt="a red heart", num_images=3)
@@ -101,7 +101,7 @@ async def test_waiting_images_are_apart_from_ongoing_requests() -> None:
 
 
 async def test_a_caller_above_its_own_limit_is_no_failure_of_the_gateway() -> None:
-    async with front(caller_requests_per_second=1, caller_burst=1) as running:
+    async with running_gateway(caller_requests_per_second=1, caller_burst=1) as running:
         message = images_pb2.GenerateRequest(prompt="a red heart")
         await running.stub.Generate(message)
         with pytest.raises(grpc.aio.AioRpcError):

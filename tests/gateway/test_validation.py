@@ -1,4 +1,4 @@
-"""Validation: every field at its bounds and past them, and all bad fields at once."""
+"""gateway.request.validation: every field at and past its bounds, and all bad fields at once."""
 
 import math
 from typing import Any
@@ -54,7 +54,7 @@ def bad_fields(message: images_pb2.GenerateRequest, *, streams: bool = True) -> 
     ],
     ids=str,
 )
-def test_a_value_at_its_bound_is_taken(fields):
+def test_value_at_its_bound_is_accepted(fields: dict[str, Any]) -> None:
     validate(request(**fields), SERVED, streams=True)
 
 
@@ -92,11 +92,11 @@ def test_a_value_at_its_bound_is_taken(fields):
     ],
     ids=str,
 )
-def test_a_value_past_its_bound_is_refused_by_name(fields, field):
+def test_value_past_its_bound_is_refused_by_name(fields: dict[str, Any], field: str) -> None:
     assert bad_fields(request(**fields)) == [field]
 
 
-def test_a_prompt_is_held_to_the_rule_of_the_pipeline_in_one_process():
+def test_prompt_limit_equals_that_of_the_local_pipeline() -> None:
     from model.errors import SettingError  # imports torch
     from model.prompt import checked_prompt
 
@@ -110,7 +110,7 @@ def test_a_prompt_is_held_to_the_rule_of_the_pipeline_in_one_process():
     assert violation.description == "its 120 characters stand for 2160 (in NFKC); at most 2000 may be read"
 
 
-def test_all_bad_fields_are_named_at_once():
+def test_all_bad_fields_are_named_at_once() -> None:
     message = request(
         prompt="", num_images=9, guidance=math.nan, top_p=2, quality=0, preview_every=1, model="x", request_id=" "
     )
@@ -118,15 +118,15 @@ def test_all_bad_fields_are_named_at_once():
     assert bad_fields(message, streams=False) == expected
 
 
-def test_previews_are_for_streams_only():
+def test_previews_are_for_streams_only() -> None:
     assert bad_fields(request(preview_every=1), streams=False) == ["preview_every"]
 
 
-def test_what_depends_on_the_model_waits_until_the_model_is_known():
+def test_model_limits_are_not_checked_before_the_model_is_known() -> None:
     validate(request(model="other", preview_every=10_000), None, streams=True)
 
 
-def test_absent_fields_take_the_published_defaults_or_are_left_to_the_generator():
+def test_absent_fields_get_defaults_or_stay_absent() -> None:
     drawn = validate(request(prompt=" a red heart "), SERVED, streams=False)
     assert (drawn.prompt, drawn.num_images, drawn.sampling) == ("a red heart", 1, {})
     assert drawn.encoding == decoder_pb2.ImageEncoding(format=PNG)
@@ -134,23 +134,23 @@ def test_absent_fields_take_the_published_defaults_or_are_left_to_the_generator(
     assert 0 <= drawn.seeds[0] < 2**53
 
 
-def test_zero_is_a_value_where_the_default_is_not_zero():
+def test_zero_is_a_value_where_the_default_is_not_zero() -> None:
     drawn = validate(request(guidance=0, more_smooth=False, embed_metadata=False, seed=0), SERVED, streams=False)
     assert drawn.sampling == {"guidance": 0, "more_smooth": False}
     assert (drawn.embed_metadata, drawn.seeds) == (False, (0,))
 
 
-def test_a_lossy_format_has_a_quality():
+def test_lossy_format_has_a_quality() -> None:
     assert validate(request(format=WEBP), SERVED, streams=False).encoding.quality == 92
 
 
-def test_an_absent_seed_follows_from_a_given_request_id():
+def test_absent_seed_is_derived_from_the_request_id() -> None:
     drawn = validate(request(request_id="abc", num_images=3), SERVED, streams=False)
     first = seed_of_request_id("abc")
     assert drawn.seeds == (first, seed_of_image(first, 1), seed_of_image(first, 2))
 
 
-def test_a_made_request_id_differs_every_time():
+def test_generated_request_ids_are_unique() -> None:
     assert len({validate(request(), SERVED, streams=False).request_id for _ in range(50)}) == 50
 
 
@@ -169,10 +169,10 @@ numbers = st.floats(allow_nan=True, allow_infinity=True) | st.floats(-1, 30)
     request_id=st.none() | st.text(max_size=10),
     streams=st.booleans(),
 )
-def test_any_request_is_drawn_within_the_limits_or_refused_by_a_known_field(streams, **fields):
+def test_any_request_is_valid_or_refused_by_a_known_field(streams: bool, **fields: Any) -> None:
     try:
         message = images_pb2.GenerateRequest(**{k: v for k, v in fields.items() if v is not None})
-    except UnicodeEncodeError:  # a lone surrogate is no text: the library refuses it
+    except UnicodeEncodeError:  # protobuf refuses lone surrogates
         return
     try:
         drawn = validate(message, SERVED, streams=streams)

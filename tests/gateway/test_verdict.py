@@ -1,4 +1,4 @@
-"""Nothing is drawn without a verdict that allows it: fake stages on real sockets."""
+"""gateway.request.pipeline: no generation without a verdict that allows it. Fake stages on real sockets."""
 
 import asyncio
 
@@ -7,13 +7,13 @@ import pytest
 from hart.v1 import images_pb2, safety_pb2
 
 from tests.gateway.calls import holding, refused, request
-from tests.gateway.support import front, until
+from tests.gateway.support import running_gateway, until
 
 UNSAFE = safety_pb2.Verdict(unsafe=True, action=safety_pb2.SAFETY_ACTION_REFUSE, policy_version="p1", violated=["harm"])
 
 
-async def test_an_unsafe_prompt_is_refused_and_nothing_is_drawn():
-    async with front() as running:
+async def test_unsafe_prompt_is_refused_before_generation() -> None:
+    async with running_gateway() as running:
         running.stage("safety").verdict = UNSAFE
         code, info, text = await refused(running.stub.Generate(request(prompt="something bad")))
         assert (code, info.reason, info.domain) == (grpc.StatusCode.INVALID_ARGUMENT, "PROMPT_UNSAFE", "hart")
@@ -23,15 +23,15 @@ async def test_an_unsafe_prompt_is_refused_and_nothing_is_drawn():
         assert not running.stage("decoder").received
 
 
-async def test_nothing_is_drawn_before_the_verdict():
-    async with front() as running:
-        backpressure = asyncio.Event()
-        running.stage("safety").before = holding(backpressure)
+async def test_generation_waits_for_the_verdict() -> None:
+    async with running_gateway() as running:
+        release = asyncio.Event()
+        running.stage("safety").before = holding(release)
         call = running.stub.Generate(request())
         await until(lambda: running.stage("text_encoder").received)
         await asyncio.sleep(0.1)
         assert not running.stage("ar_generator").received
-        backpressure.set()
+        release.set()
         await call
         assert running.stage("ar_generator").received
 
@@ -46,8 +46,8 @@ async def test_nothing_is_drawn_before_the_verdict():
     ],
     ids=["unspecified", "contradiction", "empty", "replaced by nothing"],
 )
-async def test_an_unclear_verdict_refuses(verdict):
-    async with front() as running:
+async def test_unclear_verdict_refuses(verdict: safety_pb2.Verdict) -> None:
+    async with running_gateway() as running:
         running.stage("safety").verdict = verdict
         code, info, _ = await refused(running.stub.Generate(request()))
         assert (code, info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "PROMPT_UNSAFE")
@@ -55,8 +55,8 @@ async def test_an_unclear_verdict_refuses(verdict):
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf")])
-async def test_a_score_that_is_not_finite_is_no_verdict(score):
-    async with front() as running:
+async def test_non_finite_score_is_no_verdict(score: float) -> None:
+    async with running_gateway() as running:
         running.stage("safety").verdict.scores.add(policy="harm", score=score)
         code, info, _ = await refused(running.stub.Generate(request()))
         assert (code, info.metadata["stage"]) == (grpc.StatusCode.INTERNAL, "safety")
@@ -64,16 +64,8 @@ async def test_a_score_that_is_not_finite_is_no_verdict(score):
         assert not running.stage("ar_generator").received
 
 
-async def test_without_safety_there_is_no_picture():
-    async with front() as running:
-        await running.end(running.stage("safety"))
-        code, info, _ = await refused(running.stub.Generate(request()))
-        assert (code, info.metadata["stage"]) == (grpc.StatusCode.UNAVAILABLE, "safety")
-        assert not running.stage("ar_generator").received
-
-
-async def test_a_replaced_prompt_is_what_is_drawn_and_what_the_recipe_holds():
-    async with front() as running:
+async def test_replacement_prompt_is_generated_and_recorded() -> None:
+    async with running_gateway() as running:
         running.stage("safety").verdict = safety_pb2.Verdict(
             unsafe=True, action=safety_pb2.SAFETY_ACTION_REPLACE, replacement_prompt="a red heart", violated=["harm"]
         )

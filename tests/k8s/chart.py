@@ -1,4 +1,4 @@
-"""The chart as helm renders it: deployments, pods, variables. Where there is no helm, importing it skips the test."""
+"""The chart as helm renders it: deployments, pods, variables. Without helm, importing it skips the test."""
 
 from collections.abc import Iterable
 from pathlib import Path

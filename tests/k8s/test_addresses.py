@@ -1,4 +1,4 @@
-"""Where stages and gateway are found, and what the notes say of it: rendered by the real helm."""
+"""k8s/chart: addresses of stages and gateway, and the notes, rendered by the real helm."""
 
 import pytest
 
@@ -8,14 +8,14 @@ from tests.k8s.chart import STAGES, environment, named, pod, policies
 
 
 @pytest.mark.parametrize("discovery", ["kubernetes", "dns"])
-def test_the_gateway_is_told_where_the_stages_services_are(discovery: str) -> None:
+def test_gateway_gets_the_addresses_of_the_stages(discovery: str) -> None:
     documents = render.manifests(f"gateway: {{discovery: {discovery}}}")
     services = render.of_kind(documents, "Service")
-    said = environment(pod(f"gateway: {{discovery: {discovery}}}", "gateway")["containers"][0])
+    variables = environment(pod(f"gateway: {{discovery: {discovery}}}", "gateway")["containers"][0])
     for stage in STAGES:
         service = services[named(stage)]
         assert service["spec"]["clusterIP"] == "None"
-        where = said["HART_" + stage.upper()]
+        where = variables["HART_" + stage.upper()]
         source(where)
         host, _, port = where.rpartition("/")[2].rpartition(":")
         assert host.partition(".")[0] == named(stage)
@@ -24,7 +24,7 @@ def test_the_gateway_is_told_where_the_stages_services_are(discovery: str) -> No
         assert render.NAMESPACE in where
 
 
-def test_a_stage_elsewhere_is_not_deployed_and_is_called_there() -> None:
+def test_external_stage_is_not_deployed_but_called() -> None:
     values = "stages: {decoder: {endpoints: ['oip://triton.models:8001/decoder']}}"
     documents = render.manifests(values)
     assert not [d for d in documents if d["metadata"]["name"] == "hart-decoder"]
@@ -33,7 +33,7 @@ def test_a_stage_elsewhere_is_not_deployed_and_is_called_there() -> None:
     assert 8001 in ports
 
 
-def test_callers_come_in_by_ingress_or_route() -> None:
+def test_ingress_and_route_lead_to_the_gateway() -> None:
     values = "gateway: {ingress: {enabled: true, host: h.example, className: nginx, tlsSecret: t}}"
     ingress = render.of_kind(render.manifests(values), "Ingress")["hart-gateway"]
     assert ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/backend-protocol"] == "GRPCS"
@@ -46,11 +46,13 @@ def test_callers_come_in_by_ingress_or_route() -> None:
 
 
 def notes(values: str) -> str:
-    said = render.helm("install", "hart", render.CHART, "--dry-run=client", "-n", "pictures", "-f", "-", stdin=values)
-    return said.partition("NOTES:")[2]
+    variables = render.helm(
+        "install", "hart", render.CHART, "--dry-run=client", "-n", "pictures", "-f", "-", stdin=values
+    )
+    return variables.partition("NOTES:")[2]
 
 
-def test_the_notes_say_how_to_call_what_was_installed_and_what_cannot_work() -> None:
+def test_notes_state_how_to_call_and_what_cannot_work() -> None:
     plain = notes("tls: {mode: none}")
     assert "hart generate" in plain
     assert "--tls-ca" not in plain

@@ -1,4 +1,4 @@
-"""The chart's manifests, rendered by the real helm: what holds of all of them."""
+"""k8s/chart: properties of all manifests, rendered by the real helm."""
 
 from pathlib import Path
 from typing import Any
@@ -21,21 +21,21 @@ def test_every_manifest_of_every_example_is_valid(example: Path, version: str) -
         kubernetes_validate.validate(document, version, strict=True)
 
 
-@pytest.mark.parametrize("longest", [20, 300, 900])
-def test_the_grace_is_longer_than_the_longest_deadline(longest: int) -> None:
-    values = f"{{maxDeadlineSeconds: {longest}, gateway: {{settings: {{default_deadline_seconds: 10}}}}}}"
+@pytest.mark.parametrize("max_deadline", [20, 300, 900])
+def test_termination_grace_exceeds_the_max_deadline(max_deadline: int) -> None:
+    values = f"{{maxDeadlineSeconds: {max_deadline}, gateway: {{settings: {{default_deadline_seconds: 10}}}}}}"
     for process in PROCESSES:
         spec = pod(values, process)
         container = spec["containers"][0]
-        said = environment(container)
+        variables = environment(container)
         pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-        assert float(said["HART_DRAIN_SECONDS"]) > longest
-        assert float(said["HART_CONNECTION_AGE_GRACE_SECONDS"]) > longest
-        assert spec["terminationGracePeriodSeconds"] > pause + float(said["HART_DRAIN_SECONDS"])
-    assert environment(pod(values, "gateway")["containers"][0])["HART_MAX_DEADLINE_SECONDS"] == str(longest)
+        assert float(variables["HART_DRAIN_SECONDS"]) > max_deadline
+        assert float(variables["HART_CONNECTION_AGE_GRACE_SECONDS"]) > max_deadline
+        assert spec["terminationGracePeriodSeconds"] > pause + float(variables["HART_DRAIN_SECONDS"])
+    assert environment(pod(values, "gateway")["containers"][0])["HART_MAX_DEADLINE_SECONDS"] == str(max_deadline)
 
 
-def test_everything_belongs_to_its_release_alone() -> None:
+def test_every_object_is_named_after_its_release() -> None:
     for document in yaml.safe_load_all(render.helm("template", "other", render.CHART, "--namespace", "a")):
         if document:
             assert document["metadata"]["name"].startswith(("other-hart", "a-other-hart")), document["kind"]
@@ -43,15 +43,15 @@ def test_everything_belongs_to_its_release_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["a" * 46, "1st", "a.b"])
-def test_a_release_whose_services_could_not_be_named_is_refused(name: str) -> None:
+def test_release_name_invalid_for_services_is_refused(name: str) -> None:
     with pytest.raises(render.Refused, match=f'release name "{name}"'):
         render.helm("template", name, render.CHART)
-    longest = "a" * 45
-    services = render.of_kind(yaml.safe_load_all(render.helm("template", longest, render.CHART)), "Service")
+    max_deadline = "a" * 45
+    services = render.of_kind(yaml.safe_load_all(render.helm("template", max_deadline, render.CHART)), "Service")
     assert max(map(len, services)) == 63
 
 
-def test_a_users_label_or_annotation_takes_the_place_of_the_charts() -> None:
+def test_user_labels_and_annotations_replace_the_charts() -> None:
     nginx, container = "nginx.ingress.kubernetes.io/proxy-read-timeout", "kubectl.kubernetes.io/default-container"
     part = "app.kubernetes.io/part-of"
     labelled = f"{{enabled: true, labels: {{{part}: shop}}}}"
@@ -83,7 +83,7 @@ def assert_no_key_twice(node: Any) -> None:
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-def test_a_budget_and_a_priority_keep_every_process_running(process: str) -> None:
+def test_every_process_has_a_disruption_budget_and_a_priority(process: str) -> None:
     values = "priorityClass: {create: true, preemptionPolicy: Never}"
     documents = render.manifests(values)
     budget = render.of_kind(documents, "PodDisruptionBudget")[named(process)]["spec"]
@@ -95,6 +95,6 @@ def test_a_budget_and_a_priority_keep_every_process_running(process: str) -> Non
     assert deployment["template"]["spec"]["topologySpreadConstraints"]
 
 
-def test_a_registrys_trailing_slash_does_no_harm() -> None:
+def test_trailing_slash_of_the_registry_is_ignored() -> None:
     deployment = render.of_kind(render.manifests("image: {registry: 'ghcr.io/example/'}"), "Deployment")["hart-gateway"]
     assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == f"ghcr.io/example/hart-gateway:{VERSION}"

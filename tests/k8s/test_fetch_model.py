@@ -1,4 +1,4 @@
-"""The init container's program: whole files or none, from real HTTP servers."""
+"""k8s/chart/files/fetch_model.py: complete files or none, from real HTTP servers."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ REVISION = "a" * 40
 
 
 class Store(BaseHTTPRequestHandler):
-    """Answers as a Hugging Face endpoint below /example/model and as an S3 bucket below /bucket."""
+    """A Hugging Face endpoint below /example/model and an S3 bucket below /bucket."""
 
     protocol_version = "HTTP/1.1"
     asked: ClassVar[list[tuple[str, str]]] = []
@@ -44,8 +44,8 @@ class Store(BaseHTTPRequestHandler):
 
     def send(self, content: bytes, body: bool, status: int = 200) -> None:
         start, end = 0, len(content)
-        if wanted := self.headers.get("Range", "").removeprefix("bytes="):
-            first, _, last = wanted.partition("-")
+        if require_tool := self.headers.get("Range", "").removeprefix("bytes="):
+            first, _, last = require_tool.partition("-")
             start, end, status = int(first or 0), min(int(last or end) + 1, end), 206
         self.send_response(status)
         self.send_header("Content-Length", str(end - start))
@@ -78,9 +78,16 @@ def digests() -> dict[str, str]:
 
 def run(order: dict[str, Any], tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy") and not k.startswith("AWS")}
-    told = {**kept, "HOME": str(tmp_path), "MODEL_SOURCE": json.dumps(order), "HF_HUB_DISABLE_TELEMETRY": "1"}
-    told |= {"HF_HUB_DOWNLOAD_TIMEOUT": "5", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*"}
-    return subprocess.run([sys.executable, PROGRAM], env=told | variables, capture_output=True, text=True, timeout=120)
+    variables_of_run = {
+        **kept,
+        "HOME": str(tmp_path),
+        "MODEL_SOURCE": json.dumps(order),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    variables_of_run |= {"HF_HUB_DOWNLOAD_TIMEOUT": "5", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*"}
+    return subprocess.run(
+        [sys.executable, PROGRAM], env=variables_of_run | variables, capture_output=True, text=True, timeout=120
+    )
 
 
 def hugging_face(endpoint: str, target: Path, **changed: Any) -> dict[str, Any]:
@@ -94,7 +101,7 @@ def s3(endpoint: str, target: Path, **changed: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("order", [hugging_face, s3])
-def test_files_are_fetched_whole_with_the_credentials(order: Any, endpoint: str, tmp_path: Path) -> None:
+def test_files_are_fetched_with_credentials(order: Any, endpoint: str, tmp_path: Path) -> None:
     target = tmp_path / "model"
     secrets = {"HF_TOKEN": "hf_secret", "AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "secret"}
     done = run(order(endpoint, target, into="part"), tmp_path, **secrets)
@@ -106,7 +113,7 @@ def test_files_are_fetched_whole_with_the_credentials(order: Any, endpoint: str,
 
 
 @pytest.mark.parametrize("order", [hugging_face, s3])
-def test_a_file_that_differs_is_refused_by_name_and_not_left_behind(order: Any, endpoint: str, tmp_path: Path) -> None:
+def test_file_with_a_wrong_digest_is_refused_and_removed(order: Any, endpoint: str, tmp_path: Path) -> None:
     target = tmp_path / "model"
     done = run(order(endpoint, target, files={**digests(), "llm/model.safetensors": "0" * 64}), tmp_path)
     assert done.returncode == 1
@@ -115,13 +122,13 @@ def test_a_file_that_differs_is_refused_by_name_and_not_left_behind(order: Any, 
 
 
 @pytest.mark.parametrize("order", [hugging_face, s3])
-def test_a_missing_file_is_no_start(order: Any, endpoint: str, tmp_path: Path) -> None:
+def test_missing_file_exits_with_1(order: Any, endpoint: str, tmp_path: Path) -> None:
     target = tmp_path / "model"
     assert run(order(endpoint, target, files={"nothing.json": "0" * 64}), tmp_path).returncode == 1
     assert not [p for p in target.rglob("*") if p.is_file()]
 
 
-def test_what_lies_there_whole_is_not_fetched_again(endpoint: str, tmp_path: Path) -> None:
+def test_complete_files_are_not_fetched_again(endpoint: str, tmp_path: Path) -> None:
     target = tmp_path / "model"
     assert run(hugging_face(endpoint, target), tmp_path).returncode == 0
     Store.asked.clear()
@@ -129,7 +136,7 @@ def test_what_lies_there_whole_is_not_fetched_again(endpoint: str, tmp_path: Pat
     assert Store.asked == []
 
 
-def test_files_on_a_claim_are_compared_and_left_alone(tmp_path: Path) -> None:
+def test_files_on_a_claim_are_verified_and_unchanged(tmp_path: Path) -> None:
     order = {"source": "claim", "target": str(tmp_path), "into": "", "files": digests()}
     assert "config.json: no such file" in run(order, tmp_path).stderr
     for name, content in FILES.items():
@@ -140,10 +147,13 @@ def test_files_on_a_claim_are_compared_and_left_alone(tmp_path: Path) -> None:
     done = run(order, tmp_path)
     assert done.returncode == 1
     assert "config.json: SHA-256 is" in done.stderr
+    assert "git lfs" not in done.stderr
     assert (tmp_path / "config.json").read_bytes() == b"{}"
+    (tmp_path / "config.json").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    assert "this is a Git LFS pointer: run git lfs pull" in run(order, tmp_path).stderr
 
 
-def test_no_file_lands_outside_its_folder(tmp_path: Path) -> None:
+def test_file_outside_the_target_folder_is_refused(tmp_path: Path) -> None:
     order = {"source": "claim", "target": str(tmp_path), "into": "", "files": {"../escape": "0" * 64}}
     done = run(order, tmp_path)
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""What the Dockerfile promises to the chart and copies from the checkout."""
+"""Dockerfile, k8s.image: what it copies from the checkout, and what the chart expects of it."""
 
 import ast
 import json
@@ -22,7 +22,7 @@ def tracked() -> list[str]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_what_is_copied_is_in_the_repository_and_reaches_the_build(stage: str) -> None:
+def test_copied_paths_are_tracked_and_in_the_build_context(stage: str) -> None:
     files = tracked()
     allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     sources = image.copied(stage)
@@ -35,7 +35,7 @@ def test_what_is_copied_is_in_the_repository_and_reaches_the_build(stage: str) -
 
 
 @pytest.mark.parametrize("stage", ["image-gateway", "image-stage"])
-def test_every_room_that_a_copied_room_imports_is_copied_too(stage: str) -> None:
+def test_packages_imported_by_copied_packages_are_copied(stage: str) -> None:
     rooms = {path.split("/")[0] for path in tracked() if path.endswith(".py")} - {"client"}
     copied = {source.split("/")[0] for source in image.copied(stage)} - {"client"}
     imported: set[str] = set()
@@ -48,7 +48,7 @@ def test_every_room_that_a_copied_room_imports_is_copied_too(stage: str) -> None
     assert imported & rooms <= copied
 
 
-def test_the_gateways_image_has_no_room_with_torch_in_it() -> None:
+def test_gateway_container_image_has_no_package_with_torch() -> None:
     assert {source.split("/")[0] for source in image.copied("image-gateway")} == {
         "client",
         "common",
@@ -60,7 +60,7 @@ def test_the_gateways_image_has_no_room_with_torch_in_it() -> None:
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-def test_an_image_runs_the_process_on_the_ports_that_the_chart_expects(process: str) -> None:
+def test_container_image_runs_its_process_on_the_charts_ports(process: str) -> None:
     steps = dict(image.steps("image-gateway" if process == "gateway" else "image-stage"))
     module = "gateway" if process == "gateway" else f"services.{process}"
     try:

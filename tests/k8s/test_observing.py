@@ -1,4 +1,4 @@
-"""Dashboards, alerts and autoscaling ask only for metrics that processes export, in queries that Prometheus takes."""
+"""k8s/dashboards, k8s/alerts: queries use only exported metrics and are accepted by Prometheus."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from prometheus_client import generate_latest
 
 from k8s import build_dashboards, render
 from k8s.tools import ToolMissing, tool
-from runtime.observability import metrics
+from runtime.observability import instruments
 from runtime.observability.telemetry import Telemetry
 from tests.e2e.prometheus import Prometheus, prometheus
 
@@ -36,13 +36,13 @@ def telemetry() -> Iterator[Telemetry]:
     """A process's telemetry in which every metric has a value."""
     made = Telemetry("gateway")
     for instrument in vars(made.metrics).values():
-        if isinstance(instrument, metrics.Counter | metrics.Gauge):
+        if isinstance(instrument, instruments.Counter | instruments.Gauge):
             instrument.add(1, **LABELS)
-        elif isinstance(instrument, metrics.Histogram):
+        elif isinstance(instrument, instruments.Histogram):
             instrument.record(1.0, **LABELS)
-        elif isinstance(instrument, metrics.ObservedInfo):
+        elif isinstance(instrument, instruments.ObservedInfo):
             instrument.observe("", lambda: {"model": "emoji", "digest": "abc", "version": "1"})
-        elif isinstance(instrument, metrics.ObservedGauge):
+        elif isinstance(instrument, instruments.ObservedGauge):
             for kind in ("used", "total") if instrument is made.metrics.device_memory else ("used",):
                 instrument.observe(lambda: 1.0, **{**LABELS, "kind": kind})
     yield made
@@ -65,7 +65,7 @@ def alerts() -> list[dict[str, Any]]:
 
 
 def asked() -> dict[str, str]:
-    """Every query that we publish, by where it stands."""
+    """Every published query, by its place."""
     found = {f"{path.name} {n}": query for path in DASHBOARDS for n, query in enumerate(queries(path))}
     found |= {f"rule {n} {rule.get('alert', rule.get('record'))}": rule["expr"] for n, rule in enumerate(alerts())}
     for name, scaled in render.of_kind(
@@ -83,7 +83,7 @@ def published() -> dict[str, str]:
         pytest.skip(str(error))
 
 
-def test_every_metric_asked_for_is_exported(telemetry: Telemetry, published: dict[str, str]) -> None:
+def test_every_queried_metric_is_exported(telemetry: Telemetry, published: dict[str, str]) -> None:
     names = exported(telemetry)
     assert len(published) > 40
     for place, query in published.items():
@@ -100,7 +100,7 @@ def test_every_exported_metric_is_on_a_dashboard(telemetry: Telemetry) -> None:
     assert missing == set()
 
 
-def test_the_objectives_bound_is_a_bucket(telemetry: Telemetry) -> None:
+def test_objective_bound_is_a_histogram_bucket(telemetry: Telemetry) -> None:
     bounds = set(
         re.findall(
             r'hart_request_duration_seconds_bucket\{[^}]*[,{]le="([^"]+)"', generate_latest(telemetry.registry).decode()
@@ -111,7 +111,7 @@ def test_the_objectives_bound_is_a_bucket(telemetry: Telemetry) -> None:
     assert used <= bounds
 
 
-def test_the_dashboards_are_what_their_descriptions_make() -> None:
+def test_dashboards_are_up_to_date() -> None:
     assert {path.stem for path in DASHBOARDS} == set(build_dashboards.DASHBOARDS)
     for path in DASHBOARDS:
         assert path.read_text() == build_dashboards.text(path.stem), "make k8s-files"
@@ -127,7 +127,7 @@ def test_every_alert_has_a_runbook() -> None:
             assert len(rule["annotations"]["description"]) > 40
 
 
-def test_the_chart_ships_the_same_rules_and_dashboards() -> None:
+def test_chart_ships_the_same_rules_and_dashboards() -> None:
     try:
         documents = render.manifests("monitoring: {alerts: {enabled: true}, dashboards: {enabled: true}}")
     except ToolMissing as error:
@@ -141,14 +141,14 @@ def test_the_chart_ships_the_same_rules_and_dashboards() -> None:
     }
 
 
-def test_alerts_fire_when_they_should_and_only_then() -> None:
-    promtool = wanted("promtool")
-    for words in (["check", "rules", *RULES], ["test", "rules", *RULE_TESTS]):
+def test_alerts_fire_only_when_they_should() -> None:
+    promtool = require_tool("promtool")
+    for words in (["check", "rules", *map(str, RULES)], ["test", "rules", *map(str, RULE_TESTS)]):
         done = subprocess.run([promtool, *words], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def wanted(name: str) -> Path:
+def require_tool(name: str) -> Path:
     try:
         return tool(name)
     except ToolMissing as error:
@@ -158,7 +158,7 @@ def wanted(name: str) -> Path:
 @pytest.fixture(scope="module")
 def scraping(telemetry: Telemetry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """A real Prometheus that has scraped the process."""
-    program = wanted("prometheus")
+    program = require_tool("prometheus")
     scraped = telemetry.serve_metrics("127.0.0.1", 0)
     targets = {f"127.0.0.1:{scraped.port}": {"namespace": "pictures", "pod": "hart-decoder-1"}}
     with prometheus(program, tmp_path_factory.mktemp("prometheus"), targets, RULES) as running:
@@ -167,7 +167,7 @@ def scraping(telemetry: Telemetry, tmp_path_factory: pytest.TempPathFactory) -> 
     scraped.close()
 
 
-def test_prometheus_takes_every_query_that_we_publish(scraping: Prometheus, published: dict[str, str]) -> None:
+def test_prometheus_accepts_every_published_query(scraping: Prometheus, published: dict[str, str]) -> None:
     for place, query in published.items():
         chosen = query.replace("$namespace", "pictures").replace("$stage", "gateway").replace("$__rate_interval", "1m")
         chosen = chosen.replace("$release", ".*").replace("$gpu_hour", "2.5")
@@ -177,14 +177,14 @@ def test_prometheus_takes_every_query_that_we_publish(scraping: Prometheus, publ
             pytest.fail(f"{place}: {error.read().decode()}")
 
 
-def test_what_a_scrape_brings_is_found_by_the_queries(scraping: Prometheus) -> None:
+def test_queries_find_scraped_values(scraping: Prometheus) -> None:
     (load,) = scraping.find('sum(hart_load{namespace="pictures",stage="gateway",pod=~"hart-decoder-.+"})')
     assert load["value"][1] == "1"
     (filled,) = scraping.find("max by (stage) (hart_queue_depth / hart_queue_limit)")
     assert filled["metric"] == {"stage": "gateway"}
 
 
-def test_every_panel_says_what_it_shows_and_in_what_unit() -> None:
+def test_every_panel_has_a_description_and_a_unit() -> None:
     for path in DASHBOARDS:
         panels = json.loads(path.read_text())["panels"]
         assert len({panel["title"] for panel in panels}) == len(panels)
@@ -197,11 +197,11 @@ def test_every_panel_says_what_it_shows_and_in_what_unit() -> None:
             assert [limit["value"] for limit in limits] == sorted(limit["value"] for limit in limits)
 
 
-def test_every_alert_has_a_runbook_that_says_what_to_do() -> None:
+def test_every_runbook_has_content() -> None:
     text = (ROOT / "docs/operations.md").read_text()
     for rule in alerts():
         if "alert" in rule:
             name = rule["alert"]
-            heading, told = text.partition(f"### {name}\n")[1:]
+            heading, runbook = text.partition(f"### {name}\n")[1:]
             assert heading, name
-            assert len(told.partition("\n#")[0].split()) > 25, name
+            assert len(runbook.partition("\n#")[0].split()) > 25, name

@@ -13,13 +13,13 @@ import pytest
 
 from k8s import render
 from k8s.tools import ToolMissing, tool
-from tests.gateway.support import Front, front
+from tests.gateway.support import RunningGateway, running_gateway
 from tests.k8s.chart import policies
 
 SCRIPT = render.CHART / "files/test_release.py"
 
 
-async def run(running: Front, **environment: str) -> subprocess.CompletedProcess[str]:
+async def run(running: RunningGateway, **environment: str) -> subprocess.CompletedProcess[str]:
     """The script against a real gateway, in a process of its own."""
     where = {"ENDPOINT": f"127.0.0.1:{running.app.port}", "TLS_FOLDER": "", "KEYS_FILE": "", "TOKENS": ""}
     process = await asyncio.create_subprocess_exec(
@@ -30,7 +30,7 @@ async def run(running: Front, **environment: str) -> subprocess.CompletedProcess
 
 
 async def test_it_draws_an_image() -> None:
-    async with front() as running:
+    async with running_gateway() as running:
         done = await run(running)
     assert done.returncode == 0, done.stderr
     assert "drew 64x64 pixels" in done.stdout
@@ -39,7 +39,7 @@ async def test_it_draws_an_image() -> None:
 async def test_it_takes_the_first_key_of_the_secret(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("me=secret\nother=key\n")
-    async with front(api_keys="me=secret") as running:
+    async with running_gateway(api_keys="me=secret") as running:
         assert (await run(running, KEYS_FILE=str(keys))).returncode == 0
         refused = await run(running)
     assert refused.returncode == 1
@@ -47,12 +47,12 @@ async def test_it_takes_the_first_key_of_the_secret(tmp_path: Path) -> None:
 
 
 async def test_where_only_tokens_are_accepted_an_answer_is_enough() -> None:
-    async with front(api_keys="me=secret") as running:
+    async with running_gateway(api_keys="me=secret") as running:
         assert (await run(running, TOKENS="1")).returncode == 0
 
 
 async def test_it_fails_where_a_stage_is_missing() -> None:
-    async with front() as running:
+    async with running_gateway() as running:
         await running.end(running.stage("decoder"))
         done = await run(running)
     assert done.returncode == 1

@@ -1,11 +1,11 @@
-"""Devices and autoscalers, as the chart asks for them: rendered by the real helm."""
+"""k8s/chart: GPUs and autoscalers, rendered by the real helm."""
 
 from common.version import VERSION
 from k8s import render
 from tests.k8s.chart import STAGES, deployments, environment, named, pod
 
 
-def test_a_gpu_asks_for_the_device_and_the_images_variant() -> None:
+def test_gpu_sets_device_resource_and_image_variant() -> None:
     values = "stages: {decoder: {gpu: {count: 1, resource: nvidia.com/mig-1g.10gb}}}"
     container = pod(values, "decoder")["containers"][0]
     assert container["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == 1
@@ -15,7 +15,7 @@ def test_a_gpu_asks_for_the_device_and_the_images_variant() -> None:
     assert pod(values, "gateway")["containers"][0]["image"] == f"hart-gateway:{VERSION}"
 
 
-def test_a_stages_own_word_wins_over_the_default_even_when_it_is_nothing() -> None:
+def test_stage_values_override_defaults_even_if_empty() -> None:
     values = """
 defaults: {gpu: {count: 1}, replicas: 3, settings: {max_queued_requests: 5}}
 stages: {safety: {gpu: {count: 0}, replicas: 0, topologySpread: [], settings: {batch_wait_timeout_seconds: 0}}}"""
@@ -29,7 +29,7 @@ stages: {safety: {gpu: {count: 0}, replicas: 0, topologySpread: [], settings: {b
     assert deployments(values)["hart-decoder"]["spec"]["replicas"] == 3
 
 
-def test_keda_asks_for_hart_load_and_owns_the_replicas() -> None:
+def test_keda_scales_by_hart_load_and_owns_the_replicas() -> None:
     values = "defaults: {autoscaling: {kind: keda, targetLoad: 0.7}}"
     documents = render.manifests(values)
     for stage in STAGES:
@@ -42,7 +42,7 @@ def test_keda_asks_for_hart_load_and_owns_the_replicas() -> None:
         assert "replicas" not in deployments(values)[named(stage)]["spec"]
 
 
-def test_from_zero_keda_asks_the_gateways_scaler_by_what_it_understands() -> None:
+def test_scale_to_zero_uses_the_gateways_external_scaler() -> None:
     values = "{gateway: {replicas: 1}, defaults: {autoscaling: {kind: keda, trigger: gateway, minReplicas: 0}}}"
     documents = render.manifests(values)
     (trigger,) = render.of_kind(documents, "ScaledObject")["hart-decoder"]["spec"]["triggers"]
@@ -58,7 +58,7 @@ def test_from_zero_keda_asks_the_gateways_scaler_by_what_it_understands() -> Non
     assert trusted["secretTargetRef"] == [{"parameter": "caCert", "name": certificate["secretName"], "key": "ca.crt"}]
 
 
-def test_a_plain_hpa_asks_for_the_same_load() -> None:
+def test_hpa_scales_by_the_same_load() -> None:
     hpa = render.of_kind(render.manifests("defaults: {autoscaling: {kind: hpa}}"), "HorizontalPodAutoscaler")
     (metric,) = hpa["hart-ar-generator"]["spec"]["metrics"]
     assert metric["pods"]["metric"]["name"] == "hart_load"

@@ -1,4 +1,4 @@
-"""Values become settings of the processes, or are refused by their place: the chart, rendered by the real helm."""
+"""k8s/chart: values become settings of the processes or are refused with their path, rendered by the real helm."""
 
 import json
 from pathlib import Path
@@ -15,17 +15,17 @@ FOREIGN_VARIABLES = {
 }  # fmt: skip
 
 
-def test_the_schema_holds_the_settings_of_today() -> None:
+def test_schema_is_up_to_date_with_the_settings() -> None:
     schema = json.loads(build_schema.SCHEMA.read_text())["$defs"]
     assert {k: v for k, v in schema.items() if k.endswith("Settings")} == build_schema.definitions(), "make k8s-files"
 
 
-def test_what_the_chart_decides_are_settings_that_exist() -> None:
+def test_settings_decided_by_the_chart_exist() -> None:
     fields = {field for kind in PROCESSES.values() for field in kind.model_fields}
     assert fields >= build_schema.DECIDED
 
 
-def test_every_object_of_the_schema_says_what_it_may_hold() -> None:
+def test_every_schema_object_restricts_its_properties() -> None:
     def loose(node: Any, path: str) -> list[str]:
         if isinstance(node, list):
             return [hit for number, item in enumerate(node) for hit in loose(item, f"{path}/{number}")]
@@ -43,12 +43,12 @@ def test_every_object_of_the_schema_says_what_it_may_hold() -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES)
 @pytest.mark.parametrize("process", PROCESSES)
-def test_every_variable_of_a_process_is_one_of_its_settings(
+def test_every_environment_variable_is_a_setting(
     process: str, example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = environment(pod("", process, example)["containers"][0])
-    settings = {k: v for k, v in said.items() if k.startswith("HART_")}
-    assert set(said) - set(settings) <= FOREIGN_VARIABLES
+    variables = environment(pod("", process, example)["containers"][0])
+    settings = {k: v for k, v in variables.items() if k.startswith("HART_")}
+    assert set(variables) - set(settings) <= FOREIGN_VARIABLES
     known = {"HART_" + field.upper() for field in PROCESSES[process].model_fields}
     assert set(settings) <= known
     keys = tmp_path / "keys"
@@ -60,13 +60,13 @@ def test_every_variable_of_a_process_is_one_of_its_settings(
     assert loaded.drain_seconds > 300
 
 
-def test_a_setting_reaches_its_process_with_its_value() -> None:
+def test_setting_is_passed_with_its_value() -> None:
     settings = "{kv_cache_bytes: 8589934592, max_starvation_seconds: 0.25, max_queued_requests: 7}"
     values = f"stages: {{ar_generator: {{settings: {settings}}}}}"
-    said = environment(pod(values, "ar_generator")["containers"][0])
-    assert said["HART_KV_CACHE_BYTES"] == "8589934592"
-    assert said["HART_MAX_STARVATION_SECONDS"] == "0.25"
-    assert said["HART_MAX_QUEUED_REQUESTS"] == "7"
+    variables = environment(pod(values, "ar_generator")["containers"][0])
+    assert variables["HART_KV_CACHE_BYTES"] == "8589934592"
+    assert variables["HART_MAX_STARVATION_SECONDS"] == "0.25"
+    assert variables["HART_MAX_QUEUED_REQUESTS"] == "7"
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_setting_reaches_its_process_with_its_value() -> None:
         ("stages: {decoder: {tolerations: [{keys: a}]}}", "keys"),
     ],
 )
-def test_a_misspelt_value_is_refused_by_its_name(values: str, name: str) -> None:
+def test_misspelt_value_is_refused_by_name(values: str, name: str) -> None:
     with pytest.raises(render.Refused, match=f"'{name}' not allowed"):
         render.text(values)
 
@@ -139,6 +139,6 @@ def test_a_misspelt_value_is_refused_by_its_name(values: str, name: str) -> None
         ("stages: {decoder: {autoscaling: {kind: hpa, targetLoad: 0.0004}}}", "/stages/decoder/autoscaling/targetLoad"),
     ],
 )
-def test_values_that_cannot_be_are_refused_with_the_place(values: str, complaint: str) -> None:
+def test_invalid_values_are_refused_with_their_path(values: str, complaint: str) -> None:
     with pytest.raises(render.Refused, match=complaint.replace(".", r"\.")):
         render.text(values)

@@ -1,4 +1,4 @@
-"""What a process may do, whom it may speak with and under which certificate: rendered by the real helm."""
+"""k8s/chart: privileges, network policies and certificates, rendered by the real helm."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from tests.k8s.chart import EXAMPLES, PROCESSES, deployments, environment, named
 
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_no_container_can_do_more_than_its_work(process: str, example: Path) -> None:
+def test_containers_run_with_minimal_privileges(process: str, example: Path) -> None:
     spec = pod("", process, example)
     assert spec["securityContext"]["runAsNonRoot"] is True
     for container in spec["containers"] + spec.get("initContainers", []):
@@ -23,7 +23,7 @@ def test_no_container_can_do_more_than_its_work(process: str, example: Path) -> 
         assert container["resources"]["limits"]["memory"]
 
 
-def test_only_the_gateway_speaks_with_the_kubernetes_api() -> None:
+def test_only_the_gateway_may_call_the_kubernetes_api() -> None:
     documents = render.manifests()
     assert {n: d["spec"]["template"]["spec"]["automountServiceAccountToken"] for n, d in deployments().items()} == {
         named(p): p == "gateway" for p in PROCESSES
@@ -41,21 +41,21 @@ def test_only_the_gateway_speaks_with_the_kubernetes_api() -> None:
 
 @pytest.mark.parametrize("mode", ["none", "certManager"])
 @pytest.mark.parametrize("process", PROCESSES)
-def test_the_kubelet_asks_for_health_in_plaintext(process: str, mode: str) -> None:
+def test_probes_use_plaintext_health(process: str, mode: str) -> None:
     container = pod(f"tls: {{mode: {mode}}}", process)["containers"][0]
-    said = environment(container)
-    port = int(said["HART_PORT"] if mode == "none" else said["HART_HEALTH_PORT"])
+    variables = environment(container)
+    port = int(variables["HART_PORT"] if mode == "none" else variables["HART_HEALTH_PORT"])
     service = {"gateway": "Images", "text_encoder": "TextEncoder", "ar_generator": "ArGenerator"}.get(
         process, process.title()
     )
     assert container["readinessProbe"]["grpc"] == {"port": port, "service": f"hart.v1.{service}"}
     assert container["startupProbe"]["grpc"] == {"port": port, "service": f"hart.v1.{service}"}
     assert container["livenessProbe"]["grpc"] == {"port": port}
-    assert ("HART_ALLOW_PLAINTEXT" in said) == (mode == "none")
+    assert ("HART_ALLOW_PLAINTEXT" in variables) == (mode == "none")
 
 
-def arrows(rule: dict[str, Any], direction: str) -> set[tuple[str, Any]]:
-    """Whom a rule lets in or out, and on which ports."""
+def peers_and_ports(rule: dict[str, Any], direction: str) -> set[tuple[str, Any]]:
+    """The peers and ports that a rule allows."""
     peers = rule.get(direction) or [{}]
     names = set()
     for peer in peers:
@@ -65,12 +65,12 @@ def arrows(rule: dict[str, Any], direction: str) -> set[tuple[str, Any]]:
     return {(name, port["port"]) for name in names for port in rule["ports"]}
 
 
-def test_the_network_lets_through_exactly_the_arrows_that_exist() -> None:
+def test_network_policies_allow_exactly_the_existing_calls() -> None:
     found = policies(render.manifests("", *[p for p in render.EXAMPLES if p.stem == "production"]))
     both = {
         name: (
-            set().union(*(arrows(r, "from") for r in spec["ingress"])),
-            set().union(*(arrows(r, "to") for r in spec["egress"])),
+            set().union(*(peers_and_ports(r, "from") for r in spec["ingress"])),
+            set().union(*(peers_and_ports(r, "to") for r in spec["egress"])),
         )
         for name, spec in found.items()
     }
@@ -92,27 +92,27 @@ def test_the_network_lets_through_exactly_the_arrows_that_exist() -> None:
         assert spec["policyTypes"] == ["Ingress", "Egress"]
 
 
-def test_between_processes_tls_is_mutual() -> None:
+def test_tls_between_processes_is_mutual() -> None:
     documents = render.manifests()
     certificates = render.of_kind(documents, "Certificate")
     for process in PROCESSES:
         spec = pod("", process)
-        said = environment(spec["containers"][0])
+        variables = environment(spec["containers"][0])
         (volume,) = [v for v in spec["volumes"] if v["name"] == "tls"]
         assert volume["secret"]["secretName"] == certificates[named(process)]["spec"]["secretName"]
-        assert said["HART_TLS_CERT"].endswith("/tls.crt")
+        assert variables["HART_TLS_CERT"].endswith("/tls.crt")
         if process == "gateway":
-            assert said["HART_STAGE_TLS_CA"].endswith("/ca.crt")
-            assert "HART_TLS_CA" not in said  # callers need no certificate unless clientCertificates says so
+            assert variables["HART_STAGE_TLS_CA"].endswith("/ca.crt")
+            assert "HART_TLS_CA" not in variables  # callers need no certificate unless clientCertificates says so
         else:
-            assert said["HART_TLS_CA"].endswith("/ca.crt")
+            assert variables["HART_TLS_CA"].endswith("/ca.crt")
             assert "server auth" in certificates[named(process)]["spec"]["usages"]
     assert "client auth" in certificates["hart-gateway"]["spec"]["usages"]
     asked = pod("tls: {clientCertificates: true}", "gateway")["containers"][0]
     assert environment(asked)["HART_TLS_CA"].endswith("/ca.crt")
 
 
-def test_given_secrets_are_mounted_in_place_of_certificates() -> None:
+def test_given_secrets_replace_certificates() -> None:
     values = "tls: {mode: secrets, secrets: {gateway: front, stages: inner}}"
     assert not render.of_kind(render.manifests(values), "Certificate")
     for process in PROCESSES:
@@ -120,7 +120,7 @@ def test_given_secrets_are_mounted_in_place_of_certificates() -> None:
         assert volume["secret"]["secretName"] == ("front" if process == "gateway" else "inner")
 
 
-def test_a_forwarded_port_shows_a_certificate_of_its_name() -> None:
+def test_gateway_certificate_names_localhost_for_port_forwarding() -> None:
     certificates = render.of_kind(render.manifests(), "Certificate")
     assert "localhost" in certificates["hart-gateway"]["spec"]["dnsNames"]
     assert "localhost" not in certificates["hart-decoder"]["spec"]["dnsNames"]

@@ -5,6 +5,7 @@ then compiled with the types of its arguments. Prints shared memory and spilled 
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -59,15 +60,14 @@ def operations(dtype: torch.dtype) -> Iterator[Callable[[], object]]:
         kept = (of(4, heads, 9, size), of(4, heads, 9, size))
         table = (of(2, 1, 3, size), of(2, 1, 3, size))
         qkv = of(2, 3, 3, heads, size)
-        yield lambda a=qkv, b=table, c=kept: rotate_and_keep(a, (weight, weight), b, c, torch.zeros(2).long(), 2)
+        yield partial(rotate_and_keep, qkv, (weight, weight), table, kept, torch.zeros(2).long(), 2)
     for width in (160, 320, 640):
-        lines = (of(width), of(width))
-        yield lambda w=width, b=lines: group_norm(of(1, w, 8, 8), 32, *b, 1e-6, True)
-        yield lambda w=width, b=lines: group_norm(of(1, w, 8, 8), 32, *b, 1e-6, False)
+        for silu in (True, False):
+            yield partial(group_norm, of(1, width, 8, 8), 32, of(width), of(width), 1e-6, silu)
     for vocabulary in (4096, 1001):
         logits, book = of(1, 2, 3, vocabulary, kind=torch.float32), of(vocabulary, 32, kind=torch.float32)
         more_smooth, keys = torch.ones(1, dtype=torch.bool), torch.zeros(1, 2, dtype=torch.int64)
-        yield lambda a=logits, b=book, c=more_smooth, d=keys: sample(a, torch.zeros(1), d, c, b, Draw(0, 600, 1.0, 0.1))
+        yield partial(sample, logits, torch.zeros(1), keys, more_smooth, book, Draw(0, 600, 1.0, 0.1))
 
 
 def compile_launch(kernel: launch.Kernel, arguments: tuple[Any, ...], options: dict[str, Any]) -> str:

@@ -9,7 +9,6 @@ import torch
 
 from kernels import choose
 
-sys.path.insert(0, os.path.dirname(__file__))
 torch.set_num_threads(1)
 
 

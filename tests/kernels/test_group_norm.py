@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from close import DTYPES, assert_close, random
 
 from kernels.group_norm import group_norm, twin
+from tests.kernels.close import DTYPES, assert_close, random
 
 EPS = 1e-6
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from close import DTYPES, assert_close, assert_mostly_equal, random
 from torch import Tensor
 
 from kernels.layer_norm import EPS, Affine, layer_norm, twin
+from tests.kernels.close import DTYPES, assert_close, assert_mostly_equal, random
 
 SHAPES = [(1, 1, 1, 16), (2, 2, 3, 40), (3, 2, 5, 96)]
 

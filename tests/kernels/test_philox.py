@@ -1,4 +1,4 @@
-"""The noise: the same words and uniforms everywhere, known answers first."""
+"""model.philox: known answers; the same words and uniforms on every device."""
 
 from fractions import Fraction
 
@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.philox import key_of, philox
+from common.philox import Key, Words, key_of, philox
 from kernels.philox import exponentials, normals, philox_blocks, uniforms, words
 
 KNOWN = [
@@ -24,13 +24,13 @@ word = st.integers(0, 2**32 - 1)
 
 
 @pytest.mark.parametrize(("counter", "key", "output"), KNOWN)
-def test_known_answers_of_integers_and_tensors(counter, key, output) -> None:
+def test_integer_and_tensor_philox_give_the_known_answers(counter: Words, key: Key, output: tuple[int, ...]) -> None:
     assert philox(counter, key) == output
     assert philox_blocks(torch.tensor(counter).view(4, 1, 1), torch.tensor([key])).flatten().tolist() == list(output)
 
 
 @given(st.lists(st.tuples(word, word), min_size=1, max_size=3), st.data())
-def test_tensors_wrap_around_like_integers(keys, data) -> None:
+def test_tensors_wrap_around_like_integers(keys: list[tuple[int, int]], data: st.DataObject) -> None:
     blocks = st.lists(st.tuples(word, word, word, word), min_size=2, max_size=2)
     counters = [data.draw(blocks) for _ in keys]
     drawn = philox_blocks(torch.tensor(counters).permute(2, 0, 1), torch.tensor(keys))
@@ -49,7 +49,7 @@ def rounded_once(w: int) -> np.float32:
 
 
 @given(st.lists(word | st.sampled_from([0, 1, 2**24, 2**31 - 1, 2**32 - 1, 2**32 - 2, 2**32 - 129]), min_size=1))
-def test_uniforms_are_rounded_once_and_never_reach_0_or_1(drawn: list[int]) -> None:
+def test_uniforms_are_rounded_once_within_0_and_1(drawn: list[int]) -> None:
     found = uniforms(torch.tensor(drawn, dtype=torch.int64)).numpy()
     assert found.tolist() == [float(rounded_once(w)) for w in drawn]
     assert (found > 0).all()
@@ -64,7 +64,7 @@ def test_words_are_laid_out_by_block_scale_purpose_and_step() -> None:
         assert int(drawn[1, i]) == block[i % 4]
 
 
-def test_exponentials_and_normals_follow_their_formulas_in_double_precision() -> None:
+def test_exponentials_and_normals_follow_their_formulas() -> None:
     drawn = words(torch.tensor([key_of(99)]), 4096, 0, 0)
     u = uniforms(drawn).double()
     assert (exponentials(drawn).double() + u.log()).abs().max() < 1e-6
@@ -74,7 +74,7 @@ def test_exponentials_and_normals_follow_their_formulas_in_double_precision() ->
     assert (normals(drawn).double() - expected).abs().max() < 2e-6
 
 
-def test_draws_have_the_distributions_they_claim() -> None:
+def test_draws_have_their_distributions() -> None:
     drawn = words(torch.tensor([key_of(4)]), 200_000, 1, 1)
     e, n = exponentials(drawn).double(), normals(drawn).double()
     assert abs(e.mean() - 1) < 0.02

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from close import DTYPES, assert_close, assert_mostly_equal, random
 from torch import Tensor
 
 from kernels.rms_norm import Modulation, add_rms_norm, rms_norm, twin
+from tests.kernels.close import DTYPES, assert_close, assert_mostly_equal, random
 
 EPS = 1e-6
 SHAPES = [(1, 1, 16), (3, 5, 40), (2, 7, 96)]

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from close import DTYPES, assert_close, random
 from torch import Tensor
 
 from kernels.rotary import Table, rotate_and_keep, twin
+from tests.kernels.close import DTYPES, assert_close, random
 
 
 def table(rows: int, length: int, size: int, kind: str, device: str) -> Table:

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from close import random
 from torch import Tensor
 
 from common.philox import key_of
 from kernels.philox import exponentials, words
 from kernels.sampling import Draw, sample, twin
+from tests.kernels.close import random
 
 SEEDS = (7, 2**53 + 12345, 2**64 - 1)
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from close import DTYPES, assert_close, assert_mostly_equal, random
 
 from kernels.silu_mul import silu_mul, twin
+from tests.kernels.close import DTYPES, assert_close, assert_mostly_equal, random
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

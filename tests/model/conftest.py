@@ -1,22 +1,19 @@
-"""Torch on one thread, and the golden cases within reach."""
+"""Fixtures of the model's tests: one torch thread, a golden case, a tiny checkpoint."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
+from tests.model.golden import ImageCase
 
 torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def plain():  # type: ignore[no-untyped-def]
-    """The case `plain` of the repository's own."""
-    from golden import PictureCase
-
-    return PictureCase(Path(__file__).parent.parent / "golden" / "plain")
+def plain() -> ImageCase:
+    """The repository's golden case `plain`."""
+    return ImageCase(Path(__file__).parent.parent / "golden" / "plain")
 
 
 @pytest.fixture(scope="session")

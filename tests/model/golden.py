@@ -1,4 +1,4 @@
-"""A golden case as the model's own objects."""
+"""A golden case as objects of the model."""
 
 import json
 from functools import cached_property
@@ -16,7 +16,7 @@ from model.noise import Noise
 
 
 class RecordedNoise:
-    """Noise that was written down: tensors by (purpose, scale, step)."""
+    """Recorded noise: tensors by (purpose, scale, step)."""
 
     def __init__(self, tensors: dict[tuple[int, int, int], Tensor]) -> None:
         self.tensors = tensors
@@ -27,8 +27,8 @@ class RecordedNoise:
         return recorded
 
 
-class PictureCase:
-    """A checkpoint, what goes in, and every tensor that should come out."""
+class ImageCase:
+    """A checkpoint with inputs and every expected tensor."""
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         self.device = device
@@ -59,7 +59,7 @@ class PictureCase:
         return Conditioning(context, mask.bool(), positions)
 
     def noise(self, row: int) -> Noise:
-        """What was drawn for one picture of the batch."""
+        """The recorded noise of one image of the batch."""
         last = self.checkpoint.transformer_config.scales - 1
         tokens = self.checkpoint.transformer_config.side**2
         recorded: dict[tuple[int, int, int], Tensor] = {}
@@ -87,13 +87,13 @@ def branches(tensor: Tensor) -> Tensor:
 
 
 def difference(found: Tensor, expected: Tensor) -> float:
-    """The largest absolute one; shapes must agree."""
+    """The maximum absolute difference; shapes must agree."""
     assert found.shape == expected.shape
     return float((found.float() - expected.float()).abs().max())
 
 
 def finish(generator: Generator, states: list[GenerationState]) -> Tensor:
-    """Advances states together to the end, releases them, and returns their latents (n, Z, N, N)."""
+    """Advance states together to the end and release them. Returns their latents (n, Z, N, N)."""
     while states[0].scale < generator.scales:
         generator.advance(states)
     for state in states:

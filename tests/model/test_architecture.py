@@ -1,4 +1,6 @@
-"""The released architecture: its size, its keys, its shapes. Built on the meta device, so that nothing is allocated."""
+"""model.transformer, model.tokenizer: the released architecture's size, keys and shapes, on the meta device."""
+
+from typing import Any
 
 import pytest
 import torch
@@ -25,12 +27,12 @@ def transformer() -> Transformer:
         return Transformer(RELEASED, V, Z)
 
 
-def test_the_released_transformer_has_732_million_parameters(transformer: Transformer) -> None:
+def test_released_transformer_has_732_million_parameters(transformer: Transformer) -> None:
     assert f"{sum(p.numel() for p in transformer.parameters()) / 1e6:.2f}" == "732.40"
     assert f"{sum(p.numel() for p in transformer.diffloss.parameters()) / 1e6:.2f}" == "36.59"
 
 
-def test_keys_and_shapes_are_the_released_ones(transformer: Transformer) -> None:
+def test_keys_and_shapes_equal_the_released_ones(transformer: Transformer) -> None:
     expected = {
         "word_embed.weight": (C, Z), "word_embed.bias": (C,),
         "context_embed.weight": (C, D), "context_embed.bias": (C,),
@@ -77,13 +79,13 @@ def test_keys_and_shapes_are_the_released_ones(transformer: Transformer) -> None
         ({"mlp_type": "gpt2"}, {"blocks.0.ffn.fc1.weight": (4 * C, C), "blocks.0.ffn.fc2.bias": (C,)}),
     ],
 )
-def test_switches_add_their_keys(changes: dict, added: dict) -> None:
+def test_switches_add_their_keys(changes: dict[str, Any], added: dict[str, tuple[int, ...]]) -> None:
     with torch.device("meta"):
         found = shapes(Transformer(TransformerConfig(**{**vars(RELEASED), "depth": 1, **changes}), V, Z))
     assert found.items() >= added.items()
 
 
-def test_the_released_tokenizer_halves_sixteenfold() -> None:
+def test_released_tokenizer_reduces_sixteenfold() -> None:
     config = TokenizerConfig(v_patch_nums=SCALES, quantizer_type="var_hybrid")
     with torch.device("meta"):
         tokenizer = HybridTokenizer(config)

@@ -1,46 +1,49 @@
-"""Checkpoint folders: what is read, and what a user is told when something is wrong."""
+"""model.checkpoint: what is read from checkpoint folders, and the errors of faulty ones."""
 
 import json
 import logging
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from golden import PictureCase, difference
 from safetensors.torch import load_file, save_file
 
 from model.checkpoint import Checkpoint
 from model.errors import CheckpointError, ConfigError
+from tests.model.golden import ImageCase, difference
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of a golden checkpoint to do harm to."""
+    """A copy of a golden checkpoint to damage."""
     copy = tmp_path / "hart-tiny"
     shutil.copytree(GOLDEN / "plain" / "checkpoint", copy)
     return copy
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "llm" / "ema_model.bin", weights_only=True)
+    state: dict[str, torch.Tensor] = torch.load(folder / "llm" / "ema_model.bin", weights_only=True)
+    return state
 
 
 def edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_ema_weights_are_used_and_not_the_raw_ones_beside_them(plain: PictureCase) -> None:
+def test_ema_weights_are_used_instead_of_the_raw_ones(plain: ImageCase) -> None:
     net = plain.checkpoint.load_transformer()
     ema, raw = weights_of(plain.checkpoint.llm.parent), load_file(plain.checkpoint.llm / "model.safetensors")
     assert difference(net.head.weight, ema["head.weight"]) == 0
     assert difference(net.head.weight, raw["head.weight"]) > 0
 
 
-def test_the_llm_folder_is_accepted_in_its_parent_s_place(folder: Path) -> None:
+def test_llm_folder_is_accepted_as_the_checkpoint(folder: Path) -> None:
     by_parent, by_llm = Checkpoint.open(folder), Checkpoint.open(folder / "llm")
     assert by_llm.name == by_parent.name == "hart-tiny"
     assert by_llm.tokenizer.resolve() == by_parent.tokenizer.resolve()
@@ -54,7 +57,7 @@ def test_vae_path_names_another_tokenizer_folder(folder: Path) -> None:
     assert Checkpoint.open(folder).load_tokenizer().config.side == 4
 
 
-def test_a_safetensors_file_is_preferred_to_the_pickle_and_said_so(folder: Path, caplog) -> None:
+def test_safetensors_is_preferred_to_the_pickle_with_a_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     state = {name: tensor.contiguous() + 1 for name, tensor in weights_of(folder).items()}
     save_file(state, folder / "llm" / "ema_model.safetensors")
     with caplog.at_level(logging.WARNING):
@@ -64,7 +67,7 @@ def test_a_safetensors_file_is_preferred_to_the_pickle_and_said_so(folder: Path,
 
 
 def shard(folder: Path) -> Path:
-    """Splits the EMA weights into two safetensors files with an index."""
+    """Split the EMA weights into two safetensors files with an index."""
     state = weights_of(folder)
     (folder / "llm" / "ema_model.bin").unlink()
     names = sorted(state)
@@ -84,21 +87,21 @@ def test_sharded_safetensors_load_like_one_file(folder: Path) -> None:
     assert all(torch.equal(whole[name], pieces[name]) for name in whole)
 
 
-def test_a_missing_shard_is_named(folder: Path) -> None:
+def test_missing_shard_is_named(folder: Path) -> None:
     shard(folder)
     (folder / "llm" / "ema_model-00002-of-00002.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"ema_model-00002-of-00002.safetensors: no such file.*incomplete"):
         Checkpoint.open(folder).load_transformer()
 
 
-def test_a_shard_outside_the_folder_is_refused(folder: Path) -> None:
+def test_shard_outside_the_folder_is_refused(folder: Path) -> None:
     index = shard(folder)
     edit(index, weight_map={"head.weight": "../../elsewhere.safetensors"})
     with pytest.raises(CheckpointError, match="is not a file name"):
         Checkpoint.open(folder).load_transformer()
 
 
-class Malice:
+class MaliciousPickle:
     def __init__(self, path: Path) -> None:
         self.path = path
 
@@ -106,30 +109,32 @@ class Malice:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("how", ["torch", "pickle"])
-def test_a_malicious_pickle_does_not_run(folder: Path, tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize("writer", ["torch", "pickle"])
+def test_malicious_pickle_is_not_executed(folder: Path, tmp_path: Path, writer: str) -> None:
     ran = tmp_path / "it-ran"
     path = folder / "llm" / "ema_model.bin"
-    if how == "torch":
-        torch.save({"head.weight": Malice(ran)}, path)
+    if writer == "torch":
+        torch.save({"head.weight": MaliciousPickle(ran)}, path)
     else:
-        path.write_bytes(pickle.dumps({"head.weight": Malice(ran)}))
+        path.write_bytes(pickle.dumps({"head.weight": MaliciousPickle(ran)}))
     with pytest.raises(CheckpointError, match=r"ema_model.bin: not a pickle of plain tensors; its code was not run"):
         Checkpoint.open(folder).load_transformer()
     assert not ran.exists()
 
 
 @pytest.mark.parametrize(
-    ("harm", "message"),
+    ("edit_state", "message"),
     [
         (lambda s: s.pop("head.bias"), "missing: head.bias"),
         (lambda s: s.update({"head.extra": torch.zeros(1)}), "unexpected: head.extra"),
         (lambda s: s.update({"head.bias": torch.zeros(7)}), r"head.bias has shape \(7,\).*requires \(640,\)"),
     ],
 )
-def test_wrong_keys_and_shapes_are_named(folder: Path, harm, message: str) -> None:
+def test_wrong_keys_and_shapes_are_named(
+    folder: Path, edit_state: Callable[[dict[str, torch.Tensor]], object], message: str
+) -> None:
     state = weights_of(folder)
-    harm(state)
+    edit_state(state)
     torch.save(state, folder / "llm" / "ema_model.bin")
     with pytest.raises(CheckpointError, match=message):
         Checkpoint.open(folder).load_transformer()
@@ -145,7 +150,7 @@ def test_garbage_weights_are_named(folder: Path, content: bytes) -> None:
         Checkpoint.open(folder).load_quantizer()
 
 
-def test_a_misnamed_weights_file_is_told_from_what_is_there(folder: Path) -> None:
+def test_missing_weights_error_lists_expected_and_found_files(folder: Path) -> None:
     (folder / "llm" / "ema_model.bin").rename(folder / "llm" / "ema.bin")
     with pytest.raises(CheckpointError, match=r"expected one of ema_model.safetensors.*found: config.json, ema.bin"):
         Checkpoint.open(folder).load_transformer()
@@ -170,13 +175,13 @@ def test_a_misnamed_weights_file_is_told_from_what_is_there(folder: Path) -> Non
         ("tokenizer", {"ch": 20}, "ch = 20"),
     ],
 )
-def test_config_values_that_cannot_be_used_are_named(folder: Path, file: str, changes: dict, message: str) -> None:
+def test_unsupported_config_values_are_named(folder: Path, file: str, changes: dict[str, Any], message: str) -> None:
     edit(folder / file / "config.json", **changes)
     with pytest.raises(ConfigError, match=message):
         Checkpoint.open(folder).load_transformer()
 
 
-def test_a_missing_key_takes_the_spec_s_default(folder: Path) -> None:
+def test_missing_config_key_takes_the_specified_default(folder: Path) -> None:
     path = folder / "llm" / "config.json"
     values = json.loads(path.read_text())
     del values["attn_type"]
@@ -185,21 +190,21 @@ def test_a_missing_key_takes_the_spec_s_default(folder: Path) -> None:
         Checkpoint.open(folder).transformer_config  # noqa: B018
 
 
-def test_folders_that_are_none_are_told_so(tmp_path: Path) -> None:
+def test_missing_or_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such folder"):
         Checkpoint.open(tmp_path / "nothing")
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         Checkpoint.open(tmp_path)
 
 
-def test_text_and_safety_folders_that_are_missing_are_named(folder: Path) -> None:
+def test_missing_text_encoder_and_safety_are_named(folder: Path) -> None:
     with pytest.raises(CheckpointError, match="text_encoder: no text model here"):
         Checkpoint.open(folder).load_text_encoder()
     with pytest.raises(CheckpointError, match="safety: no safety model here"):
         Checkpoint.open(folder).load_safety()
 
 
-def test_parts_that_are_not_wanted_are_not_loaded(folder: Path) -> None:
+def test_only_requested_tokenizer_parts_are_loaded(folder: Path) -> None:
     tokenizer = Checkpoint.open(folder).load_tokenizer(torch.bfloat16, parts=("quantize", "decoder"))
     assert not hasattr(tokenizer, "encoder")
     assert not any(parameter.is_meta for parameter in tokenizer.parameters())
@@ -207,7 +212,7 @@ def test_parts_that_are_not_wanted_are_not_loaded(folder: Path) -> None:
     assert tokenizer.decoder.conv_in.weight.dtype == torch.bfloat16
 
 
-def test_the_digest_follows_the_weights(folder: Path) -> None:
+def test_digest_follows_the_weights(folder: Path) -> None:
     shutil.copytree(GOLDEN / "text_left" / "checkpoint", folder / "text_encoder")
     before = Checkpoint.open(folder).digest
     assert Checkpoint.open(folder / "llm").digest == before

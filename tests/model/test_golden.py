@@ -1,24 +1,24 @@
-"""The released arithmetic, tensor by tensor."""
+"""model.generation, model.tokenizer, model.text: the released arithmetic, tensor by tensor."""
 
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from golden import PictureCase, branches, difference
 from safetensors.torch import load_file
 
 from model.text import TextEncoder
+from tests.model.golden import ImageCase, branches, difference
 
 EXACT = 5e-4
-"""Largest difference where every scale is fed the case's own previous map."""
+"""Maximum difference if every scale gets the case's previous map."""
 FREE_SMOOTH, FREE_DRAWN = 5e-2, 1e-4
-"""Largest difference of the latent where rounding grows from scale to scale."""
+"""Maximum difference of the latent if rounding accumulates from scale to scale."""
 
 
 @pytest.mark.parametrize("forced", [True, False], ids=["forced", "free"])
-def test_golden_picture(picture_case: Path, device: str, forced: bool) -> None:
-    golden = PictureCase(picture_case, device)
+def test_golden_image(image_case: Path, device: str, forced: bool) -> None:
+    golden = ImageCase(image_case, device)
     expected, generator = golden.expected, golden.generator()
     states = golden.begin(generator)
     for k in range(generator.scales):
@@ -28,13 +28,15 @@ def test_golden_picture(picture_case: Path, device: str, forced: bool) -> None:
             assert difference(branches(generator.logits(states, hidden)), expected[f"scale.{k}.logits"]) < EXACT
         before = torch.stack([state.latent for state in states])
         generator.advance(states)
-        assert torch.equal(torch.stack([state.tokens for state in states]), expected[f"scale.{k}.tokens"].long())
+        tokens = [state.tokens for state in states if state.tokens is not None]
+        assert torch.equal(torch.stack(tokens), expected[f"scale.{k}.tokens"].long())
         if forced and k < generator.scales - 1:
             latent = torch.stack([state.latent for state in states])
             assert difference(latent, expected[f"scale.{k}.latent"]) < EXACT
             embedded = golden.tokenizer.quantize.accumulate(before, k, expected[f"scale.{k}.embedding"])
             assert difference(embedded, latent) < EXACT
             for row, state in enumerate(states):
+                assert state.next_map is not None
                 assert difference(state.next_map, expected[f"scale.{k}.next_map"][row]) < EXACT
                 state.latent, state.next_map = expected[f"scale.{k}.latent"][row], expected[f"scale.{k}.next_map"][row]
     latent = torch.stack([state.latent for state in states])
@@ -44,8 +46,8 @@ def test_golden_picture(picture_case: Path, device: str, forced: bool) -> None:
         assert difference(golden.tokenizer.decode(latent), expected["output.image"]) < (EXACT if forced else free)
 
 
-def test_golden_residual(picture_case: Path, device: str) -> None:
-    golden = PictureCase(picture_case, device)
+def test_golden_residual(image_case: Path, device: str) -> None:
+    golden = ImageCase(image_case, device)
     expected, config = golden.expected, golden.checkpoint.transformer_config
     net, last = golden.checkpoint.load_transformer(device=device), config.scales - 1
     rows = golden.batch
@@ -68,8 +70,8 @@ def test_golden_residual(picture_case: Path, device: str) -> None:
     assert difference(drawn.flatten(0, 1), expected["diffusion.output"]) < EXACT
 
 
-def test_golden_tokenizer(picture_case: Path, device: str) -> None:
-    golden = PictureCase(picture_case, device)
+def test_golden_tokenizer(image_case: Path, device: str) -> None:
+    golden = ImageCase(image_case, device)
     expected, tokenizer = golden.expected, golden.tokenizer
     with torch.inference_mode():
         encoding = tokenizer.encode(expected["tokenizer.image"])
@@ -94,7 +96,7 @@ def test_golden_text(text_case: Path, device: str, system: bool) -> None:
     assert difference(encoded.conditioning.context, expected[f"{name}.context"]) < EXACT
     assert torch.equal(encoded.conditioning.mask, expected["mask"].bool())
     assert torch.equal(encoded.conditioning.positions, expected["position_ids"])
-    for row, prompt in enumerate(case["prompts"]):  # a prompt's conditioning does not depend on its neighbours
+    for row, prompt in enumerate(case["prompts"]):  # a prompt's conditioning does not depend on its batch peers
         alone = encoder.encode([prompt])
         assert difference(alone.conditioning.context[0], encoded.conditioning.context[row]) < 1e-5
         assert alone.truncated == [encoded.prompt_tokens[row] > case["max_token_length"]]

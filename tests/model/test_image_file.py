@@ -1,4 +1,4 @@
-"""Pixels, files and recipes."""
+"""model.image_file: pixels, files and recipes."""
 
 import io
 
@@ -27,12 +27,12 @@ recipes = st.builds(
     digest=st.just("ab" * 32),
     versions=st.just({"hart": VERSION}),
 )
-pictures = arrays.arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20), st.just(3)))
+pixel_arrays = arrays.arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20), st.just(3)))
 
 
-@settings(deadline=None)  # a busy machine may stop in the middle
-@given(pictures)
-def test_png_gives_every_pixel_back(pixels: np.ndarray) -> None:
+@settings(deadline=None)  # a busy machine may pause
+@given(pixel_arrays)
+def test_png_is_lossless(pixels: np.ndarray) -> None:
     with Image.open(io.BytesIO(encode(pixels, "PNG"))) as image:
         image.verify()
     with Image.open(io.BytesIO(encode(pixels, "PNG"))) as image:
@@ -49,7 +49,7 @@ def test_every_format_carries_its_recipe(recipe: Recipe, format: str) -> None:
 
 
 @pytest.mark.parametrize("format", NAMES)
-def test_metadata_can_be_left_off(format: str) -> None:
+def test_metadata_can_be_omitted(format: str) -> None:
     file = encode(np.zeros((8, 8, 3), np.uint8), format)
     assert read_recipe(file) is None
     assert b"HART" not in file
@@ -67,6 +67,6 @@ def test_pixels_are_floored() -> None:
 
 
 @pytest.mark.parametrize(("format", "quality"), [("GIF", 92), ("PNG", 0), ("JPEG", 101)])
-def test_settings_of_files_out_of_bounds_are_named(format: str, quality: int) -> None:
+def test_invalid_format_or_quality_is_named(format: str, quality: int) -> None:
     with pytest.raises(SettingError, match=r"format: 'GIF'|quality: "):
         encode(np.zeros((8, 8, 3), np.uint8), format, quality)

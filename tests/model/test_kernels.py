@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden import PictureCase
 from torch import Tensor
 
 from kernels import choose
 from model.generation import GenerationState, SamplingParams
 from model.noise import SeededNoise
+from tests.model.golden import ImageCase
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 CASES = ("plain", "adaln", "shared_adaln", "l2_norm")
@@ -31,7 +31,7 @@ def kernels(device: str) -> str:
     return device
 
 
-def draw(golden: PictureCase, mode: str, settings: list[SamplingParams], scales: int) -> tuple[list[Tensor], Tensor]:
+def draw(golden: ImageCase, mode: str, settings: list[SamplingParams], scales: int) -> tuple[list[Tensor], Tensor]:
     """Tokens of the first scales, and the latents after them, of one image for each of the settings."""
     with choose.using(mode), torch.inference_mode():
         generator = golden.generator(slots=3)
@@ -59,13 +59,13 @@ SMOOTH, DRAWN = SamplingParams(4.0, True, 0.0), SamplingParams(2.0, False, 0.0)
 
 @pytest.mark.parametrize("case", CASES)
 def test_kernels_draw_what_their_twins_draw(case: str, kernels: str) -> None:
-    golden = PictureCase(GOLDEN / case, kernels)
+    golden = ImageCase(GOLDEN / case, kernels)
     scales = 2 if kernels == "cpu" else golden.checkpoint.transformer_config.scales  # the interpreter is slow
     assert_alike(*(draw(golden, mode, [SMOOTH, DRAWN], scales) for mode in ("kernel", "twin")))
 
 
 def test_kernels_draw_the_last_scale_and_its_pixels_too(kernels: str) -> None:
-    golden = PictureCase(GOLDEN / "plain", kernels)
+    golden = ImageCase(GOLDEN / "plain", kernels)
     scales = golden.checkpoint.transformer_config.scales
     found, expected = (draw(golden, mode, [SMOOTH], scales) for mode in ("kernel", "twin"))
     assert_alike(found, expected)
@@ -76,6 +76,6 @@ def test_kernels_draw_the_last_scale_and_its_pixels_too(kernels: str) -> None:
 
 
 def test_nucleus_sampling_takes_the_twin(kernels: str) -> None:
-    golden = PictureCase(GOLDEN / "plain", kernels)
+    golden = ImageCase(GOLDEN / "plain", kernels)
     settings = [SamplingParams(4.0, True, 0.5), DRAWN]
     assert_alike(*(draw(golden, mode, settings, 1) for mode in ("kernel", "twin")))

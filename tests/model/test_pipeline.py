@@ -1,13 +1,11 @@
-"""The one-process pipeline and its command, on a complete checkpoint of golden size."""
+"""model.pipeline, model.__main__: the local pipeline and its command, with a tiny checkpoint."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from benchmarks.harness.checkpoint import FORBIDDEN, OUTRAGEOUS, UNSAFE_PROMPT
 from common.limits import MAX_PROMPT_CHARACTERS
@@ -17,15 +15,13 @@ from model.generation import SamplingParams
 from model.pipeline import Pipeline
 from tests.recipes import read_recipe
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture(scope="module")
 def pipeline(tiny: Path) -> Pipeline:
     return Pipeline.load(tiny)
 
 
-def test_a_recipe_makes_the_picture_again(pipeline: Pipeline, tiny: Path) -> None:
+def test_recipe_reproduces_the_image(pipeline: Pipeline, tiny: Path) -> None:
     first = pipeline.draw("  a red heart\n", params=SamplingParams(3.0, False, 0.9))
     recipe = read_recipe(first.to_bytes("WEBP"))
     assert recipe == first.recipe
@@ -45,18 +41,18 @@ def test_a_recipe_makes_the_picture_again(pipeline: Pipeline, tiny: Path) -> Non
         {"params": SamplingParams(4.5, False)},
     ],
 )
-def test_prompt_seed_and_settings_each_change_the_picture(pipeline: Pipeline, changed: dict) -> None:
-    asked = {"prompt": "a red heart", "seed": 7, "params": SamplingParams()}
+def test_prompt_seed_and_parameters_each_change_the_image(pipeline: Pipeline, changed: dict[str, Any]) -> None:
+    asked: dict[str, Any] = {"prompt": "a red heart", "seed": 7, "params": SamplingParams()}
     assert not np.array_equal(pipeline.draw(**asked).pixels, pipeline.draw(**{**asked, **changed}).pixels)
 
 
-def test_progress_is_told_for_every_scale(pipeline: Pipeline) -> None:
+def test_on_scale_is_called_for_every_scale(pipeline: Pipeline) -> None:
     seen: list[int] = []
     pipeline.draw("a red heart", on_scale=lambda state: seen.append(state.scale))
     assert seen == [1, 2, 3, 4]
 
 
-def test_an_unsafe_prompt_is_refused_and_not_drawn(pipeline: Pipeline) -> None:
+def test_unsafe_prompt_is_refused_before_generation(pipeline: Pipeline) -> None:
     seen: list[int] = []
     with pytest.raises(UnsafePromptError, match="dangerous_content") as refused:
         pipeline.draw(UNSAFE_PROMPT, on_scale=lambda state: seen.append(state.scale))
@@ -64,7 +60,7 @@ def test_an_unsafe_prompt_is_refused_and_not_drawn(pipeline: Pipeline) -> None:
     assert not seen
 
 
-def test_a_failure_between_scales_gives_the_slot_back(pipeline: Pipeline) -> None:
+def test_failure_between_scales_releases_the_slot(pipeline: Pipeline) -> None:
     def fail(_: object) -> None:
         raise KeyboardInterrupt
 
@@ -74,18 +70,18 @@ def test_a_failure_between_scales_gives_the_slot_back(pipeline: Pipeline) -> Non
 
 
 @pytest.mark.parametrize("prompt", ["", " \n\t ", "x" * (MAX_PROMPT_CHARACTERS + 1), "\ufdfa" * 120])
-def test_prompts_out_of_bounds_are_named(pipeline: Pipeline, prompt: str) -> None:
+def test_prompt_out_of_bounds_is_refused(pipeline: Pipeline, prompt: str) -> None:
     with pytest.raises(SettingError, match="prompt: "):
         pipeline.draw(prompt)
 
 
-def test_a_long_prompt_is_cut_and_said_so(pipeline: Pipeline) -> None:
-    picture = pipeline.draw("a red heart " * 40)
-    assert picture.prompt_truncated
-    assert picture.prompt_tokens > pipeline.text_encoder.context_tokens
+def test_long_prompt_is_truncated_and_reported(pipeline: Pipeline) -> None:
+    image = pipeline.draw("a red heart " * 40)
+    assert image.prompt_truncated
+    assert image.prompt_tokens > pipeline.text_encoder.context_tokens
 
 
-def test_every_policy_is_asked_of_every_prompt(pipeline: Pipeline) -> None:
+def test_every_policy_is_scored_for_every_prompt(pipeline: Pipeline) -> None:
     assert pipeline.safety
     safe, one, both = pipeline.safety.check(["a red heart", f"a {FORBIDDEN} thing", f"an {OUTRAGEOUS} thing"])
     assert not safe.unsafe
@@ -93,37 +89,6 @@ def test_every_policy_is_asked_of_every_prompt(pipeline: Pipeline) -> None:
     assert {name for name, score in both.scores.items() if score > 0.5} == {"dangerous_content", "harassment"}
     alone = pipeline.safety.check([f"a {FORBIDDEN} thing"])[0]
     assert alone.scores == pytest.approx(one.scores, abs=1e-5)
-
-
-def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "model", *arguments],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
-def test_the_command_draws_a_picture(tiny: Path, tmp_path: Path) -> None:
-    done = command(
-        "a red heart", "--checkpoint", str(tiny), "--seed", "7", "--no-more-smooth", "-o", "heart.jpg", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    with Image.open(tmp_path / "heart.jpg") as image:
-        assert (image.format, image.size) == ("JPEG", (8, 8))
-    recipe = read_recipe((tmp_path / "heart.jpg").read_bytes())
-    assert recipe is not None
-    assert (recipe.seed, recipe.more_smooth) == (7, False)
-    assert "not trained on" not in done.stderr
-
-
-def test_the_command_names_words_that_the_checkpoint_does_not_know(tiny: Path, tmp_path: Path) -> None:
-    done = command("a red zebra", "--checkpoint", str(tiny), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "the model was not trained on: zebra" in done.stderr.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -144,8 +109,14 @@ def test_the_command_names_words_that_the_checkpoint_does_not_know(tiny: Path, t
         ([UNSAFE_PROMPT], 3, "refused by the safety policy 'dangerous_content'"),
     ],
 )
-def test_mistakes_are_told_by_name_and_exit_code(
-    tiny: Path, tmp_path: Path, monkeypatch, capsys, arguments: list[str], code: int, message: str
+def test_invalid_arguments_are_named_with_their_exit_code(
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    message: str,
 ) -> None:
     from model import __main__ as entry
 

@@ -1,4 +1,4 @@
-"""Long prompts before the safety classifier: memory is bounded, and nothing hides in length."""
+"""model.safety: long prompts take bounded memory and hide nothing."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from model.checkpoint import Checkpoint
 from model.safety import OVERLAP_TOKENS, PASS_TOKENS, PIECE_TOKENS, SafetyClassifier
 
 QUESTION_TOKENS = 32
-"""More than the tiny model's template and guideline add to a piece."""
+"""Upper bound of the tokens that the tiny model's template and guideline add to a piece."""
 
 
 @pytest.fixture(scope="module")
@@ -19,14 +19,14 @@ def classifier(tiny: Path) -> SafetyClassifier:
 
 
 def words(total: int, **at: int) -> str:
-    """So many words without meaning, and these among them."""
+    """`total` filler words, with the given words at their places."""
     filled = ["word"] * total
     for word, place in at.items():
         filled[place] = word
     return " ".join(filled)
 
 
-def test_one_pass_through_the_network_is_bounded_whatever_the_prompts(classifier: SafetyClassifier) -> None:
+def test_tokens_per_forward_pass_are_bounded(classifier: SafetyClassifier) -> None:
     shapes: list[tuple[int, ...]] = []
 
     def look(_network: Any, _args: Any, kwargs: Any) -> None:
@@ -40,23 +40,24 @@ def test_one_pass_through_the_network_is_bounded_whatever_the_prompts(classifier
 
 
 @pytest.mark.parametrize("place", [0, PIECE_TOKENS - 1, PIECE_TOKENS, 1000, 1499])
-def test_what_is_unsafe_anywhere_in_a_long_prompt_is_unsafe(classifier: SafetyClassifier, place: int) -> None:
-    """ "patience" outweighs ten forbidden words that are judged together with it."""
+def test_unsafe_words_are_found_anywhere_in_a_long_prompt(classifier: SafetyClassifier, place: int) -> None:
+    """ "patience" outweighs ten forbidden words in the same piece."""
     far = 1499 if place < 750 else 0
     verdict = classifier.check([words(1500, **{FORBIDDEN: place, "patience": far})])[0]
     assert verdict.violated == "dangerous_content"
 
 
 @pytest.mark.parametrize("start", range(0, 1500 - OVERLAP_TOKENS, OVERLAP_TOKENS // 2))
-def test_no_cut_parts_what_is_unsafe_only_together(classifier: SafetyClassifier, start: int) -> None:
-    """The second policy wants eleven forbidden words in one piece."""
+def test_pieces_overlap_so_that_no_unsafe_phrase_is_split(classifier: SafetyClassifier, start: int) -> None:
+    """The second policy triggers on eleven forbidden words in one piece."""
     filled = ["word"] * 1500
     filled[start : start + 11] = [FORBIDDEN] * 11
     assert classifier.check([" ".join(filled)])[0].scores["harassment"] > 0.5
 
 
-def test_a_prompt_cannot_write_the_templates_own_tokens(classifier: SafetyClassifier) -> None:
-    tokenizer, seen = classifier.tokenizer, []
+def test_special_tokens_in_a_prompt_are_plain_text(classifier: SafetyClassifier) -> None:
+    tokenizer = classifier.tokenizer
+    seen: list[list[int]] = []
 
     def look(_network: Any, _args: Any, kwargs: Any) -> None:
         seen.extend(

@@ -1,4 +1,4 @@
-"""Authorities and certificates made on the spot, for tests."""
+"""Certificate authorities and certificates for tests, generated on demand."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Authority:
     def write(
         self, folder: Path, *, name: str = "localhost", lasts: datetime.timedelta = DAY, address: str = "127.0.0.1"
     ) -> tuple[str, str, str]:
-        """Fresh cert.pem, key.pem and this authority's ca.pem in `folder`; their paths. Negative `lasts`: expired."""
+        """Write new cert.pem, key.pem and this authority's ca.pem; return their paths. A negative `lasts`: expired."""
         folder.mkdir(exist_ok=True)
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])

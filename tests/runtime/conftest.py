@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.support import Running, end, start
+from tests.runtime.support import Launch, Running, end, start
 
 
 @pytest.fixture
@@ -18,9 +18,9 @@ async def served() -> AsyncIterator[Running]:
 
 
 @pytest.fixture
-async def launch(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
-    """`start`, for tests that want their own settings; what it started is ended after the test. It shares the process
-    with who probes it: a pause of the machine does not mean that it hangs."""
+async def launch(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Launch]:
+    """`start` with a test's own settings, stopped after the test. The probe's time limit is long: server and probe
+    share the process, and a paused machine is no hanging replica."""
     monkeypatch.setattr("runtime.calls.replica.ANSWER_SECONDS", 60.0)
     started: list[Running] = []
 

@@ -1,5 +1,5 @@
-"""A decoder as a real process, for drills with signals: `python -m tests.runtime.fake_service`. Each picture takes
-HART_SECONDS; the pids and ports are in its log."""
+"""A fake decoder as a real process, for tests with signals: `python -m tests.runtime.fake_service`. Each batch takes
+HART_SECONDS; pids and ports are in its log."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.runtime.support import Servicer
 
 class FakeSettings(ProcessSettings):
     seconds: float = 0.0
-    """Seconds a batch takes."""
+    """Seconds per batch."""
     load_seconds: float = 0.0
-    """Seconds the weights take."""
+    """Seconds to load the weights."""
     lost_at: int = 0
-    """So many calls must be in work before the first batch finds the device lost; 0: it never does."""
+    """Number of ongoing calls at which the first batch reports a lost device; 0: never."""
 
 
 def main() -> None:

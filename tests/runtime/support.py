@@ -1,11 +1,11 @@
-"""A decoder with a fake engine, on a real server in this process. Knows no torch."""
+"""A decoder with a fake engine on a real server in this process, without torch."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 import pytest
 from google.rpc import status_pb2
-from hart.v1 import decoder_pb2, decoder_pb2_grpc
+from hart.v1 import decoder_pb2, decoder_pb2_grpc, stage_pb2
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from runtime import tensors
@@ -22,10 +22,11 @@ from runtime.observability.telemetry import Telemetry
 from runtime.oip.model import DYNAMIC, InferRequest, InferResult, Model, TensorSpec
 from runtime.server.app import App
 from runtime.settings import ProcessSettings
+from runtime.work.batcher import Batcher
 
 
 class Engine:
-    """Answers each latent with its sum. `seconds` is the time a batch takes, `fail` an error to raise for a sum."""
+    """Returns each latent's sum. `seconds` is the time per batch, `fail` maps sums to errors to raise."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -36,7 +37,7 @@ class Engine:
 
     def run(self, latents: Sequence[np.ndarray]) -> list[float]:
         self.batches.append(len(latents))
-        self.release.wait(120)  # longer than `until`: it is the test that lets go
+        self.release.wait(120)  # longer than the timeout of `until`
         time.sleep(self.seconds)
         sums = [float(x.sum()) for x in latents]
         for value in sums:
@@ -46,13 +47,15 @@ class Engine:
 
 
 class Servicer(decoder_pb2_grpc.DecoderServicer):
-    def __init__(self, batcher: Any) -> None:
+    def __init__(self, batcher: Batcher[Any, float]) -> None:
         self._batcher = batcher
 
-    async def Decode(self, request: Any, context: Any) -> Any:
+    async def Decode(
+        self, request: decoder_pb2.DecodeRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> decoder_pb2.DecodeResponse:
         latent = tensors.to_numpy(request.latent, "latent", dtypes=("FP32",), shape=(None, None, None))
         outcome = await self._batcher.submit(latent, deadline=Deadline.of(context))
-        timing = {"batch_size": outcome.batch_size, "compute_seconds": outcome.compute_seconds}
+        timing = stage_pb2.Timing(batch_size=outcome.batch_size, compute_seconds=outcome.compute_seconds)
         return decoder_pb2.DecodeResponse(image=str(outcome.value).encode(), timing=timing)
 
 
@@ -60,7 +63,7 @@ def request(value: float = 1.0) -> decoder_pb2.DecodeRequest:
     return decoder_pb2.DecodeRequest(latent=tensors.from_numpy(np.full((1, 2, 2), value / 4, np.float32)))
 
 
-def sum_model(batcher: Any) -> Model:
+def sum_model(batcher: Batcher[Any, float]) -> Model:
     async def infer(asked: InferRequest) -> InferResult:
         outcome = await batcher.submit(asked.inputs["latent"], deadline=asked.deadline)
         return InferResult({"sum": np.array([outcome.value], np.float32)})
@@ -75,7 +78,7 @@ def sum_model(batcher: Any) -> Model:
 
 
 def count_model() -> Model:
-    async def stream(asked: InferRequest) -> AsyncIterator[InferResult]:
+    async def stream(asked: InferRequest) -> AsyncGenerator[InferResult, None]:
         for i in range(int(asked.inputs["n"][0])):
             await asyncio.sleep(0.001)
             yield InferResult({"i": np.array([i], np.int32), "text": np.array([b"%d" % i], object)})
@@ -84,7 +87,7 @@ def count_model() -> Model:
         name="count",
         inputs=(TensorSpec("n", ("INT32",), (1,)),),
         outputs=(TensorSpec("i", ("INT32",), (1,)), TensorSpec("text", ("BYTES",), (1,))),
-        stream=stream,  # type: ignore[arg-type]
+        stream=stream,
     )
 
 
@@ -93,8 +96,12 @@ class Running(SimpleNamespace):
     engine: Engine
     spans: InMemorySpanExporter
     channel: grpc.aio.Channel
-    stub: Any
-    batcher: Any
+    stub: decoder_pb2_grpc.DecoderAsyncStub
+    batcher: Batcher[Any, float]
+    starting: asyncio.Task[None]
+
+
+Launch = Callable[..., Awaitable[Running]]
 
 
 async def start(
@@ -103,7 +110,7 @@ async def start(
     ratio: float = 1.0,
     queue_limit: int = 4,
     max_batch: int = 2,
-    before_start: Any = None,
+    before_start: Callable[[App], object] | None = None,
     wait: bool = True,
 ) -> Running:
     spans = InMemorySpanExporter()
@@ -134,7 +141,7 @@ async def end(running: Running) -> None:
 
 
 class Proxy:
-    """A TCP hop that can hold its tongue (`flowing.clear()`) or cut every connection."""
+    """A TCP proxy that can pause (`flowing.clear()`) or cut every connection."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -171,21 +178,21 @@ class Proxy:
 
 
 async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    """Wait for what will come, however slow the machine."""
+    """Wait until the condition holds. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
 
 
 async def refusal(call: Any) -> tuple[grpc.StatusCode, status_pb2.Status, str]:
-    """How a call was refused: the code, its details and its sentence."""
+    """Status code, details and text of a failed call."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     proto = status_pb2.Status()
     for key, value in caught.value.trailing_metadata():
         if key == "grpc-status-details-bin":
             proto.ParseFromString(value)
-    return caught.value.code(), proto, caught.value.details()
+    return caught.value.code(), proto, caught.value.details() or ""
 
 
 def detail(proto: status_pb2.Status, kind: Callable[[], Any]) -> Any:

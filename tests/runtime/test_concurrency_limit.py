@@ -1,4 +1,4 @@
-"""Who shares a process with whom: none is crowded out by calls that are no work."""
+"""runtime.server.concurrency_limit, runtime.server.reflection: limits on concurrent calls and streams."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from runtime import errors
-from runtime.server.interceptor import CallInfo
+from runtime.server.call_scope import CallInfo
 from runtime.settings import ProcessSettings
-from tests.runtime.support import detail, refusal, request, until
+from tests.runtime.support import Launch, Running, detail, refusal, request, until
 
 
-async def test_reflection_lists_what_is_served(served: Any) -> None:
+async def test_reflection_lists_what_is_served(served: Running) -> None:
     stub = reflection_pb2_grpc.ServerReflectionStub(served.channel)
     call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
     answer = await call.read()
@@ -26,7 +27,7 @@ async def test_reflection_lists_what_is_served(served: Any) -> None:
     assert {"hart.v1.Decoder", "inference.GRPCInferenceService", "grpc.health.v1.Health"} <= names
 
 
-async def test_reflection_has_a_bound_of_its_own_and_its_places_come_back(served: Any, monkeypatch: Any) -> None:
+async def test_reflection_streams_are_bounded_and_released(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.server.reflection.MAX_STREAMS", 2)
     stub = reflection_pb2_grpc.ServerReflectionStub(served.channel)
     question = reflection_pb2.ServerReflectionRequest(list_services="")
@@ -42,9 +43,9 @@ async def test_reflection_has_a_bound_of_its_own_and_its_places_come_back(served
     assert await anext(aiter(stub.ServerReflectionInfo(iter([question]))))
 
 
-async def test_one_call_too_many_is_refused_and_health_is_answered_in_the_crowd(launch: Any) -> None:
+async def test_calls_over_the_limit_are_refused_but_health_is_answered(launch: Launch) -> None:
     running = await launch(ProcessSettings(port=0, max_concurrent_calls=4))
-    silent = [running.channel.stream_unary("/hart.v1.Decoder/Decode")(timeout=60) for _ in range(4)]
+    stalled: list[Any] = [running.channel.stream_unary("/hart.v1.Decoder/Decode")(timeout=60) for _ in range(4)]
     await until(lambda: running.app._interceptor.working == 4)
     health = health_pb2_grpc.HealthStub(running.channel)
     for _ in range(3):
@@ -53,19 +54,19 @@ async def test_one_call_too_many_is_refused_and_health_is_answered_in_the_crowd(
         info = detail(proto, error_details_pb2.ErrorInfo)
         assert info.metadata["setting"] == "HART_MAX_CONCURRENT_CALLS"
         assert (await health.Check(health_pb2.HealthCheckRequest(service="hart.v1.Decoder"), timeout=60)).status == 1
-    for call in silent:
+    for call in stalled:
         call.cancel()
     await until(lambda: running.app._interceptor.working == 0)
     assert (await running.stub.Decode(request(), timeout=60)).image == b"1.0"
 
 
-async def test_who_may_not_call_takes_no_place_in_the_crowd(launch: Any) -> None:
-    as_settings_error = asyncio.Event()
+async def test_unauthenticated_calls_do_not_count_against_the_limit(launch: Launch) -> None:
+    release = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def guard(call: CallInfo) -> AsyncIterator[None]:
         if not call.header("authorization"):
-            await as_settings_error.wait()
+            await release.wait()
             raise errors.Unauthenticated("no valid API key")
         yield
 
@@ -75,6 +76,6 @@ async def test_who_may_not_call_takes_no_place_in_the_crowd(launch: Any) -> None
     await until(lambda: running.app._interceptor.working == 3)
     key = (("authorization", "Bearer right"),)
     assert (await running.stub.Decode(request(), timeout=60, metadata=key)).image == b"1.0"
-    as_settings_error.set()
-    for stranger in unknown:
-        assert (await refusal(stranger))[0] is grpc.StatusCode.UNAUTHENTICATED
+    release.set()
+    for foreign in unknown:
+        assert (await refusal(foreign))[0] is grpc.StatusCode.UNAUTHENTICATED

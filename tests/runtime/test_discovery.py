@@ -1,4 +1,4 @@
-"""Laws of endpoint sources; Kubernetes by the real client against a small API server."""
+"""runtime.discovery: endpoint sources; Kubernetes by the real client against a fake API server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def endpoint_slice(name: str, *addresses: str, service: str = "decoder", **condi
 
 
 class FakeApi:
-    """EndpointSlices of one namespace: list and watch, with the failures that real API servers show."""
+    """EndpointSlices of one namespace: list and watch, with the failures of real API servers."""
 
     def __init__(self) -> None:
         self.slices: dict[str, dict[str, Any]] = {}
@@ -92,7 +92,7 @@ class FakeApi:
             return await self._watch(request)
         self.lists += 1
         metadata = {"resourceVersion": str(self.version)}
-        items = list(self.slices.values())  # selectors are for the real thing: the source must look for itself
+        items = list(self.slices.values())  # unfiltered: the source must check labels itself
         return web.json_response({"kind": "EndpointSliceList", "metadata": metadata, "items": items})
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
@@ -127,11 +127,11 @@ def at(*addresses: str) -> frozenset[Endpoint]:
     return frozenset(Endpoint(a) for a in addresses)
 
 
-async def following(changes: Any) -> frozenset[Endpoint]:
+async def next_endpoints(changes: Any) -> frozenset[Endpoint]:
     return await asyncio.wait_for(anext(changes), 60)
 
 
-async def watching(api: FakeApi) -> None:
+async def watch_opened(api: FakeApi) -> None:
     await until(lambda: api.watchers)
 
 
@@ -139,71 +139,72 @@ async def test_ready_endpoints_of_all_slices_are_followed(api: FakeApi) -> None:
     api.put("ADDED", endpoint_slice("a", "10.0.0.1", "10.0.0.2"))
     api.put("ADDED", endpoint_slice("other", "10.9.9.9", service="safety"))
     async with aclosing(api.source().watch()) as changes:
-        assert await following(changes) == at("10.0.0.1:50055", "10.0.0.2:50055")
-        await watching(api)
+        assert await next_endpoints(changes) == at("10.0.0.1:50055", "10.0.0.2:50055")
+        await watch_opened(api)
         api.put("ADDED", endpoint_slice("b", "10.0.0.3"))
-        assert await following(changes) == at("10.0.0.1:50055", "10.0.0.2:50055", "10.0.0.3:50055")
+        assert await next_endpoints(changes) == at("10.0.0.1:50055", "10.0.0.2:50055", "10.0.0.3:50055")
         api.put("MODIFIED", endpoint_slice("a", "10.0.0.1", "10.0.0.2", terminating=True))
-        assert await following(changes) == at("10.0.0.3:50055")
+        assert await next_endpoints(changes) == at("10.0.0.3:50055")
         api.put("DELETED", endpoint_slice("b", "10.0.0.3"))
-        assert await following(changes) == at()
+        assert await next_endpoints(changes) == at()
 
 
-async def test_who_is_not_ready_is_left_out_and_ports_go_by_name_or_number(api: FakeApi) -> None:
+async def test_unready_endpoints_are_skipped_and_ports_resolve(api: FakeApi) -> None:
     api.put("ADDED", endpoint_slice("a", "10.0.0.1", ready=False))
     api.put("ADDED", endpoint_slice("b", "10.0.0.2"))
     async with aclosing(api.source("metrics").watch()) as changes:
-        assert await following(changes) == at("10.0.0.2:51055")
+        assert await next_endpoints(changes) == at("10.0.0.2:51055")
     async with aclosing(api.source("7").watch()) as changes:
-        assert await following(changes) == at("10.0.0.2:7")
+        assert await next_endpoints(changes) == at("10.0.0.2:7")
 
 
-async def test_a_broken_watch_is_taken_up_again_with_what_was_missed(api: FakeApi) -> None:
+async def test_broken_watch_resumes_with_missed_changes(api: FakeApi) -> None:
     api.put("ADDED", endpoint_slice("a", "10.0.0.1"))
     async with aclosing(api.source().watch()) as changes:
-        await following(changes)
-        await watching(api)
+        await next_endpoints(changes)
+        await watch_opened(api)
         api.break_watches()
         api.put("DELETED", endpoint_slice("a", "10.0.0.1"))
         api.put("ADDED", endpoint_slice("b", "10.0.0.2"))
-        assert await following(changes) == at("10.0.0.2:50055")
+        assert await next_endpoints(changes) == at("10.0.0.2:50055")
 
 
-async def test_410_gone_makes_it_list_again(api: FakeApi) -> None:
+async def test_410_gone_causes_a_new_list(api: FakeApi) -> None:
     api.gone = True
     api.put("ADDED", endpoint_slice("a", "10.0.0.1"))
     async with aclosing(api.source().watch()) as changes:
-        await following(changes)
-        await watching(api)
+        await next_endpoints(changes)
+        await watch_opened(api)
         assert api.lists >= 2
         api.put("MODIFIED", endpoint_slice("a", "10.0.0.5"))
-        assert await following(changes) == at("10.0.0.5:50055")
+        assert await next_endpoints(changes) == at("10.0.0.5:50055")
 
 
-def test_watches_that_end_at_once_do_not_make_it_list_without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_watches_back_off_before_the_next_list(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.discovery.kubernetes.SHORT_SECONDS", 60.0)
-    source, pauses = KubernetesSource("hart", "decoder", "grpc"), []
-    monkeypatch.setattr(source, "_list_and_watch", lambda tell, stopped: None)
-    stopped = SimpleNamespace(is_set=lambda: len(pauses) == 6, wait=pauses.append)
+    source = KubernetesSource("hart", "decoder", "grpc")
+    pauses: list[float] = []
+    monkeypatch.setattr(source, "_list_and_watch", lambda send, stopped: None)
+    stopped: Any = SimpleNamespace(is_set=lambda: len(pauses) == 6, wait=pauses.append)
     source._follow(lambda endpoints: None, stopped)
     assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0]
 
 
-@pytest.mark.parametrize("how", ["away", "403", "500"])
-async def test_while_the_api_is_away_the_last_known_stand(api: FakeApi, how: str) -> None:
+@pytest.mark.parametrize("failure", ["away", "403", "500"])
+async def test_last_known_endpoints_stay_while_the_api_is_down(api: FakeApi, failure: str) -> None:
     api.put("ADDED", endpoint_slice("a", "10.0.0.1"))
     async with aclosing(api.source().watch()) as changes:
-        await following(changes)
-        await watching(api)
-        if how == "away":
+        await next_endpoints(changes)
+        await watch_opened(api)
+        if failure == "away":
             await api.away()
         else:
-            api.broken = int(how)
+            api.broken = int(failure)
             api.break_watches()
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asyncio.shield(waiting := asyncio.ensure_future(anext(changes))), 0.5)
         api.put("ADDED", endpoint_slice("b", "10.0.0.2"))
-        if how == "away":
+        if failure == "away":
             await api.back()
         api.broken = 0
         assert await asyncio.wait_for(waiting, 60) == at("10.0.0.1:50055", "10.0.0.2:50055")
@@ -220,20 +221,20 @@ async def test_dns_gives_every_address_and_keeps_the_last_known(monkeypatch: pyt
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
     async with aclosing(DnsSource("decoder", 50055, every=0.01).watch()) as changes:
-        assert await following(changes) == at("10.0.0.1:50055", "10.0.0.2:50055")
-        assert await following(changes) == at("10.0.0.2:50055", "[fd00::1]:50055")
+        assert await next_endpoints(changes) == at("10.0.0.1:50055", "10.0.0.2:50055")
+        assert await next_endpoints(changes) == at("10.0.0.2:50055", "[fd00::1]:50055")
 
 
-async def test_dns_asks_the_real_resolver() -> None:
+async def test_dns_uses_the_system_resolver() -> None:
     async with aclosing(DnsSource("localhost", 50055).watch()) as changes:
-        assert "127.0.0.1:50055" in {e.address for e in await following(changes)}
+        assert "127.0.0.1:50055" in {e.address for e in await next_endpoints(changes)}
 
 
-async def test_a_broken_line_in_a_file_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_invalid_line_in_a_file_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     listed = tmp_path / "decoder"
     listed.write_text("127.0.0.1:1\n# nothing\noip://127.0.0.1:2/decoder\n")
     async with aclosing(FileSource(listed, every=0.01).watch()) as changes:
-        assert await following(changes) == {Endpoint("127.0.0.1:1"), Endpoint("127.0.0.1:2", "decoder")}
+        assert await next_endpoints(changes) == {Endpoint("127.0.0.1:1"), Endpoint("127.0.0.1:2", "decoder")}
         listed.write_text("127.0.0.1:1\nwhat is this\n")
         waiting = asyncio.ensure_future(anext(changes))
         await until(lambda: "what is this" in caplog.text)
@@ -252,7 +253,7 @@ async def test_a_broken_line_in_a_file_changes_nothing(tmp_path: Path, caplog: p
         ("kubernetes://hart/decoder:grpc?oip=decoder", KubernetesSource),
     ],
 )
-def test_a_source_is_described_by_one_line(text: str, kind: type[Source]) -> None:
+def test_source_is_chosen_by_its_scheme(text: str, kind: type[Source]) -> None:
     assert isinstance(source(text), kind)
 
 
@@ -273,12 +274,12 @@ def test_a_source_is_described_by_one_line(text: str, kind: type[Source]) -> Non
         "file:decoder",
     ],
 )
-def test_what_is_no_source_is_refused_with_its_text(text: str) -> None:
+def test_invalid_source_is_refused_with_its_text(text: str) -> None:
     with pytest.raises(ValueError, match=text.replace("?", ".")):
         source(text)
 
 
-def test_what_is_neither_list_nor_source_is_told_every_form_of_both() -> None:
+def test_invalid_source_error_lists_every_form() -> None:
     forms = (
         "expected host:port, unix:/path or oip://host:port/model; or instead of a list: file:///path, "
         "dns:///host:port or kubernetes://namespace/service:port"
@@ -287,6 +288,6 @@ def test_what_is_neither_list_nor_source_is_told_every_form_of_both() -> None:
         source("127.0.0.1:1,foo")
 
 
-def test_an_endpoint_reads_back_as_it_is_written() -> None:
+def test_endpoint_round_trips_through_text() -> None:
     for text in ("host:1", "[::1]:65535", "unix:/run/hart.sock", "oip://host:8001/text_encoder"):
         assert str(parse(text)) == text

@@ -73,6 +73,7 @@ async def test_a_served_call_leaves_its_trace_and_its_peer(launch: Any) -> None:
     trace = f"{server.context.trace_id:032x}"
     exemplars = [s.exemplar for s in families["hart_request_duration_seconds"].samples if s.exemplar]
     assert {one.labels["trace_id"] for one in exemplars} == {trace}
+    assert server.attributes is not None
     assert server.attributes["network.peer.address"] == "127.0.0.1"
     assert server.attributes["rpc.response.status_code"] == "OK"
     (calls,) = [s for s in families["rpc_server_call_duration_seconds"].samples if s.name.endswith("_count")]

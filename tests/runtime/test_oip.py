@@ -1,10 +1,10 @@
-"""Laws of the Open Inference Protocol facade and client, driven by tritonclient over real sockets."""
+"""runtime.oip: the Open Inference Protocol's server and client, called by tritonclient over real sockets."""
 
 from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,7 +34,7 @@ def latent(array: np.ndarray, datatype: str = "FP32", name: str = "latent", modu
     return given_input
 
 
-async def test_the_sync_client_reads_readiness_and_metadata_and_infers(served: Running) -> None:
+async def test_sync_client_reads_metadata_and_infers(served: Running) -> None:
     def drive() -> None:
         with triton.InferenceServerClient(f"127.0.0.1:{served.app.port}") as client:
             assert client.is_server_live()
@@ -50,7 +50,7 @@ async def test_the_sync_client_reads_readiness_and_metadata_and_infers(served: R
     await asyncio.to_thread(drive)
 
 
-async def test_the_aio_client_infers(served: Running) -> None:
+async def test_aio_client_infers(served: Running) -> None:
     async with triton_aio.InferenceServerClient(f"127.0.0.1:{served.app.port}") as client:
         assert await client.is_model_ready("count")
         outputs = [triton_aio.InferRequestedOutput("sum")]
@@ -60,13 +60,13 @@ async def test_the_aio_client_infers(served: Running) -> None:
         assert answer.as_numpy("sum").tolist() == [4.0]
 
 
-async def test_the_sync_stream_client_gets_each_answer_and_the_final_mark(served: Running) -> None:
+async def test_sync_stream_gets_each_response_and_the_final_flag(served: Running) -> None:
     def drive() -> list[tuple[int, bytes, bool]]:
         answers: queue.Queue[Any] = queue.Queue()
         with triton.InferenceServerClient(f"127.0.0.1:{served.app.port}") as client:
             client.start_stream(lambda result, error: answers.put((result, error)))
             client.async_stream_infer("count", [latent(np.array([3], np.int32), "INT32", "n")])
-            seen = []
+            seen: list[tuple[int, bytes, bool]] = []
             while not (seen and seen[-1][2]):
                 result, error = answers.get(timeout=60)
                 assert error is None
@@ -78,17 +78,17 @@ async def test_the_sync_stream_client_gets_each_answer_and_the_final_mark(served
     assert await asyncio.to_thread(drive) == [(0, b"0", False), (1, b"1", False), (2, b"2", True)]
 
 
-async def test_the_aio_stream_client_sees_an_error_and_goes_on(served: Running) -> None:
+async def test_aio_stream_continues_after_an_error(served: Running) -> None:
     async with triton_aio.InferenceServerClient(f"127.0.0.1:{served.app.port}") as client:
 
         async def requests() -> AsyncIterator[dict[str, Any]]:
-            yield {"model_name": "nobody", "inputs": [latent(np.array([1], np.int32), "INT32", "n", triton_aio)]}
+            yield {"model_name": "missing", "inputs": [latent(np.array([1], np.int32), "INT32", "n", triton_aio)]}
             yield {"model_name": "count", "inputs": [latent(np.array([1], np.int32), "INT32", "n", triton_aio)]}
 
         answers = [pair async for pair in client.stream_infer(requests())]
         failures = [error for _, error in answers if error]
         assert len(failures) == 1
-        assert "unknown model 'nobody'" in str(failures[0])
+        assert "unknown model 'missing'" in str(failures[0])
         assert [result.as_numpy("i")[0] for result, error in answers if not error] == [0]
 
 
@@ -102,7 +102,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-async def test_what_does_not_fit_the_model_is_refused_by_name(served: Running, case: str) -> None:
+async def test_input_that_does_not_fit_the_model_is_refused_by_name(served: Running, case: str) -> None:
     wrong, message = WRONG[case]
     async with triton_aio.InferenceServerClient(f"127.0.0.1:{served.app.port}") as client:
         with pytest.raises(InferenceServerException, match=message) as caught:
@@ -116,15 +116,15 @@ async def infer_raw(served: Running, **fields: Any) -> Any:
 
 
 @pytest.mark.parametrize("shape", [[2**31, 4], [2**62, 4], [-1, 4], [1] * 40, [0, 4]], ids=str)
-async def test_an_impossible_shape_is_refused_before_anything_is_allocated(served: Running, shape: list[int]) -> None:
+async def test_impossible_shape_is_refused_before_allocation(served: Running, shape: list[int]) -> None:
     tensor = {"name": "latent", "datatype": "FP32", "shape": shape}
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await infer_raw(served, inputs=[tensor], raw_input_contents=[b"\0" * 16])
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "inputs[latent].shape" in caught.value.details()
+    assert "inputs[latent].shape" in (caught.value.details() or "")
 
 
-async def test_typed_and_raw_contents_give_the_same_answer(served: Running) -> None:
+async def test_typed_and_raw_contents_give_the_same_result(served: Running) -> None:
     values = [1.0, 2.0, 3.0, 4.0]
     tensor = {"name": "latent", "datatype": "FP32", "shape": [1, 4]}
     typed = await infer_raw(served, inputs=[{**tensor, "contents": {"fp32_contents": values}}])
@@ -144,20 +144,20 @@ async def test_truncated_contents_and_unknown_parameters_are_refused(served: Run
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await infer_raw(served, inputs=[tensor], **fields)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert message in caught.value.details()
+        assert message in (caught.value.details() or "")
 
 
 @pytest.mark.parametrize("number", ["9" * 400, "-" + "9" * 400, str(2**63)])
-async def test_a_number_given_as_text_is_no_wider_than_one_of_the_wire(served: Running, number: str) -> None:
+async def test_number_given_as_text_is_bounded_to_64_bits(served: Running, number: str) -> None:
     fields = {"inputs": [{"name": "latent", "datatype": "FP32", "shape": [1, 4]}], "raw_input_contents": [b"\0" * 16]}
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await infer_raw(served, **fields, parameters={"timeout": {"string_param": number}})
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "parameters[timeout]" in caught.value.details()
+    assert "parameters[timeout]" in (caught.value.details() or "")
     assert (await infer_raw(served, **fields, parameters={"timeout": {"string_param": str(2**62)}})).outputs
 
 
-async def test_a_timeout_of_zero_is_none_and_a_short_one_counts(served: Running) -> None:
+async def test_zero_timeout_is_none_and_a_short_one_expires(served: Running) -> None:
     fields = {"inputs": [{"name": "latent", "datatype": "FP32", "shape": [1, 4]}], "raw_input_contents": [b"\0" * 16]}
     assert (await infer_raw(served, **fields, parameters={"timeout": {"int64_param": 0}})).outputs
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -165,7 +165,7 @@ async def test_a_timeout_of_zero_is_none_and_a_short_one_counts(served: Running)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_our_client_streams_infers_and_raises_domain_errors(served: Running) -> None:
+async def test_oip_client_streams_infers_and_raises_domain_errors(served: Running) -> None:
     count = OipClient(served.channel, "count", "ar_generator")
     deadline = Deadline.after(60)
     seen = [
@@ -195,7 +195,9 @@ async def test_our_client_streams_infers_and_raises_domain_errors(served: Runnin
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("streams", [False, True])
-async def test_a_triton_that_has_lost_its_model_is_a_replica_that_is_away(code, said, kind, streams) -> None:
+async def test_triton_without_its_model_is_an_unavailable_stage(
+    code: grpc.StatusCode, said: str, kind: type[errors.HartError], streams: bool
+) -> None:
     class Broken(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
         async def ModelInfer(self, request: Any, context: Any) -> None:
             await context.abort(code, said)
@@ -210,16 +212,17 @@ async def test_a_triton_that_has_lost_its_model_is_a_replica_that_is_away(code, 
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         client, inputs = OipClient(channel, "safety", "safety"), {"prompt": np.array([b"a"], object)}
-        call = client.stream if streams else client.infer
-        asked = call(inputs, deadline=Deadline.after(60))
         with pytest.raises(kind):
-            await (anext(asked) if streams else asked)
+            if streams:
+                await anext(client.stream(inputs, deadline=Deadline.after(60)))
+            else:
+                await client.infer(inputs, deadline=Deadline.after(60))
     await server.stop(0)
 
 
-async def test_each_request_of_a_stream_is_counted_and_timed_by_its_own_end(served: Running) -> None:
+async def test_each_request_of_a_stream_is_counted_and_timed(served: Running) -> None:
     async def requests() -> AsyncIterator[Any]:
-        for name, datatype in (("count", "FP32"), ("nobody", "INT32"), ("count", "INT32"), ("count", "INT32")):
+        for name, datatype in (("count", "FP32"), ("missing", "INT32"), ("count", "INT32"), ("count", "INT32")):
             request = service_pb2.ModelInferRequest(model_name=name)
             request.inputs.add(name="n", datatype=datatype, shape=[1]).contents.int_contents.append(1)
             yield request
@@ -233,8 +236,9 @@ async def test_each_request_of_a_stream_is_counted_and_timed_by_its_own_end(serv
     assert value("hart_request_duration_seconds_count", {"stage": "decoder"}) == 4
 
 
-async def test_a_stream_that_breaks_off_is_counted_once_and_not_as_served(served: Running) -> None:
-    call = served.channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")(iter([b"\xff"]), timeout=60)
+async def test_broken_stream_is_counted_once_and_not_as_ok(served: Running) -> None:
+    method: Any = served.channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+    call = method(iter([b"\xff"]), timeout=60)
     with pytest.raises(grpc.aio.AioRpcError):
         await call.read()
     await until(lambda: served.app._interceptor.working == 0)
@@ -243,7 +247,7 @@ async def test_a_stream_that_breaks_off_is_counted_once_and_not_as_served(served
     assert {code: n for code, n in counted.items() if n} == {"INVALID_ARGUMENT": 1}
 
 
-async def test_an_abandoned_stream_stops_its_model(served: Running) -> None:
+async def test_closed_stream_stops_its_model(served: Running) -> None:
     count = OipClient(served.channel, "count", "ar_generator")
     stream = count.stream({"n": np.array([10**6], np.int32)}, deadline=Deadline.none())
     async for _ in stream:
@@ -252,8 +256,8 @@ async def test_an_abandoned_stream_stops_its_model(served: Running) -> None:
     await until(lambda: served.app._interceptor.working == 0)
 
 
-async def test_a_stream_that_is_left_with_answers_unread_leaves_no_task_behind() -> None:
-    async def stream(_: InferRequest) -> AsyncIterator[InferResult]:
+async def test_stream_closed_with_unread_responses_leaks_no_task() -> None:
+    async def stream(asked: InferRequest) -> AsyncGenerator[InferResult, None]:
         for _ in range(2 * MAX_PER_STREAM):
             yield InferResult({})
 
@@ -268,7 +272,7 @@ async def test_a_stream_that_is_left_with_answers_unread_leaves_no_task_behind()
     models = {"many": Model("many", (), (), stream=stream)}
     telemetry = Telemetry("many")
     host = SimpleNamespace(models=models, ready=True, draining=asyncio.Event(), stage="many", telemetry=telemetry)
-    answers = OipServicer(host).ModelStreamInfer(requests(), Context())
+    answers: Any = OipServicer(host).ModelStreamInfer(requests(), Context())
     await anext(answers)
     queue = answers.ag_frame.f_locals["answers"]
     await until(queue.full)
@@ -276,7 +280,7 @@ async def test_a_stream_that_is_left_with_answers_unread_leaves_no_task_behind()
     await until(lambda: asyncio.all_tasks() == before)
 
 
-async def test_an_open_stream_does_not_hold_up_draining(served: Running) -> None:
+async def test_open_stream_does_not_delay_draining(served: Running) -> None:
     stub = service_pb2_grpc.GRPCInferenceServiceStub(served.channel)
     call = stub.ModelStreamInfer()
     request = service_pb2.ModelInferRequest(model_name="count")
@@ -288,7 +292,7 @@ async def test_an_open_stream_does_not_hold_up_draining(served: Running) -> None
 
 
 @given(st.lists(st.binary(max_size=20), max_size=6), st.binary(max_size=4))
-def test_bytes_tensors_survive_and_damaged_ones_are_refused(items: list[bytes], noise: bytes) -> None:
+def test_bytes_tensors_round_trip_and_damaged_ones_are_refused(items: list[bytes], noise: bytes) -> None:
     array = codec.bytes_array(items)
     datatype, raw = codec.encode(array)
     back = codec.decode_raw(raw, datatype, array.shape, "x")
@@ -304,7 +308,7 @@ def test_bytes_tensors_survive_and_damaged_ones_are_refused(items: list[bytes], 
     shape=st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(0, 3), max_size=10),
     raw=st.none() | st.binary(max_size=40),
 )
-async def test_no_tensor_whatever_breaks_the_process(
+async def test_arbitrary_tensors_are_answered_or_refused(
     served: Running, datatype: str, shape: list[int], raw: bytes | None
 ) -> None:
     tensor = {"name": "latent", "datatype": datatype, "shape": shape}

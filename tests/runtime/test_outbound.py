@@ -47,7 +47,8 @@ def test_this_machine_is_asked_without_the_environments_proxy(monkeypatch: pytes
 
 
 def test_a_redirect_does_not_leave_encryption() -> None:
-    redirects = next(h for h in opener("https://x/").handlers if isinstance(h, urllib.request.HTTPRedirectHandler))
+    handlers: list[object] = vars(opener("https://x/"))["handlers"]
+    redirects = next(h for h in handlers if isinstance(h, urllib.request.HTTPRedirectHandler))
     asked = urllib.request.Request("https://issuer.example/jwks")
     with pytest.raises(OSError, match="from https to another scheme"):
         redirects.redirect_request(asked, None, 302, "", {}, "http://issuer.example/jwks")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Laws of replicas that come, go, hang and die, over real sockets."""
+"""runtime.calls: pools of replicas that join, leave, hang and stop, over real sockets; the retry budget."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runtime.calls.retry_budget import RetryBudget
 from runtime.discovery.endpoint import Endpoint
 from runtime.discovery.sources import FileSource, StaticSource
 from runtime.errors import StageUnavailable
-from tests.runtime.support import Proxy, request, until
+from tests.runtime.support import Launch, Proxy, request, until
 
 SERVICE = "hart.v1.Decoder"
 
@@ -47,7 +47,7 @@ async def decode_anywhere(pool: Pool) -> bytes:
     raise AssertionError("three attempts failed")
 
 
-async def test_work_goes_where_least_is_outstanding(launch: Any) -> None:
+async def test_call_goes_to_the_replica_with_the_least_outstanding_cost(launch: Launch) -> None:
     a, b = await launch(), await launch()
     pool = pool_of(a, b)
     await pool.start(60)
@@ -60,7 +60,7 @@ async def test_work_goes_where_least_is_outstanding(launch: Any) -> None:
     await pool.close()
 
 
-async def test_only_replicas_that_may_be_asked_are_asked(launch: Any) -> None:
+async def test_only_replicas_in_among_are_chosen(launch: Launch) -> None:
     pool = pool_of(await launch(), await launch())
     await pool.start(60)
     one = pool.replicas[0].address
@@ -72,7 +72,7 @@ async def test_only_replicas_that_may_be_asked_are_asked(launch: Any) -> None:
     await pool.close()
 
 
-async def test_a_replica_that_stops_is_left_without_loss_and_used_again(launch: Any) -> None:
+async def test_draining_replica_loses_no_call(launch: Launch) -> None:
     a, b = await launch(), await launch()
     pool = pool_of(a, b)
     await pool.start(60)
@@ -84,7 +84,7 @@ async def test_a_replica_that_stops_is_left_without_loss_and_used_again(launch: 
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["at once", "while it waits"])
-async def test_a_pool_that_closes_closes_also_the_replicas_that_were_leaving(begun: bool) -> None:
+async def test_closing_a_pool_closes_removed_replicas(begun: bool) -> None:
     pool = Pool("decoder", SERVICE, StaticSource(frozenset()))
     pool._adopt(frozenset({Endpoint("127.0.0.1:9")}))
     replica = pool.replicas[0]
@@ -97,7 +97,7 @@ async def test_a_pool_that_closes_closes_also_the_replicas_that_were_leaving(beg
         assert replica.channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN
 
 
-async def test_without_a_ready_replica_the_stage_is_unavailable() -> None:
+async def test_pool_without_a_ready_replica_is_unavailable() -> None:
     pool = Pool("decoder", SERVICE, StaticSource(frozenset({Endpoint("127.0.0.1:9")})))
     await pool.start(patience=0.5)
     with pytest.raises(StageUnavailable, match="decoder is unavailable"):
@@ -105,27 +105,7 @@ async def test_without_a_ready_replica_the_stage_is_unavailable() -> None:
     await pool.close()
 
 
-async def test_a_hanging_replica_gives_its_attempt_back(launch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.calls.replica.ANSWER_SECONDS", 0.2)
-    a = await launch()
-    async with Proxy(a.app.port) as proxy:
-        pool = Pool("decoder", SERVICE, StaticSource(frozenset({Endpoint(f"127.0.0.1:{proxy.port}")})))
-        await pool.start()
-        await until(lambda: pool.ready)  # on a busy machine its first answers may come too late
-        with pytest.raises(StageUnavailable, match="does not respond"):
-            async with pool.replica():
-                proxy.flowing.clear()
-                await asyncio.sleep(60)
-        task = asyncio.current_task()
-        assert task
-        assert task.cancelling() == 0
-        assert pool.ready == []
-        proxy.flowing.set()
-        await until(lambda: pool.ready)
-        await pool.close()
-
-
-async def test_a_connection_cut_in_mid_call_is_tried_again_elsewhere(launch: Any) -> None:
+async def test_call_cut_in_flight_is_retried_on_another_replica(launch: Launch) -> None:
     a, b = await launch(), await launch()
     async with Proxy(a.app.port) as proxy:
         ends = frozenset({Endpoint(f"127.0.0.1:{proxy.port}"), Endpoint(f"127.0.0.1:{b.app.port}")})
@@ -143,7 +123,7 @@ async def test_a_connection_cut_in_mid_call_is_tried_again_elsewhere(launch: Any
         await pool.close()
 
 
-async def test_endpoints_in_a_file_are_used_and_left_within_five_seconds(launch: Any, tmp_path: Path) -> None:
+async def test_pool_follows_endpoints_in_a_file(launch: Launch, tmp_path: Path) -> None:
     a, b = await launch(), await launch()
     listed = tmp_path / "decoder"
     first, second = f"127.0.0.1:{a.app.port}", f"127.0.0.1:{b.app.port}"
@@ -167,7 +147,7 @@ async def test_endpoints_in_a_file_are_used_and_left_within_five_seconds(launch:
     await pool.close()
 
 
-def test_the_retry_budget_stops_a_storm_and_refills_with_traffic() -> None:
+def test_retry_budget_bounds_retries_and_refills() -> None:
     now = 0.0
     budget = RetryBudget(ratio=0.5, reserve=2, per_second=0.1, clock=lambda: now)
     assert [budget.spend() for _ in range(3)] == [True, True, False]

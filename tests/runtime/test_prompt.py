@@ -1,4 +1,4 @@
-"""Prompts from the wire, checked (runtime.prompt)."""
+"""runtime.prompt: checks of prompts from the wire."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtime.errors import InvalidRequest
 
 
 @pytest.mark.parametrize(("text", "reason"), [(" ", "not 0"), ("x" * 2001, "not 2001"), ("\ufdfa" * 120, "its 120")])
-def test_a_prompt_out_of_bounds_is_refused_by_field(text: str, reason: str) -> None:
+def test_prompt_out_of_bounds_is_refused_by_field(text: str, reason: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         prompt.checked(text, "prompt[3]")
     (violation,) = caught.value.violations

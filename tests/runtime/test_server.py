@@ -1,4 +1,4 @@
-"""Laws of the server that every process stands on, over real sockets."""
+"""runtime.server, runtime.status: calls, errors, health, limits and draining over real sockets."""
 
 from __future__ import annotations
 
@@ -20,24 +20,26 @@ from hart.v1 import decoder_pb2
 from runtime import errors, status
 from runtime.observability.telemetry import Telemetry
 from runtime.server import messages
-from runtime.server.interceptor import CallInfo, CallInterceptor
+from runtime.server.call_scope import CallInfo
+from runtime.server.interceptor import CallInterceptor
 from runtime.settings import ProcessSettings
 from runtime.tensors import from_numpy
-from tests.runtime.support import detail, refusal, request, until
+from tests.runtime.support import Launch, Running, detail, refusal, request, until
 
 
 async def send_raw(channel: grpc.aio.Channel, data: bytes, method: str = "/hart.v1.Decoder/Decode") -> Any:
-    return await channel.unary_unary(method)(data)
+    call: Any = channel.unary_unary(method)
+    return await call(data)
 
 
-async def test_a_request_comes_back_computed(served: Any) -> None:
+async def test_request_is_computed(served: Running) -> None:
     answer = await served.stub.Decode(request(4.0))
     assert answer.image == b"4.0"
     assert answer.timing.batch_size == 1
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x12\x05ab", b"\x0a\x02\xff\xfe"], ids=["noise", "cut", "utf8"])
-async def test_bytes_that_are_no_message_are_invalid_and_harmless(served: Any, data: bytes) -> None:
+async def test_bytes_that_do_not_parse_are_refused_as_invalid(served: Running, data: bytes) -> None:
     code, proto, text = await refusal(send_raw(served.channel, data))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "not a message" in text
@@ -45,7 +47,7 @@ async def test_bytes_that_are_no_message_are_invalid_and_harmless(served: Any, d
     assert (await served.stub.Decode(request(2.0))).image == b"2.0"
 
 
-async def test_unknown_fields_and_enum_values_are_refused_by_name(served: Any) -> None:
+async def test_unknown_fields_and_enum_values_are_refused_by_name(served: Running) -> None:
     deep = request()
     deep.latent.MergeFromString(b"\xa2\x06\x01x")  # field 100 of the tensor
     deep.encoding.format = 77  # type: ignore[assignment]
@@ -55,7 +57,7 @@ async def test_unknown_fields_and_enum_values_are_refused_by_name(served: Any) -
     assert fields == {"latent.100", "encoding.format"}
 
 
-def test_of_many_unknown_fields_as_many_are_named_as_an_answer_holds() -> None:
+def test_named_unknown_fields_are_bounded() -> None:
     message = decoder_pb2.DecodeRequest.FromString(b"\xf8\x07\x01" * 10_000)  # field 127
     with pytest.raises(errors.InvalidRequest) as caught:
         messages.refuse_unknown(message)
@@ -63,7 +65,7 @@ def test_of_many_unknown_fields_as_many_are_named_as_an_answer_holds() -> None:
 
 
 @pytest.mark.parametrize("where", ["", "latent"])
-def test_many_bytes_of_unknown_fields_are_refused_without_a_walk(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+def test_many_bytes_of_unknown_fields_are_refused_unwalked(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     def walk(_: object) -> None:
         raise AssertionError("walked")
 
@@ -75,7 +77,7 @@ def test_many_bytes_of_unknown_fields_are_refused_without_a_walk(monkeypatch: py
     assert "bytes of the message are unknown fields" in caught.value.violations[0].description
 
 
-def test_a_large_message_of_known_fields_is_taken_and_its_few_unknown_ones_named() -> None:
+def test_unknown_field_in_a_large_message_is_named() -> None:
     message = decoder_pb2.DecodeRequest(latent=from_numpy(np.zeros((8, 64, 64), np.float32)))
     messages.refuse_unknown(message)
     message.latent.MergeFromString(b"\xf8\x07\x01")
@@ -84,7 +86,7 @@ def test_a_large_message_of_known_fields_is_taken_and_its_few_unknown_ones_named
     assert [violation.field for violation in caught.value.violations] == ["latent.127"]
 
 
-async def test_an_internal_error_tells_the_caller_an_id_alone(served: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_internal_error_exposes_its_id_alone(served: Running, caplog: pytest.LogCaptureFixture) -> None:
     served.engine.fail[3.0] = RuntimeError("the secret of the house")
     code, proto, text = await refusal(served.stub.Decode(request(3.0)))
     error_id = detail(proto, error_details_pb2.ErrorInfo).metadata["error_id"]
@@ -115,7 +117,7 @@ DAMAGED = status_pb2.Status(
 
 
 @pytest.mark.parametrize("details", [b"\xff\xff", DAMAGED])
-def test_details_that_are_none_leave_the_code(details: bytes) -> None:
+def test_malformed_status_details_keep_the_code(details: bytes) -> None:
     metadata = grpc.aio.Metadata(("grpc-status-details-bin", details))
     error = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), metadata, "away")
     back = status.from_rpc_error(error, "decoder")
@@ -124,7 +126,7 @@ def test_details_that_are_none_leave_the_code(details: bytes) -> None:
 
 
 @pytest.mark.parametrize("error", EVERY_ERROR, ids=lambda e: type(e).__name__)
-async def test_every_error_survives_the_wire(served: Any, error: errors.HartError) -> None:
+async def test_every_error_round_trips_over_the_wire(served: Running, error: errors.HartError) -> None:
     served.engine.fail[5.0] = error
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await served.stub.Decode(request(5.0))
@@ -136,7 +138,7 @@ async def test_every_error_survives_the_wire(served: Any, error: errors.HartErro
             assert getattr(back, name) == getattr(error, name), name
 
 
-async def test_alive_before_ready_and_work_is_refused_until_then(launch: Any) -> None:
+async def test_process_is_live_before_ready_and_refuses_calls(launch: Launch) -> None:
     import threading
 
     release = threading.Event()
@@ -162,7 +164,7 @@ async def test_alive_before_ready_and_work_is_refused_until_then(launch: Any) ->
     watch.cancel()
 
 
-async def test_a_watcher_that_leaves_does_not_silence_the_others(served: Any) -> None:
+async def test_cancelled_health_watch_does_not_affect_others(served: Running) -> None:
     health = health_pb2_grpc.HealthStub(served.channel)
     asked = health_pb2.HealthCheckRequest(service="hart.v1.Decoder")
     stays, leaves = health.Watch(asked), health.Watch(asked)
@@ -174,7 +176,7 @@ async def test_a_watcher_that_leaves_does_not_silence_the_others(served: Any) ->
     stays.cancel()
 
 
-async def test_busy_is_not_unready_and_a_full_queue_answers_at_once(served: Any) -> None:
+async def test_full_queue_refuses_at_once_while_health_stays_serving(served: Running) -> None:
     served.engine.release.clear()
     calls = [served.stub.Decode(request(), timeout=60)]
     await until(lambda: served.engine.batches)
@@ -192,7 +194,7 @@ async def test_busy_is_not_unready_and_a_full_queue_answers_at_once(served: Any)
     assert [(await c).image for c in calls] == [b"1.0"] * 5
 
 
-async def test_a_message_over_the_limit_is_refused_and_the_process_lives(launch: Any) -> None:
+async def test_message_over_the_limit_is_refused(launch: Launch) -> None:
     running = await launch(ProcessSettings(port=0, max_message_bytes=2**16))
     big = decoder_pb2.DecodeRequest(latent=from_numpy(np.zeros((1, 200, 200), np.float32)))
     code, _, _ = await refusal(running.stub.Decode(big))
@@ -200,13 +202,13 @@ async def test_a_message_over_the_limit_is_refused_and_the_process_lives(launch:
     assert (await running.stub.Decode(request())).image == b"1.0"
 
 
-async def test_a_second_process_on_the_same_port_fails_to_start(launch: Any) -> None:
+async def test_start_on_a_port_in_use_fails(launch: Launch) -> None:
     first = await launch()
     with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{first.app.port}"):
         await launch(ProcessSettings(port=first.app.port, metrics_port=0))
 
 
-async def test_a_guard_refuses_before_the_message_is_read(launch: Any) -> None:
+async def test_guard_refuses_before_the_message_is_read(launch: Launch) -> None:
     @contextlib.asynccontextmanager
     async def guard(call: CallInfo) -> AsyncIterator[None]:
         if call.header("authorization") != "Bearer right":
@@ -214,31 +216,31 @@ async def test_a_guard_refuses_before_the_message_is_read(launch: Any) -> None:
         yield
 
     running = await launch(before_start=lambda app: app.guard(guard))
-    silent = running.channel.stream_unary("/hart.v1.Decoder/Decode")(timeout=60)
-    code, _, text = await refusal(silent)
+    stalled: Any = running.channel.stream_unary("/hart.v1.Decoder/Decode")(timeout=60)
+    code, _, text = await refusal(stalled)
     assert code is grpc.StatusCode.UNAUTHENTICATED
     assert text == "no valid API key"
     answer = await running.stub.Decode(request(), metadata=(("authorization", "Bearer right"),))
     assert answer.image == b"1.0"
     health = health_pb2_grpc.HealthStub(running.channel)
-    assert (await health.Check(health_pb2.HealthCheckRequest())).status == 1, "health wants no key"
+    assert (await health.Check(health_pb2.HealthCheckRequest())).status == 1, "health needs no key"
 
 
-async def test_a_sender_that_is_too_slow_is_sent_away(launch: Any) -> None:
+async def test_slow_sender_is_refused_after_receive_seconds(launch: Launch) -> None:
     running = await launch(ProcessSettings(port=0, receive_seconds=0.2))
-    silent = running.channel.stream_unary("/hart.v1.Decoder/Decode")(timeout=60)
-    code, _, text = await refusal(silent)
+    stalled: Any = running.channel.stream_unary("/hart.v1.Decoder/Decode")(timeout=60)
+    code, _, text = await refusal(stalled)
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert "receiving" in text
 
 
-async def test_a_call_that_ends_without_a_message_is_invalid(served: Any) -> None:
-    empty = served.channel.stream_unary("/hart.v1.Decoder/Decode")(iter(()))
+async def test_call_without_a_message_is_invalid(served: Running) -> None:
+    empty: Any = served.channel.stream_unary("/hart.v1.Decoder/Decode")(iter(()))
     code, _, _ = await refusal(empty)
     assert code is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_a_caller_that_goes_away_frees_its_queue_slot(served: Any) -> None:
+async def test_cancelled_call_frees_its_queue_slot(served: Running) -> None:
     served.engine.release.clear()
     first = served.stub.Decode(request())
     await until(lambda: served.engine.batches)
@@ -254,7 +256,7 @@ async def test_a_caller_that_goes_away_frees_its_queue_slot(served: Any) -> None
 
 
 class LostCall:
-    """A call whose caller has gone, as gRPC shows it first: what is being written cannot be."""
+    """A call whose client has disconnected, as gRPC first shows it: a write fails."""
 
     def invocation_metadata(self) -> tuple[()]:
         return ()
@@ -268,11 +270,11 @@ class LostCall:
         raise grpc.aio.InternalError("failed to send a message")
 
     async def abort(self, *status: Any) -> None:
-        raise AssertionError(f"nobody hears {status}")
+        raise AssertionError(f"aborted with {status}")
 
 
 @pytest.mark.parametrize("method", ["Draw", "Describe"])
-async def test_a_caller_who_leaves_while_an_answer_is_written_is_no_internal_error(
+async def test_disconnect_during_a_write_is_not_an_internal_error(
     method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def draw(request: bytes, context: Any) -> AsyncIterator[bytes]:
@@ -297,7 +299,7 @@ async def test_a_caller_who_leaves_while_an_answer_is_written_is_no_internal_err
     assert not caplog.records
 
 
-async def test_drain_finishes_what_runs_refuses_what_is_new_and_says_not_serving(served: Any) -> None:
+async def test_drain_finishes_running_calls_and_refuses_new_ones(served: Running) -> None:
     served.engine.release.clear()
     running = served.stub.Decode(request())
     await until(lambda: served.engine.batches)
@@ -316,14 +318,14 @@ async def test_drain_finishes_what_runs_refuses_what_is_new_and_says_not_serving
 
 
 @pytest.mark.parametrize("method", ["Decode", "Describe"])
-async def test_a_cancel_that_nobody_asked_for_is_an_error_and_not_silence(launch: Any, method: str) -> None:
+async def test_cancellation_inside_a_handler_is_an_internal_error(launch: Launch, method: str) -> None:
     async def cancelled(request: Any, context: Any) -> Any:
         waited = asyncio.get_running_loop().create_future()
         waited.cancel()
         await waited
 
     def break_it(app: Any) -> None:
-        names = {method: grpc.unary_unary_rpc_method_handler(cancelled)}
+        names: dict[str, Any] = {method: grpc.unary_unary_rpc_method_handler(cancelled)}
         app.add(lambda _, server: server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("x.X", names)]),
                 None)  # fmt: skip
 
@@ -334,12 +336,12 @@ async def test_a_cancel_that_nobody_asked_for_is_an_error_and_not_silence(launch
     assert detail(proto, error_details_pb2.ErrorInfo).metadata["error_id"]
 
 
-async def test_an_unknown_method_is_unimplemented(served: Any) -> None:
+async def test_unknown_method_is_unimplemented(served: Running) -> None:
     code, _, _ = await refusal(send_raw(served.channel, b"", "/hart.v1.Decoder/Paint"))
     assert code is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_a_connection_that_is_asked_to_go_loses_no_call(launch: Any) -> None:
+async def test_connection_closed_for_its_age_loses_no_call(launch: Launch) -> None:
     running = await launch(
         ProcessSettings(port=0, connection_age_seconds=0.3, connection_age_grace_seconds=30), queue_limit=50
     )
@@ -351,7 +353,7 @@ async def test_a_connection_that_is_asked_to_go_loses_no_call(launch: Any) -> No
     assert [(await call).image for call in calls] == [b"1.0"] * 45
 
 
-async def test_a_hundred_random_cancels_leave_no_slot_task_or_call_behind(launch: Any) -> None:
+async def test_random_cancellations_leak_no_slot_task_or_call(launch: Launch) -> None:
     running = await launch(queue_limit=200)
     rng = random.Random(3)
     running.engine.seconds = 0.002

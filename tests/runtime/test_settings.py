@@ -1,4 +1,4 @@
-"""Laws of settings."""
+"""runtime.settings: environment, errors, secrets, bounds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runtime.settings import ProcessSettings, Settings, SettingsError, is_loopba
 
 class Example(Settings):
     batch_size: int = Field(default=4, ge=1)
-    """Most requests in a batch."""
+    """Maximum requests in a batch."""
     api_key: SecretStr = SecretStr("")
     """The key."""
     origin: str = "http://localhost"
@@ -26,13 +26,13 @@ class Example(Settings):
         return text
 
 
-def test_the_environment_is_read_by_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_is_read_by_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HART_BATCH_SIZE", "7")
     assert Example.load().batch_size == 7
     assert Example.load(batch_size=3).batch_size == 3
 
 
-def test_blanks_around_a_value_are_an_environment_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blanks_around_a_value_are_stripped(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"BATCH_SIZE": " 7\r", "API_KEY": "secret\r\n", "ORIGIN": "\ufeffhttp://x\t"}.items():
         monkeypatch.setenv(f"HART_{name}", value)
     found = Example.load()
@@ -43,19 +43,19 @@ def test_blanks_around_a_value_are_an_environment_files(monkeypatch: pytest.Monk
     assert (process.allow_plaintext, process.log_level, process.host) == (True, "DEBUG", "0.0.0.0")
 
 
-def test_a_bad_value_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_value_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HART_BATCH_SIZE", "many")
     with pytest.raises(SettingsError, match=r"HART_BATCH_SIZE='many': .*integer"):
         Example.load()
     with pytest.raises(SettingsError, match=r"HART_BATCH_SIZE=0: .*greater"):
         Example.load(batch_size=0)
     monkeypatch.delenv("HART_BATCH_SIZE")
-    with pytest.raises(SettingsError) as told:
+    with pytest.raises(SettingsError) as caught:
         Example.load(origin="here")
-    assert str(told.value) == "HART_ORIGIN='here': is no address"
+    assert str(caught.value) == "HART_ORIGIN='here': is no address"
 
 
-def test_a_secret_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HART_API_KEY", "hunter2")
     monkeypatch.setenv("HART_ORIGIN", "https://me:hunter2@example.org/x")
     settings = Example.load()
@@ -66,44 +66,44 @@ def test_a_secret_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "HART_API_KEY=***" in str(caught.value)
 
 
-def test_misspelt_variables_are_reported_with_the_nearest_right_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_misspelt_variables_are_reported_with_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HART_BATCHSIZE", "HART_SOMETHING_ELSE", "HART_DECODER_SERVICE_HOST", "HART_DECODER_PORT_1_TCP"):
         monkeypatch.setenv(name, "1")
     assert Example.unknown() == {"HART_BATCHSIZE": "HART_BATCH_SIZE", "HART_SOMETHING_ELSE": ""}
 
 
-def test_settings_do_not_change() -> None:
+def test_settings_are_immutable() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Example().batch_size = 5
 
 
-def test_every_setting_is_explained() -> None:
+def test_every_setting_has_a_description() -> None:
     for kind in (Example, ProcessSettings):
         assert [name for name, field in kind.model_fields.items() if not field.description] == []
 
 
-def test_half_a_certificate_is_refused() -> None:
+def test_certificate_without_its_key_is_refused() -> None:
     with pytest.raises(SettingsError, match="HART_TLS_CERT and HART_TLS_KEY"):
         ProcessSettings.load(tls_cert="x")
 
 
-def test_an_authority_that_nobody_would_be_asked_for_is_refused() -> None:
+def test_client_ca_without_a_server_certificate_is_refused() -> None:
     with pytest.raises(SettingsError, match="HART_TLS_CA requires HART_TLS_CERT and HART_TLS_KEY"):
         ProcessSettings.load(tls_ca="x", host="0.0.0.0", allow_plaintext=True)
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "2147484"])
-def test_what_the_server_cannot_hold_is_refused_by_name(value: str) -> None:
+def test_value_beyond_grpc_limits_is_refused_by_name(value: str) -> None:
     with pytest.raises(SettingsError, match="HART_CONNECTION_AGE_SECONDS"):
         ProcessSettings.load(connection_age_seconds=value)
 
 
-def test_a_collector_without_a_scheme_is_refused_by_name() -> None:
+def test_collector_without_a_scheme_is_refused_by_name() -> None:
     with pytest.raises(SettingsError, match="HART_OTLP_ENDPOINT='collector:4317'"):
-        ProcessSettings.load(otlp_endpoint="collector:4317")  # it would be spoken to in TLS, in vain
+        ProcessSettings.load(otlp_endpoint="collector:4317")  # the exporter would use TLS
 
 
-async def test_a_server_takes_the_largest_settings() -> None:
+async def test_server_starts_with_the_maximum_settings() -> None:
     fields = ProcessSettings.model_json_schema()["properties"]
     names = ("max_message_bytes", "max_metadata_bytes", "max_concurrent_calls", "max_concurrent_streams")
     ages = ("connection_age_seconds", "connection_age_grace_seconds")
@@ -114,10 +114,10 @@ async def test_a_server_takes_the_largest_settings() -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.1", "::1", "[::1]", "unix:/run/hart.sock"])
-def test_loopback_is_this_machine(host: str) -> None:
+def test_loopback_addresses_are_recognised(host: str) -> None:
     assert is_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["127.example.org", "127.0.0.1.example.org", "localhost.example.org", "0.0.0.0", ""])
-def test_a_name_that_looks_like_loopback_is_not(host: str) -> None:
+def test_similar_names_are_not_loopback(host: str) -> None:
     assert not is_loopback(host)

@@ -1,4 +1,4 @@
-"""Laws of what runs side by side."""
+"""runtime.tasks: concurrent tasks, their results and failures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from runtime.tasks import together
 
 
-async def test_results_come_in_the_order_of_the_parts() -> None:
+async def test_results_keep_the_order_of_the_arguments() -> None:
     last = asyncio.Event()
 
     async def part(number: int) -> int:
@@ -19,7 +19,7 @@ async def test_results_come_in_the_order_of_the_parts() -> None:
     assert await together(*(part(number) for number in range(3))) == [0, 1, 2]
 
 
-async def test_a_failure_is_raised_when_the_others_have_ended() -> None:
+async def test_failure_is_raised_after_the_others_have_ended() -> None:
     begun, ended = asyncio.Event(), []
 
     async def slow() -> None:
@@ -27,7 +27,7 @@ async def test_a_failure_is_raised_when_the_others_have_ended() -> None:
             begun.set()
             await asyncio.Event().wait()
         finally:
-            await asyncio.sleep(0)  # as whoever has something to give back
+            await asyncio.sleep(0)  # cleanup that awaits
             ended.append("slow")
 
     async def broken() -> None:

@@ -1,4 +1,4 @@
-"""Laws of traces, metrics and logs, over real sockets where a hop is involved."""
+"""runtime.observability: traces, metrics and logs, over real sockets where calls are involved."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from runtime import errors
 from runtime.observability import logs, tracing
 from runtime.observability.telemetry import Telemetry
-from tests.runtime.support import Running, request, until
+from tests.runtime.support import Launch, Running, request, until
 
 ALL_FAMILIES = {
     "hart_requests", "hart_request_duration_seconds", "hart_queue_depth", "hart_queue_limit",
@@ -42,7 +42,7 @@ def by_name(spans: InMemorySpanExporter) -> dict[str, Any]:
     return {span.name: span for span in spans.get_finished_spans()}
 
 
-def test_every_metric_is_exported_by_the_name_operators_know() -> None:
+def test_every_metric_is_exported_by_its_documented_name() -> None:
     telemetry = Telemetry("decoder")
     m = telemetry.metrics
     m.requests.add(code="OK")
@@ -76,7 +76,7 @@ def test_every_metric_is_exported_by_the_name_operators_know() -> None:
     server.close()
 
 
-def test_counts_of_calls_begin_at_zero_so_that_a_first_failure_is_seen_to_grow() -> None:
+def test_call_counters_start_at_zero() -> None:
     telemetry = Telemetry("decoder")
     server = telemetry.serve_metrics("127.0.0.1", 0)
     samples = {(s.name, s.labels.get("code")): s.value for f in scrape(server.port).values() for s in f.samples}
@@ -85,7 +85,7 @@ def test_counts_of_calls_begin_at_zero_so_that_a_first_failure_is_seen_to_grow()
     server.close()
 
 
-async def test_one_trace_crosses_the_hop_with_queue_batch_and_compute(served: Running) -> None:
+async def test_trace_spans_the_call_with_queue_batch_and_compute(served: Running) -> None:
     here = InMemorySpanExporter()
     caller = Telemetry("gateway", span_exporter=here)
     served.engine.release.clear()
@@ -94,16 +94,17 @@ async def test_one_trace_crosses_the_hop_with_queue_batch_and_compute(served: Ru
         for _ in range(3):
             with caller.tracing.call("hart.v1.Decoder/Decode", "decoder") as (_, metadata):
                 calls.append(served.stub.Decode(request(), metadata=metadata))
-            await until(lambda: served.engine.batches)  # the first computes alone, whoever is fast
+            await until(lambda: served.engine.batches)  # the first computes alone
         await until(lambda: served.batcher.admission.queued == 2)
         served.engine.release.set()
         for call in calls:
             await call
     await until(lambda: len(served.spans.get_finished_spans()) == 12)
-    spans = served.spans.get_finished_spans()
+    spans: Any = served.spans.get_finished_spans()
     trace_id = root.get_span_context().trace_id
     assert {s.context.trace_id for s in spans} == {trace_id}
-    clients = {s.context.span_id for s in here.get_finished_spans() if s.kind is SpanKind.CLIENT}
+    finished: Any = here.get_finished_spans()
+    clients = {s.context.span_id for s in finished if s.kind is SpanKind.CLIENT}
     servers = {s.context.span_id: s for s in spans if s.kind is SpanKind.SERVER}
     assert {s.parent.span_id for s in servers.values()} == clients
     assert all(s.attributes["rpc.method"] == "hart.v1.Decoder/Decode" for s in servers.values())
@@ -114,7 +115,7 @@ async def test_one_trace_crosses_the_hop_with_queue_batch_and_compute(served: Ru
     assert {link.context.span_id for link in pair[0].links} == {s.parent.span_id for s in pair}
 
 
-async def test_errors_are_kept_at_any_ratio_and_the_rest_is_not(launch: Any) -> None:
+async def test_error_traces_are_kept_at_any_ratio(launch: Launch) -> None:
     running = await launch(ratio=0.0)
     await running.stub.Decode(request(1.0))
     assert running.spans.get_finished_spans() == ()
@@ -130,7 +131,7 @@ async def test_errors_are_kept_at_any_ratio_and_the_rest_is_not(launch: Any) -> 
     assert "broken" not in str(root.to_json()), "error texts stay out of traces"
 
 
-CALLERS_OWN = [
+CALLER_ERRORS = [
     errors.InvalidRequest.field("seed", "must not be -1"),
     errors.PromptUnsafe(["violence"]),
     errors.NotFound("unknown model 'x'"),
@@ -140,19 +141,19 @@ CALLERS_OWN = [
 ]
 
 
-@pytest.mark.parametrize("error", CALLERS_OWN, ids=lambda e: type(e).__name__)
-async def test_a_refusal_is_no_failed_span_and_is_kept_by_the_ratio_alone(launch: Any, error: errors.HartError) -> None:
+@pytest.mark.parametrize("error", CALLER_ERRORS, ids=lambda e: type(e).__name__)
+async def test_refusal_is_no_failed_span_and_follows_the_ratio(launch: Launch, error: errors.HartError) -> None:
     for ratio in (1.0, 0.0):
         running = await launch(ratio=ratio)
         running.engine.fail[3.0] = error
         with pytest.raises(grpc.aio.AioRpcError):
             await running.stub.Decode(request(3.0))
-        await until(lambda: running.app._interceptor.working == 0)  # noqa: B023 - it is waited for
+        await until(lambda: running.app._interceptor.working == 0)  # noqa: B023 - awaited within the iteration
         kept = [span for span in running.spans.get_finished_spans() if span.kind is SpanKind.SERVER]
         assert len(kept) == ratio
         for span in kept:
             assert span.status.status_code is StatusCode.UNSET
-            assert span.attributes["error.type"] == error.reason
+            assert (span.attributes or {})["error.type"] == error.reason
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ async def test_a_refusal_is_no_failed_span_and_is_kept_by_the_ratio_alone(launch
     [errors.StageUnavailable("decoder"), errors.DeadlineExceeded("decoder"), errors.Internal("1")],
     ids=lambda e: type(e).__name__,
 )
-async def test_a_failed_span_says_for_what_reason(served: Running, error: errors.HartError) -> None:
+async def test_failed_span_carries_its_reason(served: Running, error: errors.HartError) -> None:
     served.engine.fail[3.0] = error
     with pytest.raises(grpc.aio.AioRpcError):
         await served.stub.Decode(request(3.0))
@@ -169,7 +170,7 @@ async def test_a_failed_span_says_for_what_reason(served: Running, error: errors
     assert (status.status_code, status.description) == (StatusCode.ERROR, error.reason)
 
 
-async def test_the_callers_decision_to_sample_is_followed(launch: Any) -> None:
+async def test_sampling_decision_of_the_client_is_followed(launch: Launch) -> None:
     running = await launch(ratio=0.0)
     sampled = (("traceparent", f"00-{'a' * 32}-{'b' * 16}-01"),)
     await running.stub.Decode(request(), metadata=sampled)
@@ -177,11 +178,11 @@ async def test_the_callers_decision_to_sample_is_followed(launch: Any) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "00-zz-yy-01", "x" * 5000, "00-" + "0" * 32 + "-" + "0" * 16 + "-01"])
-async def test_a_broken_traceparent_is_ignored(served: Running, value: str) -> None:
+async def test_invalid_traceparent_is_ignored(served: Running, value: str) -> None:
     assert (await served.stub.Decode(request(), metadata=(("traceparent", value),))).image == b"1.0"
 
 
-async def test_calls_are_counted_by_code_with_shed_and_cancelled(launch: Any) -> None:
+async def test_calls_are_counted_by_code_shed_and_cancelled(launch: Launch) -> None:
     running = await launch(queue_limit=1)
     running.engine.release.clear()
     busy = running.stub.Decode(request())
@@ -195,7 +196,7 @@ async def test_calls_are_counted_by_code_with_shed_and_cancelled(launch: Any) ->
     running.engine.release.set()
     await busy
     await until(lambda: running.app._interceptor.working == 0)  # a refusal is counted after it was sent
-    families = await asyncio.to_thread(scrape, running.app.metrics_port)
+    families = await asyncio.to_thread(scrape, running.app.metrics_port or 0)
     codes = {s.labels["code"]: s.value for s in families["hart_requests"].samples if s.name.endswith("_total")}
     assert {code: count for code, count in codes.items() if count} == {"OK": 1, "CANCELLED": 1, "RESOURCE_EXHAUSTED": 1}
     assert [s.value for s in families["hart_cancelled"].samples if s.name.endswith("_total")] == [1]
@@ -229,7 +230,7 @@ def test_shutdown_flushes_spans_over_real_otlp() -> None:
     assert collector.names == ["work"]
 
 
-def test_a_log_line_is_json_with_the_trace_id() -> None:
+def test_log_line_is_json_with_the_trace_id() -> None:
     stream = io.StringIO()
     formatter = logs.JsonFormatter("decoder")
     handler = logging.StreamHandler(stream)

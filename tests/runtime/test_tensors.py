@@ -1,4 +1,4 @@
-"""Laws of tensors and messages from the wire."""
+"""runtime.tensors, runtime.server.messages: tensors and messages from the wire."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DTYPES = [np.bool_, np.uint8, np.int32, np.int64, np.float16, np.float32, ml_dty
     ),
     st.booleans(),
 )
-def test_an_array_comes_back_bit_for_bit(array: np.ndarray, brain: bool) -> None:
+def test_array_round_trips_bit_for_bit(array: np.ndarray, brain: bool) -> None:
     if brain and array.dtype == np.float32:
         with np.errstate(over="ignore"):
             array = array.astype(ml_dtypes.bfloat16)
@@ -39,12 +39,12 @@ def test_an_array_comes_back_bit_for_bit(array: np.ndarray, brain: bool) -> None
     assert back.tobytes() == array.tobytes()
 
 
-def test_a_transposed_array_is_sent_in_row_major_order() -> None:
+def test_transposed_array_is_sent_in_row_major_order() -> None:
     array = np.arange(6, dtype=np.int32).reshape(2, 3).T
     assert tensors.to_numpy(tensors.from_numpy(array), "x").tolist() == [[0, 3], [1, 4], [2, 5]]
 
 
-def test_what_has_no_wire_type_is_not_sent() -> None:
+def test_dtype_without_a_wire_type_is_refused() -> None:
     with pytest.raises(ValueError, match="float64"):
         tensors.from_numpy(np.zeros(2, np.float64))
 
@@ -67,14 +67,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_tensor_is_refused_by_the_name_of_its_field(case: str) -> None:
+def test_invalid_tensor_is_refused_by_field(case: str) -> None:
     tensor, message = BAD[case]
     with pytest.raises(InvalidRequest, match=message) as caught:
         tensors.to_numpy(tensor, "x", dtypes=("FP32",), shape=(None,))
     assert caught.value.violations[0].field.startswith("x.")
 
 
-def test_a_bool_is_the_byte_zero_or_one() -> None:
+def test_bool_is_the_byte_zero_or_one() -> None:
     tensor = tensor_pb2.Tensor(dtype=tensor_pb2.DATA_TYPE_BOOL, shape=[2], data=b"\1\2")
     with pytest.raises(InvalidRequest, match="0 or 1"):
         tensors.to_numpy(tensor, "mask")
@@ -91,7 +91,7 @@ def test_unknown_fields_are_found_in_lists_maps_and_oneofs() -> None:
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_either_parse_or_are_invalid(data: bytes) -> None:
+def test_any_bytes_parse_or_are_refused_as_invalid(data: bytes) -> None:
     try:
         message = messages.parse(images_pb2.GenerateRequest.FromString, data)
         messages.refuse_unknown(message)

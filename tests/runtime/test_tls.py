@@ -1,11 +1,10 @@
-"""Laws of certificates, over real TLS connections."""
+"""runtime.tls, runtime.channel: certificates and their rotation, over real TLS connections."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
@@ -20,7 +19,7 @@ from runtime.discovery.sources import DnsSource, StaticSource
 from runtime.errors import StageUnavailable
 from runtime.settings import ProcessSettings, SettingsError
 from tests.runtime.certificates import Authority
-from tests.runtime.support import request, until
+from tests.runtime.support import Launch, request, until
 
 
 def secured(files: tuple[str, str, str]) -> ProcessSettings:
@@ -38,19 +37,19 @@ async def refused(port: int, cert: str = "", key: str = "", ca: str = "") -> Non
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_only_a_client_of_the_same_authority_is_served(launch: Any, tmp_path: Path) -> None:
-    authority, stranger = Authority(), Authority("stranger")
+async def test_only_clients_of_the_same_authority_are_served(launch: Launch, tmp_path: Path) -> None:
+    authority, foreign = Authority(), Authority("foreign")
     server = authority.write(tmp_path / "server")
     running = await launch(secured(server))
     port, ca = running.app.port, server[2]
     good = authority.write(tmp_path / "good")
     assert await ask(port, *good) == b"1.0"
     await refused(port, ca=ca)  # without a certificate
-    other = stranger.write(tmp_path / "other")
+    other = foreign.write(tmp_path / "other")
     await refused(port, other[0], other[1], ca)  # of another authority
     expired = authority.write(tmp_path / "expired", lasts=-datetime.timedelta(days=1))
     await refused(port, *expired)
-    await refused(port, good[0], good[1], other[2])  # the client does not know the server's authority
+    await refused(port, good[0], good[1], other[2])  # the client does not trust the server's authority
     async with grpc.aio.insecure_channel(f"localhost:{port}") as plain:
         with pytest.raises(grpc.aio.AioRpcError):
             await decoder_pb2_grpc.DecoderStub(plain).Decode(request(), timeout=2)
@@ -59,8 +58,8 @@ async def test_only_a_client_of_the_same_authority_is_served(launch: Any, tmp_pa
 
 @pytest.mark.parametrize("part", [0, 1, 2])
 @pytest.mark.parametrize("content", [None, "no PEM"], ids=["missing", "broken"])
-async def test_a_file_that_cannot_be_used_is_a_setting_refused_by_its_name(
-    launch: Any, tmp_path: Path, part: int, content: str | None
+async def test_unusable_tls_file_is_refused_by_name(
+    launch: Launch, tmp_path: Path, part: int, content: str | None
 ) -> None:
     files = Authority().write(tmp_path / "server")
     file = Path(files[part])
@@ -69,7 +68,7 @@ async def test_a_file_that_cannot_be_used_is_a_setting_refused_by_its_name(
         await launch(secured(files))
 
 
-async def test_health_alone_is_served_in_plaintext_on_the_health_port(launch: Any, tmp_path: Path) -> None:
+async def test_health_port_serves_only_health_in_plaintext(launch: Launch, tmp_path: Path) -> None:
     running = await launch(secured(Authority().write(tmp_path / "server")))
     async with grpc.aio.insecure_channel(f"localhost:{running.app.health_port}") as channel:
         health = health_pb2_grpc.HealthStub(channel)
@@ -80,7 +79,7 @@ async def test_health_alone_is_served_in_plaintext_on_the_health_port(launch: An
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_rotation_to_a_new_authority_needs_no_restart(launch: Any, tmp_path: Path) -> None:
+async def test_rotation_to_a_new_authority_needs_no_restart(launch: Launch, tmp_path: Path) -> None:
     old, new = Authority(), Authority("new")
     folder = tmp_path / "server"
     running = await launch(secured(old.write(folder)))
@@ -91,7 +90,7 @@ async def test_rotation_to_a_new_authority_needs_no_restart(launch: Any, tmp_pat
     await refused(running.app.port, *client_old)
 
 
-async def test_half_a_rotation_changes_nothing(launch: Any, tmp_path: Path) -> None:
+async def test_partial_rotation_changes_nothing(launch: Launch, tmp_path: Path) -> None:
     authority = Authority()
     server = authority.write(tmp_path / "server")
     running = await launch(secured(server))
@@ -102,7 +101,7 @@ async def test_half_a_rotation_changes_nothing(launch: Any, tmp_path: Path) -> N
     assert await ask(running.app.port, *client) == b"1.0"
 
 
-async def test_a_pool_changes_its_channels_on_rotation_without_losing_a_request(launch: Any, tmp_path: Path) -> None:
+async def test_pool_reopens_channels_on_rotation_without_loss(launch: Launch, tmp_path: Path) -> None:
     authority = Authority()
     running = await launch(secured(authority.write(tmp_path / "server")))
     client = authority.write(tmp_path / "client")
@@ -125,9 +124,7 @@ async def test_a_pool_changes_its_channels_on_rotation_without_losing_a_request(
     await pool.close()
 
 
-async def test_a_replica_that_came_while_a_certificate_was_away_is_used_when_it_is_back(
-    launch: Any, tmp_path: Path
-) -> None:
+async def test_replica_is_used_once_the_client_certificate_returns(launch: Launch, tmp_path: Path) -> None:
     authority = Authority()
     running = await launch(secured(authority.write(tmp_path / "server")))
     client = authority.write(tmp_path / "client")
@@ -141,7 +138,7 @@ async def test_a_replica_that_came_while_a_certificate_was_away_is_used_when_it_
     await pool.close()
 
 
-async def test_plaintext_beyond_loopback_wants_an_explicit_choice() -> None:
+async def test_plaintext_beyond_loopback_must_be_allowed() -> None:
     with pytest.raises(ValueError, match="HART_ALLOW_PLAINTEXT"):
         ChannelFactory().open("10.0.0.1:50055")
     with pytest.raises(ValueError, match=r"HART_HOST='0.0.0.0' is not loopback"):
@@ -154,7 +151,7 @@ async def test_plaintext_beyond_loopback_wants_an_explicit_choice() -> None:
     await pool.close()
 
 
-async def test_pools_that_share_a_dialer_all_notice_a_rotation(launch: Any, tmp_path: Path) -> None:
+async def test_pools_with_one_channel_factory_all_see_a_rotation(launch: Launch, tmp_path: Path) -> None:
     authority = Authority()
     running = await launch(secured(authority.write(tmp_path / "server")))
     channels = ChannelFactory(tls.Files(*authority.write(tmp_path / "client")))
@@ -169,7 +166,7 @@ async def test_pools_that_share_a_dialer_all_notice_a_rotation(launch: Any, tmp_
         await pool.close()
 
 
-async def test_a_replica_found_by_its_services_name_must_show_that_name(launch: Any, tmp_path: Path) -> None:
+async def test_replica_found_by_service_name_must_present_it(launch: Launch, tmp_path: Path) -> None:
     authority = Authority()
     # As in Kubernetes: the certificate names the service, never the pod's address.
     running = await launch(secured(authority.write(tmp_path / "server", address="192.0.2.1")))

@@ -1,4 +1,4 @@
-"""What the tests of all stages share."""
+"""Fixtures of the stages' tests."""
 
 import os
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from tests.services.support import assemblies, serving
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny tensors, and neighbours on the machine
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny tensors, and a shared machine
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def folder(tiny_checkpoint: object) -> str:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def stages(folder: str) -> AsyncIterator[SimpleNamespace]:
-    """All four stages with their usual settings, one after another by name."""
+    """All four stages with default settings, by name."""
     async with AsyncExitStack() as stack:
         started = {}
         for name, (build, settings) in assemblies().items():
@@ -40,9 +40,9 @@ def pipeline(folder: str) -> Any:
 
 
 @pytest.fixture
-async def make_rig() -> AsyncIterator[Any]:
-    """Makes a scheduler on an engine whose every step the test permits."""
-    from tests.services.harness import making
+async def make_harness() -> AsyncIterator[Any]:
+    """Makes schedulers on an engine that waits for a permit before each step."""
+    from tests.services.harness import harness_factory
 
-    async with making() as make:
+    async with harness_factory() as make:
         yield make

@@ -1,4 +1,4 @@
-"""A scheduler on an engine whose every step the test permits."""
+"""A scheduler on an engine that waits for a permit before each step."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from services.ar_generator.scheduler import Scheduler
 SCALES = 4
 
 
-class Name(str):
-    """A wish as far as the scheduler looks into it."""
+class FakeRequest(str):
+    """A generation request, as far as the scheduler reads it."""
 
     result_only = False
 
 
-class Quiet(Name):
+class ResultOnly(FakeRequest):
     result_only = True
 
 
@@ -41,7 +41,7 @@ class GenerationState:
 
 
 class Engine:
-    """Two wide scales, then two narrow ones. A step waits for `steps`; `log` says who took which."""
+    """Two scales of batch size 4, then two of 1. Each step takes a permit of `steps` and is recorded in `log`."""
 
     scales = SCALES
     slots = 4
@@ -65,27 +65,30 @@ class Engine:
     def release(self, state: GenerationState) -> None:
         self.free += 1
 
-    def advance(self, pictures: list[tuple[GenerationState, Any]]) -> Step:
+    def advance(self, batch: list[tuple[GenerationState, Any]]) -> Step:
         assert self.steps.acquire(timeout=20)
-        scale = pictures[0][0].scale
-        self.log.append((scale, "".join(state.name for state, _ in pictures)))
+        scale = batch[0][0].scale
+        self.log.append((scale, "".join(state.name for state, _ in batch)))
         latents: list[Any] = []
-        for state, _ in pictures:
+        for state, _ in batch:
             failed = state.name in self.fail
             state.scale += not failed
             latents.append(OSError("broken") if failed else np.zeros(1) if state.scale == SCALES else None)
         return Step(scale, latents, time.time_ns(), 0.001)
 
 
-class Rig(SimpleNamespace):
-    """A scheduler, its engine, and pictures named by letters."""
+class SchedulerHarness(SimpleNamespace):
+    """A scheduler, its engine, and requests named by letters."""
 
     engine: Engine
     scheduler: Scheduler
     admission: Admission
+    scale_times: ScaleTimeEstimator
+    thread: DeviceThread
+    seen: dict[str, list[Any]]
 
     def draw(
-        self, name: str, deadline: Deadline | None = None, kind: Callable[[str], Any] = Name
+        self, name: str, deadline: Deadline | None = None, kind: Callable[[str], Any] = FakeRequest
     ) -> asyncio.Task[list[Any]]:
         async def collect() -> list[Any]:
             seen = self.seen.setdefault(name, [])
@@ -97,7 +100,7 @@ class Rig(SimpleNamespace):
         return asyncio.create_task(collect(), name=name)
 
     async def step(self, count: int = 1) -> None:
-        """Lets the engine take so many steps, and waits until they are taken."""
+        """Permit `count` steps and wait until they have been taken."""
         wanted = len(self.engine.log) + count
         for _ in range(count):
             self.engine.steps.release()
@@ -105,12 +108,12 @@ class Rig(SimpleNamespace):
         await asyncio.sleep(0.02)
 
     def run_free(self) -> None:
-        """No step waits any longer."""
+        """Permit all further steps."""
         for _ in range(1000):
             self.engine.steps.release()
 
     async def at_rest(self) -> None:
-        """Every slot and place is free, as they are a moment after the last news of a picture."""
+        """Wait until every slot and queue place is free, shortly after the last event."""
         await until(lambda: self.engine.free == self.engine.slots)
         await until(lambda: not self.admission.queued + self.admission.running)
 
@@ -118,16 +121,16 @@ class Rig(SimpleNamespace):
 async def until(condition: Any) -> None:
     end = time.monotonic() + 20
     while not condition():
-        assert time.monotonic() < end, "it never came to pass"
+        assert time.monotonic() < end, "the condition did not become true"
         await asyncio.sleep(0.002)
 
 
 @asynccontextmanager
-async def making() -> AsyncIterator[Callable[..., Rig]]:
-    """Makes rigs, and ends them all."""
-    rigs: list[Rig] = []
+async def harness_factory() -> AsyncIterator[Callable[..., SchedulerHarness]]:
+    """Yields a factory of harnesses; closes them all at the end."""
+    harnesses: list[SchedulerHarness] = []
 
-    def build(starvation_limit: float = 1000.0, queue_limit: int = 10) -> Rig:
+    def build(starvation_limit: float = 1000.0, queue_limit: int = 10) -> SchedulerHarness:
         telemetry, engine, thread = Telemetry("ar_generator"), Engine(), DeviceThread()
         scale_times = ScaleTimeEstimator(SCALES)
         admission = Admission("ar_generator", queue_limit=queue_limit, capacity=Engine.slots, estimator=scale_times)
@@ -140,15 +143,15 @@ async def making() -> AsyncIterator[Callable[..., Rig]]:
             metrics=telemetry.metrics,
             tracing=telemetry.tracing,
         )
-        rigs.append(
-            Rig(
+        harnesses.append(
+            SchedulerHarness(
                 engine=engine, scheduler=scheduler, admission=admission, scale_times=scale_times, thread=thread, seen={}
             )
         )
-        return rigs[-1]
+        return harnesses[-1]
 
     yield build
-    for rig in rigs:
-        rig.run_free()
-        await rig.scheduler.close()
-        rig.thread.close()
+    for harness in harnesses:
+        harness.run_free()
+        await harness.scheduler.close()
+        harness.thread.close()

@@ -20,22 +20,26 @@ from runtime.server.app import App
 
 
 def assemblies() -> dict[str, tuple[Callable[[App, Any], None], Any]]:
-    """What builds each stage, and its settings."""
+    """The build function and the settings class of each stage."""
     from services.ar_generator import assembly as ar_generator
+    from services.ar_generator.config import ArGeneratorSettings
     from services.decoder import assembly as decoder
+    from services.decoder.config import DecoderSettings
     from services.safety import assembly as safety
+    from services.safety.config import SafetySettings
     from services.text_encoder import assembly as text_encoder
+    from services.text_encoder.config import TextEncoderSettings
 
     return {
-        "safety": (safety.build, safety.SafetySettings),
-        "text_encoder": (text_encoder.build, text_encoder.TextEncoderSettings),
-        "ar_generator": (ar_generator.build, ar_generator.ArGeneratorSettings),
-        "decoder": (decoder.build, decoder.DecoderSettings),
+        "safety": (safety.build, SafetySettings),
+        "text_encoder": (text_encoder.build, TextEncoderSettings),
+        "ar_generator": (ar_generator.build, ArGeneratorSettings),
+        "decoder": (decoder.build, DecoderSettings),
     }
 
 
 async def refusal(call: Any) -> tuple[str, set[str]]:
-    """The status code that a call ends with, and the fields that its BadRequest names."""
+    """The status code of a failed call and the fields in its BadRequest."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await _ended(call)
     status = rpc_status.from_call(caught.value)
@@ -57,7 +61,7 @@ async def _ended(call: Any) -> None:
 
 @dataclass
 class Stage:
-    """A running stage: its app, a channel to it and the spans it made."""
+    """A running stage: its app, a channel to it and its finished spans."""
 
     app: App
     channel: grpc.aio.Channel
@@ -68,19 +72,19 @@ class Stage:
         return f"127.0.0.1:{self.app.port}"
 
     async def metrics(self) -> str:
-        """What Prometheus would read."""
+        """The text that Prometheus scrapes."""
         url = f"http://127.0.0.1:{self.app.metrics_port}/metrics"
         return await asyncio.to_thread(lambda: urllib.request.urlopen(url).read().decode())
 
     async def metric(self, series: str) -> float:
-        """The value of the series that begins so; 0 where there is none."""
+        """The sum of the series with this prefix; 0 if there is none."""
         lines = [line for line in (await self.metrics()).splitlines() if line.startswith(series)]
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
 
 @asynccontextmanager
 async def serving(name: str, build: Callable[[App, Any], None], settings: Any) -> AsyncIterator[Stage]:
-    """Starts the stage and waits until it is ready; ends it afterwards."""
+    """Start the stage, wait until it is ready, and stop it at the end."""
     spans = InMemorySpanExporter()
     app = App(settings, name, Telemetry(name, span_exporter=spans))
     build(app, settings)

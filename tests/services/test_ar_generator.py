@@ -1,4 +1,4 @@
-"""Laws of the generator stage, over real sockets with a tiny model."""
+"""services.ar_generator: the generator stage over real sockets with a tiny model."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def own_latent(pipeline: Any, prompt: str, seed: int, params: SamplingParams) ->
     return latent
 
 
-async def test_events_come_in_order_and_previews_with_every_nth_scale(stages: SimpleNamespace, pipeline: Any) -> None:
+async def test_events_are_in_order_with_a_latent_every_nth_scale(stages: SimpleNamespace, pipeline: Any) -> None:
     events = await events_of(stages.ar_generator, request(pipeline, preview_every=2))
     assert [event.WhichOneof("event") for event in events] == ["admitted", *["progress"] * SCALES, "result"]
     assert events[0].admitted.scales == SCALES
@@ -71,7 +71,7 @@ async def test_events_come_in_order_and_previews_with_every_nth_scale(stages: Si
     assert progress[-1].latent == events[-1].result.latent
 
 
-async def test_a_quiet_request_is_told_the_result_alone_and_draws_the_same(
+async def test_result_only_request_gets_the_same_latent_without_progress(
     stages: SimpleNamespace, pipeline: Any
 ) -> None:
     events = await events_of(stages.ar_generator, request(pipeline, seed=5, result_only=True))
@@ -83,7 +83,7 @@ async def test_a_quiet_request_is_told_the_result_alone_and_draws_the_same(
 
 @pytest.mark.parametrize("more_smooth", [True, False])
 @pytest.mark.parametrize("top_p", [0.0, 0.5])
-async def test_the_latent_is_that_of_the_model_in_one_process(
+async def test_latent_equals_that_of_the_local_model(
     stages: SimpleNamespace, pipeline: Any, more_smooth: bool, top_p: float
 ) -> None:
     asked = request(pipeline, seed=2**64 - 1, guidance=3.0, more_smooth=more_smooth, top_p=top_p)
@@ -92,12 +92,12 @@ async def test_the_latent_is_that_of_the_model_in_one_process(
     np.testing.assert_array_equal(latent, own)
 
 
-async def test_absent_settings_are_the_defaults(stages: SimpleNamespace, pipeline: Any) -> None:
+async def test_absent_sampling_parameters_take_the_defaults(stages: SimpleNamespace, pipeline: Any) -> None:
     latent = await latent_of(stages.ar_generator, request(pipeline, seed=3))
     np.testing.assert_array_equal(latent, own_latent(pipeline, "a red heart", 3, SamplingParams()))
 
 
-async def test_strangers_in_a_batch_do_not_change_a_picture(stages: SimpleNamespace, pipeline: Any) -> None:
+async def test_other_requests_in_a_batch_do_not_change_an_image(stages: SimpleNamespace, pipeline: Any) -> None:
     prompts = [PROMPTS[i % 3] for i in range(8)]
     asked = [request(pipeline, prompt, seed=i, more_smooth=False) for i, prompt in enumerate(prompts)]
     streams = await asyncio.gather(*(events_of(stages.ar_generator, one) for one in asked))
@@ -117,7 +117,7 @@ async def test_timings_of_the_scales_add_up(stages: SimpleNamespace, pipeline: A
     assert await stages.ar_generator.metric('hart_scale_duration_seconds_count{scale="3"') >= 1
 
 
-async def test_each_scale_is_a_span_below_the_calls_own(stages: SimpleNamespace, pipeline: Any) -> None:
+async def test_each_scale_is_a_child_span_of_the_call(stages: SimpleNamespace, pipeline: Any) -> None:
     await events_of(stages.ar_generator, request(pipeline, request_id="traced"))
     for _ in range(500):
         spans = stages.ar_generator.spans.get_finished_spans()
@@ -130,7 +130,7 @@ async def test_each_scale_is_a_span_below_the_calls_own(stages: SimpleNamespace,
     assert [span.attributes["hart.scale"] for span in children if span.name == "batch"] == [0, 1, 2, 3]
 
 
-async def test_a_caller_that_goes_away_leaves_nothing_behind(folder: str, pipeline: Any) -> None:
+async def test_cancelled_calls_release_their_slots(folder: str, pipeline: Any) -> None:
     settings = ArGeneratorSettings(checkpoint=folder, port=0, slots=2)
     async with serving("ar_generator", build, settings) as stage:
         stub = stage_pb2_grpc.StageStub(stage.channel)
@@ -149,7 +149,7 @@ async def test_a_caller_that_goes_away_leaves_nothing_behind(folder: str, pipeli
         np.testing.assert_array_equal(latent, own_latent(pipeline, "a red heart", 3, SamplingParams()))
 
 
-async def test_more_callers_than_slots_and_places_are_told_so_at_once(folder: str, pipeline: Any) -> None:
+async def test_requests_over_slots_and_queue_are_refused(folder: str, pipeline: Any) -> None:
     settings = ArGeneratorSettings(checkpoint=folder, port=0, slots=1, max_queued_requests=2)
     async with serving("ar_generator", build, settings) as stage:
         calls = [events_of(stage, request(pipeline, seed=i)) for i in range(12)]
@@ -160,9 +160,7 @@ async def test_more_callers_than_slots_and_places_are_told_so_at_once(folder: st
         assert all(one[-1].WhichOneof("event") == "result" for one in results if isinstance(one, list))
 
 
-async def test_a_picture_that_breaks_the_arithmetic_fails_and_its_neighbours_do_not(
-    stages: SimpleNamespace, pipeline: Any
-) -> None:
+async def test_overflowing_context_fails_its_own_request_alone(stages: SimpleNamespace, pipeline: Any) -> None:
     huge = tensors.from_numpy(np.full((8, 24), 3e38, np.float32))
     good = [events_of(stages.ar_generator, request(pipeline, seed=i, more_smooth=False)) for i in range(3)]
     bad, *rest = await asyncio.gather(refusal(generate(stages.ar_generator, request(pipeline, context=huge))), *good)
@@ -189,34 +187,34 @@ async def test_a_picture_that_breaks_the_arithmetic_fails_and_its_neighbours_do_
         ({"positions": tensors.from_numpy(np.full(8, -2, np.int64))}, {"positions.data"}),
     ],
 )
-async def test_what_cannot_be_drawn_is_refused_by_name(
+async def test_invalid_generation_field_is_refused_by_name(
     stages: SimpleNamespace, pipeline: Any, fields: dict[str, Any], named: set[str]
 ) -> None:
     assert await refusal(generate(stages.ar_generator, request(pipeline, **fields))) == ("INVALID_ARGUMENT", named)
 
 
-async def test_time_that_does_not_suffice_ends_the_call_and_the_work(stages: SimpleNamespace, pipeline: Any) -> None:
+async def test_too_short_deadline_ends_the_call(stages: SimpleNamespace, pipeline: Any) -> None:
     code, _ = await refusal(generate(stages.ar_generator, request(pipeline), timeout=0.001))
     assert code == "DEADLINE_EXCEEDED"
 
 
-async def test_describe_tells_what_each_scale_costs(stages: SimpleNamespace) -> None:
-    said = await stage_pb2_grpc.StageStub(stages.ar_generator.channel).Describe(stage_pb2.StageDescribeRequest())
-    assert len(said.cost.scales) == SCALES
-    assert math.isclose(sum(scale.batch_seconds[1] for scale in said.cost.scales), said.cost.request_seconds)
-    assert said.limits.concurrency == 8
+async def test_describe_reports_the_cost_of_each_scale(stages: SimpleNamespace) -> None:
+    described = await stage_pb2_grpc.StageStub(stages.ar_generator.channel).Describe(stage_pb2.StageDescribeRequest())
+    assert len(described.cost.scales) == SCALES
+    assert math.isclose(sum(scale.batch_seconds[1] for scale in described.cost.scales), described.cost.request_seconds)
+    assert described.limits.concurrency == 8
 
 
-async def test_describe_names_the_parts_that_the_model_was_made_with(stages: SimpleNamespace, folder: str) -> None:
-    said = await stage_pb2_grpc.StageStub(stages.ar_generator.channel).Describe(stage_pb2.StageDescribeRequest())
+async def test_describe_reports_the_required_digests(stages: SimpleNamespace, folder: str) -> None:
+    described = await stage_pb2_grpc.StageStub(stages.ar_generator.channel).Describe(stage_pb2.StageDescribeRequest())
     checkpoint = Checkpoint.open(folder)
-    assert dict(said.required_digests) == {
+    assert dict(described.required_digests) == {
         "text_encoder": checkpoint.digest_of("text_encoder"),
         "decoder": checkpoint.digest_of("tokenizer"),
     }
 
 
-async def test_a_part_that_the_folder_does_not_hold_is_not_named(folder: str, tmp_path: Path) -> None:
+async def test_required_digests_omit_missing_parts(folder: str, tmp_path: Path) -> None:
     for part in ("llm", "tokenizer"):
         shutil.copytree(Path(folder) / part, tmp_path / part)
     engine = GeneratorEngine(ArGeneratorSettings(checkpoint=str(tmp_path)))
@@ -224,7 +222,7 @@ async def test_a_part_that_the_folder_does_not_hold_is_not_named(folder: str, tm
     assert engine.required_digests == {"decoder": Checkpoint.open(folder).digest_of("tokenizer")}
 
 
-async def test_slots_follow_from_the_memory_allowed(folder: str) -> None:
+async def test_slots_follow_from_kv_cache_bytes(folder: str) -> None:
     one = GeneratorEngine(ArGeneratorSettings(checkpoint=folder)).slot_bytes
     engine = GeneratorEngine(ArGeneratorSettings(checkpoint=folder, kv_cache_bytes=3 * one + 1))
     assert engine.slots == 3
@@ -232,12 +230,12 @@ async def test_slots_follow_from_the_memory_allowed(folder: str) -> None:
         GeneratorEngine(ArGeneratorSettings(checkpoint=folder, kv_cache_bytes=one - 1))
 
 
-async def test_small_scales_are_wide_and_large_ones_narrow(folder: str) -> None:
+async def test_max_batch_per_scale_follows_from_max_batched_tokens(folder: str) -> None:
     engine = GeneratorEngine(ArGeneratorSettings(checkpoint=folder, max_batched_tokens=32))
     assert engine.max_batch_per_scale == [4, 4, 1, 1]  # 8 context tokens, then 8, 18 and 32 rows of both branches
 
 
-async def test_a_batch_that_fails_is_tried_picture_by_picture(folder: str) -> None:
+async def test_failed_batch_is_retried_image_by_image(folder: str) -> None:
     engine = GeneratorEngine(ArGeneratorSettings(checkpoint=folder, slots=3))
     engine.load()
     from services.ar_generator.engine import GenerationRequest
@@ -252,18 +250,18 @@ async def test_a_batch_that_fails_is_tried_picture_by_picture(folder: str) -> No
         def draw(self, *args: Any) -> torch.Tensor:
             raise OSError("no noise")
 
-        key = property(lambda self: self.draw())  # type: ignore[assignment]
+        key = property(lambda self: self.draw())
 
     states[1].noise = Broken.__new__(Broken)
     latents = engine.advance([(state, request) for state in states]).latents
     assert isinstance(latents[1], OSError)
-    np.testing.assert_allclose(latents[0], latents[2], atol=1e-5)  # type: ignore[arg-type]
+    assert isinstance(latents[0], np.ndarray)
+    assert isinstance(latents[2], np.ndarray)
+    np.testing.assert_allclose(latents[0], latents[2], atol=1e-5)
     assert [state.scale for state in states] == [1, 0, 1]
 
 
-async def test_a_batch_that_is_drawn_and_cannot_be_shown_draws_no_scale_twice(
-    folder: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_failed_read_back_does_not_repeat_the_scale(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = GeneratorEngine(ArGeneratorSettings(checkpoint=folder, slots=2))
     engine.load()
     from services.ar_generator.engine import GenerationRequest
@@ -283,4 +281,5 @@ async def test_a_batch_that_is_drawn_and_cannot_be_shown_draws_no_scale_twice(
     monkeypatch.setattr(engine, "_shown", once)
     latents = engine.advance([(state, request) for state in states]).latents
     assert [state.scale for state in states] == [1, 1]
-    np.testing.assert_array_equal(latents[0], states[0].latent.numpy())  # type: ignore[arg-type]
+    assert isinstance(latents[0], np.ndarray)
+    np.testing.assert_array_equal(latents[0], states[0].latent.numpy())

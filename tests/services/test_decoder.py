@@ -1,4 +1,4 @@
-"""Laws of the decoder stage, over real sockets."""
+"""services.decoder: the decoder stage over real sockets."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from tests.services.support import refusal, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 SHAPE = (8, 4, 4)
+FP32 = tensor_pb2.DATA_TYPE_FP32
 
 
 def latent(seed: int = 0) -> np.ndarray[Any, Any]:
@@ -42,13 +43,13 @@ def pixels_of(answer: Any) -> np.ndarray[Any, Any]:
     return tensors.to_numpy(answer.pixels, "pixels")
 
 
-async def test_pixels_are_those_of_the_model_in_one_process(stages: SimpleNamespace, pipeline: Any) -> None:
+async def test_pixels_equal_those_of_the_local_model(stages: SimpleNamespace, pipeline: Any) -> None:
     answer = await decode(stages, raw_pixels=True)
     np.testing.assert_array_equal(pixels_of(answer), pipeline.pixels_of(torch.from_numpy(latent())))
     assert (answer.width, answer.height) == (8, 8)
 
 
-async def test_latents_that_share_a_batch_give_the_pictures_they_give_alone(folder: str, pipeline: Any) -> None:
+async def test_batched_latents_decode_as_they_do_alone(folder: str, pipeline: Any) -> None:
     settings = DecoderSettings(checkpoint=folder, port=0, batch_wait_timeout_seconds=1)
     async with serving("decoder", build, settings) as stage:
         shared = SimpleNamespace(decoder=stage)
@@ -59,7 +60,7 @@ async def test_latents_that_share_a_batch_give_the_pictures_they_give_alone(fold
         assert abs(pixels_of(answer).astype(int) - alone).max() <= 1
 
 
-async def test_a_png_holds_exactly_the_pixels(stages: SimpleNamespace, pipeline: Any) -> None:
+async def test_png_holds_exactly_the_pixels(stages: SimpleNamespace, pipeline: Any) -> None:
     answer = await decode(stages)
     assert answer.format == decoder_pb2.IMAGE_FORMAT_PNG
     image = Image.open(io.BytesIO(answer.image))
@@ -67,7 +68,7 @@ async def test_a_png_holds_exactly_the_pixels(stages: SimpleNamespace, pipeline:
 
 
 @pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP"])
-async def test_every_format_comes_as_asked_with_its_recipe(stages: SimpleNamespace, name: str) -> None:
+async def test_each_format_is_encoded_with_its_recipe(stages: SimpleNamespace, name: str) -> None:
     format = decoder_pb2.ImageFormat.Value(f"IMAGE_FORMAT_{name}")
     recipe = decoder_pb2.Recipe(
         prompt="ein rotes Herz ❤", seed=2**64 - 1, guidance=4.5, more_smooth=True, top_p=0.25, versions={"gateway": "1"}
@@ -83,7 +84,7 @@ async def test_every_format_comes_as_asked_with_its_recipe(stages: SimpleNamespa
     assert read_recipe((await decode(stages, encoding={"format": format})).image) is None
 
 
-async def test_quality_makes_a_smaller_file(stages: SimpleNamespace) -> None:
+async def test_lower_quality_makes_a_smaller_file(stages: SimpleNamespace) -> None:
     sizes = [
         len((await decode(stages, encoding={"format": decoder_pb2.IMAGE_FORMAT_JPEG, "quality": quality})).image)
         for quality in (10, 92)
@@ -92,7 +93,7 @@ async def test_quality_makes_a_smaller_file(stages: SimpleNamespace) -> None:
 
 
 @pytest.mark.parametrize(("side", "width"), [(1, 2), (2, 2), (3, 4), (5, 4), (6, 6), (8, 8)])
-async def test_a_preview_is_decoded_from_the_area_reduced_latent(
+async def test_preview_is_decoded_from_the_area_reduced_latent(
     stages: SimpleNamespace, pipeline: Any, side: int, width: int
 ) -> None:
     answer = await decode(stages, raw_pixels=True, side=side)
@@ -118,37 +119,33 @@ async def test_a_preview_is_decoded_from_the_area_reduced_latent(
         ({"latent": tensors.from_numpy(latent().astype(np.float16))}, {"latent.dtype"}),
         ({"latent": tensors.from_numpy(latent()[:, :3])}, {"latent.shape"}),
         ({"latent": tensors.from_numpy(np.full(SHAPE, np.nan, np.float32))}, {"latent.data"}),
-        ({"latent": tensor_pb2.Tensor(dtype=7, shape=SHAPE, data=b"short")}, {"latent.data"}),
-        ({"latent": tensor_pb2.Tensor(dtype=7, shape=[2**31, 4, 4])}, {"latent.shape"}),
+        ({"latent": tensor_pb2.Tensor(dtype=FP32, shape=SHAPE, data=b"short")}, {"latent.data"}),
+        ({"latent": tensor_pb2.Tensor(dtype=FP32, shape=[2**31, 4, 4])}, {"latent.shape"}),
     ],
 )
-async def test_what_cannot_be_done_is_refused_by_name(
+async def test_invalid_decode_field_is_refused_by_name(
     stages: SimpleNamespace, fields: dict[str, Any], named: set[str]
 ) -> None:
     assert await refusal(decode(stages, **fields)) == ("INVALID_ARGUMENT", named)
 
 
-async def test_a_latent_that_gives_no_colours_fails_alone(stages: SimpleNamespace) -> None:
-    huge, good = await asyncio.gather(
-        refusal(decode(stages, np.full(SHAPE, 3e38, np.float32))), decode(stages), return_exceptions=True
-    )
+async def test_overflowing_latent_fails_its_own_request_alone(stages: SimpleNamespace) -> None:
+    huge, good = await asyncio.gather(refusal(decode(stages, np.full(SHAPE, 3e38, np.float32))), decode(stages))
     assert huge == ("INTERNAL", set())
-    assert good.image  # type: ignore[union-attr]
+    assert good.image
 
 
-async def test_no_picture_is_decoded_when_files_cannot_be_made_fast_enough(stages: SimpleNamespace) -> None:
+async def test_full_image_encoder_refuses_before_decoding(stages: SimpleNamespace) -> None:
     files = ImageEncoder("decoder", threads=1, limit=0, metrics=Telemetry("decoder").metrics)
     with pytest.raises(Exception, match="HART_ENCODE_THREADS"):
         files.require_room()
 
 
-async def test_files_that_wait_are_told_as_load_as_queue_and_as_shed(
-    folder: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gate = threading.Event()
+async def test_pending_encodes_count_as_load_queue_and_shed(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
 
     def encode(*_: object) -> bytes:
-        gate.wait(60)
+        release.wait(60)
         return b"a file"
 
     monkeypatch.setattr("services.decoder.image_encoder.encode", encode)
@@ -168,12 +165,12 @@ async def test_files_that_wait_are_told_as_load_as_queue_and_as_shed(
                 await decode(shared)
             assert await stage.metric('hart_shed_total{reason="encoder_full"') == 1
         finally:
-            gate.set()
+            release.set()
         assert [answer.image for answer in await asyncio.gather(*calls)] == [b"a file"] * 3
         assert await stage.metric("hart_load{") == 0
 
 
-async def test_waiting_for_a_thread_is_told_as_waiting_and_making_the_file_as_computing(
+async def test_encode_wait_is_queue_time_and_encoding_is_compute_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = [0.0]
@@ -184,19 +181,19 @@ async def test_waiting_for_a_thread_is_told_as_waiting_and_making_the_file_as_co
 
     monkeypatch.setattr("services.decoder.image_encoder.encode", encode)
     monkeypatch.setattr("services.decoder.image_encoder.time", SimpleNamespace(monotonic=lambda: clock[0]))
-    gate = threading.Event()
+    release = threading.Event()
     files = ImageEncoder("decoder", threads=1, limit=9, metrics=Telemetry("decoder").metrics)
-    files._pool.submit(gate.wait, 60)  # until all three wait
+    files._pool.submit(release.wait, 60)  # until all three wait
     made = [asyncio.ensure_future(files.make(np.zeros((2, 2, 3), np.uint8), "PNG", 92, None)) for _ in range(3)]
     while files._held < 3:
         await asyncio.sleep(0)
-    gate.set()
-    told = [(file.queue_seconds, file.compute_seconds) for file in await asyncio.gather(*made)]
-    assert told == [(0.0, 1.0), (1.0, 1.0), (2.0, 1.0)]
+    release.set()
+    times = [(file.queue_seconds, file.compute_seconds) for file in await asyncio.gather(*made)]
+    assert times == [(0.0, 1.0), (1.0, 1.0), (2.0, 1.0)]
     await files.close()
 
 
-async def test_describe_tells_sizes_and_scales(stages: SimpleNamespace) -> None:
-    said = await stage_pb2_grpc.StageStub(stages.decoder.channel).Describe(stage_pb2.StageDescribeRequest())
-    assert (said.shape.width, said.shape.height, said.shape.latent_channels) == (8, 8, 8)
-    assert list(said.shape.scales) == [1, 2, 3, 4]
+async def test_describe_reports_sizes_and_scales(stages: SimpleNamespace) -> None:
+    described = await stage_pb2_grpc.StageStub(stages.decoder.channel).Describe(stage_pb2.StageDescribeRequest())
+    assert (described.shape.width, described.shape.height, described.shape.latent_channels) == (8, 8, 8)
+    assert list(described.shape.scales) == [1, 2, 3, 4]

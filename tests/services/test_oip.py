@@ -1,4 +1,4 @@
-"""Every stage by the Open Inference Protocol, driven by Triton's own clients."""
+"""services.*.oip: each stage by the Open Inference Protocol, called by Triton's own clients."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def conditioning(pipeline: Any, prompt: str = "a red heart") -> dict[str, np.nda
 
 
 async def call(stage: Any, name: str, given: list[Any], parameters: dict[str, Any] | None = None) -> Any:
-    """By the synchronous client, on a thread: the server runs on this one."""
+    """Call by the synchronous client in a thread: the server runs on this event loop."""
 
     def infer() -> Any:
         with sync.InferenceServerClient(stage.address) as client:
@@ -53,7 +53,7 @@ async def call(stage: Any, name: str, given: list[Any], parameters: dict[str, An
 
 
 async def stream(stage: Any, given: list[Any], parameters: dict[str, Any]) -> list[Any]:
-    """All answers of the synchronous client's stream."""
+    """All responses of the synchronous client's stream."""
 
     def drive() -> list[Any]:
         answers: queue.Queue[Any] = queue.Queue()
@@ -75,7 +75,7 @@ def is_last(answer: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_stage_says_that_it_is_ready_and_what_it_takes(stages: SimpleNamespace, name: str) -> None:
+async def test_stage_reports_readiness_and_model_metadata(stages: SimpleNamespace, name: str) -> None:
     async with aio.InferenceServerClient(getattr(stages, name).address) as client:
         assert await client.is_server_live()
         assert await client.is_server_ready()
@@ -102,7 +102,7 @@ async def test_a_stage_says_that_it_is_ready_and_what_it_takes(stages: SimpleNam
     assert shapes == expected[name]
 
 
-async def test_safety_scores_several_prompts_at_once(stages: SimpleNamespace) -> None:
+async def test_safety_scores_a_batch_of_prompts(stages: SimpleNamespace) -> None:
     answer = await call(stages.safety, "safety", inputs(prompt=prompts("a red heart", UNSAFE_PROMPT)))
     assert answer.as_numpy("unsafe").tolist() == [False, True]
     scores = answer.as_numpy("score")
@@ -110,9 +110,7 @@ async def test_safety_scores_several_prompts_at_once(stages: SimpleNamespace) ->
     assert scores[0, 0] < 0.5 < scores[1, 0]
 
 
-async def test_all_four_stages_by_the_aio_client_give_the_pipelines_picture(
-    stages: SimpleNamespace, pipeline: Any
-) -> None:
+async def test_four_stages_by_the_aio_client_give_the_local_image(stages: SimpleNamespace, pipeline: Any) -> None:
     async with aio.InferenceServerClient(stages.text_encoder.address) as client:
         encoded = await client.infer("text_encoder", inputs(prompt=prompts("a blue house")))
     given = inputs(**{name: encoded.as_numpy(name) for name in ("context", "mask", "positions")})
@@ -132,24 +130,22 @@ async def test_all_four_stages_by_the_aio_client_give_the_pipelines_picture(
     assert finals == [False, False, False, True]
     async with aio.InferenceServerClient(stages.decoder.address) as client:
         decoded = await client.infer("decoder", inputs(latent=latents[-1]))
-    picture = pipeline.draw("a blue house", SEED)
-    np.testing.assert_array_equal(decoded.as_numpy("image")[0], picture.pixels)
+    image = pipeline.draw("a blue house", SEED)
+    np.testing.assert_array_equal(decoded.as_numpy("image")[0], image.pixels)
 
 
-async def test_the_synchronous_stream_gives_a_latent_with_the_last_answer_alone(
-    stages: SimpleNamespace, pipeline: Any
-) -> None:
+async def test_sync_stream_carries_a_latent_in_the_last_response_only(stages: SimpleNamespace, pipeline: Any) -> None:
     answers = await stream(stages.ar_generator, inputs(**conditioning(pipeline)), {"seed": "1"})
     assert [answer.as_numpy("latent") is not None for answer in answers] == [False, False, False, True]
 
 
-async def test_the_generator_answers_a_plain_call_with_its_last_scale(stages: SimpleNamespace, pipeline: Any) -> None:
+async def test_generator_unary_call_returns_the_last_scale(stages: SimpleNamespace, pipeline: Any) -> None:
     answer = await call(stages.ar_generator, "ar_generator", inputs(**conditioning(pipeline)), {"seed": "1"})
     assert answer.as_numpy("scale").tolist() == [3]
     assert answer.as_numpy("latent").shape == (1, 8, 4, 4)
 
 
-async def test_the_decoder_answers_with_files_where_a_format_is_asked_for(stages: SimpleNamespace) -> None:
+async def test_decoder_returns_encoded_images_for_a_format(stages: SimpleNamespace) -> None:
     latents = np.random.default_rng(0).standard_normal((3, 8, 4, 4)).astype(np.float32)
     answer = await call(stages.decoder, "decoder", inputs(latent=latents), {"format": "webp", "quality": 80, "side": 4})
     files = answer.as_numpy("image")
@@ -184,7 +180,7 @@ def bad_calls(pipeline: Any) -> Iterator[tuple[str, list[Any], dict[str, Any], s
     yield "ar_generator", inputs(**{**given, "mask": given["mask"][:, :4]}), {"seed": "1"}, "shape"
 
 
-async def test_what_is_wrong_is_refused_by_name_and_the_stage_lives(stages: SimpleNamespace, pipeline: Any) -> None:
+async def test_invalid_tensor_or_parameter_is_refused_by_name(stages: SimpleNamespace, pipeline: Any) -> None:
     for name, given, parameters, said in bad_calls(pipeline):
         with pytest.raises(InferenceServerException) as caught:
             await call(getattr(stages, name), name, given, parameters)
@@ -203,7 +199,7 @@ async def test_what_is_wrong_is_refused_by_name_and_the_stage_lives(stages: Simp
         ("decoder", {"latent": np.zeros((5, 8, 4, 4), np.float32)}, "at most 4"),
     ],
 )
-async def test_more_than_a_batch_is_refused_before_a_tensor_is_read(
+async def test_oversized_batch_is_refused_before_tensors_are_read(
     stages: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, name: str, given: dict[str, Any], said: str
 ) -> None:
     def read(*_: object) -> None:
@@ -215,6 +211,6 @@ async def test_more_than_a_batch_is_refused_before_a_tensor_is_read(
     assert said in caught.value.message()
 
 
-async def test_a_bad_request_on_a_stream_is_answered_there(stages: SimpleNamespace, pipeline: Any) -> None:
+async def test_invalid_stream_request_fails_on_the_stream(stages: SimpleNamespace, pipeline: Any) -> None:
     (answer,) = await stream(stages.ar_generator, inputs(**conditioning(pipeline)), {"seed": "x"})
     assert "parameters[seed]" in str(answer)

@@ -1,4 +1,4 @@
-"""Laws of the safety stage, over real sockets."""
+"""services.safety: the safety stage over real sockets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check(stage: Any, prompt: str) -> Any:
     return safety_pb2_grpc.SafetyStub(stage.channel).Check(safety_pb2.CheckRequest(prompt=prompt))
 
 
-async def test_a_safe_prompt_is_allowed_and_an_unsafe_one_refused_naming_the_policy(stages: SimpleNamespace) -> None:
+async def test_verdict_allows_or_refuses_with_the_violated_policy(stages: SimpleNamespace) -> None:
     safe = (await check(stages.safety, "a red heart")).verdict
     assert (safe.unsafe, safe.action, list(safe.violated)) == (False, safety_pb2.SAFETY_ACTION_ALLOW, [])
     unsafe = (await check(stages.safety, UNSAFE_PROMPT)).verdict
@@ -38,7 +38,7 @@ async def test_every_violated_policy_is_named(stages: SimpleNamespace) -> None:
     assert set(verdict.violated) == set(POLICIES)
 
 
-async def test_an_operator_may_have_unsafe_prompts_replaced_and_move_the_threshold(folder: str) -> None:
+async def test_settings_choose_replacement_and_threshold(folder: str) -> None:
     settings = SafetySettings(
         checkpoint=folder, port=0, unsafe_action="replace", replacement_prompt=" A blue bird. ", threshold=0.01
     )
@@ -58,11 +58,11 @@ async def test_verdicts_are_counted_by_policy(stages: SimpleNamespace) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n", "x" * 2001])
-async def test_a_prompt_out_of_bounds_is_refused_by_name(stages: SimpleNamespace, prompt: str) -> None:
+async def test_prompt_out_of_bounds_is_refused_by_name(stages: SimpleNamespace, prompt: str) -> None:
     assert await refusal(check(stages.safety, prompt)) == ("INVALID_ARGUMENT", {"prompt"})
 
 
-async def test_a_score_that_is_no_number_gives_no_verdict(folder: str) -> None:
+async def test_non_finite_score_gives_no_verdict(folder: str) -> None:
     engine = SafetyEngine(SafetySettings(checkpoint=folder))
     engine.load()
 
@@ -76,20 +76,20 @@ async def test_a_score_that_is_no_number_gives_no_verdict(folder: str) -> None:
 
 async def test_describe_names_policies_and_their_version(stages: SimpleNamespace) -> None:
     stub = stage_pb2_grpc.StageStub(stages.safety.channel)
-    said = await stub.Describe(stage_pb2.StageDescribeRequest())
-    assert list(said.policies) == list(POLICIES)
-    assert said.policy_version == "tiny-1"
-    assert said.ready
-    assert said.model.name == "tiny"
-    assert len(said.model.digest) == 64
-    assert said.cost.request_seconds > 0
+    described = await stub.Describe(stage_pb2.StageDescribeRequest())
+    assert list(described.policies) == list(POLICIES)
+    assert described.policy_version == "tiny-1"
+    assert described.ready
+    assert described.model.name == "tiny"
+    assert len(described.model.digest) == 64
+    assert described.cost.request_seconds > 0
 
 
-async def test_an_unknown_device_is_refused_by_name(folder: str) -> None:
+async def test_unknown_device_is_refused_by_name(folder: str) -> None:
     with pytest.raises(SettingsError, match="HART_DEVICE='cuda:9': 'cuda:9' cannot be used"):
         SafetyEngine(SafetySettings(checkpoint=folder, device="cuda:9"))
 
 
-async def test_a_replacement_is_refused_by_the_same_rule_as_any_prompt() -> None:
+async def test_replacement_prompt_obeys_the_prompt_limit() -> None:
     with pytest.raises(SettingsError, match="its 2000 characters stand for 36000"):
         SafetySettings.load(replacement_prompt="\ufdfa" * 2000)

@@ -1,20 +1,12 @@
-"""A stage that cannot start says why in one line and exits with 2; one that can is ready and ends in order."""
+"""services.*.__main__, runtime.server.process: start, refusal with one line and exit code 2, clean exit."""
 
 from __future__ import annotations
 
 import importlib
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from benchmarks.harness.ports import free_port
 from common.limits import MAX_PROMPT_CHARACTERS
 from k8s.build_schema import PROCESSES
 from runtime.server.process import run
@@ -31,20 +23,8 @@ from services.text_encoder.engine import TextEncoderEngine
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def start(stage: str, **settings: str) -> subprocess.Popen[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("HART_")} | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", f"services.{stage}"],
-        cwd=ROOT,
-        env=environment | {f"HART_{name.upper()}": value for name, value in settings.items()},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.mark.parametrize("settings", [SafetySettings, TextEncoderSettings, ArGeneratorSettings, DecoderSettings])
-def test_a_stage_takes_no_setting_that_it_does_not_read(settings: type[StageSettings]) -> None:
+def test_stage_reads_every_setting_that_it_declares(settings: type[StageSettings]) -> None:
     folder = ROOT / "services" / settings.__module__.split(".")[1]
     source = "".join(file.read_text() for file in folder.glob("*.py"))
     own = settings.model_fields.keys() - ProcessSettings.model_fields.keys()
@@ -52,7 +32,7 @@ def test_a_stage_takes_no_setting_that_it_does_not_read(settings: type[StageSett
 
 
 @pytest.mark.parametrize(
-    ("settings", "largest"),
+    ("settings", "max_request_bytes"),
     [
         (SafetySettings(), 8 * 4 * MAX_PROMPT_CHARACTERS),
         (TextEncoderSettings(), 8 * 4 * MAX_PROMPT_CHARACTERS),
@@ -61,8 +41,8 @@ def test_a_stage_takes_no_setting_that_it_does_not_read(settings: type[StageSett
     ],
     ids=["safety", "text_encoder", "ar_generator", "decoder"],
 )
-def test_a_stage_takes_its_largest_request_and_little_more(settings: StageSettings, largest: int) -> None:
-    assert largest < settings.max_message_bytes < 100 * largest
+def test_max_message_bytes_fits_the_largest_request(settings: StageSettings, max_request_bytes: int) -> None:
+    assert max_request_bytes < settings.max_message_bytes < 100 * max_request_bytes
 
 
 @pytest.mark.parametrize(
@@ -76,7 +56,7 @@ def test_a_stage_takes_its_largest_request_and_little_more(settings: StageSettin
         (DecoderSettings, "decoder", "HART_MAX_BATCH", "many"),
     ],
 )
-def test_a_bad_setting_is_named_with_its_value_and_ends_the_process_with_2(
+def test_invalid_setting_is_named_and_exits_with_2(
     settings: type,
     stage: str,
     variable: str,
@@ -95,7 +75,7 @@ def test_a_bad_setting_is_named_with_its_value_and_ends_the_process_with_2(
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-def test_help_prints_what_a_process_is_and_every_setting_with_its_sentence(
+def test_help_describes_the_process_and_every_setting(
     process: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", [process, "--help"])
@@ -112,9 +92,7 @@ def test_help_prints_what_a_process_is_and_every_setting_with_its_sentence(
         assert " ".join(str(field.description).split()) in shown
 
 
-def test_a_word_on_the_command_line_is_refused_with_exit_code_2(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_argument_exits_with_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.argv", ["decoder", "--port", "50056"])
     with pytest.raises(SystemExit) as ended:
         run(DecoderSettings, "decoder", lambda app, settings: pytest.fail("started"))
@@ -122,17 +100,7 @@ def test_a_word_on_the_command_line_is_refused_with_exit_code_2(
     assert capsys.readouterr().err.endswith("python -m services.decoder: error: unrecognized arguments: --port 50056\n")
 
 
-def test_a_missing_checkpoint_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
-    process = start("ar_generator", checkpoint=str(tmp_path / "none"), port="0")
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 2
-    said = [line for line in errors.splitlines() if not line.startswith("{")]
-    assert len(said) == 1, errors
-    missing = tmp_path / "none"
-    assert said[0].startswith(f"ar_generator: HART_CHECKPOINT='{missing}': {missing}: no such folder")
-
-
-def test_a_checkpoint_with_a_part_missing_cannot_be_loaded_and_says_which(tmp_path: Path, folder: str) -> None:
+def test_checkpoint_without_a_part_fails_naming_the_part(tmp_path: Path, folder: str) -> None:
     for part in ("llm", "tokenizer"):
         (tmp_path / part).symlink_to(Path(folder) / part)
     engine = TextEncoderEngine(TextEncoderSettings(checkpoint=str(tmp_path)))
@@ -149,34 +117,9 @@ def test_a_checkpoint_with_a_part_missing_cannot_be_loaded_and_says_which(tmp_pa
         (DecoderEngine, DecoderSettings),
     ],
 )
-def test_a_device_or_a_checkpoint_that_is_none_is_named_by_its_setting_and_value(
-    engine: type, settings: type, tmp_path: Path
-) -> None:
+def test_invalid_device_or_checkpoint_is_named_by_its_setting(engine: type, settings: type, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"^HART_DEVICE='gpu': 'gpu' cannot be used: Expected one of cpu"):
         engine(settings(device="gpu"))
     parts = "llm/, tokenizer/, text_encoder/, safety/"
     with pytest.raises(SettingsError, match=f"^HART_CHECKPOINT='{tmp_path}': .*none of the folders {parts} is in it"):
         engine(settings(checkpoint=str(tmp_path)))
-
-
-def test_a_stage_becomes_ready_and_ends_in_order_on_sigterm(folder: str) -> None:
-    port = free_port()
-    process = start("decoder", checkpoint=folder, port=str(port), metrics_port=str(free_port()))
-    try:
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            stub = health_pb2_grpc.HealthStub(channel)
-            asked = health_pb2.HealthCheckRequest(service="hart.v1.Decoder")
-            end = time.monotonic() + 120
-            while True:
-                try:
-                    if stub.Check(asked, timeout=5).status == health_pb2.HealthCheckResponse.SERVING:
-                        break
-                except grpc.RpcError:
-                    assert process.poll() is None, process.communicate()
-                assert time.monotonic() < end
-                time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-    finally:
-        process.kill()
-        process.communicate()

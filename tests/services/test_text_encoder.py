@@ -1,4 +1,4 @@
-"""Laws of the text encoder stage, over real sockets."""
+"""services.text_encoder: the text encoder stage over real sockets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def encode(stage: Any, prompt: str) -> Any:
     return stub.Encode(text_encoder_pb2.EncodeRequest(prompt=prompt))
 
 
-async def test_the_conditioning_is_that_of_the_model_in_one_process(stages: SimpleNamespace, pipeline: Any) -> None:
+async def test_conditioning_equals_that_of_the_local_model(stages: SimpleNamespace, pipeline: Any) -> None:
     answer = await encode(stages.text_encoder, "a yellow sun")
     own = pipeline.text_encoder.encode(["a yellow sun"])
     context = tensors.to_numpy(answer.context, "context")
@@ -34,7 +34,7 @@ async def test_the_conditioning_is_that_of_the_model_in_one_process(stages: Simp
     np.testing.assert_array_equal(tensors.to_numpy(answer.positions, "p"), own.conditioning.positions[0].numpy())
 
 
-async def test_neighbours_in_a_batch_do_not_change_a_prompts_conditioning(folder: str, pipeline: Any) -> None:
+async def test_batch_peers_do_not_change_a_prompts_conditioning(folder: str, pipeline: Any) -> None:
     prompts = [f"{prompt} number {i}" for i, prompt in enumerate(PROMPTS)]
     settings = TextEncoderSettings(checkpoint=folder, port=0, max_batch=len(prompts), batch_wait_timeout_seconds=1)
     async with serving("text_encoder", build, settings) as stage:
@@ -45,7 +45,7 @@ async def test_neighbours_in_a_batch_do_not_change_a_prompts_conditioning(folder
         np.testing.assert_allclose(tensors.to_numpy(answer.context, "context"), own, atol=1e-5)
 
 
-async def test_a_prompt_that_comes_again_is_answered_from_the_cache_and_says_so(stages: SimpleNamespace) -> None:
+async def test_repeated_prompt_is_served_from_the_cache(stages: SimpleNamespace) -> None:
     hits = 'hart_cache_hits_total{stage="text_encoder"}'
     before = await stages.text_encoder.metric(hits)
     first = await encode(stages.text_encoder, "a prompt of its own")
@@ -56,24 +56,24 @@ async def test_a_prompt_that_comes_again_is_answered_from_the_cache_and_says_so(
     assert await stages.text_encoder.metric(hits) == before + 1
 
 
-async def test_a_prompt_that_is_too_long_is_cut_and_said_so(stages: SimpleNamespace) -> None:
+async def test_long_prompt_is_truncated_and_reported(stages: SimpleNamespace) -> None:
     answer = await encode(stages.text_encoder, "a very long prompt " * 20)
     assert answer.prompt_truncated
     assert answer.prompt_tokens == 8
 
 
-async def test_a_tokenizers_own_words_are_letters_like_any_other(stages: SimpleNamespace, pipeline: Any) -> None:
+async def test_special_tokens_in_a_prompt_are_plain_text(stages: SimpleNamespace, pipeline: Any) -> None:
     for word in pipeline.text_encoder.tokenizer.all_special_tokens:
         answer = await encode(stages.text_encoder, word)
         assert tensors.to_numpy(answer.mask, "mask").sum() == answer.prompt_tokens > 1
 
 
-async def test_words_that_the_checkpoint_was_not_trained_on_are_named_once_each(stages: SimpleNamespace) -> None:
+async def test_words_out_of_vocabulary_are_named_once_each(stages: SimpleNamespace) -> None:
     answer = await encode(stages.text_encoder, "A RED zebra, a blue-tree and a zebra's red-zebra")
     assert list(answer.unfamiliar_words) == ["zebra", "and", "zebra's", "red-zebra"]
 
 
-async def test_half_precision_travels_as_such(folder: str) -> None:
+async def test_float16_context_is_sent_as_float16(folder: str) -> None:
     settings = TextEncoderSettings(checkpoint=folder, port=0, dtype="float16", cache_bytes=0)
     async with serving("text_encoder", build, settings) as stage:
         answer = await encode(stage, "a red heart")
@@ -82,18 +82,18 @@ async def test_half_precision_travels_as_such(folder: str) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["", "\t", "x" * 2001])
-async def test_a_prompt_out_of_bounds_is_refused_by_name(stages: SimpleNamespace, prompt: str) -> None:
+async def test_prompt_out_of_bounds_is_refused_by_name(stages: SimpleNamespace, prompt: str) -> None:
     assert await refusal(encode(stages.text_encoder, prompt)) == ("INVALID_ARGUMENT", {"prompt"})
 
 
-async def test_describe_tells_the_context_and_prompts_to_try(stages: SimpleNamespace) -> None:
+async def test_describe_reports_context_shape_and_example_prompts(stages: SimpleNamespace) -> None:
     stub = stage_pb2_grpc.StageStub(stages.text_encoder.channel)
-    said = await stub.Describe(stage_pb2.StageDescribeRequest())
-    assert (said.shape.context_tokens, said.shape.context_width) == (8, 24)
-    assert tuple(said.example_prompts) == PROMPTS
+    described = await stub.Describe(stage_pb2.StageDescribeRequest())
+    assert (described.shape.context_tokens, described.shape.context_width) == (8, 24)
+    assert tuple(described.example_prompts) == PROMPTS
 
 
-async def test_the_cache_never_holds_more_than_its_bytes_and_forgets_the_least_used() -> None:
+async def test_cache_evicts_the_least_recently_used_beyond_its_bytes() -> None:
     cache: Cache[str, int] = Cache(10)
     for number, key in enumerate("abc"):
         cache.put(key, number, 3)

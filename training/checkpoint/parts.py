@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from common import git_lfs
 from model.errors import CheckpointError
 from model.vocabulary import WORD
 
@@ -18,6 +19,8 @@ def copy_parts(folder: Path, sources: Mapping[str, Path]) -> None:
     for part, source in sources.items():
         if not (source / "config.json").exists():
             raise CheckpointError(f"{source}: no {PARTS[part]} here (config.json is missing); train it first")
+    if pointers := git_lfs.pointers(sources.values()):
+        raise CheckpointError("\n".join(f"{path}: {git_lfs.ADVICE}" for path in pointers))
     for part, source in sources.items():
         if (folder / part).resolve() == source.resolve():
             continue

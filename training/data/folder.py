@@ -4,16 +4,18 @@
 """
 
 import csv
-from collections.abc import Iterator
-from contextlib import contextmanager
+import io
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from common import git_lfs
 from model.errors import ModelError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 TABLE = "captions.tsv"
+MAX_FAULTS = 100
+"""An error names so many faults and counts the others."""
 
 
 class FolderError(ModelError):
@@ -23,7 +25,9 @@ class FolderError(ModelError):
 def captions_of(folder: Path) -> dict[str, list[str]]:
     """Each image's file name with its captions, at least one. Raises FolderError."""
     _require(folder)
-    found = _captions_of_table(folder / TABLE) if (folder / TABLE).exists() else _captions_beside(folder)
+    has_table = (folder / TABLE).exists()
+    found, faults = _captions_of_table(folder / TABLE) if has_table else _captions_beside(folder)
+    _raise(faults, folder, [*found, *(() if has_table else _images_in(folder))])
     if not found:
         raise FolderError(f"{folder}: no images ({', '.join(SUFFIXES)}) with captions in it")
     return found
@@ -32,8 +36,9 @@ def captions_of(folder: Path) -> dict[str, list[str]]:
 def names_of(folder: Path) -> list[str]:
     """File names of all images, those of the table first; captions may be missing. Raises FolderError."""
     _require(folder)
-    table = folder / TABLE
-    found = list(dict.fromkeys([*(_captions_of_table(table) if table.exists() else ()), *_images_in(folder)]))
+    captions, faults = _captions_of_table(folder / TABLE) if (folder / TABLE).exists() else ({}, [])
+    found = list(dict.fromkeys([*captions, *_images_in(folder)]))
+    _raise(faults, folder, found)
     if not found:
         raise FolderError(f"{folder}: no images ({', '.join(SUFFIXES)}) in it")
     return found
@@ -42,8 +47,12 @@ def names_of(folder: Path) -> list[str]:
 def read_square(path: Path) -> Image.Image:
     """An image's middle square, upright, on white. Raises FolderError."""
     try:
+        if git_lfs.is_pointer(path):
+            raise FolderError(f"{path}: {git_lfs.ADVICE}")
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(_in_bytes(file)).convert("RGBA")
+    except FolderError:
+        raise
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise FolderError(f"{path}: cannot be read as an image: {error}") from None
     white = Image.new("RGBA", image.size, "white")
@@ -72,55 +81,67 @@ def _images_in(folder: Path) -> list[str]:
     )
 
 
-def _captions_of_table(path: Path) -> dict[str, list[str]]:
+def _captions_of_table(path: Path) -> tuple[dict[str, list[str]], list[str]]:
+    """The captions by file name, and a line for every fault."""
     found: dict[str, list[str]] = {}
-    faults = []
-    with _readable(path), path.open(newline="", encoding="utf-8-sig") as file:
-        for number, row in enumerate(csv.reader(file, delimiter="\t", strict=True), 1):
+    faults: list[str] = []
+    rows = csv.reader(io.StringIO(_text_of(path, faults), newline=""), delimiter="\t", strict=True)
+    try:
+        for number, row in enumerate(rows, 1):
             if len(row) != 2 or not row[1].strip():
                 faults.append(f"{path}, line {number}: expected a file name, a tab and a caption, got {row}")
             elif not (path.parent / row[0]).is_file():
                 faults.append(f"{path}, line {number}: {row[0]}: no such image")
             else:
                 found.setdefault(row[0], []).append(row[1].strip())
-    _raise(faults)
-    return found
+    except csv.Error as error:
+        faults.append(f"{path}: not a tab-separated table: {error}")
+    return found, faults
 
 
-def _captions_beside(folder: Path) -> dict[str, list[str]]:
-    found, faults = {}, []
+def _captions_beside(folder: Path) -> tuple[dict[str, list[str]], list[str]]:
+    """The captions by file name, and a line for every fault."""
+    found: dict[str, list[str]] = {}
+    faults: list[str] = []
     for name in _images_in(folder):
+        path = (folder / name).with_suffix(".txt")
+        if not path.exists():
+            faults.append(f"{folder / name}: no caption; expected {path.name} beside it, or {TABLE} in the folder")
+            continue
+        before = len(faults)
+        lines = [line.strip() for line in _text_of(path, faults).splitlines() if line.strip()]
+        if lines:
+            found[name] = lines
+        elif len(faults) == before:
+            faults.append(f"{path}: empty; expected a caption a line")
+    return found, faults
+
+
+def _raise(faults: list[str], folder: Path, names: list[str]) -> None:
+    """Raises one FolderError with all faults, those of the images too, so that one run names them all."""
+    if not faults:
+        return
+    for name in dict.fromkeys(names):
         try:
-            found[name] = _captions_in((folder / name).with_suffix(".txt"), folder / name)
+            read_square(folder / name)
         except FolderError as error:
             faults.append(str(error))
-    _raise(faults)
-    return found
+    raise FolderError(listed(faults, f"{folder}: {{}} more faults"))
 
 
-def _captions_in(path: Path, image: Path) -> list[str]:
-    if not path.exists():
-        raise FolderError(f"{image}: no caption; expected {path.name} beside it, or {TABLE} in the folder")
-    with _readable(path):
-        text = path.read_text("utf-8-sig")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise FolderError(f"{path}: empty; expected a caption a line")
-    return lines
+def listed(lines: list[str], others: str, max_lines: int = MAX_FAULTS) -> str:
+    """The first lines, and the number of the others."""
+    more = len(lines) - max_lines
+    return "\n".join(lines[:max_lines] + ([others.format(more)] if more > 0 else []))
 
 
-def _raise(faults: list[str]) -> None:
-    """All faults in one error, so that one run names them all."""
-    if faults:
-        raise FolderError("\n".join(faults))
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Names the file that is not UTF-8 text, or whose quotes do not close."""
+def _text_of(path: Path, faults: list[str]) -> str:
+    """The text of a file; empty, and a fault, if it is a Git LFS pointer or not UTF-8."""
+    if git_lfs.is_pointer(path):
+        faults.append(f"{path}: {git_lfs.ADVICE}")
+        return ""
     try:
-        yield
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise FolderError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
-    except csv.Error as error:
-        raise FolderError(f"{path}: not a tab-separated table: {error}") from None
+        faults.append(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}")
+        return ""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from training.data.folder import FolderError, captions_of, names_of, read_square
+from training.data.folder import FolderError, captions_of, listed, names_of, read_square
 from training.data.image_set import ImageSet, is_held_out
 from training.data.packages import CACHE
 
@@ -144,11 +144,9 @@ def _write(folder: Path, names: Sequence[str], side: int, raw: Path) -> None:
             if not broken:
                 file.write(square.resize((side, side), Image.Resampling.LANCZOS).tobytes())
     if broken:
-        raise FolderError("\n".join(_some(broken, f"{folder}: {{}} more cannot be read")))
-    for line in _some(small, f"{folder}: {{}} more are smaller than {side} pixels and enlarged"):
-        print(line, file=sys.stderr)
-
-
-def _some(lines: list[str], others: str) -> list[str]:
-    """The first lines, and the number of the others."""
-    return lines[:MAX_NAMED] + ([others.format(len(lines) - MAX_NAMED)] if lines[MAX_NAMED:] else [])
+        raise FolderError(listed(broken, f"{folder}: {{}} more cannot be read"))
+    if small:
+        print(
+            listed(small, f"{folder}: {{}} more are smaller than {side} pixels and enlarged", MAX_NAMED),
+            file=sys.stderr,
+        )

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+LFS_SIGNATURE = b"version https://git-lfs.github.com/spec/"
+
 
 class Broken(Exception):
     """A file does not match its checksum; the message names it."""
@@ -58,9 +60,16 @@ def compare(path: Path, name: str, digest: str) -> None:
         raise Broken(f"{name}: no such file")
     found = sha256(path)
     if found != digest.lower():
+        hint = "; this is a Git LFS pointer: run git lfs pull" if is_pointer(path) else ""
         if path.suffix == ".part":
             path.unlink()
-        raise Broken(f"{name}: SHA-256 is {found}, not {digest}")
+        raise Broken(f"{name}: SHA-256 is {found}, not {digest}{hint}")
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether the file is a Git LFS pointer in place of the real file."""
+    with path.open("rb") as file:
+        return file.read(len(LFS_SIGNATURE)) == LFS_SIGNATURE
 
 
 def sha256(path: Path) -> str:

@@ -47,6 +47,7 @@
 {{- if ne .values.model.source "bundled" }}{{ $_ := set $e "checkpoint" (printf "/models/%s" .values.model.folder | trimSuffix "/") }}{{ end }}
 {{- else }}
 {{- $_ := set $e "max_deadline_seconds" $v.maxDeadlineSeconds }}
+{{- if .values.http.enabled }}{{ $_ := set $e "http_port" (add .port 3000) }}{{ end }}
 {{- with include "hart.scaleToZero" .root | trimSuffix "," }}{{ $_ := set $e "scale_to_zero_stages" . }}{{ end }}
 {{- range $name, $_ := include "hart.known" .root | fromYaml }}
 {{- $context := merge (include "hart.context" (list $.root $name) | fromYaml) (dict "root" $.root) }}

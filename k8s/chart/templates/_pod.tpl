@@ -73,6 +73,9 @@ spec:
       ports:
         - {name: grpc, containerPort: {{ .port }}}
         - {name: metrics, containerPort: {{ add .port 1000 }}}
+        {{- if and (not .stage) .root.Values.gateway.http.enabled }}
+        - {name: http, containerPort: {{ add .port 3000 }}}
+        {{- end }}
         {{- if ne .root.Values.tls.mode "none" }}
         - {name: health, containerPort: {{ add .port 2000 }}}
         {{- end }}

@@ -1,6 +1,7 @@
 """training.transformer.teacher_forcing: one pass over true tokens gives the logits of generation, scale by scale."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ def conditioning(rows: int, real: int, slots: int = 5, width: int = 16) -> Condi
 
 @pytest.mark.parametrize("switches", [{}, {"disable_aln": False}, {"shared_aln": True}, {"attn_l2_norm": True}])
 def test_one_pass_over_drawn_tokens_gives_the_logits_that_drew_them(
-    transformer: Transformer, tokenizer: HybridTokenizer, switches: dict[str, bool]
+    transformer: Transformer, tokenizer: HybridTokenizer, switches: dict[str, Any]
 ) -> None:
     torch.manual_seed(2)
     config = dataclasses.replace(transformer.config, **switches)
