@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.runtime.support import Running
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 async def test_a_containers_health_is_that_of_its_service(launch: Any) -> None:
