@@ -15,7 +15,7 @@ from runtime.observability import logs
 
 @contextmanager
 def audited(message: images_pb2.GenerateRequest, caller: str, timings: RequestTimings) -> Iterator[None]:
-    """Logs how the block ended: caller, request id, image count, code, seconds. Never the prompt."""
+    """Logs how the block ended: caller, request id, images, preview_every, code, seconds. Never the prompt."""
     code = "OK"
     try:
         yield
@@ -34,6 +34,7 @@ def audited(message: images_pb2.GenerateRequest, caller: str, timings: RequestTi
             caller=caller,
             request_id=message.request_id[:128],
             images=message.num_images or 1,
+            preview_every=message.preview_every,
             code=code,
             seconds=round(timings.elapsed, 3),
         )

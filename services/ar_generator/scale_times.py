@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from runtime.work.estimator import Estimator
 
@@ -17,9 +16,9 @@ class ScaleTimeEstimator(Estimator):
     are sums over the scales of one image, because an image's scales run one after another.
     """
 
-    def __init__(self, scales: int, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(clock=clock)
-        self._scales = [Estimator(memory=MEMORY_SECONDS, clock=clock) for _ in range(scales)]
+    def __init__(self, scales: int) -> None:
+        super().__init__()
+        self._scales = [Estimator(memory=MEMORY_SECONDS) for _ in range(scales)]
 
     def observe_warm_up(self, measured: Sequence[Sequence[tuple[int, float]]]) -> None:
         """Record the warm-up: (images, seconds) pairs per scale, first of one image alone."""
