@@ -23,7 +23,7 @@ def main(words: list[str] | None = None) -> int:
         module.add_arguments(chosen)
     arguments = parser.parse_args(words)
     try:
-        return COMMANDS[arguments.command].run(arguments)
+        return int(COMMANDS[arguments.command].run(arguments))
     except (PlanError, OSError) as error:
         print(f"planner: {error}", file=sys.stderr)
         return USAGE

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.sleeping.engine import DIGEST, Sleeper, Table, profile_of
+from benchmarks.sleeping.engine import DIGEST, Sleeper, Table, profile_of, put_into
 from runtime.server.process import run
 from services.ar_generator import assembly
 from services.ar_generator.config import ArGeneratorSettings
@@ -66,5 +66,5 @@ class SleepingGenerator(GeneratorEngine):
 
 
 if __name__ == "__main__":
-    assembly.GeneratorEngine = SleepingGenerator  # type: ignore[misc]
+    put_into(assembly, GeneratorEngine=SleepingGenerator)
     run(ArGeneratorSettings, "ar_generator", assembly.build)

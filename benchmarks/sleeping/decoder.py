@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.sleeping.engine import DIGEST, Sleeper, Table, profile_of
+from benchmarks.sleeping.engine import DIGEST, Sleeper, Table, profile_of, put_into
 from model import image_file
 from model.image_file import Pixels
 from runtime.server.process import run
@@ -50,6 +50,6 @@ def sleeping_encode(pixels: Pixels, format: str, quality: int, recipe: str | Non
 
 
 if __name__ == "__main__":
-    assembly.DecoderEngine = SleepingDecoder  # type: ignore[misc]
-    image_encoder.encode = sleeping_encode
+    put_into(assembly, DecoderEngine=SleepingDecoder)
+    put_into(image_encoder, encode=sleeping_encode)
     run(DecoderSettings, "decoder", assembly.build)

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 VARIABLE = "SLEEPING_PROFILE"
@@ -24,6 +25,13 @@ def profile_of(stage: str) -> dict[str, Any]:
     except (OSError, ValueError, KeyError) as error:
         raise SystemExit(f"{VARIABLE}={path!r}: no profile of {stage}: {error!r}") from None
     return found
+
+
+def put_into(module: ModuleType, **attributes: object) -> None:
+    """Replace names of a module that it imported itself. Raises AttributeError for a name that it does not have."""
+    for name, value in attributes.items():
+        getattr(module, name)
+        setattr(module, name, value)
 
 
 class Sleeper:

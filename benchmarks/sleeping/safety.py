@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.sleeping.engine import DIGEST, Sleeper, Table, profile_of
+from benchmarks.sleeping.engine import DIGEST, Sleeper, Table, profile_of, put_into
 from runtime.server.process import run
 from services.safety import assembly
 from services.safety.config import SafetySettings
@@ -28,5 +28,5 @@ class SleepingSafety(SafetyEngine):
 
 
 if __name__ == "__main__":
-    assembly.SafetyEngine = SleepingSafety  # type: ignore[misc]
+    put_into(assembly, SafetyEngine=SleepingSafety)
     run(SafetySettings, "safety", assembly.build)

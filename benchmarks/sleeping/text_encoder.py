@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.sleeping.engine import DIGEST, Sleeper, Table, profile_of
+from benchmarks.sleeping.engine import DIGEST, Sleeper, Table, profile_of, put_into
 from runtime.server.process import run
 from services.text_encoder import assembly
 from services.text_encoder.config import TextEncoderSettings
@@ -34,5 +34,5 @@ class SleepingTextEncoder(TextEncoderEngine):
 
 
 if __name__ == "__main__":
-    assembly.TextEncoderEngine = SleepingTextEncoder  # type: ignore[misc]
+    put_into(assembly, TextEncoderEngine=SleepingTextEncoder)
     run(TextEncoderSettings, "text_encoder", assembly.build)

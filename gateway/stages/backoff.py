@@ -10,4 +10,4 @@ MIN_BACKOFF = 0.02  # seconds, doubled with every attempt, with jitter
 
 def pause_seconds(retries: int, uniform: Callable[[float, float], float] = random.uniform) -> float:
     """Seconds before the next attempt, after so many retries. `uniform(a, b)` draws the jitter."""
-    return MIN_BACKOFF * 2**retries * uniform(0.5, 1.5)
+    return MIN_BACKOFF * 2.0**retries * uniform(0.5, 1.5)

@@ -38,5 +38,5 @@ async def _outcome(client: AsyncClient, arrival: Arrival, due: float, number: in
         else:
             await client.generate(prompt, timeout=arrival.deadline, num_images=arrival.images)
     except hart.HartError as error:
-        failure = Failure(error.stage or "gateway", error.code.name)
+        failure = Failure(getattr(error, "stage", "") or "gateway", error.code.name)
     return Outcome(arrival.at, time.monotonic() - due, arrival.images, failure)
