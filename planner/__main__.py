@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 
-from planner.commands import plan, profile, simulate, validate
+from planner.commands import arithmetic, plan, profile, simulate, validate
 from planner.errors import PlanError
 
-COMMANDS = {"simulate": simulate, "plan": plan, "profile": profile, "validate": validate}
+COMMANDS = {"simulate": simulate, "plan": plan, "profile": profile, "arithmetic": arithmetic, "validate": validate}
 USAGE = 2
 
 
@@ -24,6 +25,9 @@ def main(words: list[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     try:
         return int(COMMANDS[arguments.command].run(arguments))
+    except BrokenPipeError:  # the reader has closed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (PlanError, OSError) as error:
         print(f"planner: {error}", file=sys.stderr)
         return USAGE

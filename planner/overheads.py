@@ -26,10 +26,14 @@ class Overheads:
     decoder_compute: list[float] = field(default_factory=list)
     """Of the decoder on one image, its file included."""
 
+    bytes: dict[str, int] = field(default_factory=dict)
+    """By stage: of the last call, request and response."""
+
     def add(self, calls: Iterable[Any], wall_seconds: float) -> None:
         """Add a request for one image without previews, sent to an idle cluster. `calls`: of its report."""
         found = {call.stage: call for call in calls}
         for stage, call in found.items():
+            self.bytes[stage] = call.transfer_bytes
             self.calls[stage].append(max(0.0, call.duration_seconds - call.compute_seconds))
         if "decoder" in found:
             self.decoder_compute.append(found["decoder"].compute_seconds)
@@ -40,7 +44,11 @@ class Overheads:
     def applied(self, profile: Profile) -> Profile:
         """The profile with these overheads."""
         stages = {
-            name: replace(stage, call_seconds=quantiles(self.calls[name]) or stage.call_seconds)
+            name: replace(
+                stage,
+                call_seconds=quantiles(self.calls[name]) or stage.call_seconds,
+                transfer_bytes=self.bytes.get(name, stage.transfer_bytes),
+            )
             for name, stage in profile.stages.items()
         }
         return replace(profile, stages=stages, gateway_seconds=quantiles(self.gateway) or profile.gateway_seconds)

@@ -25,6 +25,8 @@ class StageProfile:
     queue_limit: int = 64
     call_seconds: tuple[float, ...] = (0.0,)
     """Seconds of one call outside the stage's queue and engine, network included: equally probable values."""
+    transfer_bytes: float = 0.0
+    """Of one call, request and response, without previews."""
     start_seconds: float = 0.0
     """From the start of the process until it is ready."""
     devices: float = 1.0

@@ -87,18 +87,18 @@ class Search:
         if alone > self._target.p95:
             raise PlanError(f"p95 {self._target.p95:g} s: one image alone takes {alone:.3g} s on {self._profile.name}")
         counts = minimum(self._profile, self._target.rate, self._mix)
-        while not self._met(summary := self._summary(counts)):
+        while not self._met(summary := self.summary(counts)):
             if len(self._known) >= MAX_TRIALS:
                 raise PlanError(f"no plan after {MAX_TRIALS} trials; the last one has p95 {summary.p95:.3g} s")
             say(f"{_shown(counts)}: p95 {summary.p95:.3f} s, refused {summary.refused_share:.2%}")
             counts = self._grown(counts)
         counts = self._shrunk(counts)
         spare = {stage: count + self._target.spare for stage, count in counts.items()}
-        return Plan(self._of(spare), self._summary(counts), len(self._known))
+        return Plan(self._of(spare), self.summary(counts), len(self._known))
 
     def _grown(self, counts: Mapping[str, int]) -> dict[str, int]:
         """One step more of the busiest stage: a twentieth of its replicas, at least one."""
-        usage = self._summary(counts).usage
+        usage = self.summary(counts).usage
         stage = max(counts, key=lambda name: usage[name].busy)
         return {**counts, stage: counts[stage] + max(1, counts[stage] // 20)}
 
@@ -108,7 +108,7 @@ class Search:
         for stage in sorted(counts, key=lambda name: -self._profile.stages[name].devices):
             while counts[stage] > floor[stage]:
                 fewer = {**counts, stage: counts[stage] - 1}
-                if not self._met(self._summary(fewer)):
+                if not self._met(self.summary(fewer)):
                     break
                 counts = fewer
         return counts
@@ -116,7 +116,8 @@ class Search:
     def _met(self, summary: Summary) -> bool:
         return summary.p95 <= self._target.p95 and summary.refused_share <= self._target.refused
 
-    def _summary(self, counts: Mapping[str, int]) -> Summary:
+    def summary(self, counts: Mapping[str, int]) -> Summary:
+        """The figures of a fleet with these replicas."""
         key = tuple(counts[stage] for stage in STAGES)
         if key not in self._known:
             warm_up = self._arrivals[len(self._arrivals) // 5].at
@@ -142,10 +143,20 @@ def with_price(summary: Summary, price: float) -> Summary:
     return replace(summary, cost_per_1000=1000 * summary.devices * price / 3600 / summary.images_per_second)
 
 
+def gigabits(profile: Profile, summary: Summary) -> float:
+    """Gbit/s between all gateways and stages, both directions together, without previews."""
+    stages = profile.stages
+    per_request = stages["safety"].transfer_bytes + stages["text_encoder"].transfer_bytes
+    per_image = stages["ar_generator"].transfer_bytes + stages["decoder"].transfer_bytes
+    requests = summary.images_per_second * summary.requests / max(1, summary.images)
+    return (requests * per_request + summary.images_per_second * per_image) * 8e-9
+
+
 def lines(plan: Plan, profile: Profile, price: float) -> Iterator[str]:
     """The plan as text."""
     counts = {stage: plan.fleet.count(stage) for stage in STAGES}
     devices = sum(profile.stages[stage].devices * count for stage, count in counts.items())
     yield f"replicas          {_shown(counts)}; gateways {plan.fleet.gateways}"
     yield f"devices           {devices:g} (spare replicas included)"
+    yield f"network           {gigabits(profile, plan.summary):.3g} Gbit/s between gateways and stages"
     yield from with_price(plan.summary, price).lines()

@@ -24,6 +24,7 @@ class Summary:
     images: int
     """Of requests that succeeded."""
     images_per_second: float
+    """Between warm-up and the last arrival."""
     p50: float
     """Seconds of the requests that succeeded."""
     p95: float
@@ -49,12 +50,14 @@ class Summary:
         good = [one for one in counted if one.failure is None]
         failed = Counter(f"{one.failure.stage}: {one.failure.reason}" for one in counted if one.failure)
         images, seconds = sum(one.images for one in good), max(1e-9, run.seconds - warm_up)
+        ended = [one for one in run.outcomes if warm_up <= one.arrived + one.seconds <= run.seconds]
+        drawn = sum(one.images for one in ended if one.failure is None)
         devices = sum(one.device_seconds for one in run.usage.values()) / max(1e-9, run.seconds)
         times = [one.seconds for one in good]
         return cls(
             requests=len(counted),
             images=images,
-            images_per_second=images / seconds,
+            images_per_second=drawn / seconds,
             p50=percentile(times, 0.5),
             p95=percentile(times, 0.95),
             p99=percentile(times, 0.99),
@@ -62,7 +65,7 @@ class Summary:
             usage=run.usage,
             gateway_busy=run.gateway_busy,
             devices=devices,
-            cost_per_1000=1000 * devices * price * seconds / 3600 / images if images else math.inf,
+            cost_per_1000=1000 * devices * price * seconds / 3600 / drawn if drawn else math.inf,
         )
 
     def lines(self) -> Iterator[str]:

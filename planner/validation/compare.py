@@ -40,6 +40,8 @@ class Row:
     real: tuple[float, float]
     """Median and p95, seconds."""
     simulated: tuple[float, float]
+    delay: float
+    """Seconds: the p99 delay of a wake-up in this process, which shares its cores with the cluster."""
 
     @property
     def errors(self) -> tuple[float, float]:
@@ -51,14 +53,14 @@ class Row:
         return (
             f"| {self.load:.0%} | {self.rate:.2f} | {self.seed} | {self.requests} | {self.failed} "
             f"| {self.real[0]:.3f} | {self.simulated[0]:.3f} | {median:+.1%} "
-            f"| {self.real[1]:.3f} | {self.simulated[1]:.3f} | {p95:+.1%} |"
+            f"| {self.real[1]:.3f} | {self.simulated[1]:.3f} | {p95:+.1%} | {self.delay * 1000:.0f} ms |"
         )
 
 
 HEADER = (
     "| load | requests/s | seed | requests | failed | median, real | simulated | error "
-    "| p95, real | simulated | error |\n"
-    "|---|---|---|---|---|---|---|---|---|---|---|"
+    "| p95, real | simulated | error | delay |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -103,6 +105,8 @@ def compare(
         ))  # fmt: skip
         for seed, load in itertools.product(range(1, seeds + 1), loads):
             arrivals = requests_of(load * capacity, count, seed)
-            outcomes = asyncio.run(send(cluster.endpoint, arrivals))
+            delays: list[float] = []
+            outcomes = asyncio.run(send(cluster.endpoint, arrivals, delays))
             failed = sum(one.failure is not None for one in outcomes)
-            yield Row(load, load * capacity, seed, count, failed, quantiles_of(outcomes), simulated(measured, arrivals))
+            times, expected = quantiles_of(outcomes), simulated(measured, arrivals)
+            yield Row(load, load * capacity, seed, count, failed, times, expected, percentile(delays, 0.99))

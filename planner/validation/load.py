@@ -13,9 +13,28 @@ from planner.simulation.job import Failure
 from planner.simulation.request import Outcome
 from planner.workload import Arrival
 
+TICK_SECONDS = 0.01
 
-async def send(endpoint: str, arrivals: Sequence[Arrival]) -> list[Outcome]:
-    """Send each request at its moment. Seconds count from that moment."""
+
+async def _delays(found: list[float]) -> None:
+    """Add, for ever, the delay of each wake-up after TICK_SECONDS: what the machine's other work costs this process."""
+    while True:
+        begun = time.monotonic()
+        await asyncio.sleep(TICK_SECONDS)
+        found.append(time.monotonic() - begun - TICK_SECONDS)
+
+
+async def send(endpoint: str, arrivals: Sequence[Arrival], delays: list[float]) -> list[Outcome]:
+    """Send each request at its moment. Seconds count from that moment. Adds this process's wake-up delays to
+    `delays`."""
+    witness = asyncio.create_task(_delays(delays))
+    try:
+        return await _send(endpoint, arrivals)
+    finally:
+        witness.cancel()
+
+
+async def _send(endpoint: str, arrivals: Sequence[Arrival]) -> list[Outcome]:
     async with AsyncClient(endpoint) as client:
         await client.describe()
         begun = time.monotonic() + 0.5
