@@ -10,6 +10,7 @@ from typing import Self
 
 from hart.v1 import images_pb2
 
+from gateway.request.rules import decodes_preview
 from gateway.request.shared_execution import Emit
 from gateway.stages.client import ScaleProgress
 from runtime.tasks import cancel
@@ -67,7 +68,7 @@ class ProgressStream:
         head, *later = self._pending
         if head.progress.scale == head.progress.scales - 1:  # its preview would delay the image, which follows
             return None
-        if not head.has_latent or any(other.has_latent for other in later):
+        if not decodes_preview(head.has_latent, (other.has_latent for other in later)):
             return None
         return await self._decode_preview(head)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -18,6 +17,7 @@ from runtime.errors import DeadlineExceeded
 from runtime.observability.metrics import Metrics
 from runtime.observability.tracing import Tracing
 from runtime.work.admission import Admission, Ticket, TicketState
+from runtime.work.batches import batch_of, fill_seconds
 from runtime.work.device_thread import DeviceThread
 
 T = TypeVar("T")
@@ -133,8 +133,9 @@ class Batcher(Generic[T, R]):
         """Wait until the next batch is full, at most until its first entry is `max_wait` seconds old."""
         while self._waiting:
             head = self._head()
-            left = self._max_wait - (time.monotonic() - head.ticket.arrived_at)
-            if left <= 0 or len(self._candidates(head)) >= self._max_batch:
+            age = time.monotonic() - head.ticket.arrived_at
+            left = fill_seconds(len(self._candidates(head)), self._max_batch, age, self._max_wait)
+            if left <= 0:
                 return
             self._arrived.clear()
             with contextlib.suppress(TimeoutError):
@@ -144,8 +145,7 @@ class Batcher(Generic[T, R]):
         return max(self._waiting.values(), key=lambda entry: entry.priority)  # the first of equals: the oldest
 
     def _candidates(self, head: _Entry[T, R]) -> list[_Entry[T, R]]:
-        alike = (entry for entry in self._waiting.values() if entry.key == head.key)
-        return list(itertools.islice(alike, self._max_batch))
+        return batch_of(head, self._waiting.values(), self._max_batch)
 
     def _take(self) -> list[_Entry[T, R]]:
         """Start the next batch. Entries that cannot finish in time fail with DeadlineExceeded."""
