@@ -149,6 +149,14 @@ class ClusterView:
         """Seconds that a request would wait at the least busy replica, as last described."""
         return min((one.load.estimated_wait_seconds for one in self._registry.all(stage)), default=0.0)
 
+    def start_seconds(self, stage: str) -> float:
+        """Seconds of a replica's start, as last described; 0 while unknown."""
+        return self._registry.last(stage).cost.start_seconds
+
+    def image_seconds(self) -> float:
+        """Compute of one image alone, summed over the stages as last described; 0 while unknown."""
+        return sum(self._registry.last(stage).cost.request_seconds for stage in STAGES)
+
     def _status(self, stage: str) -> images_pb2.StageStatus:
         pool = self._pools[stage]
         loads = [one.load for one in self._registry.all(stage, ready=True)]

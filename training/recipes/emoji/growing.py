@@ -1,7 +1,7 @@
 """Draws images as they grow scale by scale into one animated file, for the project's front page.
 
-`python -m training.recipes.emoji.growing CHECKPOINT PROMPT... -o FILE` draws the prompts side by side with one seed. Every
-frame is the decoded latent after one scale, as a preview is; the last frame, the finished images, is held.
+`python -m training.recipes.emoji.growing CHECKPOINT PROMPT... -o FILE` draws the prompts side by side with one seed.
+Every frame is the decoded latent after one scale, as a preview is; the last frame, the finished images, is held.
 """
 
 import argparse
