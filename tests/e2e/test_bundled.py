@@ -52,8 +52,11 @@ def test_the_bundles_settings_are_described_used_and_overridden_by_the_caller(cl
     assert (described.guidance, described.more_smooth) == (own.guidance, own.more_smooth)
     assert (described.top_p, described.residual_temperature) == (own.top_p, own.residual_temperature)
     plain, chosen = (
-        read_recipe(client.generate("a red heart", seed=7, **settings)[0].data)
-        for settings in ({}, {"guidance": 4.5, "residual_temperature": 1.0})
+        read_recipe(images[0].data)
+        for images in (
+            client.generate("a red heart", seed=7),
+            client.generate("a red heart", seed=7, guidance=4.5, residual_temperature=1.0),
+        )
     )
     assert plain is not None
     assert chosen is not None
