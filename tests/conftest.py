@@ -27,6 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SHORT_LANE] = lanes.ShortLane()
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put every test into its lane, and into its group for pytest-xdist."""
     for item in items:

@@ -29,7 +29,7 @@ def test_make_passes_the_prompt_literally(tmp_path: Path) -> None:
         assert shown(f"PROMPT={prompt}") == prompt
         assert shown(PROMPT=prompt) == prompt
     assert shown() == "a red heart"
-    command = ["make", "-s", "-C", str(tmp_path), "-o", "setup", "picture", "PROMPT= \n"]
+    command = ["make", "-s", "-C", str(tmp_path), "-o", "setup-run", "picture", "PROMPT= \n"]
     empty = subprocess.run(command, capture_output=True, text=True)
     assert empty.returncode == 2
     assert "PROMPT is empty" in empty.stderr

@@ -2,11 +2,17 @@
 
 from pathlib import Path
 
-import pytest
 from hart.channel import DEFAULT_ENDPOINT
 from hart.v1 import ar_generator_pb2, decoder_pb2, images_pb2, safety_pb2, text_encoder_pb2
 
-from common.stages import GATEWAY_PORT, GATEWAY_SERVICE, HEALTH_PORT_OFFSET, METRICS_PORT_OFFSET, STAGES
+from common.stages import (
+    GATEWAY_PORT,
+    GATEWAY_SERVICE,
+    HEALTH_PORT_OFFSET,
+    HTTP_PORT_OFFSET,
+    METRICS_PORT_OFFSET,
+    STAGES,
+)
 from model.checkpoint import Checkpoint
 from runtime.settings import ProcessSettings
 
@@ -39,12 +45,17 @@ def test_ports_of_all_processes_are_distinct() -> None:
     assert len(set(every)) == len(every) == 15
 
 
-@pytest.mark.parametrize("process", PORTS)
-def test_dockerfile_exposes_the_ports(process: str) -> None:
-    begin = f" AS image-{process.replace('_', '-')}\n"
-    stage = (ROOT / "Dockerfile").read_text().partition(begin)[2].partition("\nFROM ")[0]
-    port = PORTS[process]
-    assert f"EXPOSE {port} {port + METRICS_PORT_OFFSET} {port + HEALTH_PORT_OFFSET}\n" in stage
+def exposed(image: str) -> set[int]:
+    """The ports that the Dockerfile exposes for a container image."""
+    stage = (ROOT / "Dockerfile").read_text().partition(f" AS image-{image}\n")[2].partition("\nFROM ")[0]
+    (line,) = [line for line in stage.splitlines() if line.startswith("EXPOSE ")]
+    return set(map(int, line.split()[1:]))
+
+
+def test_dockerfile_exposes_the_ports() -> None:
+    beside = (0, METRICS_PORT_OFFSET, HEALTH_PORT_OFFSET)
+    assert exposed("gateway") == {GATEWAY_PORT + offset for offset in (*beside, HTTP_PORT_OFFSET)}
+    assert exposed("stage") == {stage.port + offset for stage in STAGES.values() for offset in beside}
 
 
 def test_chart_has_the_same_services_and_ports() -> None:
