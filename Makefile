@@ -15,6 +15,7 @@ override PROMPT := $(value PROMPT)
 export PROMPT
 DEMO_PORT ?= 7860
 PYTEST_ARGS ?=
+BAKE_ARGS ?=
 
 .PHONY: help
 help:                       ## list the targets
@@ -94,6 +95,17 @@ status: setup-run           ## the processes and their state
 triton: setup-run           ## safety and text encoder on the Triton Inference Server, port 8001 (deploy/triton)
 	@$(BIN)/python -m deploy.triton
 
+# --- Container images -----------------------------------------------------------------------------------------------
+# REGISTRY=ghcr.io/example/ BAKE_ARGS="--push" publishes them; BAKE_ARGS="cpu --set *.platform= --load" builds for here.
+.PHONY: images image-locks
+images:                     ## build the container images with SBOM and provenance (docker buildx)
+	@docker buildx version >/dev/null 2>&1 || { echo "NOT BUILT: docker buildx is not installed here" >&2; exit 1; }
+	REVISION="$$(git rev-parse HEAD)" SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" \
+	  CREATED="$$(git log -1 --format=%cI)" docker buildx bake $(BAKE_ARGS)
+
+image-locks: setup          ## write the hashes of what the container images install, from pyproject.toml and constraints.txt
+	$(BIN)/python -m deploy.images.lock
+
 # --- Releasing -----------------------------------------------------------------------------------------------------
 .PHONY: dist release
 dist: setup                 ## build the client's wheel and sdist and the chart's package into dist/, after a check of versions
@@ -147,19 +159,30 @@ types: setup                ## mypy, strict
 test: setup                 ## the tests; PYTEST_ARGS="tests/client -k retry"
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-.PHONY: k8s-check k8s-files
+.PHONY: k8s-check k8s-live k8s-files
 k8s-check: setup            ## the chart, its rules and the container images: helm, kubectl, schemas, checkov, promtool, hadolint
 	$(BIN)/pytest tests/k8s
 	$(BIN)/python -m k8s.check
+
+k8s-live: setup             ## the chart on a real API server, by KUBECONFIG or KUBEBUILDER_ASSETS
+	$(BIN)/python -m k8s.live
+
+.PHONY: http-check
+http-check: setup           ## the HTTP API by the official OpenAI packages (Node's too, where npm is), schemathesis and curl
+	$(BIN)/pip install --quiet -c constraints.txt --group http-check
+	$(BIN)/pytest tests/e2e/test_openai_python.py tests/e2e/test_openai_node.py tests/e2e/test_schemathesis.py \
+	  tests/e2e/test_http_readme.py
 
 .PHONY: demo-check
 demo-check: setup $(VENV)/.stamp-demo ## the page in a real browser: Debian's chromium, or CHROMIUM=/path/to/one
 	$(BIN)/pip install --quiet -c constraints.txt --group demo-check
 	$(BIN)/pytest tests/demo tests/e2e/test_page.py
 
-k8s-files: setup            ## build the chart's schema and dashboards from settings and metrics
+k8s-files: setup            ## build the chart's schema, objectives, dashboards and README
 	$(BIN)/python -m k8s.build_schema
+	$(BIN)/python -m k8s.build_objectives
 	$(BIN)/python -m k8s.build_dashboards
+	$(BIN)/python -m k8s.build_readme
 
 # The lane of every change. Its parts run side by side; each prints what it has found when it ends.
 check: setup                ## the short lane: lint, types, arrows, and the tests without processes, waits or checkpoints

@@ -7,21 +7,23 @@ import re
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from common.stages import GATEWAY_PORT, GATEWAY_SERVICE, HEALTH_PORT_OFFSET, STAGES
+from common import cpus
+from common.stages import GATEWAY_PORT, GATEWAY_SERVICE, HEALTH_PORT_OFFSET, HTTP_PORT_OFFSET, STAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 REPLICA_STEP = 10
 MAX_REPLICAS = 16
-HIGHEST_PORT = 65535 - HEALTH_PORT_OFFSET - REPLICA_STEP * MAX_REPLICAS
+HIGHEST_PORT = 65535 - max(HTTP_PORT_OFFSET, HEALTH_PORT_OFFSET + REPLICA_STEP * MAX_REPLICAS)
 THREADS = "HART_TORCH_THREADS"
 TLS = "HART_TLS_CERT"
+HTTP_PORT = "HART_HTTP_PORT"
 
 
 class PlanError(Exception):
@@ -44,6 +46,8 @@ class Process:
     """Variables beside the environment's own."""
     health_port: int = 0
     """Where health is served in plaintext; 0: on `port`, for there is no TLS."""
+    http_port: int = 0
+    """Where the HTTP API is served; 0: nowhere."""
 
     @property
     def command(self) -> list[str]:
@@ -63,10 +67,13 @@ class Process:
                 return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
+    def taken_port(self) -> int | None:
+        """Which of its ports something listens on already; None for none."""
+        return next((port for port in (self.port, self.http_port) if port and _listens(port)), None)
+
     def port_taken(self) -> bool:
-        """Whether something listens on its port already."""
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        """Whether something listens on one of its ports already."""
+        return self.taken_port() is not None
 
 
 @dataclass(frozen=True)
@@ -99,12 +106,26 @@ class Plan:
         unknown = sorted(name for name in environment if name.startswith("REPLICAS_") and name not in known)
         if unknown:
             raise PlanError(f"{unknown[0]}: there is no such stage; there are {', '.join(sorted(known))}")
-        return cls(port, folder, replicas, dict(environment), root)
+        plan = cls(port, folder, replicas, dict(environment), root)
+        _ = plan.http_port  # raises PlanError
+        return plan
 
     @property
     def endpoint(self) -> str:
         """The address for callers."""
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def http_port(self) -> int:
+        """The port of the HTTP API: HART_HTTP_PORT, else 3000 above the gateway's. PlanError where it is no port."""
+        given = self.environment.get(HTTP_PORT)
+        return self.port + HTTP_PORT_OFFSET if given is None else _port(HTTP_PORT, given, 65535)
+
+    @property
+    def http_url(self) -> str:
+        """The address for HTTP callers."""
+        scheme = "https" if self.environment.get(TLS) else "http"
+        return f"{scheme}://127.0.0.1:{self.http_port}"
 
     def ports(self, stage: str) -> list[int]:
         """The ports of a stage's replicas."""
@@ -124,7 +145,9 @@ class Plan:
             f"HART_{stage.upper()}": self.named.get(stage, ",".join(f"127.0.0.1:{port}" for port in self.ports(stage)))
             for stage in STAGES
         }
-        found.append(self._process("gateway", "gateway", GATEWAY_SERVICE, self.port, **where))
+        gateway = self._process("gateway", "gateway", GATEWAY_SERVICE, self.port, **where)
+        http = {HTTP_PORT: str(self.http_port)}
+        found.append(replace(gateway, settings={**gateway.settings, **http}, http_port=self.http_port))
         return found
 
     @property
@@ -142,11 +165,11 @@ class Plan:
 
     @property
     def _threads(self) -> dict[str, str]:
-        """Half of the processors for each stage, unless the operator sets a number.
+        """Half of the CPUs of this process to each stage, unless the operator sets the number.
 
         Processes that each take all processors wait for one another in every operation.
         """
-        return {THREADS: self.environment.get(THREADS, str(max(1, (os.cpu_count() or 1) // 2)))}
+        return {THREADS: self.environment.get(THREADS, str(max(1, cpus.available() // 2)))}
 
     def _process(self, name: str, module: str, service: str, port: int, **settings: str) -> Process:
         secured = bool(self.environment.get(TLS))
@@ -158,9 +181,15 @@ class Plan:
         return self.processes[-1].ready()
 
 
-def _port(name: str, value: str) -> int:
-    if not value.isdecimal() or not 1 <= int(value) <= HIGHEST_PORT:
-        raise PlanError(f"{name}={value}: not a port from 1 to {HIGHEST_PORT}, which leaves room for the stages' own")
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _port(name: str, value: str, highest: int = HIGHEST_PORT) -> int:
+    if not value.isdecimal() or not 1 <= int(value) <= highest:
+        room = ", which leaves room for the stages' own" if highest == HIGHEST_PORT else ""
+        raise PlanError(f"{name}={value}: not a port from 1 to {highest}{room}")
     return int(value)
 
 

@@ -44,6 +44,7 @@ def begin(plan: Plan, pid: int, created: float) -> None:
         port=plan.port,
         replicas=dict(plan.replicas),
         tls=plan.environment.get(TLS, ""),
+        http_port=plan.http_port,
         named=plan.named,
     )
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from cluster import record, running
 from cluster.gateway_metrics import gateway_metrics
-from cluster.plan import TLS, Plan
+from cluster.plan import HTTP_PORT, TLS, Plan
 
 _STATES = {True: "ready", False: "not ready", None: "not known"}
 
@@ -21,11 +21,13 @@ def show(plan: Plan) -> None:
     facts = record.read(plan)
     replicas = {**plan.replicas, **facts.get("replicas", {})}
     environment = {TLS: facts.get("tls", plan.environment.get(TLS, ""))}
+    environment |= {HTTP_PORT: str(facts["http_port"])} if "http_port" in facts else {}
     environment |= {f"HART_{stage.upper()}": listed for stage, listed in facts.get("named", plan.named).items()}
     port = running.port_of(manager) if manager else facts.get("port", plan.port)
     started = replace(plan, port=port, replicas=replicas, environment=environment)
     for process in started.processes:
-        print(f"{process.name:<16} 127.0.0.1:{process.port}  {_STATES[process.ready()]}")
+        http = f", {started.http_url}" if process.http_port else ""
+        print(f"{process.name:<16} 127.0.0.1:{process.port}{http}  {_STATES[process.ready()]}")
     for stage, listed in started.named.items():
         print(f"{stage:<16} {listed}  {_STATES[gateway_metrics(started, stage)]}")
     if left:

@@ -38,7 +38,7 @@ def up(plan: Plan, keep: bool = True) -> None:
         if keep or "kept" not in record.read(plan):
             record.add(plan, kept=keep)
         _await_named(plan)
-        print(f"ready at {plan.endpoint}", flush=True)
+        print(f"ready at {plan.endpoint} (gRPC), {plan.http_url} (HTTP)", flush=True)
 
 
 def down(plan: Plan) -> bool:
@@ -112,7 +112,8 @@ def _start(plan: Plan) -> psutil.Process:
     taken = next((process for process in plan.processes if process.port_taken()), None)
     if taken is not None:
         raise ClusterError(
-            f"port {taken.port}, which {taken.name} needs, is taken by another program; HART_PORT moves them all"
+            f"port {taken.taken_port()}, which {taken.name} needs, is taken by another program; "
+            "HART_PORT moves them all"
         )
     print(f"starting {len(plan.processes)} processes; logs in {shown(plan.folder / 'logs')}", flush=True)
     return _start_manager(plan)

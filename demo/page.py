@@ -48,12 +48,12 @@ def build(client: AsyncClient) -> gr.Blocks:
                     guidance = gr.Slider(0, initial.MAX_GUIDANCE, value=initial.GUIDANCE, step=0.1, label="Guidance")
                     top_p = gr.Slider(0, 1, value=initial.TOP_P, step=0.01, label="Nucleus sampling (0: off)")
                     more_smooth = gr.Checkbox(value=initial.SMOOTH, label="Smooth")
-            with gr.Column():
+            with gr.Column(min_width=560):
                 gallery = gr.Gallery(
                     label="Pictures",
                     show_label=False,
                     object_fit="contain",
-                    height=500,
+                    height=550,
                     elem_id="pictures",
                     buttons=["download", "fullscreen"],
                 )
@@ -195,4 +195,11 @@ def _note(text: str, kind: str = "note") -> str:
     return f'<p class="{kind}">{escape(escaped(text))}</p>'
 
 
-CSS = STYLE + ".failure { color: #c92a2a; font-weight: 600; }"
+# Cells of 256 pixels: a multiple, or a whole part, of the sides that models have. Stretched cells would blur each edge.
+CSS = (
+    STYLE
+    + ".failure { color: #c92a2a; font-weight: 600; }"
+    + "#pictures .grid-container"
+    + " { grid-template-columns: repeat(auto-fill, 256px) !important; justify-content: center; }"
+    + "#pictures .grid-container button, #pictures .grid-container img { width: 256px; height: 256px; }"
+)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from typing import TYPE_CHECKING
 
 from hart.v1 import images_pb2_grpc
 
+from common import limits
 from common.stages import STAGES
+from gateway.access import rate_limits
 from gateway.access.authentication import Authentication
 from gateway.access.peer_limits import PeerLimits
 from gateway.access.rate_limits import CallerLimits
@@ -26,6 +29,9 @@ from runtime.server.app import App
 from runtime.settings import as_settings_error
 from runtime.tls import Files
 
+if TYPE_CHECKING:
+    from gateway.http.server import HttpServer
+
 FIRST_PROBE_TIMEOUT = 0.5  # seconds; a missing stage does not delay the start
 
 
@@ -37,24 +43,52 @@ def build(app: App, settings: GatewaySettings) -> None:
     executor = RequestExecutor(settings, Stages(pools, registry, settings, app.telemetry), cluster)
     with as_settings_error(ValueError):
         app.guard(Authentication(settings))
-    app.guard(CallerLimits(settings.caller_requests_per_second, settings.caller_burst, settings.caller_concurrency))
+
+    def refused() -> None:
+        app.telemetry.metrics.shed.add(reason="caller_limit")
+        executor.usage.refused(rate_limits.current.get())
+
+    app.guard(
+        CallerLimits(
+            settings.caller_requests_per_second,
+            settings.caller_burst,
+            settings.caller_concurrency,
+            on_refused=refused,
+        )
+    )
     app.guard(PeerLimits(settings))
     app.add(images_pb2_grpc.add_ImagesServicer_to_server, ImagesServicer(settings, executor, cluster))
     scaler = ExternalScaler(cluster, executor.demand, settings)
     app.add(externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server, scaler, background=True)
     app.telemetry.metrics.load.observe(lambda: executor.demand.ongoing / settings.max_ongoing_requests)
-    for reason in ("max_response_buffer_bytes", "max_ongoing_requests", "queue_full", "preview"):
+    for reason in ("max_response_buffer_bytes", "max_ongoing_requests", "queue_full", "preview", "caller_limit"):
         app.telemetry.metrics.shed.add(0, reason=reason)
     for stage in STAGES:
         app.telemetry.metrics.retries.add(0, stage=stage)
         app.telemetry.metrics.replicas_min.observe(partial(settings.min_replicas, stage), stage=stage)
-    app.telemetry.metrics.queue_depth.observe(lambda: executor.demand.ongoing)
-    app.telemetry.metrics.queue_limit.observe(lambda: settings.max_ongoing_requests)
+        app.telemetry.metrics.model_info.observe(stage, partial(cluster.model_labels, stage))
+    app.telemetry.metrics.queue_depth.observe(lambda: executor.waiting_images)
+    app.telemetry.metrics.queue_limit.observe(lambda: settings.max_ongoing_requests * limits.MAX_IMAGES)
+    http = _http(app, settings, executor, cluster)
+    if http is not None:
+        app.on_start(http.start)
     app.on_start(lambda: asyncio.gather(*(pool.start(FIRST_PROBE_TIMEOUT) for pool in pools.values())))
     app.on_start(registry.start)
     for pool in pools.values():
         app.on_stop(pool.close)
     app.on_stop(registry.close)
+    if http is not None:
+        app.on_stop(http.stop)
+
+
+def _http(app: App, settings: GatewaySettings, executor: RequestExecutor, cluster: ClusterView) -> HttpServer | None:
+    """The HTTP API, where a port is set. Its packages are imported only then."""
+    if settings.http_port is None:
+        return None
+    from gateway.http.application import application
+    from gateway.http.server import HttpServer
+
+    return HttpServer(application(app, settings, executor, cluster), settings)
 
 
 def _pool(app: App, settings: GatewaySettings, stage: str) -> Pool:

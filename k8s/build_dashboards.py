@@ -8,7 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from k8s.grafana import AT, LOKI, TEMPO, Panel, chosen_label, chosen_source, dashboard, mean, quantile, rate
+from k8s.build_usage import USAGE
+from k8s.grafana import (
+    AT,
+    LOKI,
+    TEMPO,
+    Panel,
+    chosen_label,
+    chosen_release,
+    chosen_source,
+    dashboard,
+    mean,
+    quantile,
+    rate,
+)
 
 FOLDER = Path(__file__).resolve().parent / "chart/files/dashboards"
 OBJECTIVE = ((10.0, "red"),)
@@ -29,7 +42,7 @@ OVERVIEW = [
             f"p{int(q * 100)}": quantile(q, "hart_request_duration_seconds", ',stage="gateway"')
             for q in (0.5, 0.9, 0.99)
         },
-        "At the gateway, from the first byte to the last. Objective: 99% within 10 s.",
+        "At the gateway, from the first byte to the last, failed calls included. Objective: 99% with OK within 10 s.",
         limits=OBJECTIVE,
     ),
     Panel(
@@ -135,7 +148,7 @@ STAGE = [
         "Device memory",
         "bytes",
         {"{{kind}} {{instance}}": f"hart_device_memory_bytes{AT}{ONE}}}"},
-        "Used and total; for the generator also its KV cache. On a CPU: of the process and the container.",
+        "Used (as the device reports it), allocated (by the process) and total; for the generator also its KV cache.",
     ),
     Panel(
         "Refused",
@@ -209,6 +222,7 @@ DASHBOARDS: dict[str, tuple[str, list[Panel]]] = {
     "hart-overview": ("HART: overview", OVERVIEW),
     "hart-stage": ("HART: one stage", STAGE),
     "hart-request": ("HART: one request", REQUEST),
+    "hart-usage": ("HART: use and cost", USAGE),
 }
 
 
@@ -218,8 +232,11 @@ def variables(name: str) -> Iterator[dict[str, Any]]:
     for kind in sources:
         yield chosen_source(kind)
     yield chosen_label("namespace", "label_values(hart_requests_total, namespace)")
+    yield chosen_release('label_values(hart_requests_total{namespace="$namespace"}, release)')
     if name == "hart-stage":
         yield chosen_label("stage", 'label_values(hart_requests_total{namespace="$namespace"}, stage)')
+    if name == "hart-usage":
+        yield {"name": "gpu_hour", "label": "Price per GPU-hour", "type": "textbox", "query": "2.5"}
     if name == "hart-request":
         yield {"name": "trace", "label": "Trace id", "type": "textbox", "query": ""}
 

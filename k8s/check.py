@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,14 +16,15 @@ from pathlib import Path
 
 import kubernetes_validate
 
-from k8s import proof, render
+from k8s import foreign, proof, render
 from k8s.tools import tool
 
 VERSIONS = ("1.31", "1.34", "1.35", "1.36", "1.37")
 """Of Kubernetes: from the oldest that the chart supports to the newest."""
 ROOT = Path(__file__).resolve().parent.parent
-RULES = ROOT / "k8s/alerts/hart.rules.yaml"
-RULE_TESTS = ROOT / "tests/k8s/alerts_test.yaml"
+FROM_ZERO = "{gateway: {replicas: 1}, defaults: {autoscaling: {kind: keda, trigger: gateway, minReplicas: 0}}}"
+RULES = sorted((ROOT / "k8s/alerts").glob("*.yaml"))
+RULE_TESTS = [ROOT / "tests/k8s/alerts_test.yaml", ROOT / "tests/k8s/outages_test.yaml"]
 
 
 class Failed(Exception):
@@ -43,8 +45,7 @@ def schemas() -> str:
     for version in VERSIONS:
         for example in render.EXAMPLES:
             for document in render.manifests("", example, version=f"{version}.0"):
-                if render.group_kind(document) in render.FOREIGN:
-                    counted["skipped"] += 1
+                if render.group_kind(document) in render.FOREIGN:  # see foreign_kinds
                     continue
                 name = f"{example.name}, {document['kind']} {document['metadata']['name']}, Kubernetes {version}"
                 try:
@@ -52,8 +53,29 @@ def schemas() -> str:
                 except kubernetes_validate.ValidationError as error:
                     raise Failed(f"{name}: {error.message}") from error
                 counted["valid"] += 1
-    skipped = ", ".join(sorted(kind.partition("/")[2] for kind in render.FOREIGN))
-    return f"{counted['valid']} manifests for {', '.join(VERSIONS)}; {counted['skipped']} skipped by name ({skipped})"
+    return f"{counted['valid']} manifests for {', '.join(VERSIONS)}"
+
+
+def foreign_kinds() -> str:
+    """Every manifest of a kind of KEDA, Gateway API, cert-manager or the Prometheus operator against its own schema."""
+    chosen = {example.name: render.manifests("", example) for example in render.EXAMPLES}
+    chosen["from zero"] = render.manifests(FROM_ZERO)
+    found = {
+        f"{name}, {document['kind']} {document['metadata']['name']}": document
+        for name, documents in chosen.items()
+        for document in documents
+        if render.group_kind(document) in render.FOREIGN
+    }
+    kinds = Counter(document["kind"] for document in found.values())
+    if missing := {kind.partition("/")[2] for kind in render.FOREIGN} - set(kinds):
+        raise Failed(f"no example has a {', '.join(sorted(missing))}")
+    try:
+        foreign.validate(found)
+    except foreign.Invalid as error:
+        raise Failed(str(error)) from error
+    except foreign.Unchecked as error:
+        return f"NOT CHECKED: {error}"
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
 
 
 def kubectl() -> str:
@@ -122,9 +144,33 @@ def dockerfile() -> str:
     return "no finding"
 
 
+def engine() -> str:
+    """docker buildx and docker compose read the bake file and the compose files, where they are installed."""
+    said = []
+    compose = ["-f", "deploy/compose/compose.yaml"]
+    for name, words in {
+        "bake": ["buildx", "bake", "--print"],
+        "compose": ["compose", *compose, "config", "--quiet"],
+        "compose with a GPU": ["compose", *compose, "-f", "deploy/compose/gpu.yaml", "config", "--quiet"],
+    }.items():
+        if not _has(words[0]):
+            said.append(f"{name} NOT CHECKED: docker {words[0]} is not installed here")
+            continue
+        done = subprocess.run([str(shutil.which("docker")), *words], cwd=ROOT, capture_output=True, text=True)
+        if done.returncode:
+            raise Failed(f"docker {' '.join(words)}: {done.stderr.strip()[-1000:]}")
+        said.append(f"{name} read")
+    return "; ".join(said)
+
+
+def _has(plugin: str) -> bool:
+    docker = shutil.which("docker")
+    return bool(docker) and subprocess.run([str(docker), plugin, "version"], capture_output=True).returncode == 0
+
+
 def rules() -> str:
     """promtool: the alert rules parse, and fire exactly when expected."""
-    for words in (["check", "rules", RULES], ["test", "rules", RULE_TESTS]):
+    for words in (["check", "rules", *RULES], ["test", "rules", *RULE_TESTS]):
         done = subprocess.run([str(tool("promtool")), *map(str, words)], capture_output=True, text=True)
         if done.returncode:
             raise Failed((done.stdout + done.stderr).strip())
@@ -134,10 +180,12 @@ def rules() -> str:
 CHECKS: dict[str, Callable[[], str]] = {
     "helm lint": lint,
     "schemas": schemas,
+    "foreign kinds": foreign_kinds,
     "kubectl": kubectl,
     "misspelt values": misspelt,
     "checkov": policies,
     "hadolint": dockerfile,
+    "bake and compose": engine,
     "promtool": rules,
     "gateway image": proof.gateway,
     "stage image, cpu": proof.stages,

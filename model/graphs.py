@@ -41,7 +41,8 @@ class CudaGraph:
             work()  # compiles kernels and makes libraries' workspaces, which a capture must not
         torch.cuda.current_stream().wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, pool=pool):
+        # thread_local: the thread that serves metrics asks the device for its free memory at any time
+        with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
             self.states = work()
 
     def replay(self) -> None:
@@ -127,7 +128,7 @@ def attach(generator: Generator, buckets: Sequence[int] = BUCKETS) -> Lanes:
 
 def _own(state: GenerationState) -> GenerationState:
     """A state like this one with tensors of its own, and parameters that nothing may depend on."""
-    noise = SeededNoise(0, state.latent.device)
+    noise = SeededNoise(0, state.latent.device, ahead=False)
     conditioning = replace(state.conditioning, positions=torch.empty_like(state.conditioning.positions))
     block = None if state.pooled.block is None else torch.empty_like(state.pooled.block)
     return GenerationState(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import grpc
 
@@ -48,9 +49,13 @@ class InvalidRequest(HartError):
         self.violations = tuple(violations)
 
     @classmethod
-    def field(cls, field: str, description: str) -> InvalidRequest:
+    def field(cls, field: str, description: str) -> Self:
         """The error for one invalid field."""
         return cls([Violation(field, description)])
+
+
+class RequestIdReused(InvalidRequest):
+    """The request id belongs to an earlier request with other content."""
 
 
 class PromptUnsafe(HartError):

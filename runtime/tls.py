@@ -58,6 +58,37 @@ def server_credentials(files: Files) -> grpc.ServerCredentials:
     return grpc.dynamic_ssl_server_credentials(source.first, source.fetch, demand)  # type: ignore[arg-type]
 
 
+def https_context(files: Files) -> ssl.SSLContext:
+    """The context of an HTTPS server, which follows rotated files as `server_credentials` does. Raises OSError or
+    ValueError, which names the file."""
+    stamp = files.stamp()
+    outer = current = _https_context(files)
+
+    def follow(connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        nonlocal stamp, current
+        try:
+            if (new := files.stamp()) != stamp:
+                current, stamp = _https_context(files), new
+                log.info("certificates rotated")
+        except (OSError, ValueError) as error:
+            log.warning("rotated certificates are not usable yet: %s", error)
+        connection.context = current
+
+    outer.sni_callback = follow
+    return outer
+
+
+def _https_context(files: Files) -> ssl.SSLContext:
+    files.require_usable()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(files.cert, files.key)
+    if files.ca:
+        context.load_verify_locations(files.ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
 class _Rotating:
     def __init__(self, files: Files) -> None:
         self._files = files

@@ -33,7 +33,7 @@ class RequestCase:
         """The client's options beside the prompt.
 
         Sampled codes, not `more_smooth`: with random weights, smoothed codes turn a batch's rounding into another
-        image. tests/model/test_bundled.py covers smoothed codes in batches, on the bundled checkpoint.
+        image. tests/model/slow/test_bundled.py covers smoothed codes in batches, on the bundled checkpoint.
         """
         chosen = Options(seed=self.seed, num_images=self.num_images, format=self.format, more_smooth=False)
         if self.preview_every:

@@ -7,7 +7,7 @@ import secrets
 import socket
 from contextlib import closing
 
-from common.stages import METRICS_PORT_OFFSET
+from common.stages import HTTP_PORT_OFFSET, METRICS_PORT_OFFSET
 
 CLUSTER_PORTS = 50
 """How many consecutive ports a local cluster may use, and as many for metrics."""
@@ -34,10 +34,11 @@ def free_port() -> int:
 
 
 def free_cluster_port() -> int:
-    """The first port of a free range for a whole local cluster and its metrics."""
+    """The first port of a free range for a whole local cluster its metrics and its HTTP API included."""
     while True:
         first = random.randrange(20_000, 30_000, 200)
-        if not any(_taken(start + k) for start in (first, first + METRICS_PORT_OFFSET) for k in range(CLUSTER_PORTS)):
+        ports = [start + k for start in (first, first + METRICS_PORT_OFFSET) for k in range(CLUSTER_PORTS)]
+        if not any(map(_taken, [*ports, first + HTTP_PORT_OFFSET])):
             return first
 
 

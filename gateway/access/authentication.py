@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from gateway.access import rate_limits
 from gateway.config import GatewaySettings
 from runtime.errors import HartError, Unauthenticated
-from runtime.server.interceptor import CallInfo
+from runtime.server.call_scope import CallInfo
 
 if TYPE_CHECKING:
     from gateway.access.jwt_verifier import JwtVerifier

@@ -8,7 +8,7 @@ from contextlib import ExitStack, asynccontextmanager
 from gateway.access import rate_limits
 from gateway.config import GatewaySettings
 from runtime.errors import Overloaded
-from runtime.server.interceptor import CallInfo
+from runtime.server.call_scope import CallInfo
 from runtime.server.peers import Shares, share_of
 
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 from runtime.errors import HartError, Overloaded
 from runtime.observability import logs
-from runtime.server.interceptor import CallInfo
+from runtime.server.call_scope import CallInfo
 from runtime.server.peers import host_of, network_of
 
 MAX_CALLERS = 10_000  # remembered; the longest idle one is evicted first
-LIMITED = frozenset({"hart.v1.Images/Generate", "hart.v1.Images/GenerateStream"})
+GENERATE, DESCRIBE = "hart.v1.Images/Generate", "hart.v1.Images/Describe"
+LIMITED = frozenset({GENERATE, "hart.v1.Images/GenerateStream"})
 current: ContextVar[str] = ContextVar("caller", default="")
 """The authenticated caller of the current call; "" for an anonymous one."""
 
@@ -30,14 +31,22 @@ class _Account:
 class CallerLimits:
     """A guard: per caller a token bucket (`rate` per second, `burst` at once) and a maximum of ongoing requests.
 
-    0 disables a limit. An anonymous caller counts by its network address.
+    0 disables a limit. An anonymous caller counts by its network address. `on_refused()` counts a refusal.
     """
 
-    def __init__(self, rate: float, burst: int, concurrency: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        rate: float,
+        burst: int,
+        concurrency: int,
+        clock: Callable[[], float] = time.monotonic,
+        on_refused: Callable[[], None] = lambda: None,
+    ) -> None:
         self._rate = rate
         self._burst = float(burst)
         self._concurrency = concurrency
         self._clock = clock
+        self._on_refused = on_refused
         self._accounts: OrderedDict[str, _Account] = OrderedDict()
 
     @asynccontextmanager
@@ -59,9 +68,11 @@ class CallerLimits:
         """Counts a request of the caller until the block ends. Raises Overloaded naming the setting."""
         account = self._account(caller)
         if self._concurrency and account.running >= self._concurrency:
+            self._on_refused()
             raise Overloaded("gateway", "HART_CALLER_CONCURRENCY", 1.0, message="your concurrency limit is reached")
         if self._rate:
             if account.tokens < 1:
+                self._on_refused()
                 wait = (1 - account.tokens) / self._rate
                 raise Overloaded(
                     "gateway", "HART_CALLER_REQUESTS_PER_SECOND", wait, message="your request rate limit is exceeded"

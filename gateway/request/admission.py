@@ -154,6 +154,11 @@ class AdmissionController:
         self._on_shed = on_shed
         self.admitted = 0
 
+    @property
+    def waiting(self) -> int:
+        """Admitted images that wait for backpressure to end."""
+        return self._backpressure.waiting
+
     @contextmanager
     def acquire(self, num_images: int) -> Iterator[RequestPermit]:
         """Admits a request's images until the block ends. Raises Overloaded."""

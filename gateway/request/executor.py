@@ -14,12 +14,14 @@ from opentelemetry import trace
 from gateway.config import GatewaySettings
 from gateway.request.admission import AdmissionController, DecodeBackpressure
 from gateway.request.audit import audited
+from gateway.request.cold_start import ColdStart
 from gateway.request.context import RequestContext
 from gateway.request.demand import Demand
 from gateway.request.idempotency import IdempotencyCache
 from gateway.request.pipeline import GenerationPipeline
 from gateway.request.shared_execution import Emit, LatestDeadline, SharedExecution
 from gateway.request.spans import describe_span
+from gateway.request.usage import Usage
 from gateway.request.validation import ImageRequest, validate
 from gateway.routing.cluster_view import ClusterView
 from gateway.stages.client import Stages
@@ -50,19 +52,30 @@ class RequestExecutor:
         """Executions by number of subscribers."""
         self._unsent_bytes = 0
         self.demand = Demand()
+        self.cold_start = ColdStart(stages.pools, settings, cluster.start_seconds, cluster.image_seconds)
+        self.usage = Usage(stages.metrics, settings.max_labelled_callers)
 
     async def events(
-        self, message: images_pb2.GenerateRequest, *, caller: str, deadline: Deadline, streams: bool
+        self, message: images_pb2.GenerateRequest, *, caller: str, deadline: Deadline, streams: bool, end_user: str = ""
     ) -> AsyncGenerator[images_pb2.GenerateEvent, None]:
         """The request's events. Raises HartError.
 
-        `streams`: True where the caller receives every event as it happens. Call it within the request's server span.
+        `streams`: True where the caller receives every event as it happens. `end_user`: as in `audited`. Call it within
+        the request's server span.
         """
         timings, margin = RequestTimings(), self._settings.deadline_margin_seconds
-        with audited(message, caller, timings), self._ongoing():
-            request = await self._validated(message, streams)
+        served = self._cluster.name()
+        with audited(message, caller, timings, end_user), self.usage.request(caller, served), self._ongoing():
+            limits = self._cluster.limits()
+            request = validate(message, limits, streams=streams)
+            async with aclosing(self.cold_start.events(deadline.earlier(margin))) as starting:
+                async for event in starting:
+                    yield event
+            await self._cluster.require()
+            if limits is None:  # fields that depend on the model could not be checked before
+                request = validate(message, self._cluster.limits(), streams=streams)
             span = trace.get_current_span()
-            describe_span(span, request, message.model or self._cluster.name(), self._settings.record_prompts)
+            describe_span(span, request, message.model or served, self._settings.record_prompts)
             context = RequestContext(request.request_id, caller, LatestDeadline(deadline.at), timings, span)
             execution, replayed = self._execution(request, context, idempotent=message.HasField("request_id"))
             with self._subscribed(execution):
@@ -79,12 +92,10 @@ class RequestExecutor:
                         raise DeadlineExceeded("gateway", "the caller did not read its response in time") from None
                     raise
 
-    async def _validated(self, message: images_pb2.GenerateRequest, streams: bool) -> ImageRequest:
-        limits = self._cluster.limits()
-        request = validate(message, limits, streams=streams)
-        await self._cluster.require()
-        # Without a known generator, fields that depend on the model could not be checked before.
-        return request if limits else validate(message, self._cluster.limits(), streams=streams)
+    @property
+    def waiting_images(self) -> int:
+        """Images that wait for a generator or for the decoder."""
+        return self._admission.waiting
 
     def _execution(
         self, request: ImageRequest, context: RequestContext, *, idempotent: bool
@@ -98,7 +109,8 @@ class RequestExecutor:
             return earlier, True
 
         async def run(emit: Emit) -> None:
-            await GenerationPipeline(request, context, emit, self._stages, self._cluster, self._admission).run()
+            counted = self.usage.counting(emit, context)
+            await GenerationPipeline(request, context, counted, self._stages, self._cluster, self._admission).run()
 
         execution = SharedExecution(run, context.deadline, lambda: context.timings.current)
         if idempotent:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from gateway.request.shared_execution import SharedExecution
 from gateway.request.validation import ImageRequest
-from runtime.errors import InvalidRequest
+from runtime.errors import RequestIdReused
 
 Key = tuple[str, str]
 """Caller and request id: guessing an id gives no access to another caller's images."""
@@ -36,13 +36,13 @@ class IdempotencyCache:
         self._bytes = 0
 
     def join(self, key: Key, request: ImageRequest) -> SharedExecution | None:
-        """The execution of an earlier request with this key. Raises InvalidRequest where its content differs."""
+        """The execution of an earlier request with this key. Raises RequestIdReused where its content differs."""
         self._expire()
         entry = self._running.get(key) or self._ended.get(key)
         if entry is None or not (entry.work.running or entry.work.succeeded):
             return None
         if entry.request != request:
-            raise InvalidRequest.field(
+            raise RequestIdReused.field(
                 "request_id",
                 f"{request.request_id!r} was already used with different parameters (within {self._seconds:g} s)",
             )

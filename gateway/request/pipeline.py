@@ -30,15 +30,19 @@ from runtime.tasks import cancel, together
 
 log = logging.getLogger(__name__)
 PREVIEW_DIVISOR = 4
-"""A preview has about a quarter of the image's side."""
-MIN_PREVIEW_SIDE = 128
-"""Minimum preview side in pixels: a 2x2 latent decodes to noise."""
+"""A preview has at most about a quarter of the image's side,"""
+LARGE_PREVIEW_SIDE = 128
+"""or this side in pixels if that is larger,"""
+MIN_PREVIEW_SIDE = 64
+"""and at least this side, also after a scale that is smaller: a 2x2 latent decodes to noise."""
 PREVIEW_ENCODING = decoder_pb2.ImageEncoding(format=to_wire(image_formats.JPEG))
 
 
-def preview_side(width: int) -> int:
-    """The preview's side in pixels for an image of this width."""
-    return min(width, max(MIN_PREVIEW_SIDE, width // PREVIEW_DIVISOR))
+def preview_side(width: int, share: float = 1.0) -> int:
+    """The preview's side in pixels for an image of this width: no larger than its scale, whose side has this share of
+    the final one."""
+    largest = max(LARGE_PREVIEW_SIDE, width // PREVIEW_DIVISOR)
+    return min(width, largest, max(MIN_PREVIEW_SIDE, round(width * share)))
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,11 @@ class PreparedPrompt:
     prompt: str
     """The prompt that is drawn: the operator's replacement for an unsafe one."""
     critical: tuple[CallRecord, ...]
+
+    @property
+    def revised_prompt(self) -> str | None:
+        """The prompt that is drawn, where it is not the request's."""
+        return self.prompt if _replaced(self.verdict) else None
 
 
 @dataclass(frozen=True)
@@ -75,10 +84,11 @@ class GenerationPipeline:
     admission: AdmissionController
 
     async def run(self) -> None:
-        """Emits `accepted`, then `progress` and `image`, then `finished`. Raises HartError."""
+        """Emits `accepted`, `prepared`, then `progress` and `image`, then `finished`. Raises HartError."""
         with self.admission.acquire(self.request.num_images) as permit:
             self._emit_accepted()
             prepared = await self.prepare()
+            self._emit_prepared(prepared)
             images = (self.image(index, prepared, permit) for index in range(self.request.num_images))
             results = await together(*images)
         self._emit_finished(prepared, results)
@@ -227,8 +237,10 @@ class GenerationPipeline:
         request = decoder_pb2.DecodeRequest(
             request_id=self.request.request_id, latent=progress.progress.latent, encoding=PREVIEW_ENCODING
         )
-        if width := self.cluster.shape().width:  # a foreign server may not report its size
-            request.side = preview_side(width)
+        shape = self.cluster.shape()
+        if shape.width:  # a foreign server may not report its size
+            share = progress.progress.side / shape.scales[-1] if shape.scales else 1.0
+            request.side = preview_side(shape.width, share)
         try:
             with self.context.timings.call("decoder", index, preview=True) as call:
                 response = await self.stages.decode(request, self.context.deadline, call, progress.decoder)
@@ -252,6 +264,14 @@ class GenerationPipeline:
         )
         self.emit(images_pb2.GenerateEvent(accepted=accepted))
 
+    def _emit_prepared(self, prepared: PreparedPrompt) -> None:
+        event = images_pb2.Prepared(
+            prompt_tokens=prepared.encoded.prompt_tokens,
+            warnings=warnings_of(prepared.verdict, prepared.encoded),
+            revised_prompt=prepared.revised_prompt,
+        )
+        self.emit(images_pb2.GenerateEvent(prepared=event))
+
     def _emit_finished(self, prepared: PreparedPrompt, results: list[ImageResult]) -> None:
         last = max(results, key=lambda one: one.finished_at)
         report = images_pb2.Report(
@@ -263,7 +283,7 @@ class GenerationPipeline:
             prompt_truncated=prepared.encoded.prompt_truncated,
             warnings=warnings_of(prepared.verdict, prepared.encoded),
             timings=self.context.timings.report([*prepared.critical, *last.critical]),
-            revised_prompt=prepared.prompt if _replaced(prepared.verdict) else None,
+            revised_prompt=prepared.revised_prompt,
         )
         self.emit(images_pb2.GenerateEvent(finished=images_pb2.Finished(report=report)))
 

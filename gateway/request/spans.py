@@ -7,6 +7,7 @@ import json
 from opentelemetry.trace import Span
 
 from gateway.request.validation import ImageRequest
+from runtime.observability import semconv
 from runtime.printable import escaped
 
 MAX_INT64 = 2**63 - 1
@@ -18,15 +19,15 @@ def describe_span(span: Span, request: ImageRequest, model: str, record_prompt: 
     seed = request.seeds[0]
     span.set_attributes(
         {
-            "gen_ai.operation.name": "generate_content",
-            "gen_ai.provider.name": "hart",
-            "gen_ai.output.type": "image",
-            "gen_ai.request.model": model,
-            "gen_ai.request.seed": seed if seed <= MAX_INT64 else str(seed),
-            "gen_ai.request.choice.count": request.num_images,
+            semconv.GEN_AI_OPERATION_NAME: semconv.GENERATE_CONTENT,
+            semconv.GEN_AI_PROVIDER_NAME: semconv.PROVIDER,
+            semconv.GEN_AI_OUTPUT_TYPE: semconv.IMAGE,
+            semconv.GEN_AI_REQUEST_MODEL: model,
+            semconv.GEN_AI_REQUEST_SEED: seed if seed <= MAX_INT64 else str(seed),
+            semconv.GEN_AI_REQUEST_CHOICE_COUNT: request.num_images,
             "hart.request.id": request.request_id,
         }
     )
     if record_prompt:
         messages = [{"role": "user", "parts": [{"type": "text", "content": request.prompt}]}]
-        span.set_attribute("gen_ai.input.messages", escaped(json.dumps(messages, ensure_ascii=False)))
+        span.set_attribute(semconv.GEN_AI_INPUT_MESSAGES, escaped(json.dumps(messages, ensure_ascii=False)))

@@ -28,7 +28,7 @@ from runtime.errors import (
     Unauthenticated,
 )
 from runtime.observability.metrics import Metrics
-from runtime.observability.tracing import Metadata, Tracing
+from runtime.observability.tracing import Metadata, Tracing, server_attributes
 from runtime.status import as_hart_error
 
 Choose = Callable[[CompatibleReplicas], frozenset[str]]
@@ -108,7 +108,7 @@ class Retry:
         async with self._pool.replica(COST, avoid=self._tried, among=among) as replica:
             self._tried.add(replica.address)
             method = rpc.method(replica.endpoint.protocol)
-            with self._tracing.call(method, rpc.stage, {"server.address": replica.address}) as (span, metadata):
+            with self._tracing.call(method, rpc.stage, server_attributes(replica.address)) as (span, metadata):
                 try:
                     yield Attempt(replica, self._allowed, metadata, span)
                 except CALLER_ERRORS_FROM_STAGES as error:

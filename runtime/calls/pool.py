@@ -101,6 +101,12 @@ class Pool:
         if not self.ready:
             raise StageUnavailable(self.stage, "no replica is ready", retry_after=1.0)
 
+    async def wait_change(self, seconds: float) -> None:
+        """Returns at the next change of a replica or of the set of replicas, or after `seconds`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+
     @property
     def _without_seconds(self) -> float:
         return 0.0 if self._without_since is None else time.monotonic() - self._without_since

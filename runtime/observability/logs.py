@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import grpc
 
-from runtime.observability.tracing import current_trace_id
+from runtime.observability.tracing import current_span_id, current_trace_id
 from runtime.printable import escaped
 
 _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
@@ -19,7 +19,7 @@ audit_log = logging.getLogger("hart.audit")
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, stage, trace_id and the fields of `extra`."""
+    """One JSON object a line: time, level, logger, message, stage, trace_id, span_id and the fields of `extra`."""
 
     def __init__(self, stage: str) -> None:
         super().__init__()
@@ -37,11 +37,16 @@ class JsonFormatter(logging.Formatter):
         }
         trace_id = current_trace_id()
         if trace_id:
-            line["trace_id"] = trace_id
-        line |= {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
+            line |= {"trace_id": trace_id, "span_id": current_span_id()}
+        line |= extra_fields(record)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return escaped(json.dumps(line, ensure_ascii=False, default=str))
+
+
+def extra_fields(record: logging.LogRecord) -> dict[str, Any]:
+    """The fields that were passed as `extra`."""
+    return {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
 
 
 def _hide_header(record: logging.LogRecord) -> bool:
@@ -64,11 +69,20 @@ def configure(stage: str, level: str = "INFO", stream: TextIO | None = None) -> 
         sys.stderr.reconfigure(encoding="utf-8")  # JSON is UTF-8 in any locale; Python's escapes are not JSON
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter(stage))
-    handler.addFilter(_hide_header)
-    handler.addFilter(_is_not_late_response)
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.basicConfig(level=level.upper(), handlers=[_filtered(handler)], force=True)
     for noisy in ("grpc._cython", "asyncio", "urllib3", "kubernetes"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
+
+
+def also_to(handler: logging.Handler) -> None:
+    """Write the process's logs to this handler too."""
+    logging.getLogger().addHandler(_filtered(handler))
+
+
+def _filtered(handler: logging.Handler) -> logging.Handler:
+    handler.addFilter(_hide_header)
+    handler.addFilter(_is_not_late_response)
+    return handler
 
 
 def audit(event: str, **fields: object) -> None:

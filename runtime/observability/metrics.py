@@ -2,72 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import platform
+from collections.abc import Callable
+from typing import Protocol
 
 import grpc
-from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.metrics import Meter
+
+from common.version import VERSION
+from runtime.observability import semconv
+from runtime.observability.instruments import Counter, Gauge, Histogram, ObservedGauge, ObservedInfo
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128)
 CODES = ("OK", "CANCELLED", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "INTERNAL")
 BYTES = tuple(float(4**n) for n in range(4, 15))
+S, BY = "s", "By"
+REQUEST, CALL, IMAGE, REPLICA, PIXEL = "{request}", "{call}", "{image}", "{replica}", "{pixel}"
+"""Units by the Unified Code for Units of Measure; those in braces are only names."""
 
 
-class Counter:
-    """A monotonic sum, exported as `NAME_total`. Start a series with `add(0)`: Prometheus sees no increase in the first
-    value of a series."""
+class Device(Protocol):
+    """What reports a device's memory, in bytes."""
 
-    def __init__(self, meter: Meter, name: str, description: str, labels: dict[str, str]) -> None:
-        self._counter = meter.create_counter(name, description=description)
-        self._labels = labels
+    def memory(self) -> int:
+        """In use, by all processes that share the device."""
 
-    def add(self, amount: float = 1, **labels: str) -> None:
-        """Add to the series of these labels."""
-        self._counter.add(amount, {**self._labels, **labels})
+    def allocated(self) -> int:
+        """In use by this process."""
 
-
-class Gauge:
-    """A value that increases and decreases in steps (`add`)."""
-
-    def __init__(self, meter: Meter, name: str, description: str, labels: dict[str, str]) -> None:
-        self._counter = meter.create_up_down_counter(name, description=description)
-        self._labels = labels
-
-    def add(self, amount: float, **labels: str) -> None:
-        """Add `amount` (may be negative) to the series of these labels."""
-        self._counter.add(amount, {**self._labels, **labels})
+    def capacity(self) -> int:
+        """All of it."""
 
 
-class ObservedGauge:
-    """A value that is read from a callback at each export."""
+class Model(Protocol):
+    """What names a model."""
 
-    def __init__(self, meter: Meter, name: str, description: str, labels: dict[str, str]) -> None:
-        self._labels = labels
-        self._sources: dict[tuple[tuple[str, str], ...], Callable[[], float]] = {}
-        meter.create_observable_gauge(name, callbacks=[self._read], description=description)
-
-    def observe(self, source: Callable[[], float], **labels: str) -> None:
-        """Read this series from `source`, which replaces an earlier one. It must be cheap and thread-safe."""
-        self._sources[tuple(sorted({**self._labels, **labels}.items()))] = source
-
-    def _read(self, _: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(source(), dict(labels)) for labels, source in self._sources.items()]
-
-
-class Histogram:
-    """A distribution, exported as `NAME_bucket`, `NAME_sum`, `NAME_count`."""
-
-    def __init__(
-        self, meter: Meter, name: str, description: str, labels: dict[str, str], bounds: Iterable[float]
-    ) -> None:
-        self._histogram = meter.create_histogram(
-            name, description=description, explicit_bucket_boundaries_advisory=list(bounds)
-        )
-        self._labels = labels
-
-    def record(self, value: float, **labels: str) -> None:
-        """Add one value to the series of these labels."""
-        self._histogram.record(value, {**self._labels, **labels})
+    name: str
+    digest: str
 
 
 class Metrics:
@@ -77,32 +49,82 @@ class Metrics:
     def __init__(self, meter: Meter, stage: str) -> None:
         own = {"stage": stage}
         self.stage = stage
-        self.requests = Counter(meter, "hart_requests", "Finished requests, by status code.", own)
-        self.request_seconds = Histogram(meter, "hart_request_duration_seconds", "Duration of requests.", own, SECONDS)
-        self.inflight = Gauge(meter, "hart_inflight", "Calls in progress.", own)
-        self.queue_depth = ObservedGauge(meter, "hart_queue_depth", "Requests in the queue.", own)
-        self.queue_limit = ObservedGauge(meter, "hart_queue_limit", "Max requests in the queue.", own)
-        self.queue_seconds = Histogram(meter, "hart_queue_duration_seconds", "Time in the queue.", own, SECONDS)
-        self.compute_seconds = Histogram(
-            meter, "hart_compute_duration_seconds", "Engine time of a batch.", own, SECONDS
+        self.requests = Counter(meter, "hart_requests", REQUEST, "Finished requests, by status code.", own)
+        self.request_seconds = Histogram(
+            meter, "hart_request_duration_seconds", S, "Duration of requests.", own, SECONDS
         )
-        self.batch_size = Histogram(meter, "hart_batch_size", "Requests in a batch.", own, SIZES)
-        self.scale_seconds = Histogram(meter, "hart_scale_duration_seconds", "Engine time of a scale.", own, SECONDS)
-        self.transfer_bytes = Histogram(meter, "hart_transfer_bytes", "Bytes sent between stages.", own, BYTES)
-        self.load = ObservedGauge(meter, "hart_load", "Queued plus running cost, divided by capacity.", own)
-        self.replicas = ObservedGauge(meter, "hart_replicas", "Replicas of a stage, by state.", {})
-        self.replicas_min = ObservedGauge(meter, "hart_replicas_min", "Min replicas that a stage should have.", {})
-        self.device_memory = ObservedGauge(meter, "hart_device_memory_bytes", "Memory of the device, by kind.", own)
-        self.cache_hits = Counter(meter, "hart_cache_hits", "Requests served from a cache.", own)
-        self.cancelled = Counter(meter, "hart_cancelled", "Calls cancelled by the client.", own)
-        self.shed = Counter(meter, "hart_shed", "Requests refused to limit load, by reason.", own)
-        self.retries = Counter(meter, "hart_retries", "Retried attempts, by called stage.", {})
-        self.verdicts = Counter(meter, "hart_safety_verdicts", "Safety verdicts, by policy.", own)
+        self.inflight = Gauge(meter, "hart_inflight", CALL, "Calls in progress.", own)
+        self.queue_depth = ObservedGauge(meter, "hart_queue_depth", REQUEST, "Requests in the queue.", own)
+        self.queue_limit = ObservedGauge(meter, "hart_queue_limit", REQUEST, "Max requests in the queue.", own)
+        self.queue_seconds = Histogram(meter, "hart_queue_duration_seconds", S, "Time in the queue.", own, SECONDS)
+        self.compute_seconds = Histogram(
+            meter, "hart_compute_duration_seconds", S, "Engine time of a batch.", own, SECONDS
+        )
+        self.batch_size = Histogram(meter, "hart_batch_size", REQUEST, "Requests in a batch.", own, SIZES)
+        self.scale_seconds = Histogram(meter, "hart_scale_duration_seconds", S, "Engine time of a scale.", own, SECONDS)
+        self.transfer_bytes = Histogram(meter, "hart_transfer_bytes", BY, "Bytes sent between stages.", own, BYTES)
+        self.load = ObservedGauge(
+            meter, "hart_load", "{capacity}", "Queued plus running cost, divided by capacity.", own
+        )
+        self.replicas = ObservedGauge(meter, "hart_replicas", REPLICA, "Replicas of a stage, by state.", {})
+        self.replicas_min = ObservedGauge(
+            meter, "hart_replicas_min", REPLICA, "Min replicas that a stage should have.", {}
+        )
+        self.device_memory = ObservedGauge(meter, "hart_device_memory_bytes", BY, "Memory of the device, by kind.", own)
+        self.cache_hits = Counter(meter, "hart_cache_hits", REQUEST, "Requests served from a cache.", own)
+        self.cancelled = Counter(meter, "hart_cancelled", CALL, "Calls cancelled by the client.", own)
+        self.shed = Counter(meter, "hart_shed", REQUEST, "Requests refused to limit load, by reason.", own)
+        self.retries = Counter(meter, "hart_retries", "{attempt}", "Retried attempts, by called stage.", {})
+        self.verdicts = Counter(meter, "hart_safety_verdicts", "{verdict}", "Safety verdicts, by policy.", own)
+        self.images = Counter(meter, "hart_images", IMAGE, "Images drawn, by caller.", own)
+        self.pixels = Counter(meter, "hart_pixels", PIXEL, "Pixels drawn, by caller.", own)
+        self.caller_requests = Counter(
+            meter, "hart_caller_requests", REQUEST, "Finished requests, by caller and status code.", own
+        )
+        self.first_preview_seconds = Histogram(
+            meter, "hart_first_preview_duration_seconds", S, "Time from a request's arrival to its first preview.", own,
+            SECONDS,
+        )  # fmt: skip
+        self.build_info = ObservedInfo(meter, "hart_build_info", "The program's version.", own)
+        self.model_info = ObservedInfo(meter, "hart_model_info", "The model, by name and digest.", own)
+        self.rpc_seconds = Histogram(
+            meter, semconv.RPC_SERVER_CALL_DURATION, S, "Duration of calls, by method.", {}, SECONDS
+        )
+        self.gen_ai_seconds = Histogram(
+            meter, semconv.GEN_AI_SERVER_REQUEST_DURATION, S, "Duration of requests, by model.", {}, SECONDS
+        )
+        self._start_series()
+
+    def _start_series(self) -> None:
         for code in CODES:
             self.requests.add(0, code=code)
         self.cancelled.add(0)
+        self.build_info.observe("", lambda: {"version": VERSION, "python": platform.python_version()})
 
     def count(self, code: grpc.StatusCode, seconds: float) -> None:
         """Record a finished request: its status code and its duration in seconds."""
         self.requests.add(code=code.name)
-        self.request_seconds.record(seconds)
+        self.request_seconds.record(seconds, code=code.name)
+
+    def count_rpc(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
+        """Record a call of a gRPC method ("package.Service/Method") by OpenTelemetry's conventions."""
+        labels = {
+            semconv.RPC_SYSTEM_NAME: semconv.GRPC,
+            semconv.RPC_METHOD: method,
+            semconv.RPC_RESPONSE_STATUS_CODE: code.name,
+        }
+        self.rpc_seconds.record(seconds, **labels)
+
+    def observe_model(self, model: Callable[[], Model]) -> None:
+        """Read the served model's name and digest at each export. Without a digest it is not loaded yet."""
+
+        def labels() -> dict[str, str]:
+            found = model()
+            return {"model": found.name, "digest": found.digest} if found.digest else {}
+
+        self.model_info.observe("", labels)
+
+    def observe_device(self, device: Device) -> None:
+        """Read the device's memory at each export."""
+        for kind, source in (("used", device.memory), ("allocated", device.allocated), ("total", device.capacity)):
+            self.device_memory.observe(source, kind=kind)

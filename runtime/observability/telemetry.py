@@ -7,16 +7,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
+from runtime.observability import logs, semconv
+from runtime.observability.exemplars import ExemplarReader
 from runtime.observability.metrics import Metrics
 from runtime.observability.metrics_server import MetricsServer
+from runtime.observability.otlp_logs import OtlpLogHandler
 from runtime.observability.tail_sampling import ErrorTailSampler, RecordAllSampler
 from runtime.observability.tracing import Tracing
 from runtime.settings import is_loopback
@@ -29,6 +33,7 @@ class Telemetry:
 
     `otlp_endpoint`: "http://host:4317" (plaintext) or "https://host:4317"; empty: no export. `trace_ratio`: fraction of
     requests whose spans are exported; failed requests are always exported. `span_exporter` replaces OTLP in tests.
+    `otlp_metrics`, `otlp_logs`: also export these to the endpoint.
     """
 
     def __init__(
@@ -37,16 +42,17 @@ class Telemetry:
         *,
         otlp_endpoint: str = "",
         otlp_metrics: bool = False,
+        otlp_logs: bool = False,
         trace_ratio: float = 1.0,
         version: str = "",
         span_exporter: SpanExporter | None = None,
     ) -> None:
-        resource = Resource.create({"service.name": f"hart-{stage}", "service.namespace": "hart"} | _version(version))
+        resource = Resource.create(
+            {semconv.SERVICE_NAME: f"hart-{stage}", semconv.SERVICE_NAMESPACE: "hart"} | _version(version)
+        )
         self.registry = CollectorRegistry()
-        # The reader's defaults would add otel_scope_* labels to every series and a target_info series.
-        readers: list[MetricReader] = [
-            PrometheusMetricReader(disable_target_info=True, scope_info_enabled=False, registry=self.registry)
-        ]
+        ProcessCollector(registry=self.registry)
+        readers: list[MetricReader] = [ExemplarReader(self.registry)]
         if otlp_endpoint and otlp_metrics:
             readers.append(_otlp_metrics(otlp_endpoint))
         self._meters = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
@@ -55,6 +61,7 @@ class Telemetry:
             self._traces.add_span_processor(ErrorTailSampler(SimpleSpanProcessor(span_exporter)))
         elif otlp_endpoint:
             self._traces.add_span_processor(ErrorTailSampler(BatchSpanProcessor(_otlp_spans(otlp_endpoint))))
+        self._logs = _otlp_logs(otlp_endpoint, resource) if otlp_endpoint and otlp_logs else None
         self.stage = stage
         self.metrics = Metrics(self._meters.get_meter("hart"), stage)
         self.tracing = Tracing(self._traces, stage)
@@ -65,13 +72,14 @@ class Telemetry:
 
     def shutdown(self) -> None:
         """Export pending spans and metrics, then stop."""
-        for provider in (self._traces, self._meters):
+        for provider in (self._traces, self._meters, self._logs):
             with suppress(Exception):  # an unreachable collector must not break a graceful shutdown
-                provider.shutdown()
+                if provider is not None:
+                    provider.shutdown()
 
 
 def _version(version: str) -> dict[str, str]:
-    return {"service.version": version} if version else {}
+    return {semconv.SERVICE_VERSION: version} if version else {}
 
 
 def _channel_options(endpoint: str) -> tuple[tuple[str, int], ...]:
@@ -89,6 +97,23 @@ def _otlp_spans(endpoint: str) -> SpanExporter:
         timeout=5,
         channel_options=_channel_options(endpoint),  # type: ignore[arg-type]
     )
+
+
+def _otlp_logs(endpoint: str, resource: Resource) -> LoggerProvider:
+    from opentelemetry.exporter.otlp.proto.grpc._log_exporter import (
+        OTLPLogExporter,  # imported here for the same reason
+    )
+
+    exporter = OTLPLogExporter(
+        endpoint=endpoint,
+        insecure=endpoint.startswith("http://"),
+        timeout=5,
+        channel_options=_channel_options(endpoint),  # type: ignore[arg-type]
+    )
+    provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
+    logs.also_to(OtlpLogHandler(provider))
+    return provider
 
 
 def _otlp_metrics(endpoint: str) -> MetricReader:

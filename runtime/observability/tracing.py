@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from urllib.parse import unquote
 
 import grpc
 from opentelemetry import trace
@@ -14,6 +15,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 
 from runtime import errors
+from runtime.observability import semconv
 
 Metadata = tuple[tuple[str, str], ...]
 Attributes = dict[str, AttributeValue]
@@ -114,7 +116,7 @@ def fail(span: Span, description: str) -> None:
 
 def mark(span: Span, error: errors.HartError) -> None:
     """Record the domain error that ended a call on the call's span."""
-    span.set_attribute("error.type", error.reason)
+    span.set_attribute(semconv.ERROR_TYPE, error.reason)
     if error.code in _REFUSALS:
         return
     fail(span, error.reason)
@@ -123,13 +125,30 @@ def mark(span: Span, error: errors.HartError) -> None:
 def set_code(span: Span, code: object) -> None:
     """Record a call's status code on its span. Values other than gRPC status codes are ignored."""
     if isinstance(code, grpc.StatusCode):
-        span.set_attribute("rpc.grpc.status_code", int(code.value[0]))
+        span.set_attribute(semconv.RPC_RESPONSE_STATUS_CODE, code.name)
 
 
 def rpc_attributes(method: str) -> Attributes:
     """The rpc.* attributes of a method given as "package.Service/Method"."""
-    service, _, name = method.strip("/").partition("/")
-    return {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+    return {semconv.RPC_SYSTEM_NAME: semconv.GRPC, semconv.RPC_METHOD: method.strip("/")}
+
+
+def server_attributes(address: str) -> Attributes:
+    """Where a call goes to: "10.0.0.7:50055", "[::1]:50055" or "unix:/path"."""
+    return _place(address, semconv.SERVER_ADDRESS, semconv.SERVER_PORT)
+
+
+def peer_attributes(peer: str) -> Attributes:
+    """Where a call comes from, as gRPC names it: "ipv4:10.0.0.7:51234", "ipv6:[::1]:51234" or "unix:/path"."""
+    address = peer.partition(":")[2] if peer.startswith(("ipv4:", "ipv6:")) else peer
+    return _place(unquote(address), semconv.NETWORK_PEER_ADDRESS, semconv.NETWORK_PEER_PORT)
+
+
+def _place(address: str, host_name: str, port_name: str) -> Attributes:
+    host, _, port = address.rpartition(":")
+    if address.startswith("unix:") or not port.isdigit():
+        return {host_name: address.removeprefix("unix:")} if address else {}
+    return {host_name: host.strip("[]"), port_name: int(port)}
 
 
 def inject(context: Context | None = None) -> Metadata:
@@ -154,3 +173,9 @@ def trace_id_of(span: Span) -> str:
 def current_trace_id() -> str:
     """The current span's trace id, or ""."""
     return trace_id_of(trace.get_current_span())
+
+
+def current_span_id() -> str:
+    """The current span's id as 16 hexadecimal digits; "" without a span."""
+    context = trace.get_current_span().get_span_context()
+    return f"{context.span_id:016x}" if context.is_valid else ""

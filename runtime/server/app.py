@@ -17,9 +17,10 @@ from runtime import errors, tls
 from runtime.observability.telemetry import MetricsServer, Telemetry
 from runtime.oip.model import Model
 from runtime.oip.servicer import add_models
+from runtime.server.call_scope import CallScope, Guard
 from runtime.server.concurrency_limit import OTHER_CALLS, ConcurrencyLimiter
 from runtime.server.health import Health
-from runtime.server.interceptor import CallInterceptor, Guard
+from runtime.server.interceptor import CallInterceptor
 from runtime.server.reflection import add_reflection
 from runtime.settings import ProcessSettings, as_settings_error
 from runtime.work.admission import Admission
@@ -34,6 +35,9 @@ R = TypeVar("R")
 log = logging.getLogger(__name__)
 OIP = "inference.GRPCInferenceService"
 _OIP_ALWAYS = frozenset(f"{OIP}/{m}" for m in ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata"))
+HEALTH_CALLS, HEALTH_CALLS_PER_CONNECTION = 2_000, 8
+"""Bounds of the plain health port: 250 connections that hold their calls would lock out a kubelet, until the timeout of
+their messages."""
 
 
 class PortTaken(OSError):
@@ -68,7 +72,9 @@ class App:
         self._starts: list[Callable[[], Awaitable[object]]] = []
         self._stops: list[Callable[[], Awaitable[object]]] = []
         self._interceptor = CallInterceptor(telemetry, self._gate, settings.receive_seconds, settings.send_seconds)
-        self._limiter = ConcurrencyLimiter(telemetry, settings.max_concurrent_calls, self._interceptor.background)
+        self.calls: CallScope = self._interceptor.scope
+        """Every call of the process runs in it, also those of other transports."""
+        self._limiter = ConcurrencyLimiter(telemetry, settings.max_concurrent_calls, self.calls.background)
         self._server = grpc.aio.server(
             interceptors=[self._interceptor],
             options=server_options(settings),
@@ -86,7 +92,7 @@ class App:
         register(servicer, recorder)
         self._names += recorder.names
         if background:
-            self._interceptor.background |= set(recorder.names)
+            self.calls.background |= set(recorder.names)
 
     def add_model(self, model: Model) -> None:
         """Serve `model` over the Open Inference Protocol on the same port."""
@@ -95,7 +101,7 @@ class App:
     def guard(self, guard: Guard) -> None:
         """Surround every call except health and reflection, before its message is read. Guards run in the order
         added."""
-        self._interceptor.guards.append(guard)
+        self.calls.guards.append(guard)
 
     def admission(self, *, queue_limit: int, capacity: float, setting: str = "HART_MAX_QUEUED_REQUESTS") -> Admission:
         """An admission queue that reports to this process's metrics. Create one per process."""
@@ -140,7 +146,7 @@ class App:
         setting, and SettingsError, which names an invalid certificate."""
         if self.models:
             self.add(*add_models(self))
-        self._interceptor.guards.append(self._limiter.guard)  # last: a call that another guard refuses takes no place
+        self.calls.guards.append(self._limiter.guard)  # last: a call that another guard refuses takes no place
         for name in self._names:
             self.health.set(name, False)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
@@ -186,8 +192,12 @@ class App:
                     self.telemetry, lambda _: None, self.settings.receive_seconds, self.settings.send_seconds
                 )
             ],
-            options=[*server_options(self.settings), ("grpc.max_receive_message_length", 4096)],
-            maximum_concurrent_rpcs=64,
+            options=[
+                *server_options(self.settings),
+                ("grpc.max_receive_message_length", 4096),
+                ("grpc.max_concurrent_streams", HEALTH_CALLS_PER_CONNECTION),
+            ],
+            maximum_concurrent_rpcs=HEALTH_CALLS,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._health_server)
         address = _address(self.settings.host, port)
@@ -219,11 +229,11 @@ class App:
         self.draining.set()
         self.ready = False
         self.health.set_all(False)
-        log.info("draining", extra={"calls": self._interceptor.working})
+        log.info("draining", extra={"calls": self.calls.working})
         try:
-            await asyncio.wait_for(self._interceptor.idle.wait(), grace)
+            await asyncio.wait_for(self.calls.idle.wait(), grace)
         except TimeoutError:
-            log.warning("drain timed out", extra={"calls": self._interceptor.working})
+            log.warning("drain timed out", extra={"calls": self.calls.working})
             return False
         return True
 

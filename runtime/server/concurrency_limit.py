@@ -8,7 +8,7 @@ from contextlib import ExitStack, asynccontextmanager
 
 from runtime.errors import Overloaded
 from runtime.observability.telemetry import Telemetry
-from runtime.server.interceptor import CallInfo
+from runtime.server.call_scope import CallInfo
 from runtime.server.peers import Shares, share_of
 
 SETTING = "HART_MAX_CONCURRENT_CALLS"

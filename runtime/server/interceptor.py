@@ -1,4 +1,4 @@
-"""Wraps every call: trace, metrics, gate, guards, parsing, errors. It imports no service.
+"""Wraps every gRPC call: scope, parsing, time limits, errors. It imports no service.
 
 Every method is registered as a stream of raw bytes, even if it has one request. So a guard can refuse before the
 message arrives, a slow sender times out, and bytes that do not parse are INVALID_ARGUMENT. grpc.aio alone waits for the
@@ -7,23 +7,19 @@ whole message without a limit and returns UNKNOWN."""
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
-from dataclasses import dataclass
+from contextlib import aclosing
+from functools import partial
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
 from google.protobuf.message import Message
-from opentelemetry.trace import SpanKind
 
 from runtime import errors, status
-from runtime.observability import tracing
 from runtime.observability.telemetry import Telemetry
 from runtime.server import messages
+from runtime.server.call_scope import CallInfo, CallScope, ClientDisconnected, Precheck
 
-log = logging.getLogger(__name__)
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic to the type checker only
 _PLAIN = ("grpc.health.", "grpc.reflection.")  # neither traced, counted, gated nor guarded
 _INTROSPECTION_METHODS = (
@@ -31,9 +27,6 @@ _INTROSPECTION_METHODS = (
 )  # fmt: skip
 """Methods that report a process's state and do no work. Like watches they are gated and guarded, but neither traced nor
 counted: they are called every two seconds and would hide the metrics of the work."""
-_MULTIPLEXED_STREAMS = ("ModelStreamInfer",)
-"""Methods whose call carries many requests. The servicer counts each request. The call itself returns OK whatever its
-requests returned, so it is counted only if it fails."""
 TICKS = 5
 """Steps of a timer, so that a stalled event loop hardly counts as the caller's time."""
 SLOWEST_READER = 128 * 2**10
@@ -41,46 +34,22 @@ SLOWEST_READER = 128 * 2**10
 _STRICT_PACKAGES = ("hart.",)  # packages whose unknown fields are refused
 
 
-@dataclass(frozen=True)
-class CallInfo:
-    """A call before its message is read: "package.Service/Method", metadata and the gRPC context."""
-
-    method: str
-    metadata: tuple[tuple[str, str | bytes], ...]
-    context: Any
-
-    def header(self, name: str) -> str:
-        """The first value of this (lower-case) metadata key as text, or ""."""
-        return next((v if isinstance(v, str) else v.decode("latin-1") for k, v in self.metadata if k == name), "")
-
-
-Guard = Callable[[CallInfo], AbstractAsyncContextManager[None]]
-Precheck = Callable[[str], errors.HartError | None]
-
-
-class ClientDisconnected(asyncio.CancelledError):
-    """The client left while a response was being written. gRPC cancels the call too, but often later."""
-
-
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler of a server.
+    """Wraps every handler of a server with `scope`, whose gate is `gate`.
 
-    `gate(method)` returns an error to refuse a call (draining, not ready). `guards` surround the call in order
-    (authentication, limits) and refuse by raising. A message must arrive within `receive_seconds`. A response must be
-    read within `send_seconds` plus its transfer time. `background` names services whose calls do not delay draining.
+    A message must arrive within `receive_seconds`. A response must be read within `send_seconds` plus its transfer
+    time.
     """
 
     def __init__(self, telemetry: Telemetry, gate: Precheck, receive_seconds: float, send_seconds: float) -> None:
         self._receive_seconds = receive_seconds
         self._send_seconds = send_seconds
-        self._telemetry = telemetry
-        self._gate = gate
-        telemetry.metrics.shed.add(0, reason="not_serving")
-        self.background: set[str] = set()
-        self.guards: list[Guard] = []
-        self.working = 0
-        self.idle = asyncio.Event()
-        self.idle.set()
+        self.scope = CallScope(telemetry, gate)
+
+    @property
+    def working(self) -> int:
+        """Calls in progress that delay draining."""
+        return self.scope.working
 
     async def intercept_service(
         self,
@@ -99,23 +68,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         service, _, name = method.partition("/")
         if method.startswith(_PLAIN):
             return self._plain
-        return self._unobserved if name in _INTROSPECTION_METHODS or service in self.background else self._observed
+        return (
+            self._unobserved if name in _INTROSPECTION_METHODS or service in self.scope.background else self._observed
+        )
 
     async def _unobserved(self, method: str, context: Any, work: Callable[[], Awaitable[Any]]) -> Any:
-        background = method.partition("/")[0] in self.background
-        if not background:
-            self._begin()
-        try:
-            self._admit(method)
-            return await self._guarded(CallInfo(method, tuple(context.invocation_metadata() or ()), context), work)
-        except Exception as error:
-            known = self._judge(error)
-            if known is None:
-                raise
-            await _abort(context, known)
-        finally:
-            if not background:
-                self._end()
+        return await self.scope.unobserved(_call(method, context), work, partial(_abort, context))
+
+    async def _observed(self, method: str, context: Any, work: Callable[[], Awaitable[Any]]) -> Any:
+        return await self.scope.observed(_call(method, context), work, partial(_abort, context))
 
     async def _plain(self, method: str, context: Any, work: Callable[[], Awaitable[Any]]) -> Any:
         try:
@@ -123,89 +84,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         except errors.HartError as error:
             await _abort(context, error)
 
-    async def _observed(self, method: str, context: Any, work: Callable[[], Awaitable[Any]]) -> Any:
-        metadata = tuple(context.invocation_metadata() or ())
-        metrics = self._telemetry.metrics
-        begun = time.monotonic()
-        code = grpc.StatusCode.OK
-        self._begin()
-        metrics.inflight.add(1)
-        parent = tracing.extract(metadata)
-        attributes = tracing.rpc_attributes(method)
-        try:
-            with self._telemetry.tracing.span(
-                method, kind=SpanKind.SERVER, parent=parent, attributes=attributes
-            ) as span:
-                try:
-                    self._admit_work(method)
-                    return await self._guarded(CallInfo(method, metadata, context), work)
-                except asyncio.CancelledError:
-                    code = self._ended_by_caller(context)
-                    raise
-                except BaseException as error:
-                    known = self._judge(error)
-                    code = known.code if known else _code(context.code())
-                    if known is None:
-                        raise
-                    tracing.mark(span, known)
-                    await _abort(context, known)
-                finally:
-                    tracing.set_code(span, code)
-        finally:
-            metrics.inflight.add(-1)
-            if code is not grpc.StatusCode.OK or not method.endswith(_MULTIPLEXED_STREAMS):
-                metrics.count(code, time.monotonic() - begun)
-            self._end()
 
-    def _admit(self, method: str) -> None:
-        if refusal := self._gate(method):
-            raise refusal
-
-    def _admit_work(self, method: str) -> None:
-        try:
-            self._admit(method)
-        except errors.HartError:
-            self._telemetry.metrics.shed.add(reason="not_serving")
-            raise
-
-    async def _guarded(self, call: CallInfo, work: Callable[[], Awaitable[Any]]) -> Any:
-        try:
-            async with AsyncExitStack() as stack:
-                for guard in self.guards:
-                    await stack.enter_async_context(guard(call))
-                return await work()
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling() or isinstance(error, ClientDisconnected):
-                raise
-            # Something that the call awaited was cancelled, not the call itself. gRPC would never answer the client.
-            raise RuntimeError("an operation that the call awaited was cancelled") from error
-
-    def _judge(self, error: BaseException) -> errors.HartError | None:
-        """The domain error to return; None if the handler has already aborted the call."""
-        if isinstance(error, errors.HartError):
-            if isinstance(error, errors.Internal):
-                log.error("internal error %s returned", error.error_id, extra={"error_id": error.error_id})
-            return error
-        if isinstance(error, grpc.aio.AbortError):
-            return None
-        return status.as_hart_error(error, self._telemetry.stage)
-
-    def _ended_by_caller(self, context: Any) -> grpc.StatusCode:
-        left = context.time_remaining()
-        if left is not None and left <= 0:
-            return grpc.StatusCode.DEADLINE_EXCEEDED
-        self._telemetry.metrics.cancelled.add()
-        return grpc.StatusCode.CANCELLED
-
-    def _begin(self) -> None:
-        self.working += 1
-        self.idle.clear()
-
-    def _end(self) -> None:
-        self.working -= 1
-        if not self.working:
-            self.idle.set()
+def _call(method: str, context: Any) -> CallInfo:
+    return CallInfo(method, tuple(context.invocation_metadata() or ()), context)
 
 
 Surround = Callable[[str, Any, Callable[[], Awaitable[Any]]], Awaitable[Any]]
@@ -330,11 +211,6 @@ async def _end(
     except grpc.aio.InternalError as failure:  # gRPC has already ended the call, e.g. for a message above the limit
         raise ClientDisconnected from failure
     raise AssertionError("abort raises")
-
-
-def _code(number: Any) -> grpc.StatusCode:
-    """The status code from grpc.aio's value for an aborted call: a number or None."""
-    return next((code for code in grpc.StatusCode if number in (code, code.value[0])), grpc.StatusCode.UNKNOWN)
 
 
 def _text(value: str | bytes) -> str:

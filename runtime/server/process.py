@@ -64,6 +64,7 @@ async def _live(settings: ProcessSettings, stage: str, build: Build) -> tuple[in
         stage,
         otlp_endpoint=settings.otlp_endpoint,
         otlp_metrics=settings.otlp_metrics,
+        otlp_logs=settings.otlp_logs,
         trace_ratio=settings.trace_ratio,
         version=VERSION,
     )

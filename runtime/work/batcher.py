@@ -39,13 +39,15 @@ class BatchResult(Generic[R]):
 class _Entry(Generic[T, R]):
     item: T
     key: Hashable
+    priority: int
     ticket: Ticket
     done: asyncio.Future[BatchResult[R]]
     span: trace.SpanContext
 
 
 class Batcher(Generic[T, R]):
-    """Groups items with equal `key` into batches of at most `max_batch` items.
+    """Groups items with equal `key` into batches of at most `max_batch` items. The batch of the oldest item of the
+    highest priority runs next.
 
     `run(items)` is called on the device thread and returns one result per item, in order. A result that is an exception
     is raised for that item alone. If `run` raises for several items, each item is retried alone, so that one item
@@ -76,9 +78,15 @@ class Batcher(Generic[T, R]):
         self._loop_task: asyncio.Task[None] | None = None
 
     async def submit(
-        self, item: T, *, cost: float = 1.0, deadline: Deadline | None = None, key: Hashable = None
+        self,
+        item: T,
+        *,
+        cost: float = 1.0,
+        deadline: Deadline | None = None,
+        key: Hashable = None,
+        priority: int = 0,
     ) -> BatchResult[R]:
-        """Queue the item and wait for its result.
+        """Queue the item and wait for its result. Items of a higher `priority` overtake it while it waits.
 
         Raises Overloaded at once if the queue is full, DeadlineExceeded if the deadline cannot be met or passes while
         the item waits, or the error of `run`. Cancelling the wait frees the queue slot at once.
@@ -87,7 +95,7 @@ class Batcher(Generic[T, R]):
             self._loop_task = asyncio.create_task(self._serve(), name=f"batcher {self.admission.stage}")
         ticket = self.admission.admit(cost, deadline)
         done: asyncio.Future[BatchResult[R]] = asyncio.get_running_loop().create_future()
-        entry = _Entry(item, key, ticket, done, trace.get_current_span().get_span_context())
+        entry = _Entry(item, key, priority, ticket, done, trace.get_current_span().get_span_context())
         self._waiting[ticket.number] = entry
         self._arrived.set()
         try:
@@ -122,9 +130,9 @@ class Batcher(Generic[T, R]):
                         _fail(entry, error)
 
     async def _fill(self) -> None:
-        """Wait until the oldest entry's batch is full, at most until that entry is `max_wait` seconds old."""
+        """Wait until the next batch is full, at most until its first entry is `max_wait` seconds old."""
         while self._waiting:
-            head = next(iter(self._waiting.values()))
+            head = self._head()
             age = time.monotonic() - head.ticket.arrived_at
             left = fill_seconds(len(self._candidates(head)), self._max_batch, age, self._max_wait)
             if left <= 0:
@@ -132,6 +140,9 @@ class Batcher(Generic[T, R]):
             self._arrived.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._arrived.wait(), left)
+
+    def _head(self) -> _Entry[T, R]:
+        return max(self._waiting.values(), key=lambda entry: entry.priority)  # the first of equals: the oldest
 
     def _candidates(self, head: _Entry[T, R]) -> list[_Entry[T, R]]:
         return batch_of(head, self._waiting.values(), self._max_batch)
@@ -143,7 +154,7 @@ class Batcher(Generic[T, R]):
             _fail(entry, self.admission.expire(entry.ticket))
         if not self._waiting:
             return []
-        batch = self._candidates(next(iter(self._waiting.values())))
+        batch = self._candidates(self._head())
         for entry in batch:
             self._waiting.pop(entry.ticket.number)
             self.admission.start(entry.ticket)

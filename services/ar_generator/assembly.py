@@ -36,6 +36,6 @@ def build(app: App, settings: ArGeneratorSettings) -> None:
     app.add(ar_generator_pb2_grpc.add_ArGeneratorServicer_to_server, servicer)
     app.add(stage_pb2_grpc.add_StageServicer_to_server, servicer)
     app.add_model(servicer.oip())
-    telemetry.metrics.device_memory.observe(engine.compute.memory, kind="used")
-    telemetry.metrics.device_memory.observe(engine.compute.capacity, kind="total")
+    telemetry.metrics.observe_device(engine.compute)
+    telemetry.metrics.observe_model(lambda: servicer.model)
     telemetry.metrics.device_memory.observe(lambda: engine.slots * engine.slot_bytes, kind="slots")

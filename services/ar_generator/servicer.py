@@ -54,7 +54,7 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
             scheduler.admission,
             max_batch=max(engine.max_batch_per_scale),
             limits=stage_pb2.StageLimits(max_tensor_elements=tokens * width),
-            model=self._model,
+            model=self.model,
             shape=stage_pb2.ModelShape(
                 scales=engine.config.patch_nums,
                 context_tokens=tokens,
@@ -127,7 +127,7 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
     def _result(self, active: ActiveRequest, latent: Array) -> ar_generator_pb2.GenerateLatentEvent:
         result = ar_generator_pb2.LatentResult(
             latent=tensors.from_numpy(latent),
-            model=self._model,
+            model=self.model,
             timing=self._timing(active),
             sampling=to_proto(active.request.params),
         )
@@ -160,5 +160,6 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
         return self._engine.config.context_token, self._engine.config.context_dim
 
     @property
-    def _model(self) -> stage_pb2.ModelIdentity:
+    def model(self) -> stage_pb2.ModelIdentity:
+        """The model by the name and digest that responses carry."""
         return stage_pb2.ModelIdentity(name=self._engine.checkpoint.name, digest=self._engine.digest)

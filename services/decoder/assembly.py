@@ -21,7 +21,11 @@ def build(app: App, settings: DecoderSettings) -> None:
         max_wait=settings.batch_wait_timeout_seconds,
     )
     image_encoder = ImageEncoder(
-        app.stage, settings.encode_threads, settings.max_queued_requests, app.telemetry.metrics
+        app.stage,
+        settings.encode_threads,
+        settings.max_queued_requests,
+        app.telemetry.metrics,
+        marked=settings.mark_ai_generated,
     )
     servicer = DecoderServicer(app, settings, engine, batcher, image_encoder)
     app.on_stop(image_encoder.close)
@@ -30,5 +34,5 @@ def build(app: App, settings: DecoderSettings) -> None:
     app.add(stage_pb2_grpc.add_StageServicer_to_server, servicer)
     app.add_model(servicer.oip())
     app.telemetry.metrics.load.observe(servicer.load)
-    app.telemetry.metrics.device_memory.observe(engine.compute.memory, kind="used")
-    app.telemetry.metrics.device_memory.observe(engine.compute.capacity, kind="total")
+    app.telemetry.metrics.observe_device(engine.compute)
+    app.telemetry.metrics.observe_model(lambda: servicer.model)

@@ -23,6 +23,9 @@ from services.decoder.engine import Array, DecoderEngine, Job
 from services.decoder.image_encoder import ImageEncoder
 from services.decoder.requests import OutputOptions, parse_parameters, parse_request
 
+PREVIEW, IMAGE = 0, 1
+"""Priorities: an image overtakes waiting previews."""
+
 
 class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServicer):
     """Converts between messages and the types of the engine and of the image encoder."""
@@ -46,7 +49,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
         latent = tensors.to_numpy(request.latent, "latent", dtypes=("FP32",), shape=self._latent_shape)
         outcome = await self._decode(latent, options, Deadline.of(context))
         height, width, _ = outcome.value.shape
-        answer = decoder_pb2.DecodeResponse(width=width, height=height, model=self._model)
+        answer = decoder_pb2.DecodeResponse(width=width, height=height, model=self.model)
         if options.format is None:
             answer.pixels.CopyFrom(tensors.from_numpy(outcome.value))
             answer.timing.CopyFrom(stage.timing(outcome, arrived))
@@ -70,7 +73,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
             self._batcher.admission,
             max_batch=self._settings.max_batch,
             limits=stage_pb2.StageLimits(max_tensor_elements=engine.channels * engine.side**2),
-            model=self._model,
+            model=self.model,
             shape=stage_pb2.ModelShape(
                 scales=engine.scales,
                 latent_channels=engine.channels,
@@ -110,13 +113,16 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
     async def _decode(self, latent: Array, options: OutputOptions, deadline: Deadline) -> BatchResult[Pixels]:
         self._image_encoder.require_room()
         side = self._engine.side if options.side is None else self._engine.latent_side(options.side)
-        job = Job(latent, side)
-        return await self._batcher.submit(job, cost=self._engine.cost(side), deadline=deadline, key=side)
+        priority = IMAGE if side == self._engine.side else PREVIEW
+        return await self._batcher.submit(
+            Job(latent, side), cost=self._engine.cost(side), deadline=deadline, key=side, priority=priority
+        )
 
     @property
     def _latent_shape(self) -> tuple[int, int, int]:
         return self._engine.channels, self._engine.side, self._engine.side
 
     @property
-    def _model(self) -> stage_pb2.ModelIdentity:
+    def model(self) -> stage_pb2.ModelIdentity:
+        """The model by the name and digest that responses carry."""
         return stage_pb2.ModelIdentity(name=self._engine.checkpoint.name, digest=self._engine.digest)

@@ -26,5 +26,5 @@ def build(app: App, settings: SafetySettings) -> None:
     app.add_model(servicer.oip())
     for policy in engine.policies.names:
         app.telemetry.metrics.verdicts.add(0, verdict="unsafe", policy=policy)
-    app.telemetry.metrics.device_memory.observe(engine.compute.memory, kind="used")
-    app.telemetry.metrics.device_memory.observe(engine.compute.capacity, kind="total")
+    app.telemetry.metrics.observe_device(engine.compute)
+    app.telemetry.metrics.observe_model(lambda: servicer.model)

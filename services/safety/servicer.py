@@ -41,7 +41,7 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer, stage_pb2_grpc.StageService
         outcome = await self._batcher.submit(text, deadline=Deadline.of(context))
         self._count(outcome.value)
         return safety_pb2.CheckResponse(
-            verdict=self._verdict(outcome.value), model=self._model, timing=stage.timing(outcome, arrived)
+            verdict=self._verdict(outcome.value), model=self.model, timing=stage.timing(outcome, arrived)
         )
 
     async def Describe(self, request: stage_pb2.StageDescribeRequest, context: Any) -> stage_pb2.StageDescribeResponse:
@@ -51,7 +51,7 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer, stage_pb2_grpc.StageService
             self._batcher.admission,
             max_batch=self._settings.max_batch,
             limits=stage_pb2.StageLimits(max_prompt_characters=limits.MAX_PROMPT_CHARACTERS),
-            model=self._model,
+            model=self.model,
             device=str(self._engine.compute),
             precision=self._engine.compute.precision,
             policies=self._engine.policies.names,
@@ -78,7 +78,8 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer, stage_pb2_grpc.StageService
         return InferResult({"score": scores, "unsafe": unsafe})
 
     @property
-    def _model(self) -> stage_pb2.ModelIdentity:
+    def model(self) -> stage_pb2.ModelIdentity:
+        """The model by the name and digest that responses carry."""
         return stage_pb2.ModelIdentity(name=self._engine.checkpoint.name, digest=self._engine.digest)
 
     def _verdict(self, judgement: Judgement) -> safety_pb2.Verdict:

@@ -25,5 +25,5 @@ def build(app: App, settings: TextEncoderSettings) -> None:
     app.add(stage_pb2_grpc.add_StageServicer_to_server, servicer)
     app.add_model(servicer.oip())
     app.telemetry.metrics.cache_hits.add(0)
-    app.telemetry.metrics.device_memory.observe(engine.compute.memory, kind="used")
-    app.telemetry.metrics.device_memory.observe(engine.compute.capacity, kind="total")
+    app.telemetry.metrics.observe_device(engine.compute)
+    app.telemetry.metrics.observe_model(lambda: servicer.model)

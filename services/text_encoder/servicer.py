@@ -44,7 +44,7 @@ class TextEncoderServicer(text_encoder_pb2_grpc.TextEncoderServicer, stage_pb2_g
             prompt_tokens=encoded.prompt_tokens,
             prompt_truncated=encoded.truncated,
             unfamiliar_words=self._engine.vocabulary.unfamiliar(text),
-            model=self._model,
+            model=self.model,
             timing=timing,
         )
 
@@ -56,7 +56,7 @@ class TextEncoderServicer(text_encoder_pb2_grpc.TextEncoderServicer, stage_pb2_g
             self._batcher.admission,
             max_batch=self._settings.max_batch,
             limits=stage_pb2.StageLimits(max_prompt_characters=limits.MAX_PROMPT_CHARACTERS),
-            model=self._model,
+            model=self.model,
             shape=stage_pb2.ModelShape(context_tokens=engine.context_tokens, context_width=engine.context_width),
             device=str(engine.compute),
             precision=engine.compute.precision,
@@ -94,5 +94,6 @@ class TextEncoderServicer(text_encoder_pb2_grpc.TextEncoderServicer, stage_pb2_g
         return outcome.value, stage.timing(outcome, 0)
 
     @property
-    def _model(self) -> stage_pb2.ModelIdentity:
+    def model(self) -> stage_pb2.ModelIdentity:
+        """The model by the name and digest that responses carry."""
         return stage_pb2.ModelIdentity(name=self._engine.checkpoint.name, digest=self._engine.digest)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import os
 import stat
-import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -160,16 +158,6 @@ def test_responses_over_4_mib_arrive_and_describe_raises_the_limit(gateway: Gate
         gateway.max_response_bytes = 80 << 20
         client.describe()
         assert len(client.generate("x")[0].data) > 65 << 20
-
-
-def test_importing_hart_imports_nothing_else() -> None:
-    code = "import sys, hart; print([m for m in ('grpc', 'google.protobuf', 'torch', 'typer') if m in sys.modules])"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
-    assert set(hart.__all__) <= set(dir(hart))
-    for name in hart.__all__:
-        assert getattr(hart, name) is not None
-    with pytest.raises(AttributeError, match="nothing"):
-        _ = hart.nothing
 
 
 def test_version_is_known_even_if_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2
 from PIL import Image as PillowImage
 
-from tests.client.command import COMMAND
 from tests.client.conftest import Failure, Gateway
 
 RETRY_SOON = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(nanos=50_000_000))
@@ -103,18 +100,6 @@ def test_prompt_file_accepts_bom_and_any_line_ending(hart: Any, gateway: Gateway
     assert outcome.exit_code == 0, outcome.output
     assert [request.prompt for request in gateway.requests] == prompts
     assert (tmp_path / "out/prompts.txt").read_text("utf-8").split("\n") == [*prompts, ""]
-
-
-def test_prompts_are_read_from_standard_input(gateway: Gateway, tmp_path: Path) -> None:
-    found = subprocess.run(
-        [*COMMAND, "generate", "--file", "-", "-o", "grid.png"],
-        env={**os.environ, "HART_ENDPOINT": gateway.endpoint},
-        cwd=tmp_path,
-        input=b"one\ntwo\n",
-        capture_output=True,
-    )
-    assert found.returncode == 0, found.stderr
-    assert {request.prompt for request in gateway.requests} == {"one", "two"}
 
 
 @pytest.mark.parametrize("command", [["generate"], ["bench", "--rate", 1, "--seconds", 1]], ids=["generate", "bench"])

@@ -40,23 +40,3 @@ def test_this_machine_is_called_without_a_proxy(gateway: Gateway, proxied: None,
 
 def test_the_command_draws_whatever_the_proxy(hart: Any, proxied: None) -> None:
     assert hart("generate", "a red heart").exit_code == 0
-
-
-def test_where_a_proxy_was_asked_in_vain_the_variable_is_named(
-    hart: Any, proxied: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HART_ENDPOINT", "192.0.2.1:50051")
-    done = hart("status", "--timeout", 20)
-    assert done.exit_code == 4
-    assert "the proxy in grpc_proxy; list hosts to call directly in no_proxy" in " ".join(done.output.split())
-    assert "make up" not in done.output
-    monkeypatch.delenv("grpc_proxy")
-    with package.Client("192.0.2.1:50051") as client, pytest.raises(package.Unavailable, match="proxy in https_proxy"):
-        client.status(timeout=20)
-
-
-def test_without_a_proxy_none_is_named(hart: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HART_ENDPOINT", "127.0.0.1:9")
-    done = hart("status")
-    assert "make up" in done.output
-    assert "proxy" not in done.output

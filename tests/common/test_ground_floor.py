@@ -1,7 +1,6 @@
 """common: imports only the standard library and runs without any installed package."""
 
 import ast
-import subprocess
 import sys
 from pathlib import Path
 
@@ -32,10 +31,3 @@ def test_module_imports_only_the_standard_library(path: Path) -> None:
 
 def test_import_search_finds_other_packages() -> None:
     assert roots("import numpy as np\nfrom hart.v1 import images_pb2\nimport json") == {"numpy", "hart", "json"}
-
-
-def test_every_module_imports_without_installed_packages() -> None:
-    names = [f"common.{path.stem}" for path in MODULES if path.stem != "__init__"]
-    code = f"import sys; sys.path.insert(0, {str(FOLDER.parent)!r}); import {', '.join(names)}"
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

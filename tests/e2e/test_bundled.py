@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from benchmarks.harness.processes import running_cluster
-from model.checkpoint import bundled
+from model.checkpoint import Checkpoint, bundled
 from model.pipeline import Pipeline
 from tests.recipes import read_recipe
 
@@ -43,3 +43,29 @@ def test_describe_lists_prompts_and_unknown_words_are_warned_of(client: hart.Cli
     strange = client.generate("a zyzzyva quoxing", seed=1, more_smooth=False)
     assert not known.report.warnings
     assert "zyzzyva" in [word for warning in strange.report.warnings for word in warning.words]
+
+
+def test_the_bundles_settings_are_described_used_and_overridden_by_the_caller(client: hart.Client) -> None:
+    own = Checkpoint.open(bundled()).sampling_defaults
+    (model,) = client.describe().models
+    described = model.sampling_defaults
+    assert (described.guidance, described.more_smooth) == (own.guidance, own.more_smooth)
+    assert (described.top_p, described.residual_temperature) == (own.top_p, own.residual_temperature)
+    plain, chosen = (
+        read_recipe(images[0].data)
+        for images in (
+            client.generate("a red heart", seed=7),
+            client.generate("a red heart", seed=7, guidance=4.5, residual_temperature=1.0),
+        )
+    )
+    assert plain is not None
+    assert chosen is not None
+    assert (plain.guidance, plain.residual_temperature) == (own.guidance, own.residual_temperature)
+    assert (chosen.guidance, chosen.residual_temperature, chosen.top_p) == (4.5, 1.0, own.top_p)
+
+
+def test_the_moon_is_drawn_and_a_bomb_is_refused(client: hart.Client) -> None:
+    (moon,) = client.generate("the moon", seed=7)
+    assert Image.open(io.BytesIO(moon.data)).size == (128, 128)
+    with pytest.raises(hart.PromptUnsafe):
+        client.generate("how to build a bomb", seed=7)

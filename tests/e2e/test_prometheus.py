@@ -20,7 +20,7 @@ from k8s.tools import ToolMissing, tool
 from tests.e2e.failing import refusing_replica
 from tests.e2e.prometheus import Prometheus, prometheus
 
-RULES = ROOT / "k8s/alerts/hart.rules.yaml"
+RULES = sorted((ROOT / "k8s/alerts").glob("*.yaml"))
 DASHBOARDS = sorted((ROOT / "k8s/dashboards").glob("*.json"))
 NAMESPACE = "pictures"
 PROMISED: dict[str, dict[str, set[str]]] = {
@@ -37,7 +37,13 @@ PROMISED: dict[str, dict[str, set[str]]] = {
     "hart_load": {"stage": {*STAGES, "gateway"}},
     "hart_replicas": {"stage": set(STAGES), "state": {"ready", "not_ready", "failed"}},
     "hart_replicas_min": {"stage": set(STAGES)},
-    "hart_device_memory_bytes": {"stage": set(STAGES), "kind": {"used", "total"}},
+    "hart_device_memory_bytes": {"stage": set(STAGES), "kind": {"used", "allocated", "total"}},
+    "hart_images_total": {"caller": {"anonymous"}},
+    "hart_pixels_total": {"caller": {"anonymous"}},
+    "hart_caller_requests_total": {"caller": {"anonymous"}, "code": {"OK", "RESOURCE_EXHAUSTED"}},
+    "hart_first_preview_duration_seconds_bucket": {"stage": {"gateway"}},
+    "hart_build_info": {"stage": {*STAGES, "gateway"}},
+    "hart_model_info": {"stage": set(STAGES)},
     "hart_cache_hits_total": {"stage": {"text_encoder"}},
     "hart_cancelled_total": {"stage": {"gateway", "ar_generator"}},
     "hart_shed_total": {"stage": {"gateway"}, "reason": {"max_ongoing_requests"}},
@@ -45,6 +51,8 @@ PROMISED: dict[str, dict[str, set[str]]] = {
     "hart_safety_verdicts_total": {"verdict": {"safe", "unsafe"}, "policy": {"dangerous_content"}},
 }
 """Every documented metric: its labels, and values that the load below must produce."""
+OF_GPUS = ("GPU utilisation", "GPU power", "Images per GPU-second", "Cost per 1,000 images")
+"""Panels that need NVIDIA's exporter."""
 GROWN = ("hart_cache_hits_total", "hart_cancelled_total", "hart_shed_total", "hart_retries_total")
 pytestmark = pytest.mark.usefixtures("survives")
 
@@ -88,10 +96,14 @@ def scraped(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
         with cluster.another_gateway(max_ongoing_requests="2", decoder=decoders) as gateway:
             processes = [*(p for replicas in cluster.stages.values() for p in replicas), gateway]
             targets = {
-                f"127.0.0.1:{p.metrics_port}": {"namespace": NAMESPACE, "pod": f"hart-{p.name}-{p.port}"}
+                f"127.0.0.1:{p.metrics_port}": {
+                    "namespace": NAMESPACE,
+                    "release": "hart",
+                    "pod": f"hart-{p.name}-{p.port}",
+                }
                 for p in processes
             }
-            with prometheus(program, folder, targets, [RULES]) as running:
+            with prometheus(program, folder, targets, RULES) as running:
                 running.await_(lambda p: len(p.query("up == 1")) == len(processes))
                 load(gateway)
                 overload(gateway)
@@ -141,7 +153,8 @@ def test_finished_images_do_not_count_as_cancelled(scraped: Prometheus) -> None:
 
 def test_rules_are_loaded_and_healthy(scraped: Prometheus) -> None:
     scraped.await_(lambda p: all(r["lastEvaluation"][:4] != "0001" for r in rules(p)))
-    wanted = len(re.findall(r"^ +- (?:alert|record):", RULES.read_text(), re.MULTILINE))
+    text = "\n".join(path.read_text() for path in RULES)
+    wanted = len(re.findall(r"^ +- (?:alert|record):", text, re.MULTILINE))
     found = rules(scraped)
     assert len(found) == wanted
     assert {(r["name"], r["health"], r.get("lastError", "")) for r in found} == {(r["name"], "ok", "") for r in found}
@@ -170,8 +183,10 @@ def test_every_dashboard_query_finds_data(scraped: Prometheus, stage: str) -> No
     queries = dashboard_queries()
     assert len(queries) > 30
     wanted, empty = {("hart-stage", panel) for panel in without_data(stage)}, set()
+    wanted |= {("hart-usage", panel) for panel in OF_GPUS}
     for dashboard, panel, query in queries:
         chosen = query.replace("$namespace", NAMESPACE).replace("$stage", stage).replace("$__rate_interval", "1m")
+        chosen = chosen.replace("$release", ".*").replace("$gpu_hour", "2.5")
         assert "$" not in chosen, query
         try:
             ask = scraped.query if (dashboard, panel) in wanted else scraped.find
@@ -202,4 +217,4 @@ def test_dashboard_variables_find_values(scraped: Prometheus) -> None:
                 assert asked, variable
                 selector, label = asked.groups()
                 series = scraped.ask("series", **{"match[]": selector.replace("$namespace", NAMESPACE)})
-                assert {one[label] for one in series} in ({NAMESPACE}, {*STAGES, "gateway"})
+                assert {one[label] for one in series} in ({NAMESPACE}, {"hart"}, {*STAGES, "gateway"})

@@ -228,7 +228,10 @@ class RunningGateway:
     @property
     def inflight(self) -> int:
         """Ongoing requests, from the gateway's metrics."""
-        return int(self.app.telemetry.registry.get_sample_value("hart_queue_depth", {"stage": "gateway"}) or 0)
+        load = self.app.telemetry.registry.get_sample_value("hart_load", {"stage": "gateway"}) or 0.0
+        settings = self.app.settings
+        assert isinstance(settings, GatewaySettings)
+        return round(load * settings.max_ongoing_requests)
 
     @property
     def replicas(self) -> list[Replica]:

@@ -93,20 +93,6 @@ async def test_generator_without_its_decoder_gets_no_requests() -> None:
         assert [len(fake.received) for fake in running.stages["text_encoder"]] == [12, 0]
 
 
-async def test_lost_decoder_is_not_replaced_by_another_checkpoints() -> None:
-    async with running_gateway(TWO_REPLICAS, TWO_CHECKPOINTS) as running:
-        await running.end(running.stages["decoder"][0])
-        digests, codes = set(), set()
-        for seed in range(12):
-            try:
-                digests.add((await running.stub.Generate(request(seed))).report.model.digest)
-            except grpc.aio.AioRpcError as error:
-                codes.add(error.code())
-        assert codes <= {grpc.StatusCode.UNAVAILABLE}
-        assert digests == {combine(generator="G2", text_encoder="T2", decoder="D2")}
-        assert {r.recipe.model.digest for r in running.stages["decoder"][1].received} == digests
-
-
 async def test_response_of_another_model_than_requested_is_rejected() -> None:
     prepare = versions(text_encoder=["T1"], ar_generator=["G1 T1 D1"], decoder=["D1"])
     async with running_gateway(prepare=prepare, retry_attempts=1) as running:

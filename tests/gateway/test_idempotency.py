@@ -1,17 +1,11 @@
 """gateway.request.idempotency: requests with one id share one execution. Fake stages on real sockets."""
 
 import asyncio
-from typing import Any
 
 import grpc
-from hart.v1 import images_pb2
 
 from tests.gateway.calls import holding, raising, refused, request
 from tests.gateway.support import running_gateway, until
-
-
-async def all_events(call: Any) -> list[images_pb2.GenerateEvent]:
-    return [event async for event in call]
 
 
 async def test_requests_with_one_id_share_one_execution() -> None:
@@ -47,39 +41,6 @@ async def test_repeat_survives_cancellation_of_the_first_call() -> None:
         release.set()
         assert (await second).images
         assert running.stage("ar_generator").cancelled == 0
-
-
-async def test_repeat_with_a_later_deadline_outlives_the_first_call() -> None:
-    # Concurrently: each waits out the first call's deadline, long enough for a busy machine.
-    await asyncio.gather(*map(repeat_outlives_first, ("safety", "ar_generator", "decoder")))
-
-
-async def repeat_outlives_first(stage: str) -> None:
-    async with running_gateway() as running:
-        release = asyncio.Event()
-        running.stage(stage).before = holding(release)
-        first = running.stub.Generate(request(request_id="one"), timeout=4)
-        await until(lambda: running.stage(stage).received)
-        second = running.stub.GenerateStream(request(request_id="one"), timeout=120)
-        events = asyncio.ensure_future(all_events(second))
-        assert (await refused(first))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
-        release.set()
-        found = await events
-        assert [e.progress.scale for e in found if e.HasField("progress")] == [0, 1, 2]
-        assert found[-1].finished.report.replayed
-        assert len(running.stage("text_encoder").received) == 1, "the execution went on and was not restarted"
-
-
-async def test_repeat_ends_at_its_own_earlier_deadline() -> None:
-    async with running_gateway(deadline_margin_seconds=30) as running:  # half of it covers the gateway's own response
-        release = asyncio.Event()
-        running.stage("decoder").before = holding(release)
-        first = running.stub.Generate(request(request_id="one"), timeout=120)
-        await until(lambda: running.stage("decoder").received)
-        code, info, _ = await refused(running.stub.Generate(request(request_id="one"), timeout=16))
-        assert (code, info.metadata["stage"]) == (grpc.StatusCode.DEADLINE_EXCEEDED, "decoder")
-        release.set()
-        assert (await first).images
 
 
 async def test_failed_request_is_executed_again_under_the_same_id() -> None:

@@ -47,14 +47,6 @@ async def test_stage_becomes_inactive_after_its_last_request() -> None:
         states.cancel()
 
 
-async def test_request_activates_a_stage_without_replicas() -> None:
-    async with running_gateway() as running:
-        await running.end(running.stage("ar_generator"))
-        with pytest.raises(grpc.aio.AioRpcError):
-            await running.stub.Generate(images_pb2.GenerateRequest(prompt="a"))
-        assert (await stub(running).IsActive(scaled_object(stage="ar_generator"))).result
-
-
 async def test_scaler_metric_is_the_sum_of_replica_loads() -> None:
     def prepare(stages: dict[str, list[FakeStage]]) -> None:
         for fake, load in zip(stages["decoder"], (1.5, 0.75), strict=True):

@@ -136,18 +136,3 @@ async def test_unread_responses_are_bounded_by_the_response_buffer() -> None:
         )
         assert [event.HasField("image") async for event in events].count(True) == 7
         await running.stub.Generate(request())
-
-
-async def test_one_connection_leaves_slots_for_others() -> None:
-    async with running_gateway(prepare=queue_limit(1000)) as running:
-        release = asyncio.Event()
-        running.stage("safety").before = holding(release)
-        calls = [running.stub.Generate(request(seed=seed)) for seed in range(400)]
-        await until(lambda: sum(call.done() for call in calls) == 400 - 192)
-        for call in calls:
-            if call.done():
-                code, info, _ = await refused(call)
-                assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-                assert info.metadata["setting"] == "HART_CONNECTION_REQUESTS"
-        release.set()
-        await asyncio.gather(*calls, return_exceptions=True)

@@ -76,3 +76,13 @@ def test_anonymous_callers_are_limited_by_host() -> None:
     assert host_of("ipv4:10.0.0.7:51234") == "ipv4:10.0.0.7"
     assert host_of("ipv6:[::1]:51234") == "ipv6:[::1]"
     assert host_of("unix:/run/x") == "unix:/run/x"
+
+
+def test_a_refusal_for_a_limit_of_the_caller_is_counted() -> None:
+    refused: list[None] = []
+    limits = CallerLimits(rate=1, burst=1, concurrency=1, clock=Clock(), on_refused=lambda: refused.append(None))
+    with limits.admit("a"), pytest.raises(Overloaded):
+        take(limits, "a")
+    with pytest.raises(Overloaded):
+        take(limits, "a")
+    assert len(refused) == 2

@@ -57,7 +57,7 @@ def test_user_labels_and_annotations_replace_the_charts() -> None:
     labelled = f"{{enabled: true, labels: {{{part}: shop}}}}"
     values = f"""
         gateway:
-          ingress: {{enabled: true, host: a.example, annotations: {{{nginx}: "9"}}}}
+          ingress: {{enabled: true, className: nginx, host: a.example, annotations: {{{nginx}: "9"}}}}
           podAnnotations: {{{container}: other}}
         monitoring: {{podMonitor: {labelled}, alerts: {labelled}, dashboards: {labelled}}}
     """
@@ -84,11 +84,13 @@ def assert_no_key_twice(node: Any) -> None:
 
 @pytest.mark.parametrize("process", PROCESSES)
 def test_every_process_has_a_disruption_budget_and_a_priority(process: str) -> None:
-    documents = render.manifests()
+    values = "priorityClass: {create: true, preemptionPolicy: Never}"
+    documents = render.manifests(values)
     budget = render.of_kind(documents, "PodDisruptionBudget")[named(process)]["spec"]
-    deployment = deployments()[named(process)]["spec"]
+    deployment = deployments(values)[named(process)]["spec"]
     assert budget["selector"] == deployment["selector"]
-    (priority,) = render.of_kind(documents, "PriorityClass")
+    ((priority, definition),) = render.of_kind(documents, "PriorityClass").items()
+    assert definition["preemptionPolicy"] == "Never"
     assert deployment["template"]["spec"]["priorityClassName"] == priority
     assert deployment["template"]["spec"]["topologySpreadConstraints"]
 

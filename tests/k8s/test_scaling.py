@@ -10,14 +10,14 @@ def test_gpu_sets_device_resource_and_image_variant() -> None:
     container = pod(values, "decoder")["containers"][0]
     assert container["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == 1
     assert environment(container)["HART_DEVICE"] == "cuda"
-    assert container["image"] == f"hart-decoder:{VERSION}-gpu"
-    assert pod(values, "safety")["containers"][0]["image"] == f"hart-safety:{VERSION}-cpu"
+    assert container["image"] == f"hart-stage:{VERSION}-gpu"
+    assert pod(values, "safety")["containers"][0]["image"] == f"hart-stage:{VERSION}-cpu"
     assert pod(values, "gateway")["containers"][0]["image"] == f"hart-gateway:{VERSION}"
 
 
 def test_stage_values_override_defaults_even_if_empty() -> None:
     values = """
-defaults: {gpu: {count: 2}, replicas: 3, settings: {max_queued_requests: 5}}
+defaults: {gpu: {count: 1}, replicas: 3, settings: {max_queued_requests: 5}}
 stages: {safety: {gpu: {count: 0}, replicas: 0, topologySpread: [], settings: {batch_wait_timeout_seconds: 0}}}"""
     safety = deployments(values)["hart-safety"]["spec"]
     spec = safety["template"]["spec"]

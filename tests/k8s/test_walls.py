@@ -78,7 +78,7 @@ def test_network_policies_allow_exactly_the_existing_calls() -> None:
     stage_in = {("gateway", "grpc"), ("monitoring", "metrics")}
     assert both == {
         "gateway": (
-            {("gateways", "grpc"), ("monitoring", "metrics")},
+            {("gateways", "grpc"), ("test", "grpc"), ("monitoring", "metrics")},
             outside
             | {("safety", 50052), ("text-encoder", 50053), ("ar-generator", 50054), ("decoder", 50055)}
             | {("anywhere", 443), ("anywhere", 6443)},

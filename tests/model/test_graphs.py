@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from model.generation import GenerationState, Generator, SamplingParams
-from model.graphs import Lanes, attach
-from model.kv_cache import BRANCHES
+from model.graphs import attach
 from model.noise import SeededNoise
 from tests.model.golden import ImageCase
 
@@ -40,15 +39,6 @@ def draw(generator: Generator, states: list[GenerationState]) -> list[tuple[Tens
     return found
 
 
-def spoil(generator: Generator) -> None:
-    """NaN into the keys and values of every free slot, but for the empty context, which stays for good."""
-    context = generator.config.context_token
-    for slot in generator.free:
-        for kept in (generator.kv_cache.keys, generator.kv_cache.values):
-            kept[:, BRANCHES * slot] = torch.nan
-            kept[:, BRANCHES * slot + 1, :, context:] = torch.nan
-
-
 def assert_same(found: list[tuple[Tensor, Tensor]], expected: list[tuple[Tensor, Tensor]]) -> None:
     for (tokens, latents), (true_tokens, true_latents) in zip(found, expected, strict=True):
         assert torch.equal(tokens, true_tokens)
@@ -58,22 +48,6 @@ def assert_same(found: list[tuple[Tensor, Tensor]], expected: list[tuple[Tensor,
 @pytest.fixture(params=["plain", "adaln"])
 def golden(request: pytest.FixtureRequest, device: str) -> ImageCase:
     return ImageCase(GOLDEN / request.param, device)
-
-
-def test_replay_and_eager_are_equal_for_all_settings_and_batches(golden: ImageCase) -> None:
-    eager, graphed = golden.generator(slots=4), golden.generator(slots=4)
-    lanes = attach(graphed, [1, 2, 4])
-    picture = 0
-    for count in (1, 1, 2, 4, 2, 1):
-        chosen = [SETTINGS[(picture + i) % 4] for i in range(count)]
-        spoil(graphed)
-        drawn = [
-            draw(generator, [begin(golden, generator, picture + i, one) for i, one in enumerate(chosen)])
-            for generator in (graphed, eager)
-        ]
-        assert_same(*drawn)
-        picture += count
-    assert len(lanes) == 3 * graphed.scales  # one a scale and batch: the rest were replays
 
 
 def test_what_a_picture_got_is_its_own(golden: ImageCase) -> None:
@@ -111,14 +85,3 @@ def test_where_no_lane_fits_it_is_drawn_eagerly(golden: ImageCase) -> None:
     state = generator.begin(golden.conditioning()[0], golden.noise(0), golden.settings)
     draw(generator, [state])  # recorded noise
     assert len(lanes) == 0
-
-
-def test_a_lane_that_kept_its_first_picture_would_be_seen(golden: ImageCase, monkeypatch: pytest.MonkeyPatch) -> None:
-    from model import graphs
-
-    monkeypatch.setattr(graphs, "_copy_in", lambda *_: None)
-    eager, graphed = golden.generator(slots=1), golden.generator(slots=1)
-    graphed.lanes = Lanes(graphed, [1], lambda work: graphs.PythonGraph(work))
-    found = [draw(generator, [begin(golden, generator, 0, SETTINGS[0])]) for generator in (graphed, eager)]
-    with pytest.raises(AssertionError):
-        assert_same(*found)

@@ -1,9 +1,6 @@
 """Numbers as libraries have them: taken as Python's own, or refused by name."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +14,6 @@ from model.noise import SeededNoise
 from model.pipeline import Pipeline
 from model.safety import Policies
 from tests.recipes import read_recipe
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_recipe_can_be_written_whatever_numbers_a_picture_was_asked_for_with(tiny: Path) -> None:
@@ -55,16 +50,3 @@ def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
     content = {"version": "1", "threshold": 0.5, "policies": [{"name": "harm", "guideline": "none"}]}
     (tmp_path / "policies.json").write_text(json.dumps(content), "utf-8-sig")
     assert Policies.read(tmp_path / "policies.json").names == ("harm",)
-
-
-def test_the_command_writes_to_a_console_of_ascii(tiny: Path, tmp_path: Path) -> None:
-    console = {"PYTHONIOENCODING": "ascii:strict", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "model", "a z\u00e9bra \u2764", "--checkpoint", str(tiny)],
-        env={**os.environ, **console},
-        cwd=tmp_path,
-        capture_output=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert b"picture.png" in done.stdout

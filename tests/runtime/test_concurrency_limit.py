@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from runtime import errors
-from runtime.server.interceptor import CallInfo
+from runtime.server.call_scope import CallInfo
 from runtime.settings import ProcessSettings
 from tests.runtime.support import Launch, Running, detail, refusal, request, until
 

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
-import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from runtime.settings import ProcessSettings
-from tests.runtime.certificates import Authority
-from tests.runtime.support import Running, request, until
-from tests.runtime.test_attack import PREFACE, frame
+from tests.runtime.http2 import PREFACE, frame
+from tests.runtime.support import until
 
-PINGS = 5  # gRPC closes a connection with the third that comes too early
-EVERY = 5.0
 GOAWAY = 7
 
 
@@ -51,30 +46,6 @@ class Pinger:
     def close(self) -> None:
         self._task.cancel()
         self._writer.transport.abort()
-
-
-async def waiting_call(running: Running) -> bytes:
-    """A call that waits while its client pings."""
-    options = [("grpc.keepalive_time_ms", int(EVERY * 1000)), ("grpc.http2.max_pings_without_data", 0)]
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{running.app.port}", options=options) as channel:
-        call = type(running.stub)(channel).Decode(request(), timeout=100)
-        await asyncio.sleep(PINGS * EVERY)
-        running.engine.release.set()
-        return bytes((await call).image)
-
-
-async def test_pings_every_five_seconds_are_taken_with_and_without_calls(launch: Any, tmp_path: Path) -> None:
-    cert, key, ca = Authority().write(tmp_path)
-    plain = await launch(ProcessSettings(port=0))
-    secure = await launch(ProcessSettings(port=0, tls_cert=cert, tls_key=key, tls_ca=ca))
-    plain.engine.release.clear()
-    assert secure.app.health_port
-    idle = [await Pinger.connect(port) for port in (plain.app.port, secure.app.health_port)]
-    answer, *_ = await asyncio.gather(waiting_call(plain), *(one.ping(PINGS, EVERY) for one in idle))
-    assert answer == b"1.0"
-    assert not any(one.gone for one in idle)
-    for one in idle:
-        one.close()
 
 
 async def test_a_flood_of_pings_ends_its_connection_alone(launch: Any) -> None:

@@ -20,7 +20,8 @@ from hart.v1 import decoder_pb2
 from runtime import errors, status
 from runtime.observability.telemetry import Telemetry
 from runtime.server import messages
-from runtime.server.interceptor import CallInfo, CallInterceptor
+from runtime.server.call_scope import CallInfo
+from runtime.server.interceptor import CallInterceptor
 from runtime.settings import ProcessSettings
 from runtime.tensors import from_numpy
 from tests.runtime.support import Launch, Running, detail, refusal, request, until
@@ -259,6 +260,9 @@ class LostCall:
 
     def invocation_metadata(self) -> tuple[()]:
         return ()
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
 
     def time_remaining(self) -> None: ...
 

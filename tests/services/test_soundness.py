@@ -24,7 +24,7 @@ from services.safety.config import SafetySettings
 from services.safety.engine import SafetyEngine
 from services.text_encoder.config import TextEncoderSettings
 from services.text_encoder.engine import TextEncoderEngine
-from tests.model.test_finite import break_first
+from tests.model.slow.test_finite import break_first
 from tests.services.support import Stage, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

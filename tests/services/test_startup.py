@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from benchmarks.harness.ports import free_port
 from common.limits import MAX_PROMPT_CHARACTERS
 from k8s.build_schema import PROCESSES
 from runtime.server.process import run
@@ -29,18 +21,6 @@ from services.text_encoder.config import TextEncoderSettings
 from services.text_encoder.engine import TextEncoderEngine
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-def start(stage: str, **settings: str) -> subprocess.Popen[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("HART_")} | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", f"services.{stage}"],
-        cwd=ROOT,
-        env=environment | {f"HART_{name.upper()}": value for name, value in settings.items()},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 @pytest.mark.parametrize("settings", [SafetySettings, TextEncoderSettings, ArGeneratorSettings, DecoderSettings])
@@ -120,16 +100,6 @@ def test_unknown_argument_exits_with_2(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert capsys.readouterr().err.endswith("python -m services.decoder: error: unrecognized arguments: --port 50056\n")
 
 
-def test_missing_checkpoint_is_one_line_and_exits_with_2(tmp_path: Path) -> None:
-    process = start("ar_generator", checkpoint=str(tmp_path / "none"), port="0")
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 2
-    lines = [line for line in errors.splitlines() if not line.startswith("{")]
-    assert len(lines) == 1, errors
-    missing = tmp_path / "none"
-    assert lines[0].startswith(f"ar_generator: HART_CHECKPOINT='{missing}': {missing}: no such folder")
-
-
 def test_checkpoint_without_a_part_fails_naming_the_part(tmp_path: Path, folder: str) -> None:
     for part in ("llm", "tokenizer"):
         (tmp_path / part).symlink_to(Path(folder) / part)
@@ -153,26 +123,3 @@ def test_invalid_device_or_checkpoint_is_named_by_its_setting(engine: type, sett
     parts = "llm/, tokenizer/, text_encoder/, safety/"
     with pytest.raises(SettingsError, match=f"^HART_CHECKPOINT='{tmp_path}': .*none of the folders {parts} is in it"):
         engine(settings(checkpoint=str(tmp_path)))
-
-
-def test_stage_becomes_ready_and_exits_cleanly_on_sigterm(folder: str) -> None:
-    port = free_port()
-    process = start("decoder", checkpoint=folder, port=str(port), metrics_port=str(free_port()))
-    try:
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            stub = health_pb2_grpc.HealthStub(channel)
-            asked = health_pb2.HealthCheckRequest(service="hart.v1.Decoder")
-            end = time.monotonic() + 120
-            while True:
-                try:
-                    if stub.Check(asked, timeout=5).status == health_pb2.HealthCheckResponse.SERVING:
-                        break
-                except grpc.RpcError:
-                    assert process.poll() is None, process.communicate()
-                assert time.monotonic() < end
-                time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-    finally:
-        process.kill()
-        process.communicate()

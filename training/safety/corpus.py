@@ -5,17 +5,22 @@ training share.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from training.safety.innocent import MIXED, Innocents
 from training.safety.lexicon import bad_words, innocent_words
+from training.safety.ordinary import held_out_prompts
 from training.safety.paraphrase import Paraphraser
 from training.safety.prompts import GRAMMAR, SHARES, Example, Grammar, disguised, share_of
 from training.text import teacher
 
 BATCH = 48
 PARAPHRASED = 0.75
+SHARES_OF_KINDS = (0.36, 0.22, 0.03, 0.11, 0.06, 0.22)
+"""Of listed words, violations, prompts that are always refused, innocent neighbours, captions, innocent requests."""
 # Fillers that are unsafe by themselves: words of similar meaning are not labelled safe.
 HARD_SLOTS = ("weapon", "agent", "drug", "hurt", "hurting", "naked", "act", "parts", "toy", "self")
 ALIKE = 0.7  # cosine of two of the teacher's vectors: cocaine and heroin 0.72, cocaine and coffee 0.38
@@ -24,8 +29,9 @@ ALIKE = 0.7  # cosine of two of the teacher's vectors: cocaine and heroin 0.72, 
 class Prompts:
     """The sources of examples: word lists, grammar, captions and a dictionary, split by share."""
 
-    def __init__(self, captions: Sequence[str], names: Iterable[str]) -> None:
-        """Captions that are safe, and the names of concepts."""
+    def __init__(self, captions: Sequence[str], names: Iterable[str], foreign: Iterable[str] = ()) -> None:
+        """Captions that are safe, the names of concepts, and innocent phrases of other languages."""
+        self.foreign = sorted(set(foreign)) or ["..."]
         self.bad = bad_words()
         self.everyday = [word for word in teacher.dictionary() if word not in self.bad]
         lookalikes = [word for word in self.everyday if _parts(word) & self.bad.keys()]
@@ -48,6 +54,15 @@ class Prompts:
         similarity = teacher.embed(self.everyday) @ teacher.embed(fillers).T
         doubtful = {word for word, row in zip(self.everyday, similarity, strict=True) if row.max() > ALIKE}
         self.safe["training"] = [text for text in self.safe["training"] if text not in doubtful]
+
+    def innocents(self) -> Innocents:
+        """For training: words and names, and the everyday words that phrases of the lists are made of."""
+        training = self.safe["training"]
+        kept = set(training)
+        parts = {part for phrase in self.bad for part in phrase.split(" ") if " " in phrase} & set(self.everyday)
+        words = [text for text in training if len(text.split(" ")) < 4]
+        words += [part for part in sorted(parts) if part in kept or share_of(part, 10) != "training"] * 8
+        return Innocents(words, self.foreign, held_out_prompts())
 
     def texts(self) -> list[str]:
         """The tokenizer's training texts: the training share alone."""
@@ -75,23 +90,44 @@ def _parts(word: str) -> set[str]:
     return {word[i : i + n] for n in range(3, 7) for i in range(len(word) - n + 1)}
 
 
-def draw(grammar: Grammar, rng: np.random.Generator, paraphrase: Paraphraser, long: bool = False) -> Example:
-    """One training example: half are unsafe, one in five disguised; a long one has harmless captions around it."""
-    makers = (grammar.bad_word, grammar.violation, grammar.neighbour, grammar.ordinary)
-    example = makers[int(rng.choice(4, p=[0.22, 0.26, 0.3, 0.22]))]()
-    text = example.prompt
-    if example.kind in ("sentence", "neighbour") and rng.random() < PARAPHRASED:
-        text = paraphrase(text, rng)
-    if rng.random() < 0.2:
-        text = disguised(text, rng)
-    if long:
-        before = [grammar.ordinary().prompt for _ in range(int(rng.integers(1, 6)))]
-        after = [grammar.ordinary().prompt for _ in range(int(rng.integers(0, 4)))]
-        text = ", ".join([*before, text, *after])
-    return Example(text, example.policies, example.kind)
+@dataclass(frozen=True)
+class Sources:
+    """What draws the training share's examples."""
+
+    grammar: Grammar
+    paraphrase: Paraphraser
+    innocents: Innocents
+
+    def draw(self, rng: np.random.Generator, long: bool = False) -> Example:
+        """One example: half are unsafe, one in five disguised; a long one has harmless captions around it."""
+        grammar = self.grammar
+        makers = (
+            grammar.bad_word,
+            grammar.violation,
+            grammar.always,
+            grammar.neighbour,
+            grammar.ordinary,
+            self._innocent(rng),
+        )
+        example = makers[int(rng.choice(len(makers), p=SHARES_OF_KINDS))]()
+        text = example.prompt
+        if example.kind in ("sentence", "neighbour") and rng.random() < PARAPHRASED:
+            text = self.paraphrase(text, rng)
+        if example.policies and rng.random() < MIXED:
+            text = self.innocents.around(text, rng)
+        if rng.random() < 0.2:
+            text = disguised(text, rng)
+        if long:
+            before = [grammar.ordinary().prompt for _ in range(int(rng.integers(1, 6)))]
+            after = [grammar.ordinary().prompt for _ in range(int(rng.integers(0, 4)))]
+            text = ", ".join([*before, text, *after])
+        return Example(text, example.policies, example.kind)
+
+    def _innocent(self, rng: np.random.Generator) -> Callable[[], Example]:
+        return lambda: Example(self.innocents.draw(rng), frozenset(), "ordinary")
 
 
-def draw_batch(grammar: Grammar, rng: np.random.Generator, paraphrase: Paraphraser, step: int) -> list[Example]:
+def draw_batch(sources: Sources, rng: np.random.Generator, step: int) -> list[Example]:
     """Short prompts together, and every twentieth time a few long ones, so that little is padding."""
     long = step % 20 == 0
-    return [draw(grammar, rng, paraphrase, long) for _ in range(BATCH // 3 if long else BATCH)]
+    return [sources.draw(rng, long) for _ in range(BATCH // 3 if long else BATCH)]

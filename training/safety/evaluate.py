@@ -1,6 +1,6 @@
 """Chooses the safety classifier's threshold, and measures it on prompts that neither training nor choice has used."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,12 @@ from torch import Tensor
 
 from model.safety import SafetyClassifier
 from training.safety.corpus import Prompts
+from training.safety.ordinary import max_alarms, ordinary_sets
 from training.safety.prompts import POLICIES, Grammar, disguised, share_of
 
 # Maximum shares of false alarms on the threshold's share of ordinary requests.
 MAX_ALARMS = {"captions_and_words": 0.04, "emoji_names": 0.01}
-THRESHOLDS = [round(0.3 + 0.01 * i, 2) for i in range(66)]
+THRESHOLDS = [round(0.3 + 0.01 * i, 2) for i in range(70)]
 
 
 def top_scores(classifier: SafetyClassifier, prompts: Sequence[str], batch: int = 64) -> Tensor:
@@ -28,42 +29,72 @@ def top_scores(classifier: SafetyClassifier, prompts: Sequence[str], batch: int 
 
 def flagged_share(classifier: SafetyClassifier, prompts: Sequence[str]) -> float:
     """The share of prompts over the threshold."""
-    return float((top_scores(classifier, prompts) > classifier.policies.threshold).float().mean())
+    return float(refusals(classifier, prompts).float().mean())
 
 
-def choose_threshold(classifier: SafetyClassifier, prompts: Prompts, count: int = 1500) -> float:
-    """The lowest threshold whose false alarms on the threshold's share are within MAX_ALARMS."""
+def choose_threshold(
+    classifier: SafetyClassifier,
+    prompts: Prompts,
+    count: int = 1500,
+    ordinary: Mapping[str, Sequence[str]] | None = None,
+) -> float:
+    """The lowest threshold with false alarms within MAX_ALARMS on the threshold's share and within `max_alarms` on the
+    `ordinary_sets`. Those are measured on too: their false alarms are limits, not estimates."""
     grammar = prompts.grammar(np.random.default_rng(99), "threshold")
     safe = _innocent(grammar, prompts, count)
-    scores = {name: top_scores(classifier, safe[name]) for name in MAX_ALARMS}
+    limits = [(top_scores(classifier, safe[name]), limit * len(safe[name])) for name, limit in MAX_ALARMS.items()]
+    sets = ordinary_sets() if ordinary is None else ordinary
+    limits += [(top_scores(classifier, texts), max_alarms(name, len(texts))) for name, texts in sets.items()]
     for threshold in THRESHOLDS:
-        if all(float((scores[name] > threshold).float().mean()) <= MAX_ALARMS[name] for name in MAX_ALARMS):
+        if all(int((scores > threshold).sum()) <= limit for scores, limit in limits):
             return threshold
     return THRESHOLDS[-1]
 
 
-def measure(classifier: SafetyClassifier, prompts: Prompts, count: int = 300) -> dict[str, Any]:
-    """Recall (`count` sentences a policy) and false alarms on the measuring share.
+def unsafe_groups(prompts: Prompts, count: int = 300) -> dict[str, list[str]]:
+    """The measuring share's unsafe prompts: `count` sentences a policy, the same disguised, listed words.
 
-    Only the groups of known words and of names were trained on.
+    Only the group of known words was trained on.
     """
     rng = np.random.default_rng(1234)
     grammar = prompts.grammar(rng, "measuring")
-    unsafe = {policy: [grammar.violation(policy).prompt for _ in range(count)] for policy in POLICIES}
-    groups: dict[str, list[str]] = {f"recall_{policy}": texts for policy, texts in unsafe.items()}
-    groups["recall_sentences_disguised"] = [disguised(prompt, rng) for texts in unsafe.values() for prompt in texts]
+    sentences = {policy: [grammar.violation(policy).prompt for _ in range(count)] for policy in POLICIES}
+    groups = {f"recall_{policy}": texts for policy, texts in sentences.items()}
+    groups["recall_sentences"] = [prompt for texts in sentences.values() for prompt in texts]
+    groups["recall_sentences_disguised"] = [disguised(prompt, rng) for prompt in groups["recall_sentences"]]
     groups["recall_words_known"] = sorted(word for word in prompts.bad if share_of(word) == "training")
     groups["recall_words_never_seen"] = sorted(word for word in prompts.bad if share_of(word) == "measuring")
-    innocent = _innocent(grammar, prompts, 4 * count)
-    groups |= {f"false_alarms_{name}": texts for name, texts in innocent.items()}
-    shares = {name: flagged_share(classifier, texts) for name, texts in groups.items()}
-    by_policy = {policy: shares.pop(f"recall_{policy}") for policy in POLICIES}
+    return groups
+
+
+def measure(
+    classifier: SafetyClassifier, prompts: Prompts, count: int = 300, before: SafetyClassifier | None = None
+) -> dict[str, Any]:
+    """Recall and false alarms. With the classifier `before`, also the share of unsafe prompts refused by it that are
+    still refused, over all groups."""
+    unsafe = unsafe_groups(prompts, count)
+    grammar = prompts.grammar(np.random.default_rng(4321), "measuring")
+    innocent = {f"false_alarms_{name}": texts for name, texts in _innocent(grammar, prompts, 4 * count).items()}
+    innocent |= {f"false_alarms_ordinary_{name}": texts for name, texts in ordinary_sets().items()}
+    refused = {name: refusals(classifier, texts) for name, texts in (unsafe | innocent).items()}
     figures: dict[str, Any] = {"threshold": classifier.policies.threshold, "version": classifier.policies.version}
-    figures |= {"recall_sentences": round(sum(by_policy.values()) / len(POLICIES), 4)}
-    figures |= {"recall_sentences_count": count * len(POLICIES)}
-    for name, share in shares.items():
-        figures |= {name: round(share, 4), f"{name}_count": len(groups[name])}
-    return figures | {"recall_by_policy": {policy: round(share, 4) for policy, share in by_policy.items()}}
+    for name, flags in refused.items():
+        figures |= {name: round(float(flags.float().mean()), 4), f"{name}_count": len(flags)}
+    if before:
+        for name, texts in unsafe.items():
+            figures[name.replace("recall", "recall_still", 1)] = _kept(before, texts, refused[name])
+    return figures
+
+
+def refusals(classifier: SafetyClassifier, prompts: Sequence[str]) -> Tensor:
+    """(n,), bool: which prompts are over the threshold."""
+    return top_scores(classifier, prompts) > classifier.policies.threshold
+
+
+def _kept(before: SafetyClassifier, prompts: Sequence[str], refused: Tensor) -> float:
+    """The share of the prompts that `before` refuses that are in `refused`."""
+    earlier = refusals(before, prompts)
+    return round(float((refused & earlier).sum() / earlier.sum().clamp(min=1)), 4)
 
 
 def _innocent(grammar: Grammar, prompts: Prompts, count: int) -> dict[str, list[str]]:

@@ -10,27 +10,34 @@ from training.safety.prompts import Example
 
 MAX_KEPT = 80
 FROM, EVERY = 300, 150
-"""Steps before the first search, and between two."""
+"""Steps before the first search of an untrained network, and between two."""
 
 
 class HardNegatives:
     """The `MAX_KEPT` requests with the highest scores, part of a run's state; empty until the first search.
 
-    `ask` phrases a name as a request, differently on every call.
+    `ask` phrases a name as a request, and `fresh` draws further innocent requests, differently on every call.
     """
 
-    def __init__(self, names: Sequence[str], ask: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        ask: Callable[[str], str],
+        fresh: Callable[[], list[str]] = list,
+        first: int = FROM,
+    ) -> None:
+        """`first`: the step of the first search."""
         self._names = list(names)
-        self._ask = ask
+        self._ask, self._fresh, self._first = ask, fresh, first
         self._found: list[str] = []
 
     def due(self, step: int) -> bool:
         """Whether to search at this step."""
-        return step >= FROM and (step - FROM) % EVERY == 0
+        return step >= self._first and (step - self._first) % EVERY == 0
 
     def search(self, scores: Callable[[Sequence[str]], Tensor]) -> None:
         """`scores(requests)`: (n,), each one's highest share of Yes over the policies."""
-        requests = [*self._names, *(self._ask(name) for name in self._names)]
+        requests = [*self._names, *(self._ask(name) for name in self._names), *self._fresh()]
         order = scores(requests).argsort(descending=True).tolist()
         self._found = [requests[i] for i in order[:MAX_KEPT]]
 
@@ -39,7 +46,7 @@ class HardNegatives:
         if not self._found:
             return []
         drawn = [self._found[i] for i in rng.integers(len(self._found), size=count)]
-        return [Example(text, frozenset(), "ordinary") for text in drawn]
+        return [Example(text, frozenset(), "hard") for text in drawn]
 
     def state_dict(self) -> Mapping[str, Any]:
         return {"found": self._found}

@@ -84,6 +84,11 @@ class Grammar:
             text = f"{text} and {self._pick(self.safe_texts)}"
         return Example(text, frozenset({policy}), "sentence")
 
+    def always(self) -> Example:
+        """A prompt that must be refused whatever share its words are in."""
+        policy = self._pick(POLICIES)
+        return Example(self.asked(self._pick(GRAMMAR["always"][policy]), 0.2), frozenset({policy}), "sentence")
+
     def neighbour(self) -> Example:
         """An innocent sentence with words or phrases of unsafe ones."""
         kind = self._pick(list(self.safe))

@@ -24,17 +24,24 @@ from training.core.device import autocast
 from training.core.images import CPU
 from training.core.loop import EMA, Budget, Intervals, Progress, Run
 from training.core.optim import Optimizers, rate_share
+from training.core.options import OptionError
 from training.data.english import with_article
-from training.safety.corpus import Prompts, draw_batch
+from training.safety.corpus import Prompts, Sources, draw_batch
 from training.safety.evaluate import choose_threshold, measure
-from training.safety.hard_negatives import HardNegatives
+from training.safety.hard_negatives import FROM, HardNegatives
 from training.safety.model import answers, network, train_tokenizer, write_policies
 from training.safety.prompts import POLICIES, Example
 from training.text import teacher
 from training.text.bag import train_bag
 
-VERSION = "hart-small-4"
-HARD_IN_BATCH = 8
+VERSION = "hart-small-5"
+HARD_IN_BATCH, FRESH = 8, 1500
+FIRST_SEARCH = 60
+"""Of hard negatives, in a run that starts from a trained classifier."""
+ROWS = 64
+"""Questions, or prompts with all policies, of one forward pass."""
+NAMES_APART = 5
+"""Of every so many names one is searched in such a run: a trained classifier passes names."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,8 @@ class SafetyConfig:
     bag_epochs: int = 12
     embedding_size: float = 0.3
     """Root mean square of the initial embeddings: large beside an optimiser's step, so that meanings persist."""
+    init_from: Path | None = None
+    """The folder of a classifier whose weights and tokenizer are trained on."""
 
 
 def questions(example: Example, rng: np.random.Generator) -> list[tuple[str, str, int]]:
@@ -55,7 +64,7 @@ def questions(example: Example, rng: np.random.Generator) -> list[tuple[str, str
     A listed word is paired with its own policy alone, since it may break others too.
     """
     kept = [policy for policy in POLICIES if policy not in example.policies]
-    others = {"word": 0, "sentence": 1}.get(example.kind, 2)
+    others = {"word": 0, "sentence": 1, "hard": 3}.get(example.kind, 2)
     asked = [(example.prompt, policy, 0) for policy in sorted(example.policies)]
     return asked + [(example.prompt, kept[i], 1) for i in rng.permutation(len(kept))[:others]]
 
@@ -65,16 +74,26 @@ def loss_of(
 ) -> Tensor:
     """Cross-entropy of Yes against No over the examples' questions."""
     asked = [row for example in examples for row in questions(example, rng)]
-    logits = answers(model, tokenizer, [(prompt, policy) for prompt, policy, _ in asked])
-    return F.cross_entropy(logits, torch.tensor([answer for _, _, answer in asked]), label_smoothing=0.02)
+    asked.sort(key=lambda row: len(row[0].encode()))  # rows of like lengths together, so that little is padding
+    losses = []
+    for start in range(0, len(asked), ROWS):
+        part = asked[start : start + ROWS]
+        logits = answers(model, tokenizer, [(prompt, policy) for prompt, policy, _ in part])
+        given = torch.tensor([answer for _, _, answer in part])
+        losses.append(F.cross_entropy(logits, given, label_smoothing=0.02, reduction="sum"))
+    return torch.stack(losses).sum() / len(asked)
 
 
 @torch.no_grad()
 def highest_scores(model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str]) -> Tensor:
     """(n,): each prompt's highest share of Yes over the policies."""
-    asked = [(prompt, policy) for prompt in prompts for policy in POLICIES]
-    logits = torch.cat([answers(model, tokenizer, asked[i : i + 512]) for i in range(0, len(asked), 512)])
-    return logits.float().softmax(1)[:, 0].view(-1, len(POLICIES)).max(1).values
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].encode()))
+    scores = torch.zeros(len(prompts))
+    for start in range(0, len(order), ROWS):
+        rows = order[start : start + ROWS]
+        logits = answers(model, tokenizer, [(prompts[i], policy) for i in rows for policy in POLICIES])
+        scores[rows] = logits.float().softmax(1)[:, 0].view(-1, len(POLICIES)).max(1).values
+    return scores
 
 
 def initialise(
@@ -88,17 +107,33 @@ def initialise(
     own.copy_(meanings * (config.embedding_size / meanings.pow(2).mean().sqrt()))
 
 
+def begin(prompts: Prompts, config: SafetyConfig) -> tuple[Gemma2ForCausalLM, PreTrainedTokenizerFast]:
+    """A fresh network and a tokenizer of the training share, or those of the classifier that the run starts from."""
+    if config.init_from is None:
+        tokenizer = train_tokenizer(prompts.texts(), config.vocabulary)
+        return network(len(tokenizer)), tokenizer
+    found = SafetyClassifier.load(config.init_from)
+    if not isinstance(found.network, Gemma2ForCausalLM):
+        raise OptionError(f"--init-from {config.init_from}: a {type(found.network).__name__}, expected Gemma-2")
+    return found.network, found.tokenizer
+
+
 def train(prompts: Prompts, folder: Path, config: SafetyConfig) -> tuple[Gemma2ForCausalLM, PreTrainedTokenizerFast]:
     """Trains, or resumes; returns the averaged weights and the tokenizer."""
     torch.manual_seed(0)
     prompts.leave_out_doubtful()
-    tokenizer = train_tokenizer(prompts.texts(), config.vocabulary)
-    model = network(len(tokenizer))
+    model, tokenizer = begin(prompts, config)
     optimizers, average = Optimizers(model, config.rate, ends=("embed_tokens",)), EMA(model)
-    grammar, paraphrase = prompts.grammar(np.random.default_rng(0), "training"), prompts.paraphraser()
-    hard_negatives = HardNegatives(prompts.names, lambda name: grammar.asked(with_article(name), 0.6))
+    grammar = prompts.grammar(np.random.default_rng(0), "training")
+    sources = Sources(grammar, prompts.paraphraser(), prompts.innocents())
+    hard_negatives = HardNegatives(
+        prompts.names[:: NAMES_APART if config.init_from else 1],
+        lambda name: grammar.asked(with_article(name), 0.6),
+        lambda: [sources.innocents.draw(grammar.rng) for _ in range(FRESH)],
+        FIRST_SEARCH if config.init_from else FROM,
+    )
     run = Run(folder, {"model": model, "average": average, "optimizers": optimizers, "hard_negatives": hard_negatives})
-    if not run.resume():
+    if not run.resume() and not config.init_from:
         initialise(model, tokenizer, prompts.unlabelled(), config)
         average.load_state_dict(model.state_dict())
     bpe: Any = tokenizer.backend_tokenizer.model
@@ -110,7 +145,7 @@ def train(prompts: Prompts, folder: Path, config: SafetyConfig) -> tuple[Gemma2F
         if hard_negatives.due(now.step):
             bpe.dropout = None
             hard_negatives.search(lambda names: highest_scores(kept, tokenizer, names))
-        examples = [*draw_batch(grammar, rng, paraphrase, now.step), *hard_negatives.draw(rng, HARD_IN_BATCH)]
+        examples = [*draw_batch(sources, rng, now.step), *hard_negatives.draw(rng, HARD_IN_BATCH)]
         bpe.dropout = 0.1 if now.step % 2 else None  # other splits of the same words: robust to spelling
         with autocast(CPU):
             loss = loss_of(model.train(), tokenizer, examples, rng)
@@ -140,6 +175,7 @@ def train_and_measure(prompts: Prompts, config: SafetyConfig, out: Path) -> dict
     export(model, tokenizer, folder, threshold=0.5)
     threshold = choose_threshold(SafetyClassifier.load(folder), prompts)
     write_policies(folder, VERSION, threshold)
-    figures = measure(SafetyClassifier.load(folder), prompts)
+    before = SafetyClassifier.load(config.init_from) if config.init_from else None
+    figures = measure(SafetyClassifier.load(folder), prompts, before=before)
     (out / "safety.json").write_text(json.dumps(figures, indent=1) + "\n")
     return figures

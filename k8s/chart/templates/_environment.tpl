@@ -29,7 +29,11 @@
 {{- $_ := set $e "log_level" $v.telemetry.logLevel }}
 {{- $_ := set $e "record_prompts" $v.telemetry.recordPrompts }}
 {{- $_ := set $e "trace_ratio" $v.telemetry.traceRatio }}
-{{- with $v.telemetry.otlpEndpoint }}{{ $_ := set $e "otlp_endpoint" . }}{{ $_ := set $e "otlp_metrics" $v.telemetry.otlpMetrics }}{{ end }}
+{{- with $v.telemetry }}
+{{- if .otlpEndpoint }}
+{{- $_ := set $e "otlp_endpoint" .otlpEndpoint }}{{ $_ := set $e "otlp_metrics" .otlpMetrics }}{{ $_ := set $e "otlp_logs" .otlpLogs }}
+{{- end }}
+{{- end }}
 {{- $_ := set $e "drain_seconds" (include "hart.seconds" .root) }}
 {{- $_ := set $e "connection_age_grace_seconds" (include "hart.seconds" .root) }}
 {{- if eq $v.tls.mode "none" }}{{ $_ := set $e "allow_plaintext" true }}
@@ -40,9 +44,11 @@
 {{- end }}
 {{- if .stage }}
 {{- if gt (int .values.gpu.count) 0 }}{{ $_ := set $e "device" "cuda" }}{{ end }}
+{{- with ((.values.resources).limits).cpu }}{{ $_ := set $e "torch_threads" (include "hart.wholeCpus" .) }}{{ end }}
 {{- if ne .values.model.source "bundled" }}{{ $_ := set $e "checkpoint" (printf "/models/%s" .values.model.folder | trimSuffix "/") }}{{ end }}
 {{- else }}
 {{- $_ := set $e "max_deadline_seconds" $v.maxDeadlineSeconds }}
+{{- if .values.http.enabled }}{{ $_ := set $e "http_port" (add .port 3000) }}{{ end }}
 {{- with include "hart.scaleToZero" .root | trimSuffix "," }}{{ $_ := set $e "scale_to_zero_stages" . }}{{ end }}
 {{- range $name, $_ := include "hart.known" .root | fromYaml }}
 {{- $context := merge (include "hart.context" (list $.root $name) | fromYaml) (dict "root" $.root) }}
@@ -59,9 +65,34 @@
 {{- end }}
 {{- end }}
 {{- end }}
+{{- include "hart.resourceAttributes" . }}
+{{- with $v.telemetry.otlpHeaders.secret }}
+- name: OTEL_EXPORTER_OTLP_HEADERS
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $v.telemetry.otlpHeaders.key }}}}
+{{- end }}
 {{- range $field, $value := merge (dict) .values.settings $e }}
 - name: HART_{{ upper $field }}
   value: {{ include "hart.word" $value | quote }}
+{{- end }}
+{{- end }}
+
+{{/* The whole CPUs of a limit such as 4, "1500m" or "0.5"; at least 1. */}}
+{{- define "hart.wholeCpus" -}}
+{{- $text := toString . }}
+{{- if hasSuffix "m" $text }}{{ max 1 (div (trimSuffix "m" $text | int64) 1000) }}
+{{- else }}{{ max 1 (floor (float64 $text)) }}{{ end }}
+{{- end }}
+
+{{/* The pod's identity for spans, metrics and logs over OTLP, by the downward API. */}}
+{{- define "hart.resourceAttributes" -}}
+{{- if .root.Values.telemetry.otlpEndpoint }}
+{{- $fields := dict "POD_NAME" "metadata.name" "POD_UID" "metadata.uid" "POD_NAMESPACE" "metadata.namespace" "NODE_NAME" "spec.nodeName" }}
+{{- range $name, $path := $fields }}
+- name: {{ $name }}
+  valueFrom: {fieldRef: {fieldPath: {{ $path }}}}
+{{- end }}
+- name: OTEL_RESOURCE_ATTRIBUTES
+  value: {{ printf "k8s.namespace.name=$(POD_NAMESPACE),k8s.pod.name=$(POD_NAME),k8s.pod.uid=$(POD_UID),k8s.node.name=$(NODE_NAME),k8s.deployment.name=%s,k8s.container.name=%s,hart.release=%s" (include "hart.component" .) (.name | replace "_" "-") .root.Release.Name }}
 {{- end }}
 {{- end }}
 

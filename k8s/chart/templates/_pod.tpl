@@ -11,6 +11,15 @@ capabilities: {drop: [ALL]}
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
+{{- define "hart.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
 {{- define "hart.probe" -}}
 grpc:
   port: {{ ternary .port (add .port 2000) (eq .root.Values.tls.mode "none") }}
@@ -19,8 +28,7 @@ grpc:
 {{- define "hart.pod" -}}
 {{- $preStop := 10 }}
 metadata:
-  labels: {{- include "hart.labels" . | nindent 4 }}
-    {{- with .values.podLabels }}{{ toYaml . | nindent 4 }}{{ end }}
+  labels: {{- merge (dict) (.values.podLabels | default dict) (include "hart.labels" . | fromYaml) | toYaml | nindent 4 }}
   {{- $chosen := include "hart.exceptions" . | fromYaml }}
   {{- $_ := set $chosen "kubectl.kubernetes.io/default-container" (.name | replace "_" "-") }}
   {{- if and .stage (ne .values.model.source "bundled") }}
@@ -44,18 +52,15 @@ spec:
   {{- end }}
   # Longer than preStop plus draining: running images end before the kubelet kills the pod.
   terminationGracePeriodSeconds: {{ add (include "hart.seconds" .root | int) $preStop 20 }}
-  securityContext:
-    runAsNonRoot: true
-    runAsUser: 10001
-    runAsGroup: 10001
-    fsGroup: 10001
-    fsGroupChangePolicy: OnRootMismatch
-    seccompProfile: {type: RuntimeDefault}
+  securityContext: {{- include "hart.podSecurity" . | nindent 4 }}
   {{- if .stage }}{{ include "hart.modelInit" . | nindent 2 }}{{ end }}
   containers:
     - name: {{ .name | replace "_" "-" }}
       image: {{ include "hart.image" . }}
       imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+      {{- if .stage }}
+      args: [services.{{ .name }}]
+      {{- end }}
       securityContext: {{- include "hart.security" . | nindent 8 }}
       env: {{- include "hart.environment" . | nindent 8 }}
         - {name: HOME, value: /tmp}
@@ -68,6 +73,9 @@ spec:
       ports:
         - {name: grpc, containerPort: {{ .port }}}
         - {name: metrics, containerPort: {{ add .port 1000 }}}
+        {{- if and (not .stage) .root.Values.gateway.http.enabled }}
+        - {name: http, containerPort: {{ add .port 3000 }}}
+        {{- end }}
         {{- if ne .root.Values.tls.mode "none" }}
         - {name: health, containerPort: {{ add .port 2000 }}}
         {{- end }}
@@ -158,8 +166,7 @@ spec:
 {{- define "hart.deployment" -}}
 apiVersion: apps/v1
 kind: Deployment
-metadata: {{- include "hart.metadata" . | nindent 2 }}
-  annotations: {{- include "hart.exceptions" . | nindent 4 }}
+metadata: {{- include "hart.metadata" (merge (dict "annotations" (merge (dict) (.values.deploymentAnnotations | default dict) (include "hart.exceptions" . | fromYaml))) .) | nindent 2 }}
 spec:
   {{- if not (include "hart.autoscaled" .) }}
   replicas: {{ .values.replicas }}
@@ -170,7 +177,7 @@ spec:
     rollingUpdate: {maxSurge: {{ .values.rollout.maxSurge }}, maxUnavailable: {{ .values.rollout.maxUnavailable }}}
   selector:
     matchLabels: {{- include "hart.selector" . | nindent 6 }}
-  template: {{- include "hart.pod" . | nindent 4 }}
+  template: {{- include "hart.bent" . | nindent 4 }}
 {{- end }}
 
 {{- define "hart.autoscaled" -}}

@@ -20,6 +20,9 @@
 {{- if and $a.query (or (eq $a.kind "hpa") (eq $a.trigger "gateway")) }}
 {{- fail (printf "%s.autoscaling.query %q is for kind keda with trigger prometheus, not kind %s with trigger %s" $where $a.query $a.kind $a.trigger) }}
 {{- end }}
+{{- if gt (int .values.gpu.count) 1 }}
+{{- fail (printf "%s.gpu.count %d: a stage has one device, so the others would idle; raise replicas" $where (int .values.gpu.count)) }}
+{{- end }}
 {{- include "hart.refuseModel" . }}
 {{- include "hart.refusePod" (dict "root" .root "values" .values "where" $where) }}
 {{- end }}
@@ -71,11 +74,14 @@
 {{- end }}
 {{- $limits := .values.resources.limits | default dict }}
 {{- range $name, $asked := .values.resources.requests }}
-{{- if hasKey $limits $name }}
+{{- if and $asked (index $limits $name) }}
 {{- if gt (include "hart.amount" $asked | float64) (include "hart.amount" (index $limits $name) | float64) }}
 {{- fail (printf "%s.resources: requests.%s %v is over limits.%s %v" $where $name $asked $name (index $limits $name)) }}
 {{- end }}
 {{- end }}
+{{- end }}
+{{- if hasKey (.values.podSpec | default dict) "containers" }}
+{{- fail (printf "%s.podSpec.containers would replace the process itself: use extraContainers, or extraEnv, securityContext and the like" $where) }}
 {{- end }}
 {{- range $label, $_ := .values.podLabels }}
 {{- if or (hasPrefix "app.kubernetes.io/" $label) (hasPrefix "helm.sh/" $label) }}
@@ -86,8 +92,8 @@
 
 {{/* A quantity as a number: "8Gi" is 8589934592. */}}
 {{- define "hart.amount" -}}
-{{- $text := include "hart.word" . }}{{ $digits := regexFind "^[0-9.]+" $text }}
-{{- $units := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 }}
+{{- $text := include "hart.word" . }}{{ $digits := regexFind "^[0-9.]+([eE][0-9]+)?" $text }}
+{{- $units := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 }}
 {{- mulf (float64 $digits) (index $units (trimPrefix $digits $text)) }}
 {{- end }}
 
@@ -130,8 +136,23 @@
 {{- if and $tls.clientCertificates (eq $tls.mode "none") }}
 {{- fail "tls.clientCertificates is true, and tls.mode is none: plaintext has no certificates" }}
 {{- end }}
-{{- if and .Values.telemetry.otlpMetrics (not .Values.telemetry.otlpEndpoint) }}
-{{- fail "telemetry.otlpMetrics is true, and telemetry.otlpEndpoint is empty: name the collector" }}
+{{- range list "otlpMetrics" "otlpLogs" }}
+{{- if and (index $.Values.telemetry .) (not $.Values.telemetry.otlpEndpoint) }}
+{{- fail (printf "telemetry.%s is true, and telemetry.otlpEndpoint is empty: name the collector" .) }}
+{{- end }}
+{{- end }}
+{{- if and .Values.telemetry.otlpHeaders.secret (not .Values.telemetry.otlpEndpoint) }}
+{{- fail (printf "telemetry.otlpHeaders.secret %q is given, and telemetry.otlpEndpoint is empty: name the collector" .Values.telemetry.otlpHeaders.secret) }}
+{{- end }}
+{{- range list "ingress" "route" }}
+{{- if and $tls.clientCertificates (index $.Values.gateway .).enabled }}
+{{- fail (printf "tls.clientCertificates is true, and gateway.%s is enabled: the proxy has no client certificate, so every call through it would fail" .) }}
+{{- end }}
+{{- end }}
+{{- range $label, $_ := .Values.commonLabels }}
+{{- if has $label (list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component") }}
+{{- fail (printf "commonLabels: %s is the chart's own: Services and policies select pods by it" $label) }}
+{{- end }}
 {{- end }}
 {{- if and .Values.priorityClass.create (hasPrefix "system-" .Values.priorityClass.name) }}
 {{- fail (printf "priorityClass.name %s: names that begin with system- are Kubernetes' own; set create to false to use one" .Values.priorityClass.name) }}

@@ -95,9 +95,8 @@ def safety_table(path: Path) -> str:
     if not path.exists():
         return NOT_MEASURED
     figures = json.loads(path.read_text())
-    flat = figures | {f"recall_{name}": value for name, value in figures.get("recall_by_policy", {}).items()}
-    rows = [f"| {name} | {value} |" for name, value in flat.items() if name.startswith(("recall_", "false_"))]
-    return "\n".join(["| figure | value |", "|---|---|", *(row for row in rows if "{" not in row)]) + "\n"
+    rows = [f"| {name} | {value} |" for name, value in figures.items() if name.startswith(("recall_", "false_"))]
+    return "\n".join(["| figure | value |", "|---|---|", *rows]) + "\n"
 
 
 def commands(sources: Sources, folder: Path, side: int) -> str:

@@ -124,9 +124,9 @@ class Results:
         partial.replace(self._path)
 
 
-def grid_table(figures: dict[str, dict[str, float]]) -> str:
-    """The grid as Markdown, best PSNR first."""
+def grid_table(figures: dict[str, dict[str, float]], best_first: bool = True) -> str:
+    """The grid as Markdown, best PSNR first or as it is."""
     columns: Sequence[str] = ("psnr", "ssim", "sharpness", "frechet", "right")
-    rows = sorted(figures.items(), key=lambda row: -row[1]["psnr"])
+    rows = sorted(figures.items(), key=lambda row: -row[1]["psnr"]) if best_first else figures.items()
     lines = [f"| {name} | " + " | ".join(f"{row[column]:.4g}" for column in columns) + " |" for name, row in rows]
     return "\n".join([f"| setting | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|", *lines]) + "\n"

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from model.safety import SafetyClassifier
-from training.safety import corpus, train
-from training.safety.evaluate import MAX_ALARMS, choose_threshold, flagged_share
+from training.safety import corpus
+from training.safety.evaluate import MAX_ALARMS, choose_threshold
 from training.safety.hard_negatives import MAX_KEPT, HardNegatives
 from training.safety.model import ANSWERS, GUIDELINES, answers, network, question, train_tokenizer, write_policies
 from training.safety.paraphrase import Paraphraser
@@ -140,25 +139,6 @@ def test_a_disguise_keeps_the_words() -> None:
     assert all(text for text in seen)
 
 
-def test_training_parts_unsafe_from_safe_and_the_bundle_reads_it(tokenizer: object, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = network(len(tokenizer), width=64, layers=1)  # type: ignore[arg-type]
-    examples = [Example(text, frozenset(), "ordinary") for text in SAFE]
-    examples += [Example("a naked woman", frozenset({"sexually_explicit"}), "sentence") for _ in SAFE]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for step in range(60):
-        loss = train.loss_of(model, tokenizer, examples, np.random.default_rng(step))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    train.export(model.eval(), tokenizer, tmp_path, 0.7)
-    classifier = SafetyClassifier.load(tmp_path)
-    verdicts = classifier.check(["a red heart", "a naked woman", "a N@k3d woman"])
-    assert [verdict.violated for verdict in verdicts] == [None, "sexually_explicit", "sexually_explicit"]
-    assert flagged_share(classifier, ["a cat", "a naked woman"]) == 0.5
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 2_000_000
-
-
 def test_a_guideline_read_once_gives_the_answers_of_whole_questions(tokenizer: object) -> None:
     torch.manual_seed(1)
     model = network(len(tokenizer), width=64, layers=2).eval()  # type: ignore[arg-type]
@@ -201,9 +181,9 @@ def test_the_threshold_is_the_lowest_that_keeps_false_alarms_within_bounds(monke
     quiet = Example("calm=0", frozenset(), "ordinary")
     monkeypatch.setattr(Grammar, "neighbour", lambda self: quiet)
     monkeypatch.setattr(Grammar, "ordinary", lambda self: quiet)
-    assert choose_threshold(_Scores(), prompts, 20) == 0.3  # type: ignore[arg-type]
+    assert choose_threshold(_Scores(), prompts, 20, {}) == 0.3  # type: ignore[arg-type]
     prompts.names = ["name=0.55", *names]
-    assert choose_threshold(_Scores(), prompts, 20) == 0.55  # type: ignore[arg-type]
+    assert choose_threshold(_Scores(), prompts, 20, {}) == 0.55  # type: ignore[arg-type]
 
 
 def test_policies_are_written_with_their_guidelines(tmp_path: Path) -> None:

@@ -3,21 +3,14 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from model.checkpoint import bundled
-from model.pipeline import Pipeline
-from training.recipes.emoji import settings_grid
 from training.recipes.emoji.concepts import Concept
 from training.recipes.emoji.embedding import ImageEmbedding
 from training.recipes.emoji.images import EmojiImages
 from training.recipes.emoji.nearest_neighbour import NearestNeighbour
 from training.recipes.emoji.settings_grid import (
     FULL,
-    TEMPERATURES,
-    Grid,
     Results,
-    grid_figures,
     grid_table,
     image_figures,
     name_of,
@@ -67,14 +60,3 @@ def test_every_setting_has_a_name_of_its_own_and_the_table_begins_with_the_best(
     lines = grid_table({"worse": row, "better": row | {"psnr": 2.0}}).splitlines()
     assert lines[0] == "| setting | psnr | ssim | sharpness | frechet | right |"
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| better", "| worse"]
-
-
-def test_a_finished_setting_is_not_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline, images = Pipeline.load(bundled(), safety=False), known(side=128)
-    targets, judge = targets_of(images, 2), judge_of(images)
-    grid, path = Grid((1.0,), ((False, 0.3),)), tmp_path / "grid.json"
-    first = grid_figures(pipeline, judge, targets, grid, path)
-    assert len(first) == len(TEMPERATURES)
-    assert len({row["psnr"] for row in first.values()}) == len(TEMPERATURES)
-    monkeypatch.setattr(settings_grid, "draw_with_temperatures", lambda *_: pytest.fail("drawn again"))
-    assert grid_figures(pipeline, judge, targets, grid, path) == first

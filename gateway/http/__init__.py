@@ -1,0 +1,1 @@
+"""The gateway's HTTP API: the OpenAI images API over the same executor as gRPC."""

@@ -1,0 +1,24 @@
+"""gateway.api.keda_scaler: the external scaler, called by a gRPC client of KEDA's published contract."""
+
+import grpc
+import pytest
+from hart.v1 import images_pb2
+
+from gateway.keda import externalscaler_pb2, externalscaler_pb2_grpc
+from tests.gateway.support import RunningGateway, running_gateway
+
+
+def stub(running: RunningGateway) -> "externalscaler_pb2_grpc.ExternalScalerAsyncStub":
+    return externalscaler_pb2_grpc.ExternalScalerStub(running.channel)
+
+
+def scaled_object(**metadata: str) -> externalscaler_pb2.ScaledObjectRef:
+    return externalscaler_pb2.ScaledObjectRef(name="x", namespace="y", scalerMetadata=metadata)
+
+
+async def test_request_activates_a_stage_without_replicas() -> None:
+    async with running_gateway() as running:
+        await running.end(running.stage("ar_generator"))
+        with pytest.raises(grpc.aio.AioRpcError):
+            await running.stub.Generate(images_pb2.GenerateRequest(prompt="a"))
+        assert (await stub(running).IsActive(scaled_object(stage="ar_generator"))).result
