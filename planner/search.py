@@ -33,6 +33,8 @@ class Target:
     """Seconds."""
     refused: float = 0.001
     """Max share of requests without images."""
+    busy: float = 0.85
+    """Max share of its time that a stage computes: nearer to 1 a queue grows without end, unseen in a short trial."""
     spare: int = 0
     """Replicas of each stage that may be lost while the target is still met."""
 
@@ -114,7 +116,9 @@ class Search:
         return counts
 
     def _met(self, summary: Summary) -> bool:
-        return summary.p95 <= self._target.p95 and summary.refused_share <= self._target.refused
+        busy = max(used.busy for used in summary.usage.values())
+        target = self._target
+        return summary.p95 <= target.p95 and summary.refused_share <= target.refused and busy <= target.busy
 
     def summary(self, counts: Mapping[str, int]) -> Summary:
         """The figures of a fleet with these replicas."""

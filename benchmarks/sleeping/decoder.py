@@ -38,11 +38,12 @@ class SleepingDecoder(DecoderEngine):
 
 @functools.cache
 def _file(side: int, format: str) -> bytes:
+    """Made once: only the sleep takes time."""
     return image_file.encode(np.zeros((side, side, 3), np.uint8), format, 92, None)
 
 
-def sleeping_encode(pixels: Pixels, format: str, quality: int, recipe: str | None) -> bytes:
-    """A black image's file, without its recipe."""
+def sleeping_encode(pixels: Pixels, format: str, quality: int, recipe: str | None, *, marked: bool) -> bytes:
+    """A black image's file, without its recipe and mark."""
     if not hasattr(_of_thread, "sleeper"):
         _of_thread.sleeper = Sleeper()
     _of_thread.sleeper.sleep(PROFILE["encode_seconds"][format.lower()])

@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, required=True, help="requests per second")
     parser.add_argument("--p95", type=float, required=True, metavar="SECONDS")
     parser.add_argument("--refused", type=float, default=0.001, metavar="SHARE", help="max (default: 0.001)")
+    parser.add_argument("--busy", type=float, default=0.85, metavar="SHARE", help="max of a stage (default: 0.85)")
     parser.add_argument("--spare", type=int, default=0, help="replicas per stage that may be lost (default: 0)")
     parser.add_argument("--values", type=Path, help="write values.yaml for the chart to this file")
 
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command. Raises PlanError."""
     profile = shared.profile_of(arguments)
-    target = search.Target(arguments.rate, arguments.p95, arguments.refused, arguments.spare)
+    target = search.Target(arguments.rate, arguments.p95, arguments.refused, arguments.busy, arguments.spare)
     searching = search.Search(profile, shared.fleet_of(arguments), shared.mix_of(arguments), target, arguments.seed)
     found = searching.plan(lambda line: print(line, file=sys.stderr, flush=True))
     print("\n".join(search.lines(found, profile, arguments.price)))

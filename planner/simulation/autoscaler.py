@@ -38,8 +38,7 @@ class Autoscaler:
     def _scrape(self) -> Steps:
         while True:
             yield self.env.timeout(self._policy.metric_seconds)
-            held = self._replicas.load()
-            self._load = held
+            self._load = self._replicas.load()
 
     def _decide(self) -> Steps:
         while True:
@@ -73,7 +72,7 @@ class Autoscaler:
             return
         self._changes.append((self.env.now, count))
         for _ in range(count):
-            self.env.process(self._replicas.start(self._policy.provision_seconds))
+            self._replicas.start(self._policy.provision_seconds)
         self.maximum = max(self.maximum, self._replicas.count)
 
     def _shrink(self, count: int) -> None:

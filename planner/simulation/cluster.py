@@ -111,7 +111,7 @@ class Simulation:
         replicas = self.stages[loss.stage]
         for replica in replicas.ready[: loss.replicas]:
             replicas.lose(replica)
-            self.env.process(replicas.start(self._fleet.provision_seconds))
+            replicas.start(self._fleet.provision_seconds)
 
 
 def simulate(profile: Profile, fleet: Fleet, arrivals: Iterable[Arrival], options: Options | None = None) -> Run:

@@ -47,9 +47,12 @@ class ReplicaSet:
         changed, self.changed = self.changed, self.env.event()
         changed.succeed()
 
-    def start(self, provision_seconds: float) -> Steps:
-        """A process: a replica that is ready after its pod is provisioned and its process has started."""
+    def start(self, provision_seconds: float) -> None:
+        """Add a replica that is ready after its pod is provisioned and its process has started."""
         self.starting += 1
+        self.env.process(self._start(provision_seconds))
+
+    def _start(self, provision_seconds: float) -> Steps:
         yield self.env.timeout(provision_seconds)
         yield self.env.timeout(self.profile.start_seconds)
         self.started_seconds += self.profile.start_seconds
