@@ -15,6 +15,7 @@ override PROMPT := $(value PROMPT)
 export PROMPT
 DEMO_PORT ?= 7860
 PYTEST_ARGS ?=
+BAKE_ARGS ?=
 
 .PHONY: help
 help:                       ## list the targets
@@ -93,6 +94,17 @@ status: setup-run           ## the processes and their state
 
 triton: setup-run           ## safety and text encoder on the Triton Inference Server, port 8001 (deploy/triton)
 	@$(BIN)/python -m deploy.triton
+
+# --- Container images -----------------------------------------------------------------------------------------------
+# REGISTRY=ghcr.io/example/ BAKE_ARGS="--push" publishes them; BAKE_ARGS="cpu --set *.platform= --load" builds for here.
+.PHONY: images image-locks
+images:                     ## build the container images with SBOM and provenance (docker buildx)
+	@docker buildx version >/dev/null 2>&1 || { echo "NOT BUILT: docker buildx is not installed here" >&2; exit 1; }
+	REVISION="$$(git rev-parse HEAD)" SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" \
+	  CREATED="$$(git log -1 --format=%cI)" docker buildx bake $(BAKE_ARGS)
+
+image-locks: setup          ## write the hashes of what the container images install, from pyproject.toml and constraints.txt
+	$(BIN)/python -m deploy.images.lock
 
 # --- Releasing -----------------------------------------------------------------------------------------------------
 .PHONY: dist release

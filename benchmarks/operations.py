@@ -15,10 +15,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.generate import decode
-from benchmarks.load_checkpoint import TRANSFORMER
+from benchmarks.load_checkpoint import TOKENIZER, TRANSFORMER
 from benchmarks.random_model import networks
 from model.generation import Conditioning, GenerationState, Generator, SamplingParams
-from model.noise import SeededNoise
+from model.noise import Scales, SeededNoise, draw_diffusion, draw_scale
 from training.core.options import count
 
 NOWHERE = torch.device("meta")
@@ -72,13 +72,31 @@ def picture(batch: int = 1) -> dict[str, Counter[str]]:
     return parts
 
 
+@torch.inference_mode()
+def noise(batch: int = 1) -> Counter[str]:
+    """The operations of `picture` that draw noise where no kernel does."""
+    sources = [SeededNoise(i, NOWHERE) for i in range(batch)]
+    sides = TRANSFORMER.patch_nums
+    scales = Scales(sides, TOKENIZER.vocab_size)
+
+    def draw() -> None:
+        for k in range(len(sides)):
+            draw_scale(sources, k, scales)
+        shape = (sides[-1] ** 2, TOKENIZER.z_channels)
+        draw_diffusion(sources, len(sides) - 1, TRANSFORMER.diffusion_steps - 1, shape)
+
+    return counted(draw)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.operations", description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=count, default=1, help="images per batch")
-    parts = picture(parser.parse_args().batch)
+    batch = parser.parse_args().batch
+    parts = picture(batch)
     for name, found in parts.items():
         top = ", ".join(f"{count} {kind}" for kind, count in found.most_common(6))
         print(f"{name:>9} {found.total():6,}  {top}")
+    print(f"{'of it noise':>9} {noise(batch).total():4,}")
     print(f"{'total':>9} {sum(found.total() for found in parts.values()):6,}")
 
 

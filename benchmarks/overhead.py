@@ -1,6 +1,6 @@
 """What the cluster adds to the time of an image: five processes over one, by turns in one run.
 
-    python -m benchmarks.overhead [--pictures 30] [--checkpoint FOLDER] [--threads N]
+    python -m benchmarks.overhead [--pictures 30] [--checkpoint FOLDER] [--threads N] [--http]
 
 Both sides begin with a prompt and end with a PNG file in memory with its recipe. The safety check is included, previews
 are off, no prompt repeats (the text encoder's cache is off), and `Compute` sets threads and allocator on both sides.
@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from benchmarks import http_overhead
 from benchmarks.harness.cli import run_command
 from benchmarks.harness.local_cluster import FAILURES, local_cluster
 from training.core.options import count
@@ -94,7 +95,10 @@ def main() -> int:
     parser.add_argument("--pictures", type=count, default=30)
     parser.add_argument("--checkpoint", default="", help="default: the bundled one")
     parser.add_argument("--threads", type=int, default=0, help="of torch, per process (default: torch's choice)")
+    parser.add_argument("--http", action="store_true", help="compare HTTP with gRPC instead (benchmarks.http_overhead)")
     chosen = parser.parse_args()
+    if chosen.http:
+        return http_overhead.measure(chosen.pictures, chosen.checkpoint, chosen.threads)
 
     import torch
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from common import cpus
 from common.stages import GATEWAY_PORT, GATEWAY_SERVICE, HEALTH_PORT_OFFSET, HTTP_PORT_OFFSET, STAGES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -164,11 +165,11 @@ class Plan:
 
     @property
     def _threads(self) -> dict[str, str]:
-        """Half of the processors for each stage, unless the operator sets a number.
+        """Half of the CPUs of this process to each stage, unless the operator sets the number.
 
         Processes that each take all processors wait for one another in every operation.
         """
-        return {THREADS: self.environment.get(THREADS, str(max(1, (os.cpu_count() or 1) // 2)))}
+        return {THREADS: self.environment.get(THREADS, str(max(1, cpus.available() // 2)))}
 
     def _process(self, name: str, module: str, service: str, port: int, **settings: str) -> Process:
         secured = bool(self.environment.get(TLS))

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import json
 import struct
-import zlib
 from dataclasses import asdict, dataclass, field
 
+from common.image_chunks import WEBP_EXIF_FLAG, add_jpeg_segment, add_png_chunk, add_webp_chunk
 from common.image_formats import JPEG, PNG
-from common.image_header import ImageHeader, inspect
+from common.image_header import inspect
 from common.limits import MAX_RECIPE_BYTES
 
 SOFTWARE = "HART cluster"
 PNG_KEY = "recipe"
 EXIF_DESCRIPTION, EXIF_SOFTWARE = 0x010E, 0x0131
 _EXIF_ASCII = 2
-_WEBP_EXIF_FLAG, _WEBP_ALPHA_FLAG = 0x08, 0x10
-_PNG_HEADER = 33  # signature and IHDR
 
 
 @dataclass(frozen=True)
@@ -59,15 +57,15 @@ def write(data: bytes, recipe: str) -> bytes:
 def _write(data: bytes, recipe: str) -> bytes:
     header = inspect(data)
     if header.format is PNG:
-        return data[:_PNG_HEADER] + _png_text("Software", SOFTWARE) + _png_text(PNG_KEY, recipe) + data[_PNG_HEADER:]
+        data = add_png_chunk(data, b"tEXt", _png_text(PNG_KEY, recipe))
+        return add_png_chunk(data, b"tEXt", _png_text("Software", SOFTWARE))
     if header.format is JPEG:
-        return _into_jpeg(data, b"Exif\0\0" + _exif(recipe))
-    return _into_webp(data, _exif(recipe), header)
+        return add_jpeg_segment(data, b"Exif\0\0" + _exif(recipe))
+    return add_webp_chunk(data, b"EXIF", _exif(recipe), WEBP_EXIF_FLAG, header)
 
 
 def _png_text(key: str, text: str) -> bytes:
-    body = b"tEXt" + key.encode("latin-1") + b"\0" + text.encode("ascii")
-    return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    return key.encode("latin-1") + b"\0" + text.encode("ascii")
 
 
 def _exif(text: str) -> bytes:
@@ -79,25 +77,3 @@ def _exif(text: str) -> bytes:
         directory += struct.pack("<HHII", tag, _EXIF_ASCII, len(value), at + len(contents))
         contents += value + b"\0" * (len(value) % 2)
     return struct.pack("<2sHI", b"II", 42, 8) + directory + struct.pack("<I", 0) + contents
-
-
-def _into_jpeg(data: bytes, exif: bytes) -> bytes:
-    """APP1 behind a JFIF header, which must come first, where there is one."""
-    at = 4 + struct.unpack(">H", data[4:6])[0] if data[2:4] == b"\xff\xe0" else 2
-    return data[:at] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[at:]
-
-
-def _into_webp(data: bytes, exif: bytes, header: ImageHeader) -> bytes:
-    chunks = data[12:]
-    if chunks[:4] == b"VP8X":
-        flags, chunks = chunks[8] | _WEBP_EXIF_FLAG, chunks[18:]
-    else:
-        has_alpha = chunks[:4] == b"VP8L" and bool(chunks[12] & 0x10)
-        flags = _WEBP_EXIF_FLAG | (_WEBP_ALPHA_FLAG if has_alpha else 0)
-    canvas = (header.width - 1).to_bytes(3, "little") + (header.height - 1).to_bytes(3, "little")
-    whole = _chunk(b"VP8X", bytes([flags, 0, 0, 0]) + canvas) + chunks + _chunk(b"EXIF", exif)
-    return b"RIFF" + struct.pack("<I", 4 + len(whole)) + b"WEBP" + whole
-
-
-def _chunk(name: bytes, body: bytes) -> bytes:
-    return name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)

@@ -61,7 +61,7 @@ class GatewaySettings(ProcessSettings):
     max_message_bytes: int = Field(default=64 * 2**10, ge=16 * 2**10, le=MAX_INT32)
     """Maximum size of a request. A prompt of 2,000 code points has at most 8 KB."""
     default_deadline_seconds: float = Field(default=60.0, gt=0)
-    """Deadline of a request without one, in seconds."""
+    """Deadline of a request without one, in seconds. With `scale_to_zero_stages`: `max_deadline_seconds`."""
     max_deadline_seconds: float = Field(default=300.0, gt=0)
     """Maximum deadline of a request, in seconds."""
     deadline_margin_seconds: float = Field(default=0.02, ge=0)
@@ -73,6 +73,8 @@ class GatewaySettings(ProcessSettings):
     """Maximum of ongoing requests. One more is refused."""
     max_labelled_callers: int = Field(default=100, ge=0, le=10_000)
     """Maximum of callers with a label of their own in metrics. Later ones share the label "other"."""
+    max_held_requests: int = Field(default=100, ge=0)
+    """Maximum of requests that wait for the first replica of a stage that scales to zero. One more is refused."""
     connection_requests: int | None = Field(default=None, ge=1)
     """Maximum of ongoing requests per connection, for anonymous callers. Absent: three quarters of
     `max_ongoing_requests`."""
@@ -92,6 +94,10 @@ class GatewaySettings(ProcessSettings):
     """Retry budget: retries added per second, for a cluster with little traffic."""
     retry_burst: float = Field(default=20.0, ge=0)
     """Retry budget: maximum and initial number of retries of a stage."""
+
+    mark_ai_generated: bool = True
+    """Marks image files of a decoder behind `oip://` as made by AI, where it has not: IPTC digital source type
+    trainedAlgorithmicMedia, in XMP. Our own decoder has a setting of this name."""
 
     idempotency_ttl_seconds: float = Field(default=600.0, ge=0)
     """How long a response is kept for repeated requests with its request id, in seconds."""
@@ -172,6 +178,11 @@ class GatewaySettings(ProcessSettings):
                 "HART_STAGE_TLS_CERT requires HART_STAGE_TLS_CA: without it stages are called in plaintext"
             )
         return self
+
+    @property
+    def absent_deadline_seconds(self) -> float:
+        """Deadline of a request without one. The maximum where a stage may have to start first."""
+        return self.max_deadline_seconds if self.scale_to_zero_stages else self.default_deadline_seconds
 
     def min_replicas(self, stage: str) -> int:
         """Minimum replicas of a stage."""

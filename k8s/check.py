@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -143,6 +144,30 @@ def dockerfile() -> str:
     return "no finding"
 
 
+def engine() -> str:
+    """docker buildx and docker compose read the bake file and the compose files, where they are installed."""
+    said = []
+    compose = ["-f", "deploy/compose/compose.yaml"]
+    for name, words in {
+        "bake": ["buildx", "bake", "--print"],
+        "compose": ["compose", *compose, "config", "--quiet"],
+        "compose with a GPU": ["compose", *compose, "-f", "deploy/compose/gpu.yaml", "config", "--quiet"],
+    }.items():
+        if not _has(words[0]):
+            said.append(f"{name} NOT CHECKED: docker {words[0]} is not installed here")
+            continue
+        done = subprocess.run([str(shutil.which("docker")), *words], cwd=ROOT, capture_output=True, text=True)
+        if done.returncode:
+            raise Failed(f"docker {' '.join(words)}: {done.stderr.strip()[-1000:]}")
+        said.append(f"{name} read")
+    return "; ".join(said)
+
+
+def _has(plugin: str) -> bool:
+    docker = shutil.which("docker")
+    return bool(docker) and subprocess.run([str(docker), plugin, "version"], capture_output=True).returncode == 0
+
+
 def rules() -> str:
     """promtool: the alert rules parse, and fire exactly when expected."""
     for words in (["check", "rules", *RULES], ["test", "rules", *RULE_TESTS]):
@@ -160,6 +185,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "misspelt values": misspelt,
     "checkov": policies,
     "hadolint": dockerfile,
+    "bake and compose": engine,
     "promtool": rules,
     "gateway image": proof.gateway,
     "stage image, cpu": proof.stages,

@@ -86,12 +86,11 @@ def cluster(front: Built, built: Built) -> Iterator[int]:
 def running(built: Built, name: str, settings: dict[str, str] | None = None) -> Iterator[int]:
     """The port of a process of this container image. Raises Failed if it does not exit with 0."""
     port = free_port()
-    words = dict(image.steps("image-" + name.replace("_", "-")))["ENTRYPOINT"]
+    words = _arguments(dict(image.steps("image-gateway" if name == "gateway" else "image-stage"))["ENTRYPOINT"])
+    words += [] if name == "gateway" else [f"services.{name}"]
     environment = {**image.clean_environment(), "HART_PORT": str(port), "HART_METRICS_PORT": "0", **(settings or {})}
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            [str(built.python), *_arguments(words)], cwd=built.app, env=environment, stdout=log, stderr=log
-        )
+        process = subprocess.Popen([str(built.python), *words], cwd=built.app, env=environment, stdout=log, stderr=log)
         try:
             yield port
             process.send_signal(signal.SIGTERM)

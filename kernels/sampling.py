@@ -58,15 +58,11 @@ def twin(
     if draw.top_k < guided.shape[-1]:
         least = guided.topk(draw.top_k, dim=-1, sorted=False).values.amin(-1, keepdim=True)
         guided = guided.masked_fill(guided < least, float("-inf"))
-    tokens = (guided.softmax(-1) / _exponentials(keys, guided, draw.scale, TOKEN_DRAW)).argmax(-1)
-    gumbel = _exponentials(keys, guided, draw.scale, GUMBEL).log()
-    mixture = ((guided * draw.sharpness - gumbel) / draw.temperature).softmax(-1) @ codebook
+    [words] = philox.words_of_scales(keys, {draw.scale: guided[0].numel()}, (TOKEN_DRAW, GUMBEL))
+    exponential, gumbel = philox.exponentials(words).unflatten(2, guided.shape[1:]).unbind(1)
+    tokens = (guided.softmax(-1) / exponential).argmax(-1)
+    mixture = ((guided * draw.sharpness - gumbel.log()) / draw.temperature).softmax(-1) @ codebook
     return tokens, torch.where(smooth[:, None, None], mixture, codebook[tokens])
-
-
-def _exponentials(keys: Tensor, like: Tensor, scale: int, purpose: int) -> Tensor:
-    words = philox.words(keys, like[0].numel(), scale, purpose)
-    return philox.exponentials(words).view(like.shape)
 
 
 def _launch(

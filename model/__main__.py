@@ -7,16 +7,15 @@ import logging
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 from common.image_formats import DEFAULT_FORMAT, FORMATS, NAMES, SUFFIXES
 from common.limits import DEFAULT_QUALITY, MAX_GUIDANCE, MAX_PROMPT_CHARACTERS
 from model.checkpoint import bundled
-from model.device import DTYPES, Compute
+from model.device import AUTO, PRECISIONS, Compute
 from model.errors import ModelError, NotFiniteError, UnsafePromptError
 from model.generation import SamplingParams
 from model.image_file import check_encoding
 from model.pipeline import Pipeline
+from model.progress import Progress
 from model.prompt import checked_prompt
 
 PARAMS = [field.name for field in dataclasses.fields(SamplingParams)]
@@ -52,8 +51,12 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--metadata", action=argparse.BooleanOptionalAction, default=True, help="embed the recipe")
     made.add_argument("--safety", action=argparse.BooleanOptionalAction, default=True, help="refuse unsafe prompts")
-    made.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")
-    made.add_argument("--dtype", choices=DTYPES, default="float32", help="(default: %(default)s)")
+    made.add_argument(
+        "--device", default=AUTO, help="cpu, cuda, cuda:1, ... (default: a GPU where there is one, else the CPU)"
+    )
+    made.add_argument(
+        "--dtype", choices=PRECISIONS, default=AUTO, help="(default: bfloat16 on a GPU, float32 on a CPU)"
+    )
     return made
 
 
@@ -87,8 +90,8 @@ def run(arguments: argparse.Namespace) -> None:
     compute = Compute.of(arguments.device, arguments.dtype)
     pipeline = Pipeline.load(folder, compute.device, compute.dtype, arguments.safety)
     settings = dataclasses.replace(pipeline.checkpoint.sampling_defaults, **chosen_params)
-    with tqdm(total=pipeline.generator.scales, unit="scale", disable=None) as bar:
-        image = pipeline.draw(prompt, arguments.seed, settings, on_scale=lambda _: bar.update() and None)
+    with Progress(pipeline.generator.scales) as progress:
+        image = pipeline.draw(prompt, arguments.seed, settings, on_scale=lambda state: progress.show(state.scale))
     path.write_bytes(image.to_bytes(chosen, arguments.quality, arguments.metadata))
     if image.prompt_truncated:
         slots = pipeline.text_encoder.context_tokens

@@ -99,7 +99,7 @@ class Checkpoint:
         self._require_whole(self.llm, self.tokenizer)
         config, tokenizer = self.transformer_config, self.tokenizer_config
         check_pair(config, tokenizer)
-        with torch.device("meta"):
+        with weights.on_meta():
             network = Transformer(config, tokenizer.vocab_size, tokenizer.z_channels)
         source, unused = weights.find(self.llm, TRANSFORMER_STEM)
         if unused:
@@ -127,7 +127,7 @@ class Checkpoint:
         Raises CheckpointError, ConfigError.
         """
         self._require_whole(self.tokenizer)
-        with torch.device("meta"):
+        with weights.on_meta():
             tokenizer = HybridTokenizer(self.tokenizer_config)
         for name, _ in list(tokenizer.named_children()):
             if name not in parts:

@@ -1,23 +1,35 @@
 """Device, precision and number of threads for inference, and the device's memory."""
 
 import ctypes
+import logging
 import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Self
 
 import torch
 
+from common import cpus
 from model.errors import SettingError
+
+log = logging.getLogger(__name__)
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 """Parameter numbers of glibc's mallopt."""
 MAX_REUSED, MAX_KEPT = 32 << 20, 512 << 20
 """Bytes. Tensors up to MAX_REUSED (glibc's own max) reuse freed memory; the process keeps up to MAX_KEPT of it."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+AUTO = "auto"
+PRECISIONS = (AUTO, *DTYPES)
+INSTRUCTIONS = {
+    "bfloat16": {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"},
+    "float16": {"avx512_fp16", "amx_fp16", "asimdhp"},
+}
+"""The CPU flags, as Linux names them, of which one computes in a precision."""
 
 
 @dataclass(frozen=True)
@@ -27,19 +39,27 @@ class Compute:
     device: torch.device
     dtype: torch.dtype
     threads: int
-    """CPU threads per operation; 0: torch's default."""
+    """CPU threads per operation; 0: torch's default, at most the CPUs that the process may use."""
 
     @classmethod
     def of(cls, device: str, dtype: str, threads: int = 0) -> Self:
-        """From names. Raises SettingError for an unavailable device or an unknown precision."""
+        """From names; "auto" is a GPU in bfloat16 where there is one, else the CPU in float32.
+
+        Warns of a precision that the CPU has no instructions for. Raises SettingError for an unavailable device or an
+        unknown precision.
+        """
+        device = automatic_device() if device == AUTO else device
         try:
             chosen = torch.device(device)
             torch.empty(1, device=chosen)
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise SettingError("device", f"{device!r} cannot be used: {reason}") from None
+        dtype = automatic_dtype(chosen) if dtype == AUTO else dtype
         if dtype not in DTYPES:
-            raise SettingError("dtype", f"{dtype!r}: expected one of {', '.join(DTYPES)}")
+            raise SettingError("dtype", f"{dtype!r}: expected one of {', '.join(PRECISIONS)}")
+        if chosen.type == "cpu":
+            warn_of_slow_precision(dtype)
         return cls(chosen, DTYPES[dtype], threads)
 
     def own_this_thread(self) -> None:
@@ -47,8 +67,7 @@ class Compute:
 
         On a CPU, also makes the process keep freed memory for the next image.
         """
-        if self.threads:
-            torch.set_num_threads(self.threads)
+        torch.set_num_threads(self.threads or min(torch.get_num_threads(), cpus.available()))
         if self.device.type == "cpu":
             keep_freed_memory()
 
@@ -105,6 +124,50 @@ class Compute:
             return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         except OSError:
             return 0
+
+
+def automatic_device() -> str:
+    """The GPU if torch can use one, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def automatic_dtype(device: torch.device) -> str:
+    """bfloat16 on a GPU that computes in it, else float32."""
+    capable = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if capable else "float32"
+
+
+@cache
+def warn_of_slow_precision(dtype: str) -> None:
+    """Warn, once in a process, if the CPU has no instructions for a precision, with the measured factor."""
+    flags = cpu_flags()
+    if dtype in INSTRUCTIONS and flags and not flags & INSTRUCTIONS[dtype]:
+        factor = _product_seconds(DTYPES[dtype]) / _product_seconds(torch.float32)
+        log.warning(
+            "this CPU has no instructions for %s: matrix products take %.1f times as long as in float32",
+            dtype,
+            factor,
+        )
+
+
+def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> set[str]:
+    """The CPU's features by Linux's names; empty where they cannot be read."""
+    with suppress(OSError):
+        for line in path.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() in ("flags", "Features"):
+                return set(value.split())
+    return set()
+
+
+def _product_seconds(dtype: torch.dtype, repeats: int = 5) -> float:
+    a, b = torch.ones(64, 512, dtype=dtype), torch.ones(512, 1024, dtype=dtype)
+    times = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - begun)
+    return min(times)
 
 
 def keep_freed_memory() -> None:

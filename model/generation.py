@@ -29,7 +29,7 @@ from model import noise as randomness
 from model.errors import ModelError, SettingError
 from model.kv_cache import BRANCHES, KVCache, Step
 from model.layers import Rotary
-from model.noise import Noise, SeededNoise
+from model.noise import Noise, Scales, SeededNoise
 from model.quantizer import Quantizer
 from model.sampling import draw_tokens, guide, keep_top_k, keep_top_p, soft_weights, temperature, top_k
 from model.transformer import Pooled, Transformer
@@ -151,6 +151,7 @@ class Generator:
         self.kv_cache = KVCache(self.config, slots, self.device, transformer.dtype)
         self.free = list(range(slots))
         self.lanes: Shortcut | None = None
+        self.noise_scales = Scales(self.config.patch_nums, quantizer.embedding.num_embeddings)
         self._prefill_unconditional()
 
     @property
@@ -312,18 +313,20 @@ class Generator:
     def _draw(self, states: Sequence[GenerationState], logits: Tensor, k: int, ratio: float) -> tuple[Tensor, Tensor]:
         """Samples indices (n, L) and embeddings (n, L, Z), hard or soft by each state's `more_smooth`."""
         sources = [state.noise for state in states]
-        shape = (logits.shape[1], logits.shape[2])
-        tokens = draw_tokens(logits, randomness.draw(sources, randomness.TOKEN_DRAW, k, 0, shape))
+        more_smooth = [i for i, state in enumerate(states) if state.params.more_smooth]
+        fixed = all(state.controls for state in states)
+        noise = randomness.draw_scale(sources, k, self.noise_scales, bool(more_smooth) or fixed)
+        tokens = draw_tokens(logits, noise[0])
         embeddings = self.quantizer.embedding(tokens)
-        if all(state.controls for state in states):  # no branch by a parameter: both modes, and a mask
-            gumbel = randomness.draw(sources, randomness.GUMBEL, k, 0, shape)
-            soft = soft_weights(logits, gumbel, ratio) @ self.quantizer.embedding.weight
+        if fixed:  # no branch by a parameter: both modes, and a mask
+            soft = soft_weights(logits, noise[1], ratio) @ self.quantizer.embedding.weight
             smooth = torch.cat([state.controls.more_smooth for state in states if state.controls])
             return tokens, torch.where(smooth[:, None, None], soft, embeddings)
-        more_smooth = [i for i, state in enumerate(states) if state.params.more_smooth]
         if more_smooth:
-            gumbel = randomness.draw([sources[i] for i in more_smooth], randomness.GUMBEL, k, 0, shape)
-            chosen = logits if len(more_smooth) == len(states) else torch.stack([logits[i] for i in more_smooth])
+            every = len(more_smooth) == len(states)
+            chosen, gumbel = (
+                one if every else torch.stack([one[i] for i in more_smooth]) for one in (logits, noise[1])
+            )
             soft = soft_weights(chosen, gumbel, ratio) @ self.quantizer.embedding.weight
             for i, mixture in zip(more_smooth, soft, strict=True):
                 embeddings[i] = mixture
@@ -337,11 +340,12 @@ class Generator:
         codes = self.quantizer.embedding(tokens)
         shape = (codes.shape[1], codes.shape[2])
         condition = self.transformer.diffusion_condition(hidden, codes[:, None])
+        start, fresh = randomness.draw_diffusion(sources, k, self.config.diffusion_steps - 1, shape)
         return self.transformer.diffloss.sample(
             condition,
             torch.cat([one.guidance for one in controls]),
-            randomness.draw(sources, randomness.DIFFUSION_START, k, 0, shape),
-            randomness.draw_steps(sources, randomness.DIFFUSION_STEP, k, self.config.diffusion_steps - 1, shape),
+            start,
+            fresh,
             torch.cat([one.residual_temperature for one in controls]),
         )
 

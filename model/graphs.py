@@ -128,7 +128,7 @@ def attach(generator: Generator, buckets: Sequence[int] = BUCKETS) -> Lanes:
 
 def _own(state: GenerationState) -> GenerationState:
     """A state like this one with tensors of its own, and parameters that nothing may depend on."""
-    noise = SeededNoise(0, state.latent.device)
+    noise = SeededNoise(0, state.latent.device, ahead=False)
     conditioning = replace(state.conditioning, positions=torch.empty_like(state.conditioning.positions))
     block = None if state.pooled.block is None else torch.empty_like(state.pooled.block)
     return GenerationState(

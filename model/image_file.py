@@ -11,6 +11,7 @@ import numpy.typing as npt
 from isal import isal_zlib
 from PIL import Image
 
+from common import provenance
 from common import recipe as recipes
 from common.image_formats import NAMES, PNG, WEBP
 from common.limits import DEFAULT_QUALITY, MAX_QUALITY, MIN_QUALITY, is_quality
@@ -39,8 +40,11 @@ def check_encoding(format: str, quality: int) -> None:
         raise SettingError("quality", f"{quality}: expected {MIN_QUALITY} to {MAX_QUALITY}")
 
 
-def encode(pixels: Pixels, format: str, quality: int = DEFAULT_QUALITY, recipe: str | None = None) -> bytes:
-    """Pixels (H, W, 3) to an image file. `recipe` is JSON for its metadata (common.recipe).
+def encode(
+    pixels: Pixels, format: str, quality: int = DEFAULT_QUALITY, recipe: str | None = None, *, marked: bool = True
+) -> bytes:
+    """Pixels (H, W, 3) to an image file. `recipe` is JSON for its metadata (common.recipe). `marked`: with the mark of
+    generated images (common.provenance).
 
     `quality` applies to JPEG and WEBP. Raises SettingError for an unsupported format or quality, or invalid pixels.
     """
@@ -48,6 +52,7 @@ def encode(pixels: Pixels, format: str, quality: int = DEFAULT_QUALITY, recipe: 
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise SettingError("pixels", f"{pixels.dtype} {pixels.shape}: expected uint8 (H, W, 3)")
     data = png(pixels) if format == PNG.name else _by_pillow(pixels, format, quality)
+    data = provenance.mark(data) if marked else data
     return data if recipe is None else recipes.write(data, recipe)
 
 

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from model.errors import CheckpointError
+from model.slim import slim_torch
 from model.weights import key_difference
+
+with slim_torch():
+    from transformers import AutoTokenizer, GenerationMixin, PreTrainedModel  # noqa: F401 - what every network imports
+    from transformers.utils import logging as transformers_logging
 
 TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")
 IGNORED = ("lm_head.*", "*.rotary_emb.inv_freq")
@@ -31,7 +34,7 @@ def load_pretrained(
     if not any((folder / file).exists() for file in TOKENIZERS):
         raise CheckpointError(f"{folder}: no tokenizer here; expected one of {', '.join(TOKENIZERS)}")
     try:
-        with _quiet():
+        with _quiet(), slim_torch():
             network, report = auto.from_pretrained(
                 folder,
                 dtype=dtype,

@@ -7,13 +7,15 @@ the weights in their target precision plus one portion.
 import json
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from model.errors import CheckpointError
 
@@ -185,6 +187,22 @@ def find(folder: Path, *stems: str) -> tuple[Weights, list[Path]]:
             f"{folder}: no weights; expected one of {expected}; found: {found or 'an empty folder'}{hint}"
         )
     return of_file(present[0]), present[1:]
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Skips the functions of torch.nn.init: on the meta device one of them imports torch's compiler, for seconds."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(function, "__module__", None) == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def on_meta() -> Iterator[None]:
+    """Modules built inside have shapes but no data, for `fill`."""
+    with torch.device("meta"), _Uninitialised():
+        yield
 
 
 def fill(

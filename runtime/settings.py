@@ -188,12 +188,12 @@ class StageSettings(ProcessSettings):
     """Max size of a received message. A full-size latent takes 0.5 MiB, a prompt's conditioning less than 4 MiB."""
     checkpoint: str = ""
     """The checkpoint's folder. Empty: the bundled checkpoint."""
-    device: str = "cpu"
-    """The model's device: cpu, cuda, cuda:1, …"""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """The precision of weights and activations."""
+    device: str = "auto"
+    """The model's device: cpu, cuda, cuda:1, …; auto: a GPU where there is one, else the CPU."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """The precision of weights and activations; auto: bfloat16 on a GPU, float32 on a CPU."""
     torch_threads: int = Field(default=0, ge=0)
-    """Intra-op threads on a CPU. 0: torch's default."""
+    """Intra-op threads on a CPU. 0: one per core, at most the CPUs of the process's affinity and cgroup quota."""
     max_queued_requests: int = Field(default=64, ge=1)
     """Max requests in the queue. Requests above it are refused at once."""
     max_batch: int = Field(default=8, ge=1)

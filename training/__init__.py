@@ -3,3 +3,7 @@
 `core`, `data`, `tokenizer`, `transformer`, `text`, `safety` and `checkpoint` train on any images with captions.
 `recipes` holds data sets of our own with their captions, evaluation and export; nothing above imports it.
 """
+
+from common.cpus import bound_spin
+
+bound_spin()  # OpenMP reads it when torch is imported

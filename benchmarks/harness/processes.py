@@ -152,12 +152,13 @@ def running_cluster(
     checkpoint: Path,
     replicas: Mapping[str, int] | None = None,
     settings: Mapping[str, Mapping[str, str]] | None = None,
+    kind: type[Process] = Process,
 ) -> Iterator[Cluster]:
-    """A whole cluster, ready. `settings`: by process name."""
+    """A whole cluster, ready. `settings`: by process name; `kind`: of the stages' processes."""
     counts, chosen = dict(replicas or {}), dict(settings or {})
     stages = {
         stage: [
-            Process(stage, folder, {"checkpoint": str(checkpoint), **chosen.get(stage, {})})
+            kind(stage, folder, {"checkpoint": str(checkpoint), **chosen.get(stage, {})})
             for _ in range(counts.get(stage, 1))
         ]
         for stage in STAGES

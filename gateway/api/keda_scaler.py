@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -17,6 +18,7 @@ from runtime.errors import InvalidRequest, NotFound, Overloaded
 from runtime.server.peers import network_of
 
 PUSH_SECONDS = 1.0  # between two checks of the load while no request arrives
+STREAM_SHARE = 0.8  # of a connection's age, which gRPC shortens by up to a tenth
 MAX_WATCHERS = 64
 MAX_WATCHERS_PER_HOST = 16
 """So that one host cannot use up the watchers: KEDA needs one per stage."""
@@ -34,6 +36,9 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
         self._demand = demand
         self._target = settings.scaler_target_load
         self._active_seconds = settings.scaler_cooldown_seconds
+        self._stream_seconds = STREAM_SHARE * min(
+            settings.connection_age_seconds, settings.connection_age_grace_seconds
+        )
         self._watchers: Counter[str] = Counter()
 
     async def IsActive(self, request: externalscaler_pb2.ScaledObjectRef, context: Any) -> Any:
@@ -41,21 +46,26 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
         return externalscaler_pb2.IsActiveResponse(result=self._active(_stage(request)))
 
     async def StreamIsActive(self, request: externalscaler_pb2.ScaledObjectRef, context: Any) -> AsyncIterator[Any]:
-        """The same, now and at every change. The first request to an idle cluster is pushed immediately."""
+        """The same, now and at every change. The first request to an idle cluster is pushed immediately.
+
+        The stream ends with OK before the connection's age would break it: KEDA reconnects at once after OK, and only
+        after a growing pause after an error.
+        """
+        until = time.monotonic() + self._stream_seconds
         stage, host = _stage(request), network_of(context.peer())
         if self._watchers.total() >= MAX_WATCHERS or self._watchers[host] >= MAX_WATCHERS_PER_HOST:
             raise Overloaded("gateway", "watchers of the external scaler", 10.0)
         self._watchers[host] += 1
         try:
             sent: bool | None = None
-            while True:
+            while (left := until - time.monotonic()) > 0:
                 arrived = self._demand.arrived
                 active = self._active(stage)
                 if active != sent:
                     sent = active
                     yield externalscaler_pb2.IsActiveResponse(result=active)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(arrived.wait(), PUSH_SECONDS)
+                    await asyncio.wait_for(arrived.wait(), min(PUSH_SECONDS, left))
         finally:
             self._watchers[host] -= 1
             self._watchers += Counter()  # drops hosts without a watcher
@@ -82,7 +92,7 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
         return externalscaler_pb2.GetMetricsResponse(metricValues=[value])
 
     def _active(self, stage: str) -> bool:
-        lately = self._demand.idle_seconds() < self._active_seconds
+        lately = self._demand.ongoing > 0 or self._demand.idle_seconds() < self._active_seconds
         return lately or self._cluster.total_load(stage) > 0
 
     def _target_of(self, request: externalscaler_pb2.ScaledObjectRef) -> float:

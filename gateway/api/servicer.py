@@ -61,12 +61,13 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
             uptime_seconds=time.monotonic() - self._started,
             inflight=self._executor.demand.ongoing,
             version=VERSION,
+            problems=await self._cluster.problems(),
         )
 
     def _events(
         self, message: images_pb2.GenerateRequest, context: Any, *, streams: bool
     ) -> AsyncGenerator[images_pb2.GenerateEvent, None]:
-        default, maximum = self._settings.default_deadline_seconds, self._settings.max_deadline_seconds
+        default, maximum = self._settings.absent_deadline_seconds, self._settings.max_deadline_seconds
         return self._executor.events(
             message,
             caller=rate_limits.current.get(),

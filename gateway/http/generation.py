@@ -67,7 +67,7 @@ class Generation:
             message,
             caller=caller,
             deadline=Deadline.of(
-                exchange, default=settings.default_deadline_seconds, maximum=settings.max_deadline_seconds
+                exchange, default=settings.absent_deadline_seconds, maximum=settings.max_deadline_seconds
             ),
             streams=request.streams,
             end_user=user_hash(caller, request.end_user),

@@ -8,10 +8,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 
+from gateway.request.rules import bottleneck, has_room, may_start, retry_seconds
 from runtime.deadline import Deadline
 from runtime.errors import DeadlineExceeded, Overloaded
-
-MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.5, 30.0
 
 
 class DecodeBackpressure:
@@ -34,7 +33,7 @@ class DecodeBackpressure:
     @property
     def bottleneck(self) -> str:
         """The stage that most images in progress wait for."""
-        return "decoder" if 2 * self.at_decoder > self.in_progress else "ar_generator"
+        return bottleneck(self.at_decoder, self.in_progress)
 
     @property
     def slots(self) -> int:
@@ -57,7 +56,7 @@ class DecodeBackpressure:
             self._grant()
 
     async def _acquire(self, deadline: Deadline) -> None:
-        if not self._waiters and self.in_progress < self.slots:
+        if not self._waiters and may_start(self.in_progress, self.slots):
             self.in_progress += 1
             return
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -80,7 +79,7 @@ class DecodeBackpressure:
             raise
 
     def _grant(self) -> None:
-        while self._waiters and self.in_progress < self.slots:
+        while self._waiters and may_start(self.in_progress, self.slots):
             self._waiters.popleft().set_result(None)
             self.in_progress += 1
 
@@ -163,8 +162,7 @@ class AdmissionController:
     @contextmanager
     def acquire(self, num_images: int) -> Iterator[RequestPermit]:
         """Admits a request's images until the block ends. Raises Overloaded."""
-        capacity = self._capacity()
-        if self.admitted and 0 < capacity < self.admitted + num_images:
+        if not has_room(self.admitted, num_images, self._capacity()):
             self._on_shed()
             raise self._refusal()
         permit = RequestPermit(self, num_images, self._backpressure)
@@ -176,4 +174,4 @@ class AdmissionController:
     def _refusal(self) -> Overloaded:
         stage = self._backpressure.bottleneck if self._backpressure.waiting else "ar_generator"
         setting = "HART_MAX_PENDING_DECODES" if stage == "decoder" else "HART_MAX_QUEUED_REQUESTS"
-        return Overloaded(stage, setting, min(MAX_RETRY_SECONDS, max(MIN_RETRY_SECONDS, self._wait(stage))))
+        return Overloaded(stage, setting, retry_seconds(self._wait(stage)))

@@ -18,7 +18,7 @@ from runtime.observability import logs
 def audited(
     message: images_pb2.GenerateRequest, caller: str, timings: RequestTimings, end_user: str = ""
 ) -> Iterator[None]:
-    """Logs how the block ended: caller, request id, image count, code, seconds. Never the prompt.
+    """Logs how the block ended: caller, request id, images, preview_every, code, seconds. Never the prompt.
 
     `end_user`: the caller's own user, hashed by `user_hash`; "" where the API has none.
     """
@@ -41,6 +41,7 @@ def audited(
             caller=caller,
             request_id=message.request_id[:128],
             images=message.num_images or 1,
+            preview_every=message.preview_every,
             code=code,
             seconds=round(timings.elapsed, 3),
             **user,

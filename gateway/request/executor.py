@@ -14,6 +14,7 @@ from opentelemetry import trace
 from gateway.config import GatewaySettings
 from gateway.request.admission import AdmissionController, DecodeBackpressure
 from gateway.request.audit import audited
+from gateway.request.cold_start import ColdStart
 from gateway.request.context import RequestContext
 from gateway.request.demand import Demand
 from gateway.request.idempotency import IdempotencyCache
@@ -51,6 +52,7 @@ class RequestExecutor:
         """Executions by number of subscribers."""
         self._unsent_bytes = 0
         self.demand = Demand()
+        self.cold_start = ColdStart(stages.pools, settings, cluster.start_seconds, cluster.image_seconds)
         self.usage = Usage(stages.metrics, settings.max_labelled_callers)
 
     async def events(
@@ -64,7 +66,14 @@ class RequestExecutor:
         timings, margin = RequestTimings(), self._settings.deadline_margin_seconds
         served = self._cluster.name()
         with audited(message, caller, timings, end_user), self.usage.request(caller, served), self._ongoing():
-            request = await self._validated(message, streams)
+            limits = self._cluster.limits()
+            request = validate(message, limits, streams=streams)
+            async with aclosing(self.cold_start.events(deadline.earlier(margin))) as starting:
+                async for event in starting:
+                    yield event
+            await self._cluster.require()
+            if limits is None:  # fields that depend on the model could not be checked before
+                request = validate(message, self._cluster.limits(), streams=streams)
             span = trace.get_current_span()
             describe_span(span, request, message.model or served, self._settings.record_prompts)
             context = RequestContext(request.request_id, caller, LatestDeadline(deadline.at), timings, span)
@@ -87,13 +96,6 @@ class RequestExecutor:
     def waiting_images(self) -> int:
         """Images that wait for a generator or for the decoder."""
         return self._admission.waiting
-
-    async def _validated(self, message: images_pb2.GenerateRequest, streams: bool) -> ImageRequest:
-        limits = self._cluster.limits()
-        request = validate(message, limits, streams=streams)
-        await self._cluster.require()
-        # Without a known generator, fields that depend on the model could not be checked before.
-        return request if limits else validate(message, self._cluster.limits(), streams=streams)
 
     def _execution(
         self, request: ImageRequest, context: RequestContext, *, idempotent: bool

@@ -30,15 +30,19 @@ from runtime.tasks import cancel, together
 
 log = logging.getLogger(__name__)
 PREVIEW_DIVISOR = 4
-"""A preview has about a quarter of the image's side."""
-MIN_PREVIEW_SIDE = 128
-"""Minimum preview side in pixels: a 2x2 latent decodes to noise."""
+"""A preview has at most about a quarter of the image's side,"""
+LARGE_PREVIEW_SIDE = 128
+"""or this side in pixels if that is larger,"""
+MIN_PREVIEW_SIDE = 64
+"""and at least this side, also after a scale that is smaller: a 2x2 latent decodes to noise."""
 PREVIEW_ENCODING = decoder_pb2.ImageEncoding(format=to_wire(image_formats.JPEG))
 
 
-def preview_side(width: int) -> int:
-    """The preview's side in pixels for an image of this width."""
-    return min(width, max(MIN_PREVIEW_SIDE, width // PREVIEW_DIVISOR))
+def preview_side(width: int, share: float = 1.0) -> int:
+    """The preview's side in pixels for an image of this width: no larger than its scale, whose side has this share of
+    the final one."""
+    largest = max(LARGE_PREVIEW_SIDE, width // PREVIEW_DIVISOR)
+    return min(width, largest, max(MIN_PREVIEW_SIDE, round(width * share)))
 
 
 @dataclass(frozen=True)
@@ -233,8 +237,10 @@ class GenerationPipeline:
         request = decoder_pb2.DecodeRequest(
             request_id=self.request.request_id, latent=progress.progress.latent, encoding=PREVIEW_ENCODING
         )
-        if width := self.cluster.shape().width:  # a foreign server may not report its size
-            request.side = preview_side(width)
+        shape = self.cluster.shape()
+        if shape.width:  # a foreign server may not report its size
+            share = progress.progress.side / shape.scales[-1] if shape.scales else 1.0
+            request.side = preview_side(shape.width, share)
         try:
             with self.context.timings.call("decoder", index, preview=True) as call:
                 response = await self.stages.decode(request, self.context.deadline, call, progress.decoder)

@@ -10,6 +10,7 @@ from typing import Self
 
 from hart.v1 import images_pb2
 
+from gateway.request.rules import decodes_preview
 from gateway.request.shared_execution import Emit
 from gateway.stages.client import ScaleProgress
 from runtime.tasks import cancel
@@ -65,7 +66,9 @@ class ProgressStream:
 
     async def _preview(self) -> images_pb2.Preview | None:
         head, *later = self._pending
-        if not head.has_latent or any(other.has_latent for other in later):
+        if head.progress.scale == head.progress.scales - 1:  # its preview would delay the image, which follows
+            return None
+        if not decodes_preview(head.has_latent, (other.has_latent for other in later)):
             return None
         return await self._decode_preview(head)
 

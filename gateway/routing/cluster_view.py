@@ -11,6 +11,7 @@ from common.stages import STAGES
 from common.version import VERSION
 from gateway.config import GatewaySettings
 from gateway.request.validation import DEFAULTS, ModelLimits
+from gateway.routing.problems import problems
 from gateway.routing.registry import ReplicaRegistry
 from runtime.calls.pool import Pool
 from runtime.errors import StageUnavailable
@@ -122,6 +123,10 @@ class ClusterView:
         await self._registry.refresh(STATUS_AGE)
         return [self._status(stage) for stage in STAGES]
 
+    async def problems(self) -> list[str]:
+        """Why no image can be drawn; empty while requests can be served."""
+        return list(problems(self._pools, await self._registry.compatible(), self._settings))
+
     def total_load(self, stage: str) -> float:
         """Queued plus running cost over the capacity of one replica, summed over the replicas."""
         return sum(one.load.load for one in self._registry.all(stage))
@@ -143,6 +148,14 @@ class ClusterView:
     def wait(self, stage: str) -> float:
         """Seconds that a request would wait at the least busy replica, as last described."""
         return min((one.load.estimated_wait_seconds for one in self._registry.all(stage)), default=0.0)
+
+    def start_seconds(self, stage: str) -> float:
+        """Seconds of a replica's start, as last described; 0 while unknown."""
+        return self._registry.last(stage).cost.start_seconds
+
+    def image_seconds(self) -> float:
+        """Compute of one image alone, summed over the stages as last described; 0 while unknown."""
+        return sum(self._registry.last(stage).cost.request_seconds for stage in STAGES)
 
     def _status(self, stage: str) -> images_pb2.StageStatus:
         pool = self._pools[stage]

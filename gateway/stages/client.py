@@ -61,7 +61,10 @@ class Stages:
         self._registry = registry
         self.metrics = telemetry.metrics
         self._tracing = telemetry.tracing
-        self._backends: Mapping[str, StageBackend] = {"grpc": grpc_v1, "oip": OipBackend(registry.about)}
+        self._backends: Mapping[str, StageBackend] = {
+            "grpc": grpc_v1,
+            "oip": OipBackend(registry.about, marked=settings.mark_ai_generated),
+        }
         self._policies = {
             stage: RetryPolicy(
                 settings.retry_attempts,

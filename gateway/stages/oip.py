@@ -12,7 +12,7 @@ from contextlib import aclosing
 import numpy as np
 from hart.v1 import ar_generator_pb2, decoder_pb2, safety_pb2, stage_pb2, tensor_pb2, text_encoder_pb2
 
-from common import limits, recipe
+from common import limits, provenance, recipe
 from common.image_header import inspect
 from runtime import tensors
 from runtime.calls.replica import Replica
@@ -29,11 +29,12 @@ Known = Callable[[str, Replica], stage_pb2.StageDescribeResponse]
 
 
 class OipBackend:
-    """The four calls as messages of hart.v1. `known(stage, replica)`: the replica's last
-    description."""
+    """The four calls as messages of hart.v1. `known(stage, replica)`: the replica's last description. `marked`: image
+    files get the mark of generated images where they lack it."""
 
-    def __init__(self, known: Known) -> None:
+    def __init__(self, known: Known, *, marked: bool = True) -> None:
         self._known = known
+        self._marked = marked
 
     async def check(
         self, replica: Replica, message: safety_pb2.CheckRequest, deadline: Deadline, metadata: Metadata
@@ -132,6 +133,8 @@ class OipBackend:
         data = bytes(_output(result, "image", "decoder").reshape(-1)[0])
         try:
             header = inspect(data)
+            if self._marked and not provenance.is_marked(data):
+                data = provenance.mark(data)
             if message.HasField("recipe"):
                 data = recipe.write(data, recipe_of(message.recipe).to_json())
         except ValueError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from opentelemetry.trace import Span
 
 from gateway.routing.compatibility import CompatibleReplicas
 from gateway.routing.registry import ReplicaRegistry
+from gateway.stages.backoff import pause_seconds
 from gateway.stages.rpc import Rpc
 from gateway.stages.timings import CallRecord
 from runtime.calls.pool import Pool
@@ -37,7 +37,6 @@ COST = 1.0  # of a call, in outstanding work: one image
 READY_TIMEOUT = 2.0
 """Seconds to wait for a ready replica before the call fails with UNAVAILABLE."""
 POLL_SECONDS = 0.05  # between checks for a replica that was set aside
-MIN_BACKOFF = 0.02  # seconds, doubled with every attempt, with jitter
 CALLER_ERRORS_FROM_STAGES = (InvalidRequest, NotFound, Unauthenticated, PermissionDenied)
 """Errors about a message that the gateway built: a gateway bug, returned as INTERNAL."""
 RETRYABLE = (StageUnavailable, DeadlineExceeded)
@@ -136,7 +135,7 @@ class Retry:
             if extended:  # a repeated request joined with more time
                 return
             raise error
-        pause = MIN_BACKOFF * 2**self._call.retries * random.uniform(0.5, 1.5)
+        pause = pause_seconds(self._call.retries)
         exhausted = self._call.retries + 1 >= self._policy.max_attempts or self._allowed.remaining() <= pause
         if exhausted or not self._policy.budget.spend():
             raise error

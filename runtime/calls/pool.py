@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import aclosing, suppress
 
+from runtime.calls.choice import least_outstanding
 from runtime.calls.replica import Attempt, Replica, ReplicaState
 from runtime.channel import ChannelFactory
 from runtime.discovery.endpoint import Endpoint
@@ -20,12 +20,6 @@ __all__ = ["Pool", "Replica", "ReplicaState", "least_outstanding"]
 log = logging.getLogger(__name__)
 Chooser = Callable[[Sequence[Replica]], Replica]
 ROTATION_SECONDS = 1.0
-
-
-def least_outstanding(replicas: Sequence[Replica]) -> Replica:
-    """The replica with the min outstanding cost; a random one among equals."""
-    minimum = min(r.outstanding for r in replicas)
-    return random.choice([r for r in replicas if r.outstanding <= minimum + 1e-9])
 
 
 class Pool:
@@ -106,6 +100,12 @@ class Pool:
                     await self._changed.wait()
         if not self.ready:
             raise StageUnavailable(self.stage, "no replica is ready", retry_after=1.0)
+
+    async def wait_change(self, seconds: float) -> None:
+        """Returns at the next change of a replica or of the set of replicas, or after `seconds`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
 
     @property
     def _without_seconds(self) -> float:

@@ -9,6 +9,7 @@ import time
 from runtime.deadline import Deadline
 from runtime.errors import DeadlineExceeded, Overloaded
 from runtime.observability.metrics import Metrics
+from runtime.work.backlog import Backlog, is_late, retry_seconds
 from runtime.work.estimator import Estimator
 
 
@@ -83,11 +84,11 @@ class Admission:
         """Take a place in the queue. Raises Overloaded at once if the queue is full, DeadlineExceeded if the work
         cannot finish in time (estimated from the measured work ahead and its own compute)."""
         deadline = deadline or Deadline.none()
-        if self.queued >= max(self.queue_limit, 0 if self.running_cost else 1):
+        if self.backlog().is_full(self.queue_limit):
             self._shed("queue_full")
-            raise Overloaded(self.stage, self.setting, retry_after=min(30.0, max(0.1, self.estimated_wait())))
+            raise Overloaded(self.stage, self.setting, retry_after=retry_seconds(self.estimated_wait()))
         needed = self.estimated_wait(cost) + self.estimator.fastest(cost)
-        if deadline.remaining() <= needed:
+        if is_late(deadline.remaining(), needed):
             self._shed("deadline")
             left = max(0.0, deadline.remaining())
             raise DeadlineExceeded(self.stage, f"{left:.3f} s left, about {needed:.3f} s needed")
@@ -122,7 +123,7 @@ class Admission:
 
     def hopeless(self, ticket: Ticket) -> bool:
         """True if a waiting ticket could not finish in time even if it started now."""
-        return ticket.deadline.remaining() <= self.estimator.fastest(ticket.cost)
+        return is_late(ticket.deadline.remaining(), self.estimator.fastest(ticket.cost))
 
     def observe(self, cost: float, seconds: float) -> None:
         """Record that work of `cost` took `seconds` of engine time."""
@@ -151,24 +152,27 @@ class Admission:
     @property
     def load(self) -> float:
         """Queued plus running cost over capacity: the autoscaling signal."""
-        return (self.queued_cost + self.running_cost) / self.capacity
+        return self.backlog().load(self.capacity)
+
+    def backlog(self) -> Backlog:
+        """The waiting and running work now."""
+        running = list(self._running.values())
+        first_start = min((t.started_at for t in running), default=None)
+        return Backlog(
+            queued=self.queued,
+            queued_cost=self.queued_cost,
+            running_cost=sum(t.cost for t in running),
+            running_for=None if first_start is None else time.monotonic() - first_start,
+        )
 
     def estimated_wait(self, cost: float = 1.0) -> float:
         """Estimated seconds until work of `cost` that arrives now would start: the cost ahead of it that cannot run
         beside it, at the best measured throughput. 0 without measurements."""
-        queued = self.queued_cost
-        beyond = max(0.0, min(queued, queued + cost - self.capacity))
-        ahead = beyond / self.estimator.throughput()
-        if self.running_cost >= self.capacity or self._queued:
-            ahead += self.running_seconds()
-        return ahead
+        return self.backlog().wait(cost, self.capacity, self.estimator.throughput())
 
     def running_seconds(self) -> float:
         """Estimated seconds of compute left for the running work; 0 without measurements."""
-        if not self._running:
-            return 0.0
-        first_start = min(t.started_at for t in self._running.values())
-        return max(0.0, self.running_cost / self.estimator.throughput() - (time.monotonic() - first_start))
+        return self.backlog().running_seconds(self.estimator.throughput())
 
     def queued_seconds(self) -> float:
         """Estimated seconds of compute for the waiting work; 0 without measurements."""

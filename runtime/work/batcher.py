@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -18,6 +17,7 @@ from runtime.errors import DeadlineExceeded
 from runtime.observability.metrics import Metrics
 from runtime.observability.tracing import Tracing
 from runtime.work.admission import Admission, Ticket, TicketState
+from runtime.work.batches import batch_of, fill_seconds
 from runtime.work.device_thread import DeviceThread
 
 T = TypeVar("T")
@@ -39,13 +39,15 @@ class BatchResult(Generic[R]):
 class _Entry(Generic[T, R]):
     item: T
     key: Hashable
+    priority: int
     ticket: Ticket
     done: asyncio.Future[BatchResult[R]]
     span: trace.SpanContext
 
 
 class Batcher(Generic[T, R]):
-    """Groups items with equal `key` into batches of at most `max_batch` items.
+    """Groups items with equal `key` into batches of at most `max_batch` items. The batch of the oldest item of the
+    highest priority runs next.
 
     `run(items)` is called on the device thread and returns one result per item, in order. A result that is an exception
     is raised for that item alone. If `run` raises for several items, each item is retried alone, so that one item
@@ -76,9 +78,15 @@ class Batcher(Generic[T, R]):
         self._loop_task: asyncio.Task[None] | None = None
 
     async def submit(
-        self, item: T, *, cost: float = 1.0, deadline: Deadline | None = None, key: Hashable = None
+        self,
+        item: T,
+        *,
+        cost: float = 1.0,
+        deadline: Deadline | None = None,
+        key: Hashable = None,
+        priority: int = 0,
     ) -> BatchResult[R]:
-        """Queue the item and wait for its result.
+        """Queue the item and wait for its result. Items of a higher `priority` overtake it while it waits.
 
         Raises Overloaded at once if the queue is full, DeadlineExceeded if the deadline cannot be met or passes while
         the item waits, or the error of `run`. Cancelling the wait frees the queue slot at once.
@@ -87,7 +95,7 @@ class Batcher(Generic[T, R]):
             self._loop_task = asyncio.create_task(self._serve(), name=f"batcher {self.admission.stage}")
         ticket = self.admission.admit(cost, deadline)
         done: asyncio.Future[BatchResult[R]] = asyncio.get_running_loop().create_future()
-        entry = _Entry(item, key, ticket, done, trace.get_current_span().get_span_context())
+        entry = _Entry(item, key, priority, ticket, done, trace.get_current_span().get_span_context())
         self._waiting[ticket.number] = entry
         self._arrived.set()
         try:
@@ -122,19 +130,22 @@ class Batcher(Generic[T, R]):
                         _fail(entry, error)
 
     async def _fill(self) -> None:
-        """Wait until the oldest entry's batch is full, at most until that entry is `max_wait` seconds old."""
+        """Wait until the next batch is full, at most until its first entry is `max_wait` seconds old."""
         while self._waiting:
-            head = next(iter(self._waiting.values()))
-            left = self._max_wait - (time.monotonic() - head.ticket.arrived_at)
-            if left <= 0 or len(self._candidates(head)) >= self._max_batch:
+            head = self._head()
+            age = time.monotonic() - head.ticket.arrived_at
+            left = fill_seconds(len(self._candidates(head)), self._max_batch, age, self._max_wait)
+            if left <= 0:
                 return
             self._arrived.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._arrived.wait(), left)
 
+    def _head(self) -> _Entry[T, R]:
+        return max(self._waiting.values(), key=lambda entry: entry.priority)  # the first of equals: the oldest
+
     def _candidates(self, head: _Entry[T, R]) -> list[_Entry[T, R]]:
-        alike = (entry for entry in self._waiting.values() if entry.key == head.key)
-        return list(itertools.islice(alike, self._max_batch))
+        return batch_of(head, self._waiting.values(), self._max_batch)
 
     def _take(self) -> list[_Entry[T, R]]:
         """Start the next batch. Entries that cannot finish in time fail with DeadlineExceeded."""
@@ -143,7 +154,7 @@ class Batcher(Generic[T, R]):
             _fail(entry, self.admission.expire(entry.ticket))
         if not self._waiting:
             return []
-        batch = self._candidates(next(iter(self._waiting.values())))
+        batch = self._candidates(self._head())
         for entry in batch:
             self._waiting.pop(entry.ticket.number)
             self.admission.start(entry.ticket)

@@ -21,7 +21,11 @@ def build(app: App, settings: DecoderSettings) -> None:
         max_wait=settings.batch_wait_timeout_seconds,
     )
     image_encoder = ImageEncoder(
-        app.stage, settings.encode_threads, settings.max_queued_requests, app.telemetry.metrics
+        app.stage,
+        settings.encode_threads,
+        settings.max_queued_requests,
+        app.telemetry.metrics,
+        marked=settings.mark_ai_generated,
     )
     servicer = DecoderServicer(app, settings, engine, batcher, image_encoder)
     app.on_stop(image_encoder.close)

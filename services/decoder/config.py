@@ -17,3 +17,6 @@ class DecoderSettings(BatchingSettings):
     """Max latents in a batch. Also the max batch dimension of an Open Inference Protocol request."""
     encode_threads: int = Field(default=2, ge=1)
     """Threads that encode image files."""
+    mark_ai_generated: bool = True
+    """Marks every image file as made by AI, in XMP: IPTC digital source type trainedAlgorithmicMedia. Callers cannot
+    turn it off."""

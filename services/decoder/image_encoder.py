@@ -25,10 +25,11 @@ class EncodedImage:
 
 class ImageEncoder:
     """Encodes off the event loop and off the device thread. While `limit` images are queued or running, new ones are
-    refused before decoding; images in the decoder are still accepted."""
+    refused before decoding; images in the decoder are still accepted. `marked`: files say that AI made them."""
 
-    def __init__(self, stage: str, threads: int, limit: int, metrics: Metrics) -> None:
+    def __init__(self, stage: str, threads: int, limit: int, metrics: Metrics, *, marked: bool = True) -> None:
         self._stage, self._threads, self._limit, self._metrics = stage, threads, limit, metrics
+        self._marked = marked
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="file")
         self._held = 0
         metrics.queue_depth.observe(lambda: self.queued, queue="files")
@@ -62,7 +63,7 @@ class ImageEncoder:
 
         def work() -> EncodedImage:
             begun = time.monotonic()
-            data = encode(pixels, format, quality, recipe)
+            data = encode(pixels, format, quality, recipe, marked=self._marked)
             return EncodedImage(data, begun - arrived, time.monotonic() - begun)
 
         self._held += 1

@@ -23,6 +23,9 @@ from services.decoder.engine import Array, DecoderEngine, Job
 from services.decoder.image_encoder import ImageEncoder
 from services.decoder.requests import OutputOptions, parse_parameters, parse_request
 
+PREVIEW, IMAGE = 0, 1
+"""Priorities: an image overtakes waiting previews."""
+
 
 class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServicer):
     """Converts between messages and the types of the engine and of the image encoder."""
@@ -110,8 +113,10 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
     async def _decode(self, latent: Array, options: OutputOptions, deadline: Deadline) -> BatchResult[Pixels]:
         self._image_encoder.require_room()
         side = self._engine.side if options.side is None else self._engine.latent_side(options.side)
-        job = Job(latent, side)
-        return await self._batcher.submit(job, cost=self._engine.cost(side), deadline=deadline, key=side)
+        priority = IMAGE if side == self._engine.side else PREVIEW
+        return await self._batcher.submit(
+            Job(latent, side), cost=self._engine.cost(side), deadline=deadline, key=side, priority=priority
+        )
 
     @property
     def _latent_shape(self) -> tuple[int, int, int]:

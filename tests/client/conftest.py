@@ -184,6 +184,7 @@ class Gateway(images_pb2_grpc.ImagesServicer):
     async def Status(self, request: images_pb2.StatusRequest, context: Any) -> images_pb2.StatusResponse:
         await self._maybe_fail(context)
         answer = images_pb2.StatusResponse(uptime_seconds=5, inflight=1, version="0.1.0")
+        answer.problems.append("decoder: no replica is ready (no answer from 127.0.0.1:1)")
         for stage in ("safety", "text_encoder", "ar_generator", "decoder"):
             answer.stages.add(stage=stage, replicas=2, ready=0 if stage == "decoder" else 2, load=0.25, model=MODEL)
         return answer

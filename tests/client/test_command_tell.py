@@ -23,6 +23,7 @@ def test_describe_prints_prompts_and_status_a_missing_stage(hart: Any) -> None:
     outcome = hart("status")
     assert outcome.exit_code == 4  # the fake's decoder has no ready replica
     assert "0/2" in outcome.stdout
+    assert "no image can be drawn: decoder: no replica is ready (no answer from 127.0.0.1:1)" in outcome.stdout
     assert json.loads(hart("status", "--json").stdout)["stages"][0]["ready"] == 2
 
 

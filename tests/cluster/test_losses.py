@@ -61,7 +61,7 @@ def test_up_after_the_folder_was_removed_leaves_one_manager(plan: Plan) -> None:
 
 
 def test_an_up_that_cannot_be_recorded_leaves_nothing(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(record, "add", full)

@@ -51,8 +51,13 @@ def test_the_bundles_settings_are_described_used_and_overridden_by_the_caller(cl
     described = model.sampling_defaults
     assert (described.guidance, described.more_smooth) == (own.guidance, own.more_smooth)
     assert (described.top_p, described.residual_temperature) == (own.top_p, own.residual_temperature)
-    plain = read_recipe(client.generate("a red heart", seed=7)[0].data)
-    chosen = read_recipe(client.generate("a red heart", seed=7, guidance=4.5, residual_temperature=1)[0].data)
+    plain, chosen = (
+        read_recipe(images[0].data)
+        for images in (
+            client.generate("a red heart", seed=7),
+            client.generate("a red heart", seed=7, guidance=4.5, residual_temperature=1.0),
+        )
+    )
     assert plain is not None
     assert chosen is not None
     assert (plain.guidance, plain.residual_temperature) == (own.guidance, own.residual_temperature)

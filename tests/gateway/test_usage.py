@@ -108,6 +108,7 @@ async def test_a_caller_above_its_own_limit_is_no_failure_of_the_gateway() -> No
             await running.stub.Generate(message)
         telemetry = running.app.telemetry
         assert total(telemetry, "hart_shed_total", reason="caller_limit") == 1
-        assert total(telemetry, "hart_requests_total", stage="gateway", code="RESOURCE_EXHAUSTED") == 1
+        counted = {"stage": "gateway", "code": "RESOURCE_EXHAUSTED"}  # after the error has left
+        await until(lambda: total(telemetry, "hart_requests_total", **counted) == 1)
         labels = {"caller": "anonymous", "code": "RESOURCE_EXHAUSTED"}
         assert total(telemetry, "hart_caller_requests_total", **labels) == 1

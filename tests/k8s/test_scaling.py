@@ -10,8 +10,8 @@ def test_gpu_sets_device_resource_and_image_variant() -> None:
     container = pod(values, "decoder")["containers"][0]
     assert container["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == 1
     assert environment(container)["HART_DEVICE"] == "cuda"
-    assert container["image"] == f"hart-decoder:{VERSION}-gpu"
-    assert pod(values, "safety")["containers"][0]["image"] == f"hart-safety:{VERSION}-cpu"
+    assert container["image"] == f"hart-stage:{VERSION}-gpu"
+    assert pod(values, "safety")["containers"][0]["image"] == f"hart-stage:{VERSION}-cpu"
     assert pod(values, "gateway")["containers"][0]["image"] == f"hart-gateway:{VERSION}"
 
 

@@ -5,8 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model import noise
 from model.errors import SettingError
-from model.noise import DIFFUSION_STEP, TOKEN_DRAW, SeededNoise, draw, draw_steps
+from model.noise import DIFFUSION_START, DIFFUSION_STEP, GUMBEL, TOKEN_DRAW, SeededNoise, draw, draw_diffusion
 
 seeds = st.integers(0, 2**64 - 1)
 
@@ -20,10 +21,32 @@ def test_batched_noise_equals_that_of_each_seed_alone(several: list[int], k: int
             assert torch.equal(together[row], source.draw(purpose, k, step, (3, 5)))
 
 
-def test_steps_drawn_together_equal_those_drawn_one_by_one() -> None:
+def test_the_diffusions_noise_drawn_at_once_is_that_drawn_one_by_one() -> None:
     sources = [SeededNoise(seed) for seed in (3, 2**64 - 1)]
-    together = draw_steps(sources, DIFFUSION_STEP, 5, 7, (3, 5))
-    assert torch.equal(together, torch.stack([draw(sources, DIFFUSION_STEP, 5, step, (3, 5)) for step in range(7)]))
+    start, fresh = draw_diffusion(sources, 5, 7, (3, 5))
+    assert torch.equal(start, draw(sources, DIFFUSION_START, 5, 0, (3, 5)))
+    assert torch.equal(fresh, torch.stack([draw(sources, DIFFUSION_STEP, 5, step, (3, 5)) for step in range(7)]))
+    assert len(draw_diffusion(sources, 5, 0, (3, 5))[1]) == 0
+
+
+@pytest.mark.parametrize("together", [1, 100, 10**6])
+def test_scales_drawn_ahead_are_those_drawn_one_by_one(monkeypatch: pytest.MonkeyPatch, together: int) -> None:
+    monkeypatch.setattr(noise, "MAX_TOGETHER", together)
+    scales = noise.Scales((1, 2, 3, 5), 7)
+    sources = [SeededNoise(5), SeededNoise(6), SeededNoise(7, ahead=False)]
+    for k, side in enumerate(scales.sides):
+        mine = sources if k else sources[:1]  # the others begin later
+        found = noise.draw_scale(mine, k, scales)
+        for purpose, drawn in zip((TOKEN_DRAW, GUMBEL), found, strict=True):
+            assert torch.equal(drawn, draw(mine, purpose, k, 0, (side**2, 7)))
+    assert not any(source.drawn for source in sources)
+
+
+def test_an_image_that_repeats_a_scale_draws_the_same_again() -> None:
+    scales, source = noise.Scales((1, 2, 3), 7), SeededNoise(5)
+    assert len(noise.draw_scale([source], 0, scales, mixtures=False)) == 1
+    first = noise.draw_scale([source], 1, scales)
+    assert all(torch.equal(a, b) for a, b in zip(first, noise.draw_scale([source], 1, scales), strict=True))
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64])

@@ -144,7 +144,7 @@ async def test_full_image_encoder_refuses_before_decoding(stages: SimpleNamespac
 async def test_pending_encodes_count_as_load_queue_and_shed(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
 
-    def encode(*_: object) -> bytes:
+    def encode(*_: object, **__: object) -> bytes:
         release.wait(60)
         return b"a file"
 
@@ -175,7 +175,7 @@ async def test_encode_wait_is_queue_time_and_encoding_is_compute_time(
 ) -> None:
     clock = [0.0]
 
-    def encode(*_: object) -> bytes:
+    def encode(*_: object, **__: object) -> bytes:
         clock[0] += 1.0
         return b"a file"
 

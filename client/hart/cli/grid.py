@@ -119,18 +119,26 @@ class Grid:
             return OSError(error.errno, f"{error.strerror}; {kept}", str(self.output_paths.base))
         return OSError(f"{self.output_paths.base}: {error or type(error).__name__}; {kept}")
 
+    def _xmp(self) -> bytes:
+        """The XMP of the first tile, which marks it as made by AI; b"" without one."""
+        first, _ = next(iter(self.tiles.values()))
+        found = PillowImage.open(io.BytesIO(first.data)).info.get("xmp", b"")
+        return found if isinstance(found, bytes) else str(found).encode()
+
     def _settings(self) -> tuple[dict[str, Any], str]:
         """Pillow's arguments, and a note for the user or ""."""
-        settings: dict[str, Any] = (
-            {} if self.output_paths.format == "png" else {"quality": self.options.get("quality") or _QUALITY}
-        )
+        text, xmp = PngInfo(), self._xmp()
+        settings: dict[str, Any] = {"pnginfo": text}
+        if self.output_paths.format != "png":
+            settings = {"quality": self.options.get("quality") or _QUALITY} | ({"xmp": xmp} if xmp else {})
+        elif xmp:
+            text.add_itxt("XML:com.adobe.xmp", xmp.decode())
         if self.options.get("embed_metadata") is False:
             return settings, ""
         recipes = json.dumps([self.tiles[cell][1] for cell in sorted(self.tiles)], ensure_ascii=False)
         if self.output_paths.format == "png":
-            text = PngInfo()
             text.add_itxt("hart", recipes)
-            return {"pnginfo": text}, ""
+            return settings, ""
         exif = PillowImage.Exif()
         # Exif IFD, UserComment. Its first eight bytes name the encoding.
         exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + recipes.encode("utf-16-be")

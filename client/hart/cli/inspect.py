@@ -69,7 +69,7 @@ def status(
     as_json: shared.AsJson = False,
     timeout: shared.Timeout = 10,
 ) -> None:
-    """Show every stage's replicas and load. Exit code 4 if a stage has no ready replica."""
+    """Show every stage's replicas and load, and why no image can be drawn. Exit code 4 if none can."""
     import typer
 
     from hart.cli.report import plain
@@ -97,7 +97,9 @@ def status(
             screen.print(
                 f"{response.inflight} in flight, up {response.uptime_seconds:.0f} s, version {shown(response.version)}"
             )
-        if not all(stage.ready for stage in response.stages):
+            for problem in response.problems:
+                screen.print(f"[red]no image can be drawn:[/] {shown(problem)}", soft_wrap=True)
+        if response.problems or not all(stage.ready for stage in response.stages):
             raise typer.Exit(shared.EXIT_UNAVAILABLE)
 
 

@@ -44,6 +44,7 @@
 {{- end }}
 {{- if .stage }}
 {{- if gt (int .values.gpu.count) 0 }}{{ $_ := set $e "device" "cuda" }}{{ end }}
+{{- with ((.values.resources).limits).cpu }}{{ $_ := set $e "torch_threads" (include "hart.wholeCpus" .) }}{{ end }}
 {{- if ne .values.model.source "bundled" }}{{ $_ := set $e "checkpoint" (printf "/models/%s" .values.model.folder | trimSuffix "/") }}{{ end }}
 {{- else }}
 {{- $_ := set $e "max_deadline_seconds" $v.maxDeadlineSeconds }}
@@ -73,6 +74,13 @@
 - name: HART_{{ upper $field }}
   value: {{ include "hart.word" $value | quote }}
 {{- end }}
+{{- end }}
+
+{{/* The whole CPUs of a limit such as 4, "1500m" or "0.5"; at least 1. */}}
+{{- define "hart.wholeCpus" -}}
+{{- $text := toString . }}
+{{- if hasSuffix "m" $text }}{{ max 1 (div (trimSuffix "m" $text | int64) 1000) }}
+{{- else }}{{ max 1 (floor (float64 $text)) }}{{ end }}
 {{- end }}
 
 {{/* The pod's identity for spans, metrics and logs over OTLP, by the downward API. */}}

@@ -62,7 +62,7 @@ decoder: {service: hart.v1.Decoder, port: 50055}
 
 {{- define "hart.image" -}}
 {{- $image := .values.image }}
-{{- $name := $image.repository | default (printf "hart-%s" (.name | replace "_" "-")) }}
+{{- $name := $image.repository | default (ternary "hart-stage" "hart-gateway" .stage) }}
 {{- if and .root.Values.image.registry (not $image.repository) }}{{ $name = printf "%s/%s" (.root.Values.image.registry | trimSuffix "/") $name }}{{ end }}
 {{- $tag := $image.tag | default .root.Values.image.tag | default .root.Chart.AppVersion }}
 {{- if and .stage (not $image.tag) }}{{ $tag = printf "%s-%s" $tag (ternary "gpu" "cpu" (gt (int .values.gpu.count) 0)) }}{{ end }}

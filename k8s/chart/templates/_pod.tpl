@@ -58,6 +58,9 @@ spec:
     - name: {{ .name | replace "_" "-" }}
       image: {{ include "hart.image" . }}
       imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+      {{- if .stage }}
+      args: [services.{{ .name }}]
+      {{- end }}
       securityContext: {{- include "hart.security" . | nindent 8 }}
       env: {{- include "hart.environment" . | nindent 8 }}
         - {name: HOME, value: /tmp}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.load_checkpoint import TOKENIZER, TRANSFORMER
-from benchmarks.operations import picture
+from benchmarks.operations import noise, picture
 from model.generation import Conditioning, Generator, SamplingParams
 from model.noise import SeededNoise
 from model.tokenizer import HybridTokenizer
@@ -55,3 +55,4 @@ def test_operations_per_scale_are_bounded() -> None:
     assert max(scales.values()) <= 33 * TRANSFORMER.depth, scales
     assert parts[last] <= 1700
     assert parts["decoder"] <= 170
+    assert noise().total() <= 500

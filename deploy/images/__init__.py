@@ -1,0 +1,1 @@
+"""What the container images install, pinned by hash."""

@@ -1,0 +1,1 @@
+"""How many replicas of what: a simulation of the cluster with the product's own decisions, and a search with it."""
