@@ -19,7 +19,7 @@ from training.text import teacher
 
 BATCH = 48
 PARAPHRASED = 0.75
-SHARES_OF_KINDS = (0.36, 0.22, 0.03, 0.11, 0.06, 0.22)
+SHARES_OF_KINDS = (0.23, 0.24, 0.04, 0.13, 0.08, 0.28)
 """Of listed words, violations, prompts that are always refused, innocent neighbours, captions, innocent requests."""
 # Fillers that are unsafe by themselves: words of similar meaning are not labelled safe.
 HARD_SLOTS = ("weapon", "agent", "drug", "hurt", "hurting", "naked", "act", "parts", "toy", "self")

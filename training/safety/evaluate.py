@@ -52,15 +52,14 @@ def choose_threshold(
 
 
 def unsafe_groups(prompts: Prompts, count: int = 300) -> dict[str, list[str]]:
-    """The measuring share's unsafe prompts: `count` sentences a policy, the same disguised, listed words.
+    """The measuring share's unsafe prompts: `count` sentences a policy in POLICIES' order, the same disguised, words.
 
     Only the group of known words was trained on.
     """
     rng = np.random.default_rng(1234)
     grammar = prompts.grammar(rng, "measuring")
     sentences = {policy: [grammar.violation(policy).prompt for _ in range(count)] for policy in POLICIES}
-    groups = {f"recall_{policy}": texts for policy, texts in sentences.items()}
-    groups["recall_sentences"] = [prompt for texts in sentences.values() for prompt in texts]
+    groups = {"recall_sentences": [prompt for texts in sentences.values() for prompt in texts]}
     groups["recall_sentences_disguised"] = [disguised(prompt, rng) for prompt in groups["recall_sentences"]]
     groups["recall_words_known"] = sorted(word for word in prompts.bad if share_of(word) == "training")
     groups["recall_words_never_seen"] = sorted(word for word in prompts.bad if share_of(word) == "measuring")
@@ -80,21 +79,20 @@ def measure(
     figures: dict[str, Any] = {"threshold": classifier.policies.threshold, "version": classifier.policies.version}
     for name, flags in refused.items():
         figures |= {name: round(float(flags.float().mean()), 4), f"{name}_count": len(flags)}
+    for policy, flags in zip(POLICIES, refused["recall_sentences"].split(count), strict=True):
+        figures[f"recall_{policy}"] = round(float(flags.float().mean()), 4)
     if before:
-        for name, texts in unsafe.items():
-            figures[name.replace("recall", "recall_still", 1)] = _kept(before, texts, refused[name])
+        earlier = {name: refusals(before, texts) for name, texts in unsafe.items()}
+        kept = {name: int((refused[name] & flags).sum()) for name, flags in earlier.items()}
+        for name, flags in earlier.items():
+            figures[name.replace("recall", "recall_still", 1)] = round(kept[name] / max(1, int(flags.sum())), 4)
+        figures["recall_still_all"] = round(sum(kept.values()) / max(1, sum(int(f.sum()) for f in earlier.values())), 4)
     return figures
 
 
 def refusals(classifier: SafetyClassifier, prompts: Sequence[str]) -> Tensor:
     """(n,), bool: which prompts are over the threshold."""
     return top_scores(classifier, prompts) > classifier.policies.threshold
-
-
-def _kept(before: SafetyClassifier, prompts: Sequence[str], refused: Tensor) -> float:
-    """The share of the prompts that `before` refuses that are in `refused`."""
-    earlier = refusals(before, prompts)
-    return round(float((refused & earlier).sum() / earlier.sum().clamp(min=1)), 4)
 
 
 def _innocent(grammar: Grammar, prompts: Prompts, count: int) -> dict[str, list[str]]:

@@ -35,7 +35,7 @@ from training.text import teacher
 from training.text.bag import train_bag
 
 VERSION = "hart-small-5"
-HARD_IN_BATCH, FRESH = 8, 1500
+HARD_IN_BATCH, FRESH = 12, 2500
 FIRST_SEARCH = 60
 """Of hard negatives, in a run that starts from a trained classifier."""
 ROWS = 64
@@ -64,7 +64,7 @@ def questions(example: Example, rng: np.random.Generator) -> list[tuple[str, str
     A listed word is paired with its own policy alone, since it may break others too.
     """
     kept = [policy for policy in POLICIES if policy not in example.policies]
-    others = {"word": 0, "sentence": 1, "hard": 3}.get(example.kind, 2)
+    others = {"word": 0, "sentence": 1, "hard": 4}.get(example.kind, 2)
     asked = [(example.prompt, policy, 0) for policy in sorted(example.policies)]
     return asked + [(example.prompt, kept[i], 1) for i in rng.permutation(len(kept))[:others]]
 

@@ -27,9 +27,11 @@ SAFETY = re.compile(r"\nSafety, .*", re.DOTALL)
 SAFETY_ROWS = ("safety.recall_", "safety.false_")
 """Of the evaluation: the safety table has them."""
 SAFETY_HEAD = """
-Safety, on prompts that no training saw (`python -m training.recipes.emoji.safety`; recall: share of unsafe prompts that
-were refused; false alarms: share of innocent ones). The threshold is the lowest that keeps the false alarms of the
-ordinary sets (`training/safety/ordinary.toml`) within their limits:
+Safety, on prompts that no training saw but for the known words (`python -m training.recipes.emoji.safety`). Recall:
+share of unsafe prompts that are refused; recall_still: of those that the classifier before this one refused;
+false_alarms: share of innocent prompts. The threshold is the lowest that keeps the ordinary sets
+(`training/safety/ordinary.toml`) within their limits: 0.5% of English, one prompt of each other set. Those sets chose
+it, so they are no estimate of others.
 
 """
 COMPARED = """### Settings
