@@ -196,4 +196,4 @@ test-short: setup
 check-all: setup            ## the long lane: the short one, and every test that needs no browser, engine or registry
 	@$(MAKE) lint
 	@$(MAKE) types
-	@$(MAKE) test PYTEST_ARGS='--numprocesses=auto --maxprocesses=4 --dist=loadgroup $(PYTEST_ARGS)'
+	@$(MAKE) test PYTEST_ARGS='--numprocesses=auto --maxprocesses=4 --dist=loadfile $(PYTEST_ARGS)'

@@ -27,13 +27,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SHORT_LANE] = lanes.ShortLane()
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put every test into its lane, and into its group for pytest-xdist."""
+    """Put every test into its lane."""
     for item in items:
         if lanes.is_long(item):
             item.add_marker("long")
-        item.add_marker(pytest.mark.xdist_group(lanes.worker_group(item)))
 
 
 @pytest.hookimpl(wrapper=True)

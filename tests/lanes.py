@@ -28,12 +28,6 @@ def is_long(item: pytest.Item) -> bool:
     return not LONG_FOLDERS.isdisjoint(folders) or not LONG_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
 
 
-def worker_group(item: pytest.Item) -> str:
-    """Tests of one group run in one worker: those of a folder that shares running clusters, else those of a file."""
-    folder = item.path.relative_to(TESTS).parts[0]
-    return folder if folder in ("drills", "e2e") else str(item.path)
-
-
 class ShortLane:
     """Fails a test of the short lane that starts a process or sleeps."""
 
