@@ -152,7 +152,7 @@ def test_compose_runs_every_process_with_settings_that_exist(
         assert service["command"] == [f"services.{process}"]
         assert loaded.port == STAGES[process].port
         assert service["image"].endswith("-gpu" if "gpu.yaml" in files else "-cpu")
-        assert loaded.model_dump()["device"] == ("cuda" if "gpu.yaml" in files else "cpu")
+        assert loaded.model_dump()["device"] == ("cuda" if "gpu.yaml" in files else "auto")
 
 
 def test_composes_gateway_finds_its_stages() -> None:

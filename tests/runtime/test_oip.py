@@ -231,9 +231,9 @@ async def test_each_request_of_a_stream_is_counted_and_timed(served: Running) ->
     assert len([answer async for answer in stub.ModelStreamInfer(requests(), timeout=60)]) == 4
     await until(lambda: served.app._interceptor.working == 0)
     value = served.app.telemetry.registry.get_sample_value
-    counted = {c.name: value("hart_requests_total", {"stage": "decoder", "code": c.name}) for c in grpc.StatusCode}
-    assert {code: n for code, n in counted.items() if n} == {"OK": 2, "INVALID_ARGUMENT": 1, "NOT_FOUND": 1}
-    assert value("hart_request_duration_seconds_count", {"stage": "decoder"}) == 4
+    for metric in ("hart_requests_total", "hart_request_duration_seconds_count"):
+        counted = {c.name: value(metric, {"stage": "decoder", "code": c.name}) for c in grpc.StatusCode}
+        assert {code: n for code, n in counted.items() if n} == {"OK": 2, "INVALID_ARGUMENT": 1, "NOT_FOUND": 1}
 
 
 async def test_broken_stream_is_counted_once_and_not_as_ok(served: Running) -> None:
