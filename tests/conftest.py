@@ -45,6 +45,14 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
         lane.test = None
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape what UTF-8 cannot write, such as lone surrogates in a log: pytest-xdist could not send the report."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test per golden case: `image_case` of a whole image, `text_case` of text conditioning."""
     for name, has_tokenizer in (("image_case", True), ("text_case", False)):
