@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from hart.cli.app import app
 from hart.v1 import decoder_pb2, images_pb2, images_pb2_grpc, safety_pb2, stage_pb2
 from PIL import Image as PillowImage
 from typer.testing import CliRunner, Result
+
+from tests.client.secured_gateway import Images, write_certificate
 
 SCALES = (1, 2, 4)
 MODEL = stage_pb2.ModelIdentity(name="tiny", digest="ab" * 32)
@@ -302,3 +306,30 @@ def hart(gateway: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
         return CliRunner().invoke(app, [str(word) for word in words])
 
     return run
+
+
+@pytest.fixture(params=[False, True], ids=["tls", "mutual"])
+def secured(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Path, bool]]:
+    """A server with a certificate: its endpoint, the certificates' folder, whether it requires a client's."""
+    for name, issuer in (("ca", None), ("server", "ca"), ("me", "ca"), ("other", None)):
+        write_certificate(tmp_path, name, issuer)
+    pair = [((tmp_path / "server.key").read_bytes(), (tmp_path / "server.pem").read_bytes())]
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    images_pb2_grpc.add_ImagesServicer_to_server(Images(), server)
+    credentials = grpc.ssl_server_credentials(pair, (tmp_path / "ca.pem").read_bytes(), request.param)
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    server.start()
+    yield f"127.0.0.1:{port}", tmp_path, request.param
+    server.stop(0).wait()
+
+
+@pytest.fixture
+def proxied(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An environment whose proxy never answers."""
+    with socket.socket() as taken:  # bound, not listening
+        taken.bind(("127.0.0.1", 0))
+        for name in ("no_proxy", "no_grpc_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{taken.getsockname()[1]}")
+        yield

@@ -7,17 +7,10 @@ import grpc
 import pytest
 from hart.v1 import images_pb2
 
-from gateway.keda import externalscaler_pb2, externalscaler_pb2_grpc
+from gateway.keda import externalscaler_pb2
 from tests.gateway.calls import holding
-from tests.gateway.support import FakeStage, RunningGateway, running_gateway, until
-
-
-def stub(running: RunningGateway) -> "externalscaler_pb2_grpc.ExternalScalerAsyncStub":
-    return externalscaler_pb2_grpc.ExternalScalerStub(running.channel)
-
-
-def scaled_object(**metadata: str) -> externalscaler_pb2.ScaledObjectRef:
-    return externalscaler_pb2.ScaledObjectRef(name="x", namespace="y", scalerMetadata=metadata)
+from tests.gateway.keda_client import scaled_object, stub
+from tests.gateway.support import FakeStage, running_gateway, until
 
 
 async def test_request_pushes_an_idle_stage_active_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

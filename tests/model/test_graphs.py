@@ -2,52 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
 import torch
-from torch import Tensor
 
-from model.generation import GenerationState, Generator, SamplingParams
+from model.generation import SamplingParams
 from model.graphs import attach
-from model.noise import SeededNoise
 from tests.model.golden import ImageCase
-
-GOLDEN = Path(__file__).parent.parent / "golden"
-SETTINGS = [
-    SamplingParams(4.0, True, 0.0),
-    SamplingParams(0.5, False, 0.0),
-    SamplingParams(9.0, True, 0.0),
-    SamplingParams(2.5, False, 0.0),
-]
-
-
-def begin(golden: ImageCase, generator: Generator, picture: int, settings: SamplingParams) -> GenerationState:
-    given = golden.conditioning()
-    return generator.begin(given[picture % golden.batch], SeededNoise(1000 + picture, golden.device), settings)
-
-
-def draw(generator: Generator, states: list[GenerationState]) -> list[tuple[Tensor, Tensor]]:
-    """Tokens and latents of every scale, and the slots given back."""
-    found = []
-    while states[0].scale < generator.scales:
-        generator.advance(states)
-        tokens = torch.stack([state.tokens for state in states if state.tokens is not None])
-        found.append((tokens, torch.stack([state.latent for state in states])))
-    for state in states:
-        generator.release(state)
-    return found
-
-
-def assert_same(found: list[tuple[Tensor, Tensor]], expected: list[tuple[Tensor, Tensor]]) -> None:
-    for (tokens, latents), (true_tokens, true_latents) in zip(found, expected, strict=True):
-        assert torch.equal(tokens, true_tokens)
-        assert torch.equal(latents, true_latents)
-
-
-@pytest.fixture(params=["plain", "adaln"])
-def golden(request: pytest.FixtureRequest, device: str) -> ImageCase:
-    return ImageCase(GOLDEN / request.param, device)
+from tests.model.replays import SETTINGS, assert_same, begin, draw
 
 
 def test_what_a_picture_got_is_its_own(golden: ImageCase) -> None:

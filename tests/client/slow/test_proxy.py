@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
 from typing import Any
 
 import hart as package
 import pytest
-
-
-@pytest.fixture
-def proxied(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An environment whose proxy never answers."""
-    with socket.socket() as taken:  # bound, not listening
-        taken.bind(("127.0.0.1", 0))
-        for name in ("no_proxy", "no_grpc_proxy", "NO_PROXY"):
-            monkeypatch.delenv(name, raising=False)
-        for name in ("http_proxy", "https_proxy", "grpc_proxy"):
-            monkeypatch.setenv(name, f"http://127.0.0.1:{taken.getsockname()[1]}")
-        yield
 
 
 def test_where_a_proxy_was_asked_in_vain_the_variable_is_named(

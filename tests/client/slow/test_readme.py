@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,17 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.client.conftest import Gateway, image_file
-
-ROOT = Path(__file__).resolve().parents[3]
-README = (ROOT / "client/README.md").read_text("utf-8")
-PUBLISHED = "127.0.0.1:50051"
-
-
-def commands(tool: str) -> list[list[str]]:
-    """The arguments of the README's command lines that begin with a tool, without the pipe's rest."""
-    found = [shlex.split(line.split("|")[0]) for line in README.splitlines() if line.startswith(f"    {tool} ")]
-    assert found
-    return found
+from tests.client.readme import PUBLISHED, README, commands
 
 
 def test_python_example_runs(gateway: Gateway, tmp_path: Path) -> None:

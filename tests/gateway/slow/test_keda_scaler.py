@@ -4,16 +4,8 @@ import grpc
 import pytest
 from hart.v1 import images_pb2
 
-from gateway.keda import externalscaler_pb2, externalscaler_pb2_grpc
-from tests.gateway.support import RunningGateway, running_gateway
-
-
-def stub(running: RunningGateway) -> "externalscaler_pb2_grpc.ExternalScalerAsyncStub":
-    return externalscaler_pb2_grpc.ExternalScalerStub(running.channel)
-
-
-def scaled_object(**metadata: str) -> externalscaler_pb2.ScaledObjectRef:
-    return externalscaler_pb2.ScaledObjectRef(name="x", namespace="y", scalerMetadata=metadata)
+from tests.gateway.keda_client import scaled_object, stub
+from tests.gateway.support import running_gateway
 
 
 async def test_request_activates_a_stage_without_replicas() -> None:

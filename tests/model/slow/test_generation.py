@@ -1,48 +1,12 @@
 """model.generation, model.kv_cache: states give the same images whether they advance together or alone."""
 
-import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model.generation import GenerationState, Generator, SamplingParams
-from model.noise import SeededNoise
+from model.generation import GenerationState, Generator
 from tests.model.golden import ImageCase, difference
-
-SLOTS = 4
-CHOICES = [
-    (11, SamplingParams(0.0, True, 0.0)),
-    (12, SamplingParams(4.5, True, 0.0)),
-    (2**64 - 1, SamplingParams(4.5, False, 0.0)),
-    (14, SamplingParams(20.0, False, 0.3)),
-    (15, SamplingParams(2.0, True, 0.9)),
-]
-
-
-@pytest.fixture(scope="module")
-def generator(plain: ImageCase) -> Generator:
-    return plain.generator(slots=SLOTS)
-
-
-def begin(generator: Generator, plain: ImageCase, choice: int) -> GenerationState:
-    seed, chosen = CHOICES[choice]
-    return generator.begin(plain.conditioning()[choice % plain.batch], SeededNoise(seed), chosen)
-
-
-@pytest.fixture(scope="module")
-def alone(generator: Generator, plain: ImageCase) -> list[tuple[list[torch.Tensor], torch.Tensor]]:
-    """Each choice's tokens by scale and its latent, generated alone."""
-    drawn = []
-    for choice in range(len(CHOICES)):
-        state = begin(generator, plain, choice)
-        tokens: list[torch.Tensor] = []
-        for _ in range(generator.scales):
-            generator.advance([state])
-            assert state.tokens is not None
-            tokens.append(state.tokens)
-        generator.release(state)
-        drawn.append((tokens, state.latent))
-    return drawn
+from tests.model.single_images import CHOICES, begin
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
