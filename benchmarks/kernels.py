@@ -1,10 +1,10 @@
-"""Each fused operation against its twin in plain torch and against the library's nearest call, on one device.
+"""Each fused operation against its twin in plain torch and against torch's nearest call, on one device.
 
     python -m benchmarks.kernels [--json FILE]
 
 Shapes are the released model's at its last scale and at scale 16, one image with both branches, in bfloat16 (sampling
 in float32). Microseconds are medians; the share of the bandwidth is the fewest bytes that the operation must move over
-what a large copy moves. The nearest call computes less than the operation, or rounds elsewhere: it says what a library
+what a large copy moves. The nearest call computes less than the operation, or rounds elsewhere: it says what torch
 alone costs. `--toy` runs tiny shapes: a rehearsal, in Triton's interpreter where TRITON_INTERPRET=1.
 """
 
@@ -40,7 +40,7 @@ class Case:
 
     name: str
     operation: Callable[[], object]
-    library: Callable[[], object] | None
+    torch_call: Callable[[], object] | None
     moved: int
     """The fewest bytes read and written."""
 
@@ -147,12 +147,12 @@ def _sampling(shapes: Shapes, of: Maker) -> Case:
     keys, book = torch.tensor([[7, 0]], device=of.device), of(vocabulary, CHANNELS, dtype=torch.float32)
     draw = Draw(13, min(TOP_K, vocabulary // 2), 1.9, 0.03)
 
-    def library() -> Tensor:
+    def torch_call() -> Tensor:
         values, indices = logits[0, 0].topk(draw.top_k)
         return indices.gather(-1, values.softmax(-1).multinomial(1))
 
     moved = logits.nbytes + length * (8 + 4 * CHANNELS)
-    return Case("sampling", lambda: sample(logits, guidance, keys, more_smooth, book, draw), library, moved)
+    return Case("sampling", lambda: sample(logits, guidance, keys, more_smooth, book, draw), torch_call, moved)
 
 
 def microseconds(device: torch.device, work: Callable[[], object]) -> float:
@@ -175,7 +175,7 @@ def microseconds(device: torch.device, work: Callable[[], object]) -> float:
 
 
 def measure(device: torch.device, case: Case, rate: float) -> dict[str, object]:
-    """Kernel, twin, library in microseconds."""
+    """Kernel, twin and torch's nearest call in microseconds."""
     found: dict[str, object] = {}
     for name, mode in (("kernel", "kernel"), ("twin", "twin")):
         if name == "kernel" and not (choose.triton_is_installed() and (device.type == "cuda" or launch.interpreted())):
@@ -183,8 +183,8 @@ def measure(device: torch.device, case: Case, rate: float) -> dict[str, object]:
             continue
         with choose.using(mode):
             found[f"{name}, us"] = round(microseconds(device, case.operation), 1)
-    if case.library is not None:
-        found["library, us"] = round(microseconds(device, case.library), 1)
+    if case.torch_call is not None:
+        found["torch, us"] = round(microseconds(device, case.torch_call), 1)
     fastest = found.get("kernel, us")
     if isinstance(fastest, float):
         found["share of the bandwidth"] = round(1e6 * case.moved / rate / fastest, 3)
