@@ -66,9 +66,8 @@ class ProgressStream:
 
     async def _preview(self) -> images_pb2.Preview | None:
         head, *later = self._pending
-        if head.progress.scale == head.progress.scales - 1:  # its preview would delay the image, which follows
-            return None
-        if not decodes_preview(head.has_latent, (other.has_latent for other in later)):
+        last_scale = head.progress.scale == head.progress.scales - 1
+        if not decodes_preview(head.has_latent, (other.has_latent for other in later), last_scale=last_scale):
             return None
         return await self._decode_preview(head)
 

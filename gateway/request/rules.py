@@ -28,6 +28,7 @@ def retry_seconds(wait: float) -> float:
     return min(MAX_RETRY_SECONDS, max(MIN_RETRY_SECONDS, wait))
 
 
-def decodes_preview(has_latent: bool, later_have_latents: Iterable[bool]) -> bool:
-    """True if the oldest unsent scale gets a preview: it has a latent, and no newer latent waits."""
-    return has_latent and not any(later_have_latents)
+def decodes_preview(has_latent: bool, later_have_latents: Iterable[bool], *, last_scale: bool) -> bool:
+    """True if the oldest unsent scale gets a preview: it has a latent, no newer latent waits, and it is not the last
+    scale, whose preview would delay the image that follows."""
+    return has_latent and not last_scale and not any(later_have_latents)

@@ -19,8 +19,8 @@ class ImagePath:
     def __init__(self, gateway: Gateway, scope: Scope, arrival: Arrival, latent_arrived: Callable[[], None]) -> None:
         self._gateway, self._scope, self._arrival, self._latent_arrived = gateway, scope, arrival, latent_arrived
         self.env = gateway.env
-        self._pending: deque[bool] = deque()
-        """Scales that are not sent yet, oldest first: True with a latent for a preview."""
+        self._pending: deque[int] = deque()
+        """Scales that are not sent yet, oldest first."""
         self._decoding = False
         self._flushed = False
         self._preview: Job | None = None
@@ -86,16 +86,20 @@ class ImagePath:
     # -- previews ----------------------------------------------------------------------------------------------------
 
     def _drawn(self, scale: int) -> None:
-        self._pending.append((scale + 1) % self._arrival.preview_every == 0)
+        self._pending.append(scale)
         if not self._decoding:
             self._decoding = True
             self.env.process(self._send())
+
+    def _has_latent(self, scale: int) -> bool:
+        return (scale + 1) % self._arrival.preview_every == 0
 
     def _send(self) -> Steps:
         """Send the pending scales, one preview at a time. A newer latent and the end of drawing drop older ones."""
         while self._pending and not self._flushed:
             head, *later = self._pending
-            if decodes_preview(head, later):
+            last_scale = head == len(self._gateway.profile.stages["ar_generator"].scales) - 1
+            if decodes_preview(self._has_latent(head), map(self._has_latent, later), last_scale=last_scale):
                 failure = yield from self._gateway.calls["decoder"].call(self._scope, self._preview_job, PREVIEW)
                 self.previews += failure is None
             self._pending.popleft()

@@ -53,9 +53,13 @@ def test_a_request_larger_than_the_cluster_enters_only_an_empty_one() -> None:
 
 
 def test_a_newer_latent_replaces_a_preview() -> None:
-    assert decodes_preview(True, [False])
-    assert not decodes_preview(True, [False, True])
-    assert not decodes_preview(False, [])
+    assert decodes_preview(True, [False], last_scale=False)
+    assert not decodes_preview(True, [False, True], last_scale=False)
+    assert not decodes_preview(False, [], last_scale=False)
+
+
+def test_the_last_scale_has_no_preview() -> None:
+    assert not decodes_preview(True, [], last_scale=True)
 
 
 def test_pauses_double_with_each_retry() -> None:
