@@ -7,7 +7,10 @@ import os
 import signal
 import sys
 
-from planner.commands import arithmetic, plan, profile, simulate, validate
+try:
+    from planner.commands import arithmetic, plan, profile, simulate, validate
+except ModuleNotFoundError as error:
+    sys.exit(f"planner: the package {error.name} is not installed: make setup installs it")
 from planner.errors import PlanError
 
 COMMANDS = {"simulate": simulate, "plan": plan, "profile": profile, "arithmetic": arithmetic, "validate": validate}
