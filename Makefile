@@ -190,7 +190,7 @@ check: setup                ## the short lane: lint, types, arrows, and the test
 
 .PHONY: test-short
 test-short: setup
-	$(BIN)/pytest -m "not long" $(PYTEST_ARGS)
+	$(BIN)/pytest -m "not long" --numprocesses=auto --maxprocesses=2 --dist=loadfile $(PYTEST_ARGS)
 
 # What a merge needs. Ends with the summary line of pytest.
 check-all: setup            ## the long lane: the short one, and every test that needs no browser, engine or registry

@@ -3,6 +3,8 @@
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from gateway.assembly import FIRST_PROBE_TIMEOUT
+
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -13,6 +15,12 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
         "runtime.calls.replica.ANSWER_SECONDS",
     ):
         monkeypatch.setattr(name, 60.0)
+
+
+@pytest.fixture
+def short_first_probe(patience: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The product's own limit for the first probe, for a gateway that starts without a stage."""
+    monkeypatch.setattr("gateway.assembly.FIRST_PROBE_TIMEOUT", FIRST_PROBE_TIMEOUT)
 
 
 @pytest.fixture(scope="session")

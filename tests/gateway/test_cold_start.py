@@ -23,10 +23,7 @@ from tests.gateway.support import FakeStage, RunningGateway, running_gateway, se
 GENERATOR = externalscaler_pb2.ScaledObjectRef(name="x", namespace="y", scalerMetadata={"stage": "ar_generator"})
 
 
-@pytest.fixture(autouse=True)
-def short_first_probe(patience: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gateway starts without the missing stage."""
-    monkeypatch.setattr("gateway.assembly.FIRST_PROBE_TIMEOUT", 0.5)
+pytestmark = pytest.mark.usefixtures("short_first_probe")
 
 
 @dataclass

@@ -30,6 +30,7 @@ async def test_a_stage_that_does_not_answer_is_named_with_its_addresses() -> Non
     assert problem == f"decoder: no replica is ready (no answer from 127.0.0.1:{decoder.port})"
 
 
+@pytest.mark.usefixtures("short_first_probe")
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
