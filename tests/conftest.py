@@ -27,6 +27,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SHORT_LANE] = lanes.ShortLane()
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no module of a folder whose tests the short lane leaves out."""
+    skipped = config.option.markexpr == "not long" and collection_path.name in lanes.LONG_FOLDERS
+    return True if skipped and collection_path.is_dir() else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put every test into its lane."""
     for item in items:
