@@ -62,8 +62,9 @@ def load(gateway: Process, prompts: int = 6) -> None:
     with hart.Client(gateway.address) as client:
         for turn in range(prompts):
             client.generate(f"a red heart {turn % 2}", seed=turn)
-        for _ in client.stream("a blue house", preview_every=1):
-            pass
+        for _ in range(20):  # an image may overtake all of its previews
+            if any(isinstance(event, hart.Preview) for event in client.stream("a blue house", preview_every=1)):
+                break
         with suppress(errors.PromptUnsafe):
             client.generate(UNSAFE_PROMPT)
         for event in client.stream("a green tree", num_images=8):
