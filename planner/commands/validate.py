@@ -23,10 +23,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     print(compare.HEADER, flush=True)
     profile, worst = shared.profile_of(arguments), 0.0
-    rows = compare.compare(
-        profile, arguments.loads, arguments.seeds, arguments.requests, lambda line: print(line, flush=True)
-    )
-    for row in rows:
+    trial = compare.Trial(arguments.loads, arguments.seeds, arguments.requests)
+    for row in compare.compare(profile, trial, lambda line: print(line, flush=True)):
         print(row, flush=True)
         worst = max(worst, *map(abs, row.errors))
     print(f"max error {worst:.1%}, bound {arguments.bound:.0%}")

@@ -85,28 +85,44 @@ def quantiles_of(outcomes: Sequence[Outcome]) -> tuple[float, float]:
     return percentile(times, 0.5), percentile(times, 0.95)
 
 
-def simulated(profile: Profile, arrivals: Sequence[Arrival]) -> tuple[float, float]:
+def simulated(profile: Profile, fleet: Fleet, arrivals: Sequence[Arrival]) -> tuple[float, float]:
     """Median over REPEATS simulations of the median and of p95."""
-    runs = [quantiles_of(simulate(profile, FLEET, arrivals, Options(seed=seed)).outcomes) for seed in range(REPEATS)]
+    runs = [quantiles_of(simulate(profile, fleet, arrivals, Options(seed=seed)).outcomes) for seed in range(REPEATS)]
     return percentile((run[0] for run in runs), 0.5), percentile((run[1] for run in runs), 0.5)
 
 
-def compare(
-    profile: Profile, loads: Sequence[float], seeds: int, count: int, say: Callable[[str], None] = print
-) -> Iterator[Row]:
-    """One row per load and seed, each with `count` requests."""
-    capacity = images_per_second(profile, FLEET, MIX) / MIX.mean_images
-    say(f"capacity, simulated: {capacity:.2f} requests/s; starting the cluster")
-    with sleeping_cluster(profile, FLEET) as cluster:
-        measured = calibrated(profile, cluster, 60)
-        say(f"overheads, measured while idle: gateway {percentile(measured.gateway_seconds, 0.5) * 1000:.1f} ms and ")
-        say(f"{measured.gateway_cpu_seconds * 1000:.1f} ms of its thread; per call " + ", ".join(
-            f"{name} {percentile(stage.call_seconds, 0.5) * 1000:.1f} ms" for name, stage in measured.stages.items()
-        ))  # fmt: skip
-        for seed, load in itertools.product(range(1, seeds + 1), loads):
-            arrivals = requests_of(load * capacity, count, seed)
-            delays: list[float] = []
-            outcomes = asyncio.run(send(cluster.endpoint, arrivals, delays))
-            failed = sum(one.failure is not None for one in outcomes)
-            times, expected = quantiles_of(outcomes), simulated(measured, arrivals)
-            yield Row(load, load * capacity, seed, count, failed, times, expected, percentile(delays, 0.99))
+@dataclass(frozen=True)
+class Trial:
+    """What is sent to which fleet."""
+
+    loads: Sequence[float]
+    """Shares of the capacity."""
+    seeds: int
+    count: int
+    """Requests of each load and seed."""
+    fleet: Fleet = FLEET
+
+
+def compare(profile: Profile, trial: Trial, say: Callable[[str], None] = print) -> Iterator[Row]:
+    """One row per load and seed, by a cluster that is started for it."""
+    say("starting the cluster")
+    with sleeping_cluster(profile, trial.fleet) as cluster:
+        yield from compare_with(cluster, profile, trial, say)
+
+
+def compare_with(cluster: Cluster, profile: Profile, trial: Trial, say: Callable[[str], None] = print) -> Iterator[Row]:
+    """One row per load and seed. The cluster's engines sleep the profile's seconds, and nothing else uses it."""
+    capacity = images_per_second(profile, trial.fleet, MIX) / MIX.mean_images
+    measured = calibrated(profile, cluster, min(60, trial.count))
+    say(f"capacity, simulated: {capacity:.2f} requests/s; overheads, measured while idle: gateway "
+        f"{percentile(measured.gateway_seconds, 0.5) * 1000:.1f} ms and {measured.gateway_cpu_seconds * 1000:.1f} ms "
+        "of its thread; per call " + ", ".join(
+        f"{name} {percentile(stage.call_seconds, 0.5) * 1000:.1f} ms" for name, stage in measured.stages.items()
+    ))  # fmt: skip
+    for seed, load in itertools.product(range(1, trial.seeds + 1), trial.loads):
+        arrivals = requests_of(load * capacity, trial.count, seed)
+        delays: list[float] = []
+        outcomes = asyncio.run(send(cluster.endpoint, arrivals, delays))
+        failed = sum(one.failure is not None for one in outcomes)
+        times, expected = quantiles_of(outcomes), simulated(measured, trial.fleet, arrivals)
+        yield Row(load, load * capacity, seed, trial.count, failed, times, expected, percentile(delays, 0.99))
