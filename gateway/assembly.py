@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,35 +15,44 @@ from gateway.access import rate_limits
 from gateway.access.authentication import Authentication
 from gateway.access.peer_limits import PeerLimits
 from gateway.access.rate_limits import CallerLimits
-from gateway.api.keda_scaler import ExternalScaler
+from gateway.api.keda_scaler import Cluster, ExternalScaler
 from gateway.api.servicer import ImagesServicer
 from gateway.config import GatewaySettings
 from gateway.keda import externalscaler_pb2_grpc
+from gateway.request.demand import Demand
 from gateway.request.executor import RequestExecutor
 from gateway.routing.cluster_view import ClusterView
+from gateway.routing.peers import SERVICE as SCALER_SERVICE
+from gateway.routing.peers import PeerDemand
 from gateway.routing.registry import ReplicaRegistry
 from gateway.stages.client import Stages
 from runtime.calls.pool import Pool
 from runtime.channel import ChannelFactory
 from runtime.discovery.sources import StaticSource, source
+from runtime.observability.metrics import Metrics
 from runtime.server.app import App
+from runtime.server.side_port import PortLimits
 from runtime.settings import as_settings_error
 from runtime.tls import Files
 
 if TYPE_CHECKING:
     from gateway.http.server import HttpServer
 
+SCALER_LIMITS = PortLimits(calls=200, calls_per_connection=100)
 FIRST_PROBE_TIMEOUT = 0.5  # seconds; a missing stage does not delay the start
 
 
 def build(app: App, settings: GatewaySettings) -> None:
     """Adds the gateway to the app. Raises SettingsError."""
-    pools = {stage: _pool(app, settings, stage) for stage in STAGES}
+    metrics = app.telemetry.metrics
+    pools = {
+        name: _pool(settings, name, stage.service, settings.where(name), metrics) for name, stage in STAGES.items()
+    }
     registry = ReplicaRegistry(pools, settings.describe_interval_seconds)
     cluster = ClusterView(pools, registry, settings)
     executor = RequestExecutor(settings, Stages(pools, registry, settings, app.telemetry), cluster)
     with as_settings_error(ValueError):
-        app.guard(Authentication(settings))
+        app.guard(Authentication(settings), reflection=True)
 
     def refused() -> None:
         app.telemetry.metrics.shed.add(reason="caller_limit")
@@ -58,8 +68,7 @@ def build(app: App, settings: GatewaySettings) -> None:
     )
     app.guard(PeerLimits(settings))
     app.add(images_pb2_grpc.add_ImagesServicer_to_server, ImagesServicer(settings, executor, cluster))
-    scaler = ExternalScaler(cluster, executor.demand, settings)
-    app.add(externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server, scaler, background=True)
+    _add_scaler(app, settings, executor.demand, cluster.total_load)
     app.telemetry.metrics.load.observe(lambda: executor.demand.ongoing / settings.max_ongoing_requests)
     for reason in ("max_response_buffer_bytes", "max_ongoing_requests", "queue_full", "preview", "caller_limit"):
         app.telemetry.metrics.shed.add(0, reason=reason)
@@ -91,15 +100,30 @@ def _http(app: App, settings: GatewaySettings, executor: RequestExecutor, cluste
     return HttpServer(application(app, settings, executor, cluster), settings)
 
 
-def _pool(app: App, settings: GatewaySettings, stage: str) -> Pool:
+def _add_scaler(app: App, settings: GatewaySettings, demand: Demand, load: Callable[[str], float]) -> None:
+    """The external scaler on its own port, where one is set. `load`: of a stage, summed over its replicas."""
+    if settings.scaler_port is None:
+        return
+    peers = None
+    if settings.scaler_peers:
+        peers = PeerDemand(_pool(settings, "gateway", SCALER_SERVICE, settings.scaler_peers), demand.wake)
+        app.on_start(peers.start)
+        app.on_stop(peers.close)
+    cluster = Cluster(demand, lambda: peers is not None and peers.active, load, app.draining)
+    side = app.side_port(SCALER_LIMITS)
+    side.add(externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server, ExternalScaler(cluster, settings))
+    app.on_start(lambda: side.open("HART_SCALER_PORT", settings.scaler_port or 0, app.server_credentials()))
+
+
+def _pool(settings: GatewaySettings, name: str, service: str, where: str, metrics: Metrics | None = None) -> Pool:
     files = Files(
         settings.stage_tls_cert or settings.tls_cert,
         settings.stage_tls_key or settings.tls_key,
         settings.stage_tls_ca or settings.tls_ca,
     )
-    found = source(settings.where(stage))
+    found = source(where)
     with as_settings_error(OSError, ValueError):
         channels = ChannelFactory(files, allow_plaintext=settings.allow_plaintext)
         for endpoint in found.endpoints if isinstance(found, StaticSource) else ():
             channels.require_reach(endpoint.address)
-    return Pool(stage, STAGES[stage].service, found, channels=channels, metrics=app.telemetry.metrics)
+    return Pool(name, service, found, channels=channels, metrics=metrics)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gateway.access.jwt_verifier import JwtVerifier
 
 log = logging.getLogger(__name__)
-GUARDED = "hart."
+GUARDED = ("hart.", "grpc.reflection.")
 MAX_CREDENTIAL = 8192
 
 

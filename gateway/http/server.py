@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from gateway.config import GatewaySettings
 from gateway.http.connection import BoundedConnection
 from runtime import tls
-from runtime.server.app import PortTaken
+from runtime.server.side_port import PortTaken
 from runtime.settings import as_settings_error
 
 log = logging.getLogger(__name__)

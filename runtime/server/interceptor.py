@@ -21,7 +21,8 @@ from runtime.server import messages
 from runtime.server.call_scope import CallInfo, CallScope, ClientDisconnected, Precheck
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic to the type checker only
-_PLAIN = ("grpc.health.", "grpc.reflection.")  # neither traced, counted, gated nor guarded
+_HEALTH, _REFLECTION = "grpc.health.", "grpc.reflection."
+"""Neither traced, counted nor gated. Health is not guarded either."""
 _INTROSPECTION_METHODS = (
     "Describe", "Status", "ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig",
 )  # fmt: skip
@@ -66,8 +67,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _surround(self, method: str) -> Surround:
         service, _, name = method.partition("/")
-        if method.startswith(_PLAIN):
+        if method.startswith(_HEALTH):
             return self._plain
+        if method.startswith(_REFLECTION):
+            return self._reflected
         return (
             self._unobserved if name in _INTROSPECTION_METHODS or service in self.scope.background else self._observed
         )
@@ -83,6 +86,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return await work()
         except errors.HartError as error:
             await _abort(context, error)
+
+    async def _reflected(self, method: str, context: Any, work: Callable[[], Awaitable[Any]]) -> Any:
+        return await self._plain(method, context, partial(self.scope.reflected, _call(method, context), work))
 
 
 def _call(method: str, context: Any) -> CallInfo:
