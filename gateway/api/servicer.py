@@ -1,4 +1,4 @@
-"""hart.v1.Images over gRPC: translates calls to the executor and the cluster view."""
+"""hart.v1.Images over gRPC: translates calls to the executor, the description and the status."""
 
 from __future__ import annotations
 
@@ -13,17 +13,24 @@ from common.version import VERSION
 from gateway.access import rate_limits
 from gateway.config import GatewaySettings
 from gateway.request.executor import RequestExecutor
-from gateway.routing.cluster_view import ClusterView
+from gateway.routing.description import ClusterDescription
+from gateway.routing.status import ClusterStatus
 from runtime.deadline import Deadline
 
 
 class ImagesServicer(images_pb2_grpc.ImagesServicer):
     """The public API's four methods."""
 
-    def __init__(self, settings: GatewaySettings, executor: RequestExecutor, cluster: ClusterView) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        executor: RequestExecutor,
+        description: ClusterDescription,
+        status: ClusterStatus,
+    ) -> None:
         self._settings = settings
         self._executor = executor
-        self._cluster = cluster
+        self._description, self._status = description, status
         self._started = time.monotonic()
 
     async def Generate(self, request: images_pb2.GenerateRequest, context: Any) -> images_pb2.GenerateResponse:
@@ -51,17 +58,16 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
 
     async def Describe(self, request: images_pb2.DescribeRequest, context: Any) -> images_pb2.DescribeResponse:
         """What this cluster serves."""
-        await self._cluster.require()
-        return self._cluster.describe()
+        return await self._description.describe()
 
     async def Status(self, request: images_pb2.StatusRequest, context: Any) -> images_pb2.StatusResponse:
         """The state of the cluster."""
         return images_pb2.StatusResponse(
-            stages=await self._cluster.status(),
+            stages=await self._status.stages(),
             uptime_seconds=time.monotonic() - self._started,
             inflight=self._executor.demand.ongoing,
             version=VERSION,
-            problems=await self._cluster.problems(),
+            problems=await self._status.problems(),
         )
 
     def _events(

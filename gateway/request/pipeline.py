@@ -20,7 +20,7 @@ from gateway.request.progress import ProgressStream
 from gateway.request.shared_execution import Emit
 from gateway.request.validation import ImageRequest
 from gateway.request.warnings import warnings_of
-from gateway.routing.cluster_view import ClusterView
+from gateway.routing.served_model import ServedModel
 from gateway.stages.client import Latent, ScaleProgress, Stages
 from gateway.stages.timings import CallRecord
 from runtime.errors import HartError, Overloaded, PromptUnsafe, StageUnavailable
@@ -80,7 +80,7 @@ class GenerationPipeline:
     context: RequestContext
     emit: Emit
     stages: Stages
-    cluster: ClusterView
+    model: ServedModel
     admission: AdmissionController
 
     async def run(self) -> None:
@@ -237,7 +237,7 @@ class GenerationPipeline:
         request = decoder_pb2.DecodeRequest(
             request_id=self.request.request_id, latent=progress.progress.latent, encoding=PREVIEW_ENCODING
         )
-        shape = self.cluster.shape()
+        shape = self.model.shape()
         if shape.width:  # a foreign server may not report its size
             share = progress.progress.side / shape.scales[-1] if shape.scales else 1.0
             request.side = preview_side(shape.width, share)
@@ -259,8 +259,8 @@ class GenerationPipeline:
             request_id=self.request.request_id,
             seeds=self.request.seeds,
             trace_id=self.context.trace_id,
-            model=self.cluster.model(),
-            scales=len(self.cluster.shape().scales),
+            model=self.model.identity(),
+            scales=len(self.model.shape().scales),
         )
         self.emit(images_pb2.GenerateEvent(accepted=accepted))
 
@@ -293,11 +293,11 @@ class GenerationPipeline:
         """The model as the stages' responses name it. Before the decoder's response: the decoder that the latent is
         for."""
         generator = latent.result.model
-        decoder = response.model.digest if response else latent.decoder or self.cluster.identity("decoder").digest
+        decoder = response.model.digest if response else latent.decoder or self.model.part("decoder").digest
         digest = digests.combine(
             generator=generator.digest, text_encoder=prepared.encoded.model.digest, decoder=decoder
         )
-        return stage_pb2.ModelIdentity(name=generator.name or self.cluster.model().name, digest=digest)
+        return stage_pb2.ModelIdentity(name=generator.name or self.model.identity().name, digest=digest)
 
 
 def _allowed(verdict: safety_pb2.Verdict) -> bool:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -96,7 +97,7 @@ async def two_gateways(tmp_path: Path) -> AsyncIterator[tuple[RunningGateway, Ru
     """Two gateways that ask one another and whose generators are those of an empty file."""
     (tmp_path / "generators").touch()
     ports = [free_port() for _ in range(2)]
-    settings = {
+    settings: dict[str, Any] = {
         "scale_to_zero_stages": "ar_generator",
         "ar_generator": f"file://{tmp_path}/generators",
         "scaler_cooldown_seconds": 0,
@@ -112,13 +113,13 @@ async def two_gateways(tmp_path: Path) -> AsyncIterator[tuple[RunningGateway, Ru
 @pytest.mark.usefixtures("often")
 async def test_a_request_at_another_gateway_is_pushed_and_ends(tmp_path: Path) -> None:
     async with two_gateways(tmp_path) as (asked, called), scaler_of(asked) as scaler:
-        states = scaler.StreamIsActive(GENERATOR)
-        assert (await states.read()).result is False  # type: ignore[union-attr]
+        states: Any = scaler.StreamIsActive(GENERATOR)
+        assert (await states.read()).result is False
         held = asyncio.ensure_future(called.stub.Generate(request()))
-        assert (await asyncio.wait_for(states.read(), 60)).result is True  # type: ignore[union-attr]
+        assert (await asyncio.wait_for(states.read(), 60)).result is True
         assert (await scaler.IsActive(GENERATOR)).result
         held.cancel()
-        assert (await asyncio.wait_for(states.read(), 60)).result is False  # type: ignore[union-attr]
+        assert (await asyncio.wait_for(states.read(), 60)).result is False
         states.cancel()
 
 
