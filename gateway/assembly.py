@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -41,6 +42,7 @@ from runtime.tls import Files
 if TYPE_CHECKING:
     from gateway.http.server import HttpServer
 
+log = logging.getLogger(__name__)
 SCALER_LIMITS = PortLimits(calls=200, calls_per_connection=100)
 FIRST_PROBE_TIMEOUT = 0.5  # seconds; a missing stage does not delay the start
 
@@ -126,7 +128,12 @@ def _add_scaler(app: App, settings: GatewaySettings, demand: Demand, load: Calla
     cluster = Cluster(demand, lambda: peers is not None and peers.active, load, app.draining)
     side = app.side_port(SCALER_LIMITS)
     side.add(externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server, ExternalScaler(cluster, settings))
-    app.on_start(lambda: side.open("HART_SCALER_PORT", settings.scaler_port or 0, app.server_credentials()))
+
+    async def start() -> None:
+        port = await side.open("HART_SCALER_PORT", settings.scaler_port or 0, app.server_credentials())
+        log.info("listening", extra={"scaler_port": port})
+
+    app.on_start(start)
 
 
 def _pool(app: App, settings: GatewaySettings, stage: str, choose: Chooser) -> Pool:

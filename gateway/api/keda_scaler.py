@@ -8,9 +8,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-
-import grpc
 
 from common.stages import STAGES
 from gateway.config import GatewaySettings
@@ -19,6 +16,7 @@ from gateway.request.demand import Demand
 from gateway.routing.peers import SCOPE
 from runtime.errors import InvalidRequest, NotFound, Overloaded
 from runtime.server.peers import network_of
+from runtime.server.rpc_context import RpcContext
 
 PUSH_SECONDS = 1.0  # between two checks of the load while no request arrives
 STREAM_SHARE = 0.8  # of a connection's age, which gRPC shortens by up to a tenth
@@ -26,9 +24,6 @@ MAX_WATCHERS = 64
 MAX_WATCHERS_PER_HOST = 16
 """So that one host cannot use up the watchers: KEDA needs one per stage."""
 METRIC = "hart_load_"
-
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 @dataclass(frozen=True)
@@ -61,14 +56,14 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
         self._watchers: Counter[str] = Counter()
 
     async def IsActive(
-        self, request: externalscaler_pb2.ScaledObjectRef, context: Context
+        self, request: externalscaler_pb2.ScaledObjectRef, context: RpcContext
     ) -> externalscaler_pb2.IsActiveResponse:
         """Whether the stage needs a replica."""
         active = self._demanded() if request.scalerMetadata == SCOPE else self._active(_stage(request))
         return externalscaler_pb2.IsActiveResponse(result=active)
 
     async def StreamIsActive(
-        self, request: externalscaler_pb2.ScaledObjectRef, context: Context
+        self, request: externalscaler_pb2.ScaledObjectRef, context: RpcContext
     ) -> AsyncIterator[externalscaler_pb2.IsActiveResponse]:
         """The same, now and at every change. The first request to an idle cluster is pushed immediately.
 
@@ -95,7 +90,7 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
             self._watchers += Counter()  # drops hosts without a watcher
 
     async def GetMetricSpec(
-        self, request: externalscaler_pb2.ScaledObjectRef, context: Context
+        self, request: externalscaler_pb2.ScaledObjectRef, context: RpcContext
     ) -> externalscaler_pb2.GetMetricSpecResponse:
         """The target load per replica."""
         stage, target = _stage(request), self._target_of(request)
@@ -105,7 +100,7 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
         return externalscaler_pb2.GetMetricSpecResponse(metricSpecs=[spec])
 
     async def GetMetrics(
-        self, request: externalscaler_pb2.GetMetricsRequest, context: Context
+        self, request: externalscaler_pb2.GetMetricsRequest, context: RpcContext
     ) -> externalscaler_pb2.GetMetricsResponse:
         """The load summed over the replicas: KEDA divides it by their number."""
         stage = _stage(request.scaledObjectRef)

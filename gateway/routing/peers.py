@@ -85,6 +85,6 @@ class PeerDemand:
 
 
 async def _ask(peer: Replica) -> bool:
-    stub: externalscaler_pb2_grpc.ExternalScalerAsyncStub = externalscaler_pb2_grpc.ExternalScalerStub(peer.channel)
+    stub = externalscaler_pb2_grpc.ExternalScalerStub(peer.channel)
     request = externalscaler_pb2.ScaledObjectRef(scalerMetadata=SCOPE)
     return (await stub.IsActive(request, timeout=ANSWER_TIMEOUT)).result

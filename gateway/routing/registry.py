@@ -8,9 +8,9 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 from hart.v1 import stage_pb2
 
 from gateway.routing.compatibility import MODEL_STAGES, UNKNOWN_MODEL, CompatibleReplicas, ReplicaModel
@@ -172,7 +172,7 @@ def _usable(description: Description) -> Description:
     return description
 
 
-def _numbers(message: Any) -> Iterator[float]:
+def _numbers(message: Message) -> Iterator[float]:
     for field, value in message.ListFields():
         values = value.values() if hasattr(value, "values") else value if field.is_repeated else (value,)
         yield from (number for number in values if isinstance(number, float))

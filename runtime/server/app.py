@@ -7,7 +7,7 @@ import gc
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -76,10 +76,10 @@ class App:
 
     # -- assembling --------------------------------------------------------------------------------------------------
 
-    def add(self, register: Callable[[Any, Any], None], servicer: object) -> None:
+    def add(self, register: Callable[[T, grpc.aio.Server], None], servicer: T) -> None:
         """Serve `servicer`. `register` is its generated `add_XServicer_to_server`."""
         recorder = ServiceRecorder(self._server)
-        register(servicer, recorder)
+        register(servicer, cast("grpc.aio.Server", recorder))
         self._names += recorder.names
 
     def add_model(self, model: Model) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import grpc
 from opentelemetry.trace import SpanKind
@@ -35,7 +35,7 @@ class CallContext(Protocol):
         """Seconds until the client's deadline; None without one."""
         ...
 
-    def code(self) -> Any:
+    def code(self) -> object:
         """The status code with which the handler has aborted the call: a gRPC code, a number or None."""
         ...
 
@@ -46,7 +46,7 @@ class CallInfo:
 
     method: str
     metadata: tuple[tuple[str, str | bytes], ...]
-    context: Any
+    context: CallContext
     name: str = ""
     """The span's name, where it is not the method."""
     attributes: tracing.Attributes | None = None
@@ -198,6 +198,6 @@ class CallScope:
             self.idle.set()
 
 
-def _code(number: Any) -> grpc.StatusCode:
+def _code(number: object) -> grpc.StatusCode:
     """The status code from grpc.aio's value for an aborted call: a number or None."""
     return next((code for code in grpc.StatusCode if number in (code, code.value[0])), grpc.StatusCode.UNKNOWN)

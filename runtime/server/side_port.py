@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar, cast
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -17,7 +16,7 @@ from runtime.server.interceptor import CallInterceptor
 from runtime.server.options import server_options
 from runtime.settings import ProcessSettings
 
-log = logging.getLogger(__name__)
+S = TypeVar("S")
 
 
 class PortTaken(OSError):
@@ -61,10 +60,10 @@ class SidePort:
         )
         health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
 
-    def add(self, register: Callable[[Any, Any], None], servicer: object) -> None:
+    def add(self, register: Callable[[S, grpc.aio.Server], None], servicer: S) -> None:
         """Serve `servicer`. `register` is its generated `add_XServicer_to_server`."""
         recorder = ServiceRecorder(self._server)
-        register(servicer, recorder)
+        register(servicer, cast("grpc.aio.Server", recorder))
         self.names += recorder.names
         self._interceptor.scope.background |= set(recorder.names)
 
@@ -80,7 +79,6 @@ class SidePort:
         except RuntimeError as error:
             raise PortTaken(setting, address) from error
         await self._server.start()
-        log.info("listening on a side port", extra={"setting": setting, "port": opened})
         return opened
 
     async def close(self, grace: float) -> None:
@@ -95,7 +93,7 @@ class ServiceRecorder:
         self._server = server
         self.names: list[str] = []
 
-    def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.ServiceRpcHandler]) -> None:
         """Pass the handlers on and record their service names."""
         self.names += [handler.service_name() for handler in handlers]
         self._server.add_generic_rpc_handlers(handlers)
