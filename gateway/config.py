@@ -36,7 +36,7 @@ class GatewaySettings(ProcessSettings):
     """The gateway's settings.
 
     Where a stage is: a list of `host:port`, `unix:/path` and `oip://host:port/model` with commas between; or
-    `file:///path` (one of those a line, followed), `dns:///host:port` (every address behind the name),
+    `file:///path` (one of these per line, re-read on change), `dns:///host:port` (every address behind the name),
     `kubernetes://namespace/service:port` (the Service's EndpointSlices, watched); the last two with `?oip=model` for
     servers of that protocol.
     """
@@ -50,8 +50,8 @@ class GatewaySettings(ProcessSettings):
     """Port of KEDA's external scaler, on `host` and with the certificates of the gRPC server. It requires no API key:
     let only KEDA and the other gateways reach it. 0: the system chooses. Absent: no external scaler."""
     scaler_peers: Annotated[str, AfterValidator(_peers)] = ""
-    """Endpoints of the scaler ports of all gateways, this one's included, given as a stage's. The scaler counts the
-    requests of all of them. Empty: this gateway is the only one."""
+    """Endpoints of the scaler ports of all gateways, this one's included, in the form of a stage's. The scaler counts
+    the requests of all of them. Empty: this gateway is the only one."""
     safety: Where = f"127.0.0.1:{SAFETY.port}"
     """Endpoints of the safety stage."""
     text_encoder: Where = f"127.0.0.1:{TEXT_ENCODER.port}"

@@ -28,7 +28,7 @@ METRIC = "hart_load_"
 
 @dataclass(frozen=True)
 class Cluster:
-    """What the scaler's answers follow from."""
+    """The inputs of the scaler's answers."""
 
     demand: Demand
     """Of this gateway."""

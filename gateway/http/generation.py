@@ -187,5 +187,5 @@ def _size(file: images_pb2.Image | images_pb2.Preview) -> str:
     return f"{file.width}x{file.height}"
 
 
-def _texts(told: images_pb2.Report | images_pb2.Prepared) -> list[str]:
-    return [warning.text for warning in told.warnings]
+def _texts(message: images_pb2.Report | images_pb2.Prepared) -> list[str]:
+    return [warning.text for warning in message.warnings]

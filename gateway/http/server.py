@@ -20,7 +20,7 @@ from runtime.settings import as_settings_error
 log = logging.getLogger(__name__)
 BACKLOG = 1024
 STOP_SECONDS = 1
-"""For the last responses to reach their clients, after the drain."""
+"""Max time for the last responses to reach their clients after the drain."""
 
 
 class _Server(uvicorn.Server):

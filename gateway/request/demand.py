@@ -1,4 +1,4 @@
-"""How many requests are in progress, and how long ago there was one: what scaling from zero needs."""
+"""Counts the requests in progress, for scaling from zero."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ class GenerationPipeline:
     ) -> tuple[decoder_pb2.DecodeResponse, CallRecord]:
         """The image file with its recipe.
 
-        A generator may not know its decoder. If then another decoder answers than the recipe names, the file is
+        A generator may not report its decoder. If a decoder other than the recipe's then responds, the file is
         requested without a recipe and the recipe is written here.
         """
         request = decoder_pb2.DecodeRequest(

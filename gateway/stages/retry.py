@@ -40,7 +40,7 @@ POLL_SECONDS = 0.05  # between checks for a replica that was set aside
 CALLER_ERRORS_FROM_STAGES = (InvalidRequest, NotFound, Unauthenticated, PermissionDenied)
 """Errors about a message that the gateway built: a gateway bug, returned as INTERNAL."""
 RETRYABLE = (StageUnavailable, DeadlineExceeded)
-"""What `Retry.after` takes. Of a deadline it retries only one that was extended meanwhile."""
+"""Errors that `Retry.after` accepts. It retries after DeadlineExceeded only if the deadline was extended meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True)
 class StageTarget:
-    """A stage as every call finds it: its replicas, and where calls are reported."""
+    """What all calls to a stage share."""
 
     pool: Pool
     registry: ReplicaRegistry

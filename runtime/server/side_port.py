@@ -28,7 +28,7 @@ class PortTaken(OSError):
 
 @dataclass(frozen=True)
 class PortLimits:
-    """Bounds of a port that does no work: its messages are small, its calls few."""
+    """Limits of a port for a few calls with small messages."""
 
     calls: int
     """Max concurrent calls."""
