@@ -183,6 +183,11 @@ class GatewaySettings(ProcessSettings):
     def _peers_need_a_scaler(self) -> Self:
         if self.scaler_peers and self.scaler_port is None:
             raise ValueError(f"HART_SCALER_PEERS={self.scaler_peers!r} requires HART_SCALER_PORT")
+        if self.scaler_peers and self.tls and not (self.stage_tls_ca or self.tls_ca):
+            raise ValueError(
+                f"HART_SCALER_PEERS={self.scaler_peers!r} requires HART_STAGE_TLS_CA with HART_TLS_CERT: the "
+                "scaler ports of the other gateways have TLS"
+            )
         return self
 
     @model_validator(mode="after")

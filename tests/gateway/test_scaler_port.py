@@ -22,6 +22,7 @@ from runtime.settings import SettingsError
 from tests.gateway.calls import request
 from tests.gateway.keda_client import scaled_object, scaler_of, scaling_gateway
 from tests.gateway.support import RunningGateway, running_gateway, until
+from tests.runtime.certificates import Authority
 
 GENERATOR = scaled_object(stage="ar_generator")
 KEY = (("authorization", "Bearer secret"),)
@@ -80,6 +81,11 @@ def test_peers_without_a_scaler_port_are_refused() -> None:
         GatewaySettings.load(scaler_peers="a:1")
 
 
+def test_peers_with_tls_need_an_authority() -> None:
+    with pytest.raises(SettingsError, match="HART_SCALER_PEERS='a:1' requires HART_STAGE_TLS_CA"):
+        GatewaySettings.load(scaler_port=1, scaler_peers="a:1", tls_cert="c", tls_key="k")
+
+
 @pytest.mark.parametrize("text", ["a", "dns:///a", "kubernetes://n/s"])
 def test_peers_that_name_no_port_are_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="HART_SCALER_PEERS"):
@@ -93,7 +99,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def two_gateways(tmp_path: Path) -> AsyncIterator[tuple[RunningGateway, RunningGateway]]:
+async def two_gateways(tmp_path: Path, **more: str) -> AsyncIterator[tuple[RunningGateway, RunningGateway]]:
     """Two gateways that ask one another and whose generators are those of an empty file."""
     (tmp_path / "generators").touch()
     ports = [free_port() for _ in range(2)]
@@ -102,6 +108,7 @@ async def two_gateways(tmp_path: Path) -> AsyncIterator[tuple[RunningGateway, Ru
         "ar_generator": f"file://{tmp_path}/generators",
         "scaler_cooldown_seconds": 0,
         "scaler_peers": ",".join(f"127.0.0.1:{port}" for port in ports),
+        **more,
     }
     async with AsyncExitStack() as stack:
         first, second = [
@@ -148,6 +155,28 @@ async def test_the_demand_of_a_gateway_that_is_gone_is_forgotten(tmp_path: Path)
         async with asyncio.timeout(60):
             while (await scaler.IsActive(GENERATOR)).result:
                 await asyncio.sleep(0.01)
+
+
+@pytest.mark.usefixtures("often")
+async def test_gateways_ask_one_another_over_mutual_tls(tmp_path: Path) -> None:
+    cert, key, ca = Authority().write(tmp_path / "tls")
+    files = [Path(path).read_bytes() for path in (ca, key, cert)]
+    async with two_gateways(tmp_path, tls_cert=cert, tls_key=key, tls_ca=ca) as (asked, called):
+        secure = grpc.ssl_channel_credentials(*files)
+        assert isinstance(asked.app.settings, GatewaySettings)
+        async with (
+            grpc.aio.secure_channel(f"localhost:{called.app.port}", secure) as channel,
+            grpc.aio.secure_channel(f"localhost:{asked.app.settings.scaler_port}", secure) as to_scaler,
+            scaler_of(asked) as plain,
+        ):
+            held = asyncio.ensure_future(images_pb2_grpc.ImagesStub(channel).Generate(request()))
+            scaler = externalscaler_pb2_grpc.ExternalScalerStub(to_scaler)
+            async with asyncio.timeout(60):
+                while not (await scaler.IsActive(GENERATOR)).result:
+                    await asyncio.sleep(0.01)
+            with pytest.raises(grpc.aio.AioRpcError):
+                await plain.IsActive(GENERATOR)
+            held.cancel()
 
 
 async def test_the_scalers_stream_ends_with_ok_when_its_gateway_drains(monkeypatch: pytest.MonkeyPatch) -> None:
