@@ -17,6 +17,7 @@ from common.version import VERSION
 from gateway.request.admission import AdmissionController, RequestPermit
 from gateway.request.context import RequestContext
 from gateway.request.progress import ProgressStream
+from gateway.request.rules import preview_side
 from gateway.request.shared_execution import Emit
 from gateway.request.validation import ImageRequest
 from gateway.request.warnings import warnings_of
@@ -29,20 +30,7 @@ from runtime.status import as_hart_error
 from runtime.tasks import cancel, together
 
 log = logging.getLogger(__name__)
-PREVIEW_DIVISOR = 4
-"""A preview has at most about a quarter of the image's side,"""
-LARGE_PREVIEW_SIDE = 128
-"""or this side in pixels if that is larger,"""
-MIN_PREVIEW_SIDE = 64
-"""and at least this side, also after a scale that is smaller: a 2x2 latent decodes to noise."""
 PREVIEW_ENCODING = decoder_pb2.ImageEncoding(format=to_wire(image_formats.JPEG))
-
-
-def preview_side(width: int, share: float = 1.0) -> int:
-    """The preview's side in pixels for an image of this width: no larger than its scale, whose side has this share of
-    the final one."""
-    largest = max(LARGE_PREVIEW_SIDE, width // PREVIEW_DIVISOR)
-    return min(width, largest, max(MIN_PREVIEW_SIDE, round(width * share)))
 
 
 @dataclass(frozen=True)
