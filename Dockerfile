@@ -80,7 +80,7 @@ COPY common ./common
 COPY runtime ./runtime
 COPY gateway ./gateway
 USER 10001:10001
-EXPOSE 50051 51051 52051 53051
+EXPOSE 50051 51051 52051 53051 54051
 ENTRYPOINT ["python", "-m", "gateway"]
 
 FROM process AS system-cpu

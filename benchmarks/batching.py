@@ -1,6 +1,6 @@
 """What batching changes in an image, and the time that it saves.
 
-    python -m benchmarks.batching [--checkpoint DIR] [--pictures N] [--dtypes float32 bfloat16] [--sizes 2 4 8]
+    python -m benchmarks.batching [--checkpoint DIR] [--images N] [--dtypes float32 bfloat16] [--sizes 2 4 8]
 
 Draws the same images alone and in batches, and prints per precision and batch size: the share of tokens equal to those
 drawn alone, over all scales and in the last; the same between two batches of that size with other peers and positions;
@@ -42,10 +42,10 @@ class BatchResult:
 class BatchRunner:
     """Draws numbered images in batches: image i has prompt i and seed i, in whatever batch it is drawn."""
 
-    def __init__(self, folder: Path, pictures: int, slots: int, dtype: torch.dtype) -> None:
+    def __init__(self, folder: Path, images: int, slots: int, dtype: torch.dtype) -> None:
         self.pipeline = Pipeline.load(folder, dtype=dtype, safety=False, slots=slots)
         known = self.pipeline.checkpoint.known_prompts() or ["a red heart"]
-        prompts = [known[i * len(known) // pictures] for i in range(pictures)]
+        prompts = [known[i * len(known) // images] for i in range(images)]
         self._conditionings: list[Conditioning] = [
             self.pipeline.text_encoder.encode([prompt]).conditioning[0] for prompt in prompts
         ]
@@ -98,15 +98,15 @@ def pixel_differences(runner: BatchRunner, one: BatchResult, other: BatchResult)
     return max_difference, total / len(one.latents)
 
 
-def report(folder: Path, dtype: str, pictures: int, sizes: Sequence[int]) -> None:
+def report(folder: Path, dtype: str, images: int, sizes: Sequence[int]) -> None:
     """Print one line per batch size."""
-    runner = BatchRunner(folder, pictures, max(sizes), DTYPES[dtype])
-    numbers = list(range(pictures))
+    runner = BatchRunner(folder, images, max(sizes), DTYPES[dtype])
+    numbers = list(range(images))
     runner.draw([numbers[: max(sizes)]])  # warm-up: the first batch is slow
     alone = runner.draw(in_batches(numbers, 1))
     for size in sizes:
         batched = runner.draw(in_batches(numbers, size))
-        stride = pictures // size
+        stride = images // size
         others = [numbers[i::stride][::-1] for i in range(stride)]  # other peers, other positions
         tokens, last = equal_tokens(alone, batched)
         max_difference, mean = pixel_differences(runner, alone, batched)
@@ -123,15 +123,15 @@ def main() -> int:
     """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.batching", description=__doc__.split("\n")[0])
     parser.add_argument("--checkpoint", type=Path, help="default: the bundled one")
-    parser.add_argument("--pictures", type=int, default=32)
+    parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["float32", "bfloat16"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[2, 4, 8])
     options = parser.parse_args()
     for size in options.sizes:
-        if size < 2 or options.pictures % size:
-            parser.error(f"--sizes {size}: expected 2 or more, and a divisor of --pictures {options.pictures}")
+        if size < 2 or options.images % size:
+            parser.error(f"--sizes {size}: expected 2 or more, and a divisor of --images {options.images}")
     for dtype in options.dtypes:
-        report(options.checkpoint or bundled(), dtype, options.pictures, options.sizes)
+        report(options.checkpoint or bundled(), dtype, options.images, options.sizes)
     return 0
 
 

@@ -1,6 +1,6 @@
 """What the cluster adds to the time of an image: five processes over one, by turns in one run.
 
-    python -m benchmarks.overhead [--pictures 30] [--checkpoint FOLDER] [--threads N] [--http]
+    python -m benchmarks.overhead [--images 30] [--checkpoint FOLDER] [--threads N] [--http]
 
 Both sides begin with a prompt and end with a PNG file in memory with its recipe. The safety check is included, previews
 are off, no prompt repeats (the text encoder's cache is off), and `Compute` sets threads and allocator on both sides.
@@ -92,13 +92,13 @@ def breakdown(reports: list[Any]) -> dict[str, float]:
 def main() -> int:
     """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__.split("\n")[0])
-    parser.add_argument("--pictures", type=count, default=30)
+    parser.add_argument("--images", type=count, default=30)
     parser.add_argument("--checkpoint", default="", help="default: the bundled one")
     parser.add_argument("--threads", type=int, default=0, help="of torch, per process (default: torch's choice)")
     parser.add_argument("--http", action="store_true", help="compare HTTP with gRPC instead (benchmarks.http_overhead)")
     chosen = parser.parse_args()
     if chosen.http:
-        return http_overhead.measure(chosen.pictures, chosen.checkpoint, chosen.threads)
+        return http_overhead.measure(chosen.images, chosen.checkpoint, chosen.threads)
 
     import torch
 
@@ -109,12 +109,12 @@ def main() -> int:
     Compute.of("cpu", "float32", chosen.threads).own_this_thread()
     pipeline = Pipeline.load(chosen.checkpoint or bundled())
     known = pipeline.checkpoint.known_prompts() or ["a red heart"]
-    drawn, refused = accepted(prompts(known), WARM_UP + chosen.pictures, pipeline.safety)
+    drawn, refused = accepted(prompts(known), WARM_UP + chosen.images, pipeline.safety)
     with local_cluster(chosen.checkpoint, cache_bytes="0", torch_threads=str(chosen.threads)) as endpoint:
         alone, through, reports = measure(endpoint, pipeline, drawn)
     one, many = statistics.median(alone), statistics.median(through)
     busy = f"torch threads {torch.get_num_threads()}, load {os.getloadavg()[0]:.1f}"
-    print(f"{chosen.pictures} images each way, by turns; {busy}; prompts refused by safety and left out: {refused}")
+    print(f"{chosen.images} images each way, by turns; {busy}; prompts refused by safety and left out: {refused}")
     for name, values in (("one process", alone), ("cluster", through)):
         ranked = sorted(values)
         print(f"  {name:<14} median {1e3 * statistics.median(values):8.1f} ms   fastest {1e3 * ranked[0]:8.1f} ms")

@@ -16,6 +16,8 @@ HEALTH_PORT_OFFSET = 2000
 """With TLS: from a process's gRPC port to the one that answers health checks alone, in plaintext."""
 HTTP_PORT_OFFSET = 3000
 """From the gateway's gRPC port to the one of its HTTP API, where it is served."""
+SCALER_PORT_OFFSET = 4000
+"""From the gateway's gRPC port to the one of its external scaler, where it is served."""
 START_SECONDS = 240.0
 """How long a process may take until it is ready: two imports of torch on a busy machine take most of it."""
 

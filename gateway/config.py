@@ -25,6 +25,10 @@ def _stages(text: str) -> str:
     return text
 
 
+def _peers(text: str) -> str:
+    return _source(text) if text else text
+
+
 Where = Annotated[str, AfterValidator(_source), Field(min_length=1)]
 
 
@@ -32,7 +36,7 @@ class GatewaySettings(ProcessSettings):
     """The gateway's settings.
 
     Where a stage is: a list of `host:port`, `unix:/path` and `oip://host:port/model` with commas between; or
-    `file:///path` (one of those a line, followed), `dns:///host:port` (every address behind the name),
+    `file:///path` (one of these per line, re-read on change), `dns:///host:port` (every address behind the name),
     `kubernetes://namespace/service:port` (the Service's EndpointSlices, watched); the last two with `?oip=model` for
     servers of that protocol.
     """
@@ -42,6 +46,12 @@ class GatewaySettings(ProcessSettings):
     http_port: int | None = Field(default=None, ge=0, le=65535)
     """Port of the HTTP API (OpenAI images), on `host` and with the certificates of the gRPC server. 0: the system
     chooses. Absent: no HTTP API."""
+    scaler_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port of KEDA's external scaler, on `host` and with the certificates of the gRPC server. It requires no API key:
+    let only KEDA and the other gateways reach it. 0: the system chooses. Absent: no external scaler."""
+    scaler_peers: Annotated[str, AfterValidator(_peers)] = ""
+    """Endpoints of the scaler ports of all gateways, this one's included, in the form of a stage's. The scaler counts
+    the requests of all of them. Empty: this gateway is the only one."""
     safety: Where = f"127.0.0.1:{SAFETY.port}"
     """Endpoints of the safety stage."""
     text_encoder: Where = f"127.0.0.1:{TEXT_ENCODER.port}"
@@ -167,6 +177,17 @@ class GatewaySettings(ProcessSettings):
                     f"HART_{name.upper()}={getattr(self, name):g} must not be under "
                     f"HART_MAX_DEADLINE_SECONDS={self.max_deadline_seconds:g}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _peers_need_a_scaler(self) -> Self:
+        if self.scaler_peers and self.scaler_port is None:
+            raise ValueError(f"HART_SCALER_PEERS={self.scaler_peers!r} requires HART_SCALER_PORT")
+        if self.scaler_peers and self.tls and not (self.stage_tls_ca or self.tls_ca):
+            raise ValueError(
+                f"HART_SCALER_PEERS={self.scaler_peers!r} requires HART_STAGE_TLS_CA with HART_TLS_CERT: the "
+                "scaler ports of the other gateways have TLS"
+            )
         return self
 
     @model_validator(mode="after")

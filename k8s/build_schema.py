@@ -32,6 +32,8 @@ DECIDED = frozenset(
         "metrics_port",
         "health_port",
         "http_port",
+        "scaler_port",
+        "scaler_peers",
         "tls_cert",
         "tls_key",
         "tls_ca",

@@ -22,7 +22,7 @@ from k8s.tools import tool
 VERSIONS = ("1.31", "1.34", "1.35", "1.36", "1.37")
 """Of Kubernetes: from the oldest that the chart supports to the newest."""
 ROOT = Path(__file__).resolve().parent.parent
-FROM_ZERO = "{gateway: {replicas: 1}, defaults: {autoscaling: {kind: keda, trigger: gateway, minReplicas: 0}}}"
+FROM_ZERO = "{defaults: {autoscaling: {kind: keda, trigger: gateway, minReplicas: 0}}}"
 RULES = sorted((ROOT / "k8s/alerts").glob("*.yaml"))
 RULE_TESTS = sorted((ROOT / "tests/k8s").glob("*_test.yaml"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -13,6 +13,7 @@ from runtime.settings import is_loopback
 
 END_SECONDS = 1.0
 _ending: set[asyncio.Task[None]] = set()  # strong references: grpc.aio cancels a call that is garbage-collected
+StreamingCall: TypeAlias = "grpc.aio.UnaryStreamCall[Any, Any] | grpc.aio.StreamStreamCall[Any, Any]"
 FileVersions = tuple[tuple[int, int, int], ...]
 
 
@@ -52,7 +53,7 @@ class ChannelFactory:
         return self._stamp
 
 
-def drain_call(call: Any) -> None:
+def drain_call(call: StreamingCall) -> None:
     """Let a streaming call end by itself after its last response. Cancelling it at once would be counted by the server
     as a client that left. It is cancelled after END_SECONDS."""
     task = asyncio.create_task(_ended(call))
@@ -60,10 +61,10 @@ def drain_call(call: Any) -> None:
     task.add_done_callback(_ending.discard)
 
 
-async def _ended(call: Any) -> None:
+async def _ended(call: StreamingCall) -> None:
     try:
         async with asyncio.timeout(END_SECONDS):
-            if hasattr(call, "done_writing"):
+            if isinstance(call, grpc.aio.StreamStreamCall):
                 await call.done_writing()
             while await call.read() is not grpc.aio.EOF:
                 pass

@@ -5,9 +5,17 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 from runtime.errors import DeadlineExceeded
+
+
+class HasDeadline(Protocol):
+    """A call on its server, over any transport."""
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the client's deadline; None without one."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,7 @@ class Deadline:
         return cls(time.monotonic() + seconds)
 
     @classmethod
-    def of(cls, context: Any, *, default: float = math.inf, maximum: float = math.inf) -> Deadline:
+    def of(cls, context: HasDeadline, *, default: float = math.inf, maximum: float = math.inf) -> Deadline:
         """The deadline of a server call. `default` seconds without a client deadline, at most `maximum` seconds."""
         left = context.time_remaining()
         return cls.after(min(default if left is None else left, maximum))

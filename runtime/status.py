@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import grpc
 from google.protobuf import duration_pb2
@@ -111,10 +112,9 @@ def _unpack(proto: status_pb2.Status | None) -> _Unpacked:
 
 def from_rpc_error(error: grpc.RpcError, stage: str) -> errors.HartError:
     """The domain error of a failed call to `stage`. Without hart details it follows from the status code."""
-    call: Any = error  # in both APIs the error is also a call
-    code, message = call.code(), call.details() or ""
+    code, message = error.code(), error.details() or ""
     proto = None
-    for key, value in call.trailing_metadata() or ():
+    for key, value in cast("Iterable[tuple[str, bytes]]", error.trailing_metadata() or ()):
         if key == "grpc-status-details-bin":
             with suppress(DecodeError):  # other servers may use the key differently
                 proto = status_pb2.Status.FromString(value)

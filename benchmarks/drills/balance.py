@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from hart.aio import AsyncClient
 
@@ -13,6 +15,10 @@ from benchmarks.drills.load import RequestResult, any_of, capacity
 from benchmarks.drills.report import Report
 from benchmarks.harness.load import open_loop, percentile
 from benchmarks.harness.processes import Process
+from gateway.assembly import build
+from gateway.config import GatewaySettings
+from runtime.calls.replica import Replica
+from runtime.server.process import run
 
 SLOW = 0.1
 SHARE = 0.6
@@ -67,7 +73,7 @@ class RoundRobin:
     def __init__(self) -> None:
         self._turn = 0
 
-    def __call__(self, replicas: list[object]) -> object:
+    def __call__(self, replicas: Sequence[Replica]) -> Replica:
         """The next one."""
         self._turn += 1
         return replicas[self._turn % len(replicas)]
@@ -75,16 +81,7 @@ class RoundRobin:
 
 def main() -> None:
     """A gateway as `python -m gateway`, with replicas chosen in turn."""
-    from gateway import assembly
-    from gateway.config import GatewaySettings
-    from runtime.calls.pool import Pool
-    from runtime.server.process import run
-
-    def pool(*args: object, **kwargs: object) -> Pool:
-        return Pool(*args, choose=RoundRobin(), **kwargs)  # type: ignore[arg-type]
-
-    vars(assembly)["Pool"] = pool  # the gateway has no setting for its routing policy
-    run(GatewaySettings, "gateway", assembly.build)
+    run(GatewaySettings, "gateway", partial(build, choose=RoundRobin()))
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ async def queued(harness: Harness, report: Report) -> None:
     free = await _until_free(generators, began)
     begun = await metrics.total(generators, "hart_scale_duration_seconds_count") - before
     report.invariant("a generator that was hung frees all that was cancelled meanwhile", free < SETTLE, f"{free:.2f} s")
-    report.invariant("and draws none of it to its end", begun <= 2 * count, f"{begun:g} batches for {count} pictures")
+    report.invariant("and draws none of it to its end", begun <= 2 * count, f"{begun:g} batches for {count} images")
 
 
 async def _ignored(harness: Harness, case: RequestCase) -> None:
@@ -158,7 +158,7 @@ async def interrupted_client(harness: Harness, report: Report) -> None:
 
 
 async def at_random(harness: Harness, seconds: float, times: int, report: Report) -> None:
-    """Cancels at random moments, beside neighbours whose pictures are looked at."""
+    """Cancels at random moments, beside neighbours whose images are checked."""
     phases: Counter[str] = Counter()
     mean = percentile(
         [(await draw(harness.client, RequestCase("a red heart", 0), harness.references)).seconds for _ in range(5)], 0.5

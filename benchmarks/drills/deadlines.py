@@ -26,7 +26,7 @@ async def deadlines(harness: Harness, seconds: float, report: Report) -> None:
     """1 ms, shorter than a picture, and out of time in each stage in turn."""
     await _too_short(harness, report)
     async with opened(harness.cluster, harness.references, deadline_margin_seconds=str(MARGIN)) as careful:
-        await _shorter_than_a_picture(careful, report)
+        await _shorter_than_an_image(careful, report)
         for stage in STAGES:
             await _hangs(careful, stage, report)
 
@@ -45,7 +45,7 @@ async def _too_short(harness: Harness, report: Report) -> None:
     report.invariant("and no stage worked for it", after == before, {s: after[s] - before[s] for s in STAGES})
 
 
-async def _shorter_than_a_picture(harness: Harness, report: Report) -> None:
+async def _shorter_than_an_image(harness: Harness, report: Report) -> None:
     # The fastest: what else the machine does only makes a picture slower, and may end at any moment.
     alone = min([(await draw(harness.client, CASE, harness.references)).seconds for _ in range(8)])
     report.figure("a picture alone at its fastest, seconds", alone)

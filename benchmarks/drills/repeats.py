@@ -19,14 +19,14 @@ async def repeats(harness: Harness, seconds: float, report: Report) -> None:
     async def generate(prompt: str = "a red heart", seed: int | None = 11) -> bytes:
         return (await harness.client.generate(prompt, seed=seed, request_id=request_id, timeout=60))[0].data
 
-    before = await _pictures(harness, scales)
-    pictures = [*await asyncio.gather(*(generate() for _ in range(5))), await generate()]
+    before = await _images_drawn(harness, scales)
+    images = [*await asyncio.gather(*(generate() for _ in range(5))), await generate()]
     async for event in harness.client.stream("a red heart", seed=11, request_id=request_id, timeout=60):
         data = getattr(event, "data", None)
-        pictures += [data] if data else []
-    work = await _pictures(harness, scales) - before
+        images += [data] if data else []
+    work = await _images_drawn(harness, scales) - before
     report.invariant(
-        "five at once, one later and one as a stream get the same answer", len(set(pictures)) == 1, len(pictures)
+        "five at once, one later and one as a stream get the same answer", len(set(images)) == 1, len(images)
     )
     report.invariant("with the work of one image in the generator and the decoder", work == 1, work)
     await _left_early(harness, scales, report)
@@ -43,7 +43,7 @@ async def repeats(harness: Harness, seconds: float, report: Report) -> None:
 
 async def _left_early(harness: Harness, scales: int, report: Report) -> None:
     """The first call is cancelled; the one that joined it still gets the image of the same execution."""
-    before = await _pictures(harness, scales)
+    before = await _images_drawn(harness, scales)
     request_id = uuid.uuid4().hex
     first, second = (
         asyncio.create_task(harness.client.generate("a green tree", seed=3, request_id=request_id, timeout=60))
@@ -52,14 +52,14 @@ async def _left_early(harness: Harness, scales: int, report: Report) -> None:
     await asyncio.sleep(0.05)
     first.cancel()
     answer = await second
-    work = await _pictures(harness, scales) - before
+    work = await _images_drawn(harness, scales) - before
     report.invariant(
         "the call that joined keeps the work when the first one is cancelled", len(answer) == 1 and work <= 2, work
     )
     await asyncio.gather(first, return_exceptions=True)
 
 
-async def _pictures(harness: Harness, scales: int) -> float:
+async def _images_drawn(harness: Harness, scales: int) -> float:
     drawn = await harness.total("ar_generator", "hart_batch_size_sum") / scales
     decoded = await harness.total("decoder", "hart_batch_size_sum")
     return max(drawn, decoded) if drawn != decoded else drawn

@@ -34,7 +34,7 @@ BEGUN = "hart_queue_duration_seconds_count"
 
 async def scale(harness: Harness, seconds: float, report: Report) -> None:
     """A generator (by EndpointSlices) and a decoder (by a file) more, and fewer again, under load: nothing is lost, the
-    new one works within 5 s, and the leaving one finishes its pictures."""
+    new one works within 5 s, and the leaving one finishes its images."""
     async with _scalable(harness) as (client, listings):
         end = time.monotonic() + seconds
 

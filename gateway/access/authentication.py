@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gateway.access.jwt_verifier import JwtVerifier
 
 log = logging.getLogger(__name__)
-GUARDED = "hart."
+GUARDED = ("hart.", "grpc.reflection.")
 MAX_CREDENTIAL = 8192
 
 
@@ -120,7 +120,7 @@ class Authentication:
 
 def _tokens(settings: GatewaySettings) -> JwtVerifier:
     from gateway.access.jwt_verifier import (
-        JwtVerifier,  # imported only where JWTs are configured: it takes a part of a second
+        JwtVerifier,  # imported only where JWTs are configured: the import takes a fraction of a second
     )
 
     return JwtVerifier(settings)

@@ -1,4 +1,4 @@
-"""Verifies JWTs. Its imports take a part of a second, which a gateway without JWTs saves."""
+"""Verifies JWTs. Its imports take a fraction of a second, which a gateway without JWTs saves."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class JwtVerifier:
             raise Unauthenticated("the token has expired") from None
         except HartError:
             raise
-        except Exception:  # a token is anybody's to write: one that its reader stumbles over is no token
+        except Exception:  # any client can write a token: the parser may raise any error
             raise Unauthenticated("invalid token") from None
         return claims
 

@@ -22,18 +22,18 @@ from gateway.http.generation import Generation
 from gateway.http.models import Models
 from gateway.http.responses import Health
 from gateway.request.executor import RequestExecutor
-from gateway.routing.cluster_view import ClusterView
+from gateway.routing.served_model import ServedModel
 from runtime.errors import HartError, InvalidRequest, NotFound
 from runtime.server.app import App
 from runtime.status import as_hart_error
 
 
-def application(app: App, settings: GatewaySettings, executor: RequestExecutor, cluster: ClusterView) -> Starlette:
+def application(app: App, settings: GatewaySettings, executor: RequestExecutor, model: ServedModel) -> Starlette:
     """The HTTP API of a gateway process."""
     bounds = Bounds(
         settings.max_message_bytes, settings.receive_seconds, settings.send_seconds, closing=app.draining.is_set
     )
-    generation, models = Generation(settings, executor, cluster), Models(cluster)
+    generation, models = Generation(settings, executor, model), Models(model)
     described = partial(Endpoint, method=DESCRIBE, calls=app.calls, bounds=bounds, observed=False)
     routes = [
         Route("/v1/images/generations", Endpoint(generation, GENERATE, app.calls, bounds), methods=["POST"]),
@@ -41,8 +41,8 @@ def application(app: App, settings: GatewaySettings, executor: RequestExecutor, 
         Route("/v1/models/{model:path}", described(models.get), methods=["GET"]),
         Route("/healthz", partial(_health, lambda: True)),
         Route("/readyz", partial(_health, lambda: app.ready)),
-        Route("/openapi.json", partial(_document, cluster)),
-        Route("/docs", partial(_page, cluster)),
+        Route("/openapi.json", partial(_document, model)),
+        Route("/docs", partial(_page, model)),
         Route("/", _to_docs),
     ]
     found = Starlette(routes=routes, exception_handlers={HTTPException: _refused, Exception: _failed})
@@ -55,14 +55,14 @@ async def _health(healthy: Callable[[], bool], request: Request) -> Response:
     return _json(200 if healthy() else 503, state.to_json())
 
 
-async def _document(cluster: ClusterView, request: Request) -> Response:
-    return _json(200, json.dumps(_described(cluster)).encode())
+async def _document(model: ServedModel, request: Request) -> Response:
+    return _json(200, json.dumps(_described(model)).encode())
 
 
-async def _page(cluster: ClusterView, request: Request) -> Response:
+async def _page(model: ServedModel, request: Request) -> Response:
     base = str(request.base_url).rstrip("/")
     base = base if urlsplit(base).hostname else ""
-    html = docs_page.page(_described(cluster), base)
+    html = docs_page.page(_described(model), base)
     return HTMLResponse(html, headers={**COMMON_HEADERS, "content-security-policy": docs_page.POLICY})
 
 
@@ -70,9 +70,9 @@ async def _to_docs(request: Request) -> Response:
     return RedirectResponse("docs")
 
 
-def _described(cluster: ClusterView) -> openapi.Document:
-    shape = cluster.shape()
-    return openapi.document(cluster.name() if shape.width else "", (shape.width, shape.height))
+def _described(model: ServedModel) -> openapi.Document:
+    shape = model.shape()
+    return openapi.document(model.name() if shape.width else "", (shape.width, shape.height))
 
 
 def _json(status: int, body: bytes, headers: dict[str, str] | None = None) -> Response:

@@ -1,4 +1,4 @@
-"""One HTTP connection, with bounds that uvicorn's own has not: on a slow request head, on unread responses, and on the
+"""One HTTP connection, with bounds that uvicorn's own lacks: on a slow request head, on unread responses, and on the
 number of connections."""
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from gateway.http.exchange import ABORT
 from runtime.errors import InvalidRequest
 
 HEAD_SECONDS = 10.0
-"""For a request's head to arrive, once its first byte has."""
+"""Max time for a request's head to arrive after its first byte."""
 MAX_CONNECTIONS = 1000
-"""One more closes the connection that has been idle for the longest time, or is closed itself."""
+"""Above it the connection that has been idle for the longest time is closed, or the new one if none is idle."""
 
 
 class BoundedConnection(H11Protocol):
@@ -50,7 +50,7 @@ class BoundedConnection(H11Protocol):
         return self.cycle is None or self.cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Makes place where there are too many."""
+        """Closes a connection above MAX_CONNECTIONS."""
         super().connection_made(transport)
         self._await_head()
         if len(self.connections) > MAX_CONNECTIONS:
@@ -73,12 +73,12 @@ class BoundedConnection(H11Protocol):
             self._stop_timer()
 
     def on_response_complete(self) -> None:
-        """Counts as idle from here."""
+        """The connection is idle from now on."""
         self.idle_since = time.monotonic()
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what is no HTTP in the API's own shape, and closes."""
+        """Responds to bytes that are not HTTP with an error of the API, and closes."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             error = InvalidRequest.field("", "the request is not valid HTTP/1.1, or its head is too large")
             body = to_json(error)

@@ -35,7 +35,7 @@ class BodyTimeout(errors.DeadlineExceeded):
 
 
 class UnsupportedBody(errors.InvalidRequest):
-    """The body is no application/json, or it is compressed."""
+    """The body is not application/json, or it is compressed."""
 
 
 class MethodNotAllowed(errors.InvalidRequest):

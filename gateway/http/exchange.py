@@ -24,7 +24,8 @@ from runtime.server.interceptor import SLOWEST_READER
 ABORT = "hart.abort"
 """The ASGI extension that resets the connection."""
 MAX_UNREAD_BYTES, UNREAD_SECONDS = 2**20, 1.0
-"""How much of a refused body is still read, so that its sender gets the response and not a connection reset."""
+"""Max bytes and seconds for which a refused body is still read. Otherwise its sender would get a connection reset and
+not the response."""
 TIMEOUT_HEADER = "x-request-timeout"
 EVENT_STREAM = "text/event-stream"
 COMMON_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
@@ -36,11 +37,11 @@ class Bounds:
 
     max_body_bytes: int
     receive_seconds: float
-    """For the whole body."""
+    """Max time for the whole body to arrive."""
     send_seconds: float
-    """For the client to read a part of the response, beside its transfer time."""
+    """Max time for the client to read a part of the response, plus its transfer time."""
     closing: Callable[[], bool] = lambda: False
-    """Whether the process drains: responses then close their connection."""
+    """True while the process drains: responses then close their connection."""
 
 
 class Exchange:

@@ -18,7 +18,7 @@ from gateway.http.generation_request import GenerationRequest, parse
 from gateway.http.responses import CompletedEvent, ImageData, ImagesResponse, OutputFormat, PartialImageEvent, Usage
 from gateway.request.audit import user_hash
 from gateway.request.executor import RequestExecutor
-from gateway.routing.cluster_view import ClusterView
+from gateway.routing.served_model import ServedModel
 from runtime.deadline import Deadline
 from runtime.errors import HartError
 from runtime.image_messages import from_wire
@@ -35,7 +35,7 @@ class Generation:
 
     settings: GatewaySettings
     executor: RequestExecutor
-    cluster: ClusterView
+    model: ServedModel
 
     async def __call__(self, exchange: Exchange) -> None:
         """Serve one request. Raises HartError."""
@@ -56,9 +56,9 @@ class Generation:
     async def _read(self, exchange: Exchange) -> tuple[GenerationRequest, images_pb2.GenerateRequest]:
         exchange.read_deadline()
         request = parse(await exchange.body())
-        await self.cluster.require()
+        await self.model.require()
         key = exchange.request.headers.get(IDEMPOTENCY_HEADER)
-        return request, request.to_message(key, self.cluster.shape())
+        return request, request.to_message(key, self.model.shape())
 
     def _events(self, exchange: Exchange, request: GenerationRequest, message: images_pb2.GenerateRequest) -> Events:
         caller = rate_limits.current.get()
@@ -121,7 +121,7 @@ class Generation:
         await exchange.end()
 
     def _drawn_tokens(self) -> int:
-        return sum(side * side for side in self.cluster.shape().scales)
+        return sum(side * side for side in self.model.shape().scales)
 
 
 @dataclass
@@ -187,5 +187,5 @@ def _size(file: images_pb2.Image | images_pb2.Preview) -> str:
     return f"{file.width}x{file.height}"
 
 
-def _texts(told: images_pb2.Report | images_pb2.Prepared) -> list[str]:
-    return [warning.text for warning in told.warnings]
+def _texts(message: images_pb2.Report | images_pb2.Prepared) -> list[str]:
+    return [warning.text for warning in message.warnings]

@@ -1,4 +1,4 @@
-"""The body of `POST /v1/images/generations`: its fields, their documentation, and the GenerateRequest that it means."""
+"""The body of `POST /v1/images/generations`: its fields with their documentation, and its GenerateRequest."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from gateway.http.exchange import Exchange
 from gateway.http.generation_request import sizes
 from gateway.http.responses import Model, ModelList
-from gateway.routing.cluster_view import ClusterView
+from gateway.routing.served_model import ServedModel
 from runtime.errors import InvalidRequest, NotFound, Violation
 
 
@@ -20,7 +20,7 @@ class UnknownModel(NotFound, InvalidRequest):
 class Models:
     """Serves the list of models and each of them."""
 
-    cluster: ClusterView
+    served: ServedModel
     created: int = field(default_factory=lambda: int(time.time()))
 
     async def list(self, exchange: Exchange) -> None:
@@ -35,8 +35,8 @@ class Models:
         await exchange.respond(200, model.to_json())
 
     async def _model(self) -> Model:
-        await self.cluster.require()
-        identity = self.cluster.model()
+        await self.served.require()
+        identity = self.served.identity()
         return Model(
-            id=identity.name, created=self.created, digest=identity.digest, size=sizes(self.cluster.shape())[-1]
+            id=identity.name, created=self.created, digest=identity.digest, size=sizes(self.served.shape())[-1]
         )

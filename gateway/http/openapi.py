@@ -126,7 +126,7 @@ def _get(operation: str, summary: str, schema: str, statuses: Iterable[int], *, 
     refused = _errors(statuses)
     if not guarded and "503" in refused:
         refused["503"] = {"description": "It does not.", "content": _json("Health")}
-    return {**found, "responses": {"200": {"description": "As asked.", "content": _json(schema)}, **refused}}
+    return {**found, "responses": {"200": {"description": "The response.", "content": _json(schema)}, **refused}}
 
 
 def _json(schema: str) -> Document:

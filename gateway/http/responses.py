@@ -25,7 +25,7 @@ class InputTokens(_Response):
 
 
 class Usage(_Response):
-    """Tokens of the prompt, and drawn tokens: over all scales of every image."""
+    """Tokens of the prompt, and generated tokens over all scales of every image."""
 
     input_tokens: int
     input_tokens_details: InputTokens

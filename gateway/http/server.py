@@ -14,13 +14,13 @@ from starlette.types import ASGIApp
 from gateway.config import GatewaySettings
 from gateway.http.connection import BoundedConnection
 from runtime import tls
-from runtime.server.app import PortTaken
+from runtime.server.side_port import PortTaken
 from runtime.settings import as_settings_error
 
 log = logging.getLogger(__name__)
 BACKLOG = 1024
 STOP_SECONDS = 1
-"""For the last responses to reach their clients, after the drain."""
+"""Max time for the last responses to reach their clients after the drain."""
 
 
 class _Server(uvicorn.Server):

@@ -23,8 +23,8 @@ UNKNOWN_START_SECONDS = 30.0
 class ColdStart:
     """Lets a request through when every stage that may scale to zero has a ready replica.
 
-    `start_seconds(stage)`: the start that a stage's replicas report, 0 while unknown. `image_seconds()`: what an image
-    takes, which is kept of a request's deadline.
+    `start_seconds(stage)`: the start that a stage's replicas report, 0 while unknown. `image_seconds()`: the
+    time of an image, which a held request reserves of its deadline.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ColdStart:
         return max(0.0, took - (time.monotonic() - self._began[stage])) if took else None
 
     def _missing(self) -> str | None:
-        """A stage without a ready replica, if there is one. Notes when starts begin and end."""
+        """A stage without a ready replica, if there is one. Records when starts begin and end."""
         now = time.monotonic()
         for stage, pool in self._pools.items():
             if not pool.ready:
@@ -82,7 +82,7 @@ class ColdStart:
             stage = next(iter(self._began))
             raise Overloaded("gateway", "HART_MAX_HELD_REQUESTS", self._retry_after(stage))
         if not self.held and time.monotonic() - self._left_at > self._forget_seconds:
-            # The scaler has forgotten earlier requests: the start begins now.
+            # The scaler's cooldown has passed since the last held request: a new start begins now.
             self._began = dict.fromkeys(self._began, time.monotonic())
         self.held += 1
         try:

@@ -1,4 +1,4 @@
-"""How many requests are in progress, and how long ago there was one: what scaling from zero needs."""
+"""Counts the requests in progress, for scaling from zero."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Demand:
     def __init__(self) -> None:
         self.ongoing = 0
         self.arrived = asyncio.Event()
-        """Set, and replaced by a new event, when a request arrives."""
+        """Set, and replaced by a new event, when a request arrives, here or at another gateway."""
         self._busy_at = -math.inf
 
     @contextmanager
@@ -23,13 +23,17 @@ class Demand:
         """Counts one request until the block ends."""
         self.ongoing += 1
         self._busy_at = time.monotonic()
-        self.arrived.set()
-        self.arrived = asyncio.Event()
+        self.wake()
         try:
             yield
         finally:
             self.ongoing -= 1
             self._busy_at = time.monotonic()
+
+    def wake(self) -> None:
+        """Sets `arrived`."""
+        self.arrived.set()
+        self.arrived = asyncio.Event()
 
     def idle_seconds(self) -> float:
         """Seconds since a request was last in progress; 0 while one is, infinity before the first."""

@@ -23,7 +23,8 @@ from gateway.request.shared_execution import Emit, LatestDeadline, SharedExecuti
 from gateway.request.spans import describe_span
 from gateway.request.usage import Usage
 from gateway.request.validation import ImageRequest, validate
-from gateway.routing.cluster_view import ClusterView
+from gateway.routing.capacity import Capacity
+from gateway.routing.served_model import ServedModel
 from gateway.stages.client import Stages
 from gateway.stages.timings import RequestTimings
 from runtime.deadline import Deadline
@@ -35,15 +36,15 @@ RETRY_SECONDS = 1.0  # after a refusal for the gateway's own limits
 class RequestExecutor:
     """Turns a GenerateRequest into its events. One per gateway process."""
 
-    def __init__(self, settings: GatewaySettings, stages: Stages, cluster: ClusterView) -> None:
+    def __init__(self, settings: GatewaySettings, stages: Stages, model: ServedModel, capacity: Capacity) -> None:
         self._settings = settings
         self._stages = stages
-        self._cluster = cluster
+        self._model = model
         self._admission = AdmissionController(
-            lambda: cluster.room("ar_generator"),
-            cluster.wait,
+            lambda: capacity.room("ar_generator"),
+            capacity.wait_seconds,
             DecodeBackpressure(
-                settings.max_pending_decodes, lambda: cluster.slots("ar_generator"), settings.deadline_margin_seconds
+                settings.max_pending_decodes, lambda: capacity.slots("ar_generator"), settings.deadline_margin_seconds
             ),
             partial(stages.metrics.shed.add, reason="queue_full"),
         )
@@ -52,7 +53,7 @@ class RequestExecutor:
         """Executions by number of subscribers."""
         self._unsent_bytes = 0
         self.demand = Demand()
-        self.cold_start = ColdStart(stages.pools, settings, cluster.start_seconds, cluster.image_seconds)
+        self.cold_start = ColdStart(stages.pools, settings, capacity.start_seconds, capacity.image_seconds)
         self.usage = Usage(stages.metrics, settings.max_labelled_callers)
 
     async def events(
@@ -64,16 +65,16 @@ class RequestExecutor:
         the request's server span.
         """
         timings, margin = RequestTimings(), self._settings.deadline_margin_seconds
-        served = self._cluster.name()
+        served = self._model.name()
         with audited(message, caller, timings, end_user), self.usage.request(caller, served), self._ongoing():
-            limits = self._cluster.limits()
+            limits = self._model.limits()
             request = validate(message, limits, streams=streams)
             async with aclosing(self.cold_start.events(deadline.earlier(margin))) as starting:
                 async for event in starting:
                     yield event
-            await self._cluster.require()
+            await self._model.require()
             if limits is None:  # fields that depend on the model could not be checked before
-                request = validate(message, self._cluster.limits(), streams=streams)
+                request = validate(message, self._model.limits(), streams=streams)
             span = trace.get_current_span()
             describe_span(span, request, message.model or served, self._settings.record_prompts)
             context = RequestContext(request.request_id, caller, LatestDeadline(deadline.at), timings, span)
@@ -110,7 +111,7 @@ class RequestExecutor:
 
         async def run(emit: Emit) -> None:
             counted = self.usage.counting(emit, context)
-            await GenerationPipeline(request, context, counted, self._stages, self._cluster, self._admission).run()
+            await GenerationPipeline(request, context, counted, self._stages, self._model, self._admission).run()
 
         execution = SharedExecution(run, context.deadline, lambda: context.timings.current)
         if idempotent:

@@ -49,7 +49,7 @@ class IdempotencyCache:
         return entry.work
 
     def remember(self, key: Key, request: ImageRequest, work: SharedExecution) -> None:
-        """Lets repeated requests with this key find `work`."""
+        """Stores `work` for repeated requests with this key."""
         entry = _Entry(request, work)
         self._running[key] = entry
         work.on_end(lambda: self._on_end(key, entry))

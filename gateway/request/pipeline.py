@@ -17,10 +17,11 @@ from common.version import VERSION
 from gateway.request.admission import AdmissionController, RequestPermit
 from gateway.request.context import RequestContext
 from gateway.request.progress import ProgressStream
+from gateway.request.rules import preview_side
 from gateway.request.shared_execution import Emit
 from gateway.request.validation import ImageRequest
 from gateway.request.warnings import warnings_of
-from gateway.routing.cluster_view import ClusterView
+from gateway.routing.served_model import ServedModel
 from gateway.stages.client import Latent, ScaleProgress, Stages
 from gateway.stages.timings import CallRecord
 from runtime.errors import HartError, Overloaded, PromptUnsafe, StageUnavailable
@@ -29,20 +30,7 @@ from runtime.status import as_hart_error
 from runtime.tasks import cancel, together
 
 log = logging.getLogger(__name__)
-PREVIEW_DIVISOR = 4
-"""A preview has at most about a quarter of the image's side,"""
-LARGE_PREVIEW_SIDE = 128
-"""or this side in pixels if that is larger,"""
-MIN_PREVIEW_SIDE = 64
-"""and at least this side, also after a scale that is smaller: a 2x2 latent decodes to noise."""
 PREVIEW_ENCODING = decoder_pb2.ImageEncoding(format=to_wire(image_formats.JPEG))
-
-
-def preview_side(width: int, share: float = 1.0) -> int:
-    """The preview's side in pixels for an image of this width: no larger than its scale, whose side has this share of
-    the final one."""
-    largest = max(LARGE_PREVIEW_SIDE, width // PREVIEW_DIVISOR)
-    return min(width, largest, max(MIN_PREVIEW_SIDE, round(width * share)))
 
 
 @dataclass(frozen=True)
@@ -80,7 +68,7 @@ class GenerationPipeline:
     context: RequestContext
     emit: Emit
     stages: Stages
-    cluster: ClusterView
+    model: ServedModel
     admission: AdmissionController
 
     async def run(self) -> None:
@@ -186,7 +174,7 @@ class GenerationPipeline:
     ) -> tuple[decoder_pb2.DecodeResponse, CallRecord]:
         """The image file with its recipe.
 
-        A generator may not know its decoder. If then another decoder answers than the recipe names, the file is
+        A generator may not report its decoder. If a decoder other than the recipe's then responds, the file is
         requested without a recipe and the recipe is written here.
         """
         request = decoder_pb2.DecodeRequest(
@@ -237,7 +225,7 @@ class GenerationPipeline:
         request = decoder_pb2.DecodeRequest(
             request_id=self.request.request_id, latent=progress.progress.latent, encoding=PREVIEW_ENCODING
         )
-        shape = self.cluster.shape()
+        shape = self.model.shape()
         if shape.width:  # a foreign server may not report its size
             share = progress.progress.side / shape.scales[-1] if shape.scales else 1.0
             request.side = preview_side(shape.width, share)
@@ -259,8 +247,8 @@ class GenerationPipeline:
             request_id=self.request.request_id,
             seeds=self.request.seeds,
             trace_id=self.context.trace_id,
-            model=self.cluster.model(),
-            scales=len(self.cluster.shape().scales),
+            model=self.model.identity(),
+            scales=len(self.model.shape().scales),
         )
         self.emit(images_pb2.GenerateEvent(accepted=accepted))
 
@@ -293,11 +281,11 @@ class GenerationPipeline:
         """The model as the stages' responses name it. Before the decoder's response: the decoder that the latent is
         for."""
         generator = latent.result.model
-        decoder = response.model.digest if response else latent.decoder or self.cluster.identity("decoder").digest
+        decoder = response.model.digest if response else latent.decoder or self.model.part("decoder").digest
         digest = digests.combine(
             generator=generator.digest, text_encoder=prepared.encoded.model.digest, decoder=decoder
         )
-        return stage_pb2.ModelIdentity(name=generator.name or self.cluster.model().name, digest=digest)
+        return stage_pb2.ModelIdentity(name=generator.name or self.model.identity().name, digest=digest)
 
 
 def _allowed(verdict: safety_pb2.Verdict) -> bool:

@@ -22,7 +22,7 @@ class ProgressStream:
     """Sends the events of one image from one task, in ascending order of scale.
 
     The task decodes one preview at a time and skips a preview while a newer latent waits. `flush` drops the previews
-    that are not decoded yet: the image is never held up for them.
+    that are not decoded yet: an image never waits for them.
     """
 
     def __init__(self, image_index: int, emit: Emit, decode_preview: DecodePreview) -> None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.5, 30.0
+MAX_PREVIEW_SHARE, ALWAYS_ALLOWED_SIDE = 1 / 4, 128
+"""A preview has at most this share of the image's side, or this side in pixels if that is larger."""
+MIN_PREVIEW_SIDE = 64
+"""In pixels, also after a scale that is smaller: a 2x2 latent decodes to noise."""
 
 
 def has_room(admitted: int, num_images: int, capacity: int) -> bool:
@@ -32,3 +36,10 @@ def decodes_preview(has_latent: bool, later_have_latents: Iterable[bool], *, las
     """True if the oldest unsent scale gets a preview: it has a latent, no newer latent waits, and it is not the last
     scale, whose preview would delay the image that follows."""
     return has_latent and not last_scale and not any(later_have_latents)
+
+
+def preview_side(width: int, share: float = 1.0) -> int:
+    """The preview's side in pixels for an image of this width: no larger than its scale, whose side has this share of
+    the final one."""
+    maximum = max(ALWAYS_ALLOWED_SIDE, int(width * MAX_PREVIEW_SHARE))
+    return min(width, maximum, max(MIN_PREVIEW_SIDE, round(width * share)))

@@ -24,7 +24,7 @@ class LatestDeadline(Deadline):
 class SharedExecution:
     """Runs `work(emit)` in its own task and keeps the events, so that a late subscriber misses none.
 
-    `deadline`: what `work` keeps to. `where()`: the stage it waits for. `size`: bytes of the events in memory,
+    `deadline`: the deadline of `work`. `where()`: the stage it waits for. `size`: bytes of the events in memory,
     approximately. The task is cancelled when the last subscriber leaves before the end. Use on the event loop's thread.
     """
 

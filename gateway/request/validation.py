@@ -1,6 +1,6 @@
-"""A GenerateRequest from the wire, checked field by field, to a PictureRequest. Knows no stage.
+"""Checks a GenerateRequest field by field and converts it to an ImageRequest. It calls no stage.
 
-Bytes that do not parse, unknown fields and unknown enum values are refused before (runtime.server.messages).
+runtime.server.messages refuses bytes that do not parse, unknown fields and unknown enum values before.
 """
 
 from __future__ import annotations

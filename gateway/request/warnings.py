@@ -1,4 +1,4 @@
-"""What a caller should know about an answer that came all the same. Knows codes and sentences."""
+"""Warnings about a request that succeeded: their codes and sentences."""
 
 from __future__ import annotations
 

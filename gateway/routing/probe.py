@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import grpc
 from hart.v1 import stage_pb2, stage_pb2_grpc
 
@@ -16,15 +14,13 @@ async def describe(replica: Replica, stage: str, seconds: float) -> stage_pb2.St
 
     Raises grpc.RpcError.
     """
-    stub: Any = stage_pb2_grpc.StageStub(replica.channel)
+    stub = stage_pb2_grpc.StageStub(replica.channel)
     try:
-        answer: stage_pb2.StageDescribeResponse = await stub.Describe(stage_pb2.StageDescribeRequest(), timeout=seconds)
+        return await stub.Describe(stage_pb2.StageDescribeRequest(), timeout=seconds)
     except grpc.RpcError as error:
-        call: Any = error
-        if replica.endpoint.protocol != "oip" or call.code() is not grpc.StatusCode.UNIMPLEMENTED:
+        if replica.endpoint.protocol != "oip" or error.code() is not grpc.StatusCode.UNIMPLEMENTED:
             raise
         return await _foreign(replica, stage, seconds)
-    return answer
 
 
 async def _foreign(replica: Replica, stage: str, seconds: float) -> stage_pb2.StageDescribeResponse:

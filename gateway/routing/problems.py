@@ -1,4 +1,4 @@
-"""Why no image can be drawn, in sentences for people."""
+"""Why no image can be drawn, in plain sentences."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 from hart.v1 import stage_pb2
 
 from gateway.routing.compatibility import MODEL_STAGES, UNKNOWN_MODEL, CompatibleReplicas, ReplicaModel
@@ -164,15 +164,15 @@ def _model_from(description: Description | None) -> ReplicaModel:
 
 
 def _usable(description: Description) -> Description:
-    """The description without a load or a cost that is not finite: it would pass every comparison, and no rounding."""
-    for model_of in ("load", "cost"):
-        if not all(map(math.isfinite, _numbers(getattr(description, model_of)))):
-            log.warning("the %s that a replica of %s tells is not finite", model_of, description.stage)
-            description.ClearField(model_of)
+    """The description without a load or cost that is not finite: NaN would pass comparisons and fail in rounding."""
+    for field in ("load", "cost"):
+        if not all(map(math.isfinite, _numbers(getattr(description, field)))):
+            log.warning("a replica of %s reports a %s that is not finite", description.stage, field)
+            description.ClearField(field)
     return description
 
 
-def _numbers(message: Any) -> Iterator[float]:
+def _numbers(message: Message) -> Iterator[float]:
     for field, value in message.ListFields():
         values = value.values() if hasattr(value, "values") else value if field.is_repeated else (value,)
         yield from (number for number in values if isinstance(number, float))
@@ -183,8 +183,8 @@ async def _ask(replica: Replica) -> Description | None:
         return _usable(await describe(replica, replica.stage, DESCRIBE_TIMEOUT))
     except grpc.RpcError:
         return None
-    except ValueError as error:  # another's server may say what fits into no field
-        log.warning("what replica %s of %s says of itself cannot be used: %s", replica.endpoint, replica.stage, error)
+    except ValueError as error:  # a foreign server may return values that fit into no field
+        log.warning("the description of replica %s of %s is not usable: %s", replica.endpoint, replica.stage, error)
         return None
     except asyncio.CancelledError:  # also raised when the replica's channel is closed
         task = asyncio.current_task()

@@ -14,7 +14,7 @@ from gateway.routing.registry import ReplicaRegistry
 from gateway.stages import grpc_v1
 from gateway.stages.backend import StageBackend
 from gateway.stages.oip import OipBackend
-from gateway.stages.retry import RETRYABLE, Attempt, Choose, Retry, RetryPolicy
+from gateway.stages.retry import RETRYABLE, Attempt, Choose, Retry, RetryPolicy, StageTarget
 from gateway.stages.rpc import CHECK, DECODE, ENCODE, GENERATE, A, M, Rpc, UnaryRpc
 from gateway.stages.timings import CallRecord
 from runtime.calls.pool import Pool
@@ -60,18 +60,13 @@ class Stages:
         self.pools = pools
         self._registry = registry
         self.metrics = telemetry.metrics
-        self._tracing = telemetry.tracing
         self._backends: Mapping[str, StageBackend] = {
             "grpc": grpc_v1,
             "oip": OipBackend(registry.about, marked=settings.mark_ai_generated),
         }
-        self._policies = {
-            stage: RetryPolicy(
-                settings.retry_attempts,
-                settings.deadline_margin_seconds,
-                RetryBudget(settings.retry_ratio, settings.retry_burst, settings.retry_per_second),
-            )
-            for stage in pools
+        self._targets = {
+            stage: StageTarget(pool, registry, _policy(settings), telemetry.tracing, telemetry.metrics)
+            for stage, pool in pools.items()
         }
 
     async def check(
@@ -164,21 +159,16 @@ class Stages:
         return response
 
     def _retry(self, rpc: Rpc, deadline: Deadline, call: CallRecord, choose: Choose | None = None) -> Retry:
-        return Retry(
-            rpc,
-            self.pools[rpc.stage],
-            self._registry,
-            self._policies[rpc.stage],
-            deadline=deadline,
-            call=call,
-            choose=choose,
-            tracing=self._tracing,
-            metrics=self.metrics,
-        )
+        return Retry(rpc, self._targets[rpc.stage], deadline, call, choose)
 
     def _record(self, rpc: Rpc, call: CallRecord, timing: stage_pb2.Timing) -> None:
         call.timing = timing
         self.metrics.transfer_bytes.record(call.transfer_bytes, **{"from": "gateway", "to": rpc.stage})
+
+
+def _policy(settings: GatewaySettings) -> RetryPolicy:
+    budget = RetryBudget(settings.retry_ratio, settings.retry_burst, settings.retry_per_second)
+    return RetryPolicy(settings.retry_attempts, settings.deadline_margin_seconds, budget)
 
 
 def _require_model(rpc: Rpc, digest: str, expected: str) -> None:

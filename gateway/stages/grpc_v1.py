@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any
 
 import grpc
 from hart.v1 import (
@@ -17,6 +16,7 @@ from hart.v1 import (
     text_encoder_pb2_grpc,
 )
 
+from gateway.stages.rpc import A, M
 from runtime import status
 from runtime.calls.replica import Replica
 from runtime.channel import drain_call
@@ -28,38 +28,35 @@ async def check(
     replica: Replica, message: safety_pb2.CheckRequest, deadline: Deadline, metadata: Metadata
 ) -> safety_pb2.CheckResponse:
     """Safety.Check."""
-    stub: Any = safety_pb2_grpc.SafetyStub(replica.channel)
-    answer: safety_pb2.CheckResponse = await _ask(stub.Check, message, deadline, metadata, "safety")
-    return answer
+    stub = safety_pb2_grpc.SafetyStub(replica.channel)
+    return await _ask(stub.Check, message, deadline, metadata, "safety")
 
 
 async def encode(
     replica: Replica, message: text_encoder_pb2.EncodeRequest, deadline: Deadline, metadata: Metadata
 ) -> text_encoder_pb2.EncodeResponse:
     """TextEncoder.Encode."""
-    stub: Any = text_encoder_pb2_grpc.TextEncoderStub(replica.channel)
-    answer: text_encoder_pb2.EncodeResponse = await _ask(stub.Encode, message, deadline, metadata, "text_encoder")
-    return answer
+    stub = text_encoder_pb2_grpc.TextEncoderStub(replica.channel)
+    return await _ask(stub.Encode, message, deadline, metadata, "text_encoder")
 
 
 async def decode(
     replica: Replica, message: decoder_pb2.DecodeRequest, deadline: Deadline, metadata: Metadata
 ) -> decoder_pb2.DecodeResponse:
     """Decoder.Decode."""
-    stub: Any = decoder_pb2_grpc.DecoderStub(replica.channel)
-    answer: decoder_pb2.DecodeResponse = await _ask(stub.Decode, message, deadline, metadata, "decoder")
-    return answer
+    stub = decoder_pb2_grpc.DecoderStub(replica.channel)
+    return await _ask(stub.Decode, message, deadline, metadata, "decoder")
 
 
 async def generate(
     replica: Replica, message: ar_generator_pb2.GenerateLatentRequest, deadline: Deadline, metadata: Metadata
 ) -> AsyncGenerator[ar_generator_pb2.GenerateLatentEvent, None]:
     """ArGenerator.Generate. Closing the generator cancels the call."""
-    stub: Any = ar_generator_pb2_grpc.ArGeneratorStub(replica.channel)
+    stub = ar_generator_pb2_grpc.ArGeneratorStub(replica.channel)
     call = stub.Generate(message, timeout=deadline.timeout(), metadata=metadata)
     complete = False
     try:
-        while (event := await call.read()) is not grpc.aio.EOF:
+        while isinstance(event := await call.read(), ar_generator_pb2.GenerateLatentEvent):
             complete = event.HasField("result")
             yield event
     except grpc.RpcError as error:
@@ -68,7 +65,9 @@ async def generate(
         drain_call(call) if complete else call.cancel()
 
 
-async def _ask(method: Any, message: Any, deadline: Deadline, metadata: Metadata, stage: str) -> Any:
+async def _ask(
+    method: grpc.aio.UnaryUnaryMultiCallable[M, A], message: M, deadline: Deadline, metadata: Metadata, stage: str
+) -> A:
     try:
         return await method(message, timeout=deadline.timeout(), metadata=metadata)
     except grpc.RpcError as error:

@@ -1,6 +1,6 @@
 """The stage calls over the Open Inference Protocol, to our own stages or to Triton and KServe.
 
-What the protocol's answers do not say (models, policies) is taken from what the replica's stage says of itself.
+The protocol's responses carry neither models nor policies: the replica's description has them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Known = Callable[[str, Replica], stage_pb2.StageDescribeResponse]
 
 class OipBackend:
     """The four calls as messages of hart.v1. `known(stage, replica)`: the replica's last description. `marked`: image
-    files get the mark of generated images where they lack it."""
+    files without the mark of generated images get it."""
 
     def __init__(self, known: Known, *, marked: bool = True) -> None:
         self._known = known

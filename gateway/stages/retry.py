@@ -40,7 +40,7 @@ POLL_SECONDS = 0.05  # between checks for a replica that was set aside
 CALLER_ERRORS_FROM_STAGES = (InvalidRequest, NotFound, Unauthenticated, PermissionDenied)
 """Errors about a message that the gateway built: a gateway bug, returned as INTERNAL."""
 RETRYABLE = (StageUnavailable, DeadlineExceeded)
-"""What `Retry.after` takes. Of a deadline it retries only one that was extended meanwhile."""
+"""Errors that `Retry.after` accepts. It retries after DeadlineExceeded only if the deadline was extended meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,17 @@ class RetryPolicy:
     """Seconds that the gateway keeps for itself."""
     budget: RetryBudget
     """Shared by all calls to the stage."""
+
+
+@dataclass(frozen=True)
+class StageTarget:
+    """What all calls to a stage share."""
+
+    pool: Pool
+    registry: ReplicaRegistry
+    policy: RetryPolicy
+    tracing: Tracing
+    metrics: Metrics
 
 
 @dataclass(frozen=True)
@@ -78,21 +89,9 @@ class Retry:
     """
 
     def __init__(
-        self,
-        rpc: Rpc,
-        pool: Pool,
-        registry: ReplicaRegistry,
-        policy: RetryPolicy,
-        *,
-        deadline: Deadline,
-        call: CallRecord,
-        choose: Choose | None,
-        tracing: Tracing,
-        metrics: Metrics,
+        self, rpc: Rpc, target: StageTarget, deadline: Deadline, call: CallRecord, choose: Choose | None = None
     ) -> None:
-        self._rpc, self._pool, self._registry, self._policy = rpc, pool, registry, policy
-        self._deadline, self._call, self._choose = deadline, call, choose
-        self._tracing, self._metrics = tracing, metrics
+        self._rpc, self._target, self._deadline, self._call, self._choose = rpc, target, deadline, call, choose
         self._tried: set[str] = set()
         self._allowed = deadline
 
@@ -102,13 +101,13 @@ class Retry:
 
         Raises StageUnavailable without a ready, compatible replica; DeadlineExceeded without time.
         """
-        rpc, self._allowed = self._rpc, self._deadline.earlier(self._policy.deadline_margin)
+        rpc, self._allowed = self._rpc, self._deadline.earlier(self._target.policy.deadline_margin)
         self._allowed.require(rpc.stage)
         among = await self._candidates()
-        async with self._pool.replica(COST, avoid=self._tried, among=among) as replica:
+        async with self._target.pool.replica(COST, avoid=self._tried, among=among) as replica:
             self._tried.add(replica.address)
             method = rpc.method(replica.endpoint.protocol)
-            with self._tracing.call(method, rpc.stage, server_attributes(replica.address)) as (span, metadata):
+            with self._target.tracing.call(method, rpc.stage, server_attributes(replica.address)) as (span, metadata):
                 try:
                     yield Attempt(replica, self._allowed, metadata, span)
                 except CALLER_ERRORS_FROM_STAGES as error:
@@ -120,29 +119,29 @@ class Retry:
         no ready one is compatible."""
         timeout = Deadline.after(min(READY_TIMEOUT, self._allowed.remaining() / 2))
         while True:
-            await self._pool.wait_ready(timeout.remaining())
+            await self._target.pool.wait_ready(timeout.remaining())
             try:
-                return self._choose(await self._registry.compatible()) if self._choose else None
+                return self._choose(await self._target.registry.compatible()) if self._choose else None
             except StageUnavailable:
-                if timeout.expired or all(r.state is not ReplicaState.FAILED for r in self._pool.replicas):
+                if timeout.expired or all(r.state is not ReplicaState.FAILED for r in self._target.pool.replicas):
                     raise
             await asyncio.sleep(POLL_SECONDS)
 
     async def after(self, error: HartError) -> None:
         """Returns when the call may be tried again. Raises `error` otherwise."""
         if isinstance(error, DeadlineExceeded):
-            extended = self._deadline.earlier(self._policy.deadline_margin).at > self._allowed.at
+            extended = self._deadline.earlier(self._target.policy.deadline_margin).at > self._allowed.at
             if extended:  # a repeated request joined with more time
                 return
             raise error
         pause = pause_seconds(self._call.retries)
-        exhausted = self._call.retries + 1 >= self._policy.max_attempts or self._allowed.remaining() <= pause
-        if exhausted or not self._policy.budget.spend():
+        exhausted = self._call.retries + 1 >= self._target.policy.max_attempts or self._allowed.remaining() <= pause
+        if exhausted or not self._target.policy.budget.spend():
             raise error
         self._call.retries += 1
-        self._metrics.retries.add(stage=self._rpc.stage)
+        self._target.metrics.retries.add(stage=self._rpc.stage)
         await asyncio.sleep(pause)
 
     def succeeded(self) -> None:
         """Credits the stage's retry budget."""
-        self._policy.budget.succeeded()
+        self._target.policy.budget.succeeded()

@@ -20,7 +20,7 @@ Invoke = Callable[[Replica, M, Deadline, Metadata], Awaitable[A]]
 
 @dataclass(frozen=True)
 class Rpc:
-    """One call, by the names that traces carry."""
+    """One call and its names in traces."""
 
     stage: str
     grpc_method: str

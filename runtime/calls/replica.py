@@ -84,11 +84,10 @@ class Replica:
         try:
             serving = await self._ask()
         except grpc.RpcError as error:
-            call: Any = error
-            if call.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED):
+            if error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED):
                 serving = False
             else:
-                if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                     self._note_late()
                 self._change(ReplicaState.FAILED)
                 return
@@ -187,6 +186,5 @@ def _is_unavailable(error: BaseException | None) -> bool:
     if isinstance(error, HartError):
         return isinstance(error, StageUnavailable)
     if isinstance(error, grpc.RpcError):
-        call: Any = error
-        return bool(call.code() is grpc.StatusCode.UNAVAILABLE)
+        return error.code() is grpc.StatusCode.UNAVAILABLE
     return False

@@ -1,4 +1,4 @@
-"""The scrape's metrics with exemplars: OpenTelemetry's exporter for Prometheus drops them. Knows no metric."""
+"""The scrape's metrics with exemplars: OpenTelemetry's exporter for Prometheus drops them."""
 
 from __future__ import annotations
 

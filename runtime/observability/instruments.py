@@ -1,4 +1,4 @@
-"""The kinds of metric that a process has. Knows no metric."""
+"""The kinds of metric that a process has. It defines no metric."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ REQUEST, CALL, IMAGE, REPLICA, PIXEL = "{request}", "{call}", "{image}", "{repli
 
 
 class Device(Protocol):
-    """What reports a device's memory, in bytes."""
+    """A source of a device's memory use, in bytes."""
 
     def memory(self) -> int:
         """In use, by all processes that share the device."""
@@ -32,11 +32,11 @@ class Device(Protocol):
         """In use by this process."""
 
     def capacity(self) -> int:
-        """All of it."""
+        """The device's total."""
 
 
 class Model(Protocol):
-    """What names a model."""
+    """A model's name and digest."""
 
     name: str
     digest: str

@@ -1,4 +1,4 @@
-"""Log records over OTLP, with the ids of the current span. Knows no message."""
+"""Log records over OTLP, with the ids of the current span."""
 
 from __future__ import annotations
 

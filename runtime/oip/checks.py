@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+from tritonclient.grpc import service_pb2
 
 from runtime.deadline import Deadline
 from runtime.errors import InvalidRequest, NotFound
@@ -24,7 +25,7 @@ def find(models: Mapping[str, Model], name: str, version: str) -> Model:
     return model
 
 
-def read(model: Model, message: Any, deadline: Deadline) -> InferRequest:
+def read(model: Model, message: service_pb2.ModelInferRequest, deadline: Deadline) -> InferRequest:
     """Parse the request's inputs and parameters. Raises InvalidRequest before a tensor is allocated."""
     given = _parameters(model, message)
     timeout = given.pop("timeout", None)
@@ -34,12 +35,12 @@ def read(model: Model, message: Any, deadline: Deadline) -> InferRequest:
     return InferRequest(_inputs(model, message), given, deadline, message.id[:128])
 
 
-def requested_outputs(model: Model, message: Any) -> list[str]:
+def requested_outputs(model: Model, message: service_pb2.ModelInferRequest) -> list[str]:
     """Names of the requested outputs; all outputs without a request for some."""
     return [o.name for o in message.outputs] or [o.name for o in model.outputs]
 
 
-def _parameters(model: Model, message: Any) -> dict[str, Parameter]:
+def _parameters(model: Model, message: service_pb2.ModelInferRequest) -> dict[str, Parameter]:
     given = codec.parameters(message.parameters)
     result: dict[str, Parameter] = {}
     for name, value in given.items():
@@ -68,7 +69,7 @@ def _convert(name: str, value: Parameter, kind: type) -> Parameter:
     raise InvalidRequest.field(f"parameters[{name}]", f"must be of type {kind.__name__}, not {str(value)[:40]!r}")
 
 
-def _check_outputs(model: Model, message: Any) -> None:
+def _check_outputs(model: Model, message: service_pb2.ModelInferRequest) -> None:
     known = {o.name for o in model.outputs}
     for output in message.outputs:
         if output.name not in known:
@@ -77,13 +78,13 @@ def _check_outputs(model: Model, message: Any) -> None:
         _refuse_extensions(output, f"outputs[{output.name}]")
 
 
-def _refuse_extensions(tensor: Any, field: str) -> None:
+def _refuse_extensions(tensor: service_pb2.ModelInferRequest.InferInputTensor, field: str) -> None:
     for name in tensor.parameters:
         if name.startswith("shared_memory") or name == "classification":
             raise InvalidRequest.field(f"{field}.parameters[{name[:80]}]", "this extension is not supported")
 
 
-def _inputs(model: Model, message: Any) -> dict[str, Array]:
+def _inputs(model: Model, message: service_pb2.ModelInferRequest) -> dict[str, Array]:
     specs = {spec.name: spec for spec in model.inputs}
     names = [tensor.name for tensor in message.inputs]
     for name in names:
@@ -100,7 +101,7 @@ def _inputs(model: Model, message: Any) -> dict[str, Array]:
     return {t.name: _array(t, raw[i] if raw else None) for i, t in enumerate(message.inputs)}
 
 
-def _check_tensor(spec: TensorSpec, tensor: Any, max_elements: int) -> None:
+def _check_tensor(spec: TensorSpec, tensor: service_pb2.ModelInferRequest.InferInputTensor, max_elements: int) -> None:
     field = f"inputs[{spec.name}]"
     shape = tuple(tensor.shape)
     codec.element_count(shape, f"{field}.shape", max_elements)
@@ -108,7 +109,7 @@ def _check_tensor(spec: TensorSpec, tensor: Any, max_elements: int) -> None:
     _refuse_extensions(tensor, field)
 
 
-def _array(tensor: Any, raw: bytes | None) -> Array:
+def _array(tensor: service_pb2.ModelInferRequest.InferInputTensor, raw: bytes | None) -> Array:
     shape = tuple(tensor.shape)
     field = f"inputs[{tensor.name}]"
     if raw is None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import AsyncGenerator, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 import grpc
 from google.rpc import status_pb2
@@ -37,7 +36,7 @@ class OipClient:
         request = service_pb2.ModelReadyRequest(name=self._model)
         return bool((await self._stub.ModelReady(request, timeout=seconds)).ready)
 
-    async def metadata(self, seconds: float) -> Any:
+    async def metadata(self, seconds: float) -> service_pb2.ModelMetadataResponse:
         """The server's ModelMetadataResponse."""
         return await self._stub.ModelMetadata(service_pb2.ModelMetadataRequest(name=self._model), timeout=seconds)
 
@@ -93,15 +92,14 @@ class OipClient:
             drain_call(call) if whole else call.cancel()
 
     def _error(self, error: grpc.RpcError) -> errors.HartError:
-        call: Any = error
-        if _MODEL_GONE.search(call.details() or ""):
+        if _MODEL_GONE.search(error.details() or ""):
             return self._gone()
         return status.from_rpc_error(error, self._stage)
 
     def _gone(self) -> errors.HartError:
         return errors.StageUnavailable(self._stage, "its server no longer serves the model")
 
-    def _stream_error(self, answer: Any) -> errors.HartError:
+    def _stream_error(self, answer: service_pb2.ModelStreamInferResponse) -> errors.HartError:
         encoded = answer.infer_response.parameters[STATUS].string_param
         if encoded:
             return status.from_proto(status_pb2.Status.FromString(base64.b64decode(encoded)), self._stage)
@@ -109,14 +107,16 @@ class OipClient:
             return self._gone()
         return errors.Internal(status.new_error_id(), stage=self._stage)
 
-    def _result(self, answer: Any) -> InferResult:
+    def _result(self, answer: service_pb2.ModelInferResponse) -> InferResult:
         try:
             outputs = {t.name: self._output(t, answer.raw_output_contents, i) for i, t in enumerate(answer.outputs)}
         except errors.InvalidRequest as error:  # an error of the server, not of the caller
             raise errors.Internal(status.new_error_id(), stage=self._stage) from error
         return InferResult(outputs, codec.parameters(answer.parameters))
 
-    def _output(self, tensor: Any, raw: Any, index: int) -> Array:
+    def _output(
+        self, tensor: service_pb2.ModelInferResponse.InferOutputTensor, raw: Sequence[bytes], index: int
+    ) -> Array:
         shape = tuple(tensor.shape)
         field = f"outputs[{tensor.name}]"
         codec.element_count(shape, field, MAX_ELEMENTS)
@@ -125,7 +125,9 @@ class OipClient:
         return codec.decode_typed(tensor.contents, tensor.datatype, shape, field)
 
 
-def _request(model: str, inputs: Mapping[str, Array], parameters: Mapping[str, Parameter], request_id: str) -> Any:
+def _request(
+    model: str, inputs: Mapping[str, Array], parameters: Mapping[str, Parameter], request_id: str
+) -> service_pb2.ModelInferRequest:
     message = service_pb2.ModelInferRequest(model_name=model, id=request_id)
     for name, array in inputs.items():
         datatype, raw = codec.encode(array)

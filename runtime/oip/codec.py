@@ -80,7 +80,7 @@ def decode_raw(data: bytes, datatype: str, shape: tuple[int, ...], field: str) -
     return array
 
 
-def decode_typed(contents: Any, datatype: str, shape: tuple[int, ...], field: str) -> Array:
+def decode_typed(contents: service_pb2.InferTensorContents, datatype: str, shape: tuple[int, ...], field: str) -> Array:
     """Typed contents as an array of `shape`. Raises InvalidRequest, which names `field`."""
     name = _TYPED.get(datatype)
     if name is None:
@@ -112,12 +112,12 @@ def encode(array: Array) -> tuple[str, bytes]:
     return name, np.ascontiguousarray(array, dtype=_DTYPES[name]).tobytes()
 
 
-def parameters(given: Mapping[str, Any]) -> dict[str, Parameter]:
+def parameters(given: Mapping[str, service_pb2.InferParameter]) -> dict[str, Parameter]:
     """Wire parameters as plain values."""
     return {key: getattr(p, kind) for key, p in given.items() if (kind := p.WhichOneof("parameter_choice"))}
 
 
-def set_parameter(target: Any, value: Parameter) -> None:
+def set_parameter(target: service_pb2.InferParameter, value: Parameter) -> None:
     """Set a wire parameter to a plain value."""
     if isinstance(value, bool):
         target.bool_param = value
@@ -135,7 +135,9 @@ def bytes_array(items: Iterable[bytes], shape: tuple[int, ...] | None = None) ->
     return _objects(values, shape if shape is not None else (len(values),))
 
 
-def response(model: str, request_id: str, outputs: Mapping[str, Array], names: Iterable[str]) -> Any:
+def response(
+    model: str, request_id: str, outputs: Mapping[str, Array], names: Iterable[str]
+) -> service_pb2.ModelInferResponse:
     """A ModelInferResponse with the outputs of these names in raw contents."""
     message = service_pb2.ModelInferResponse(model_name=model, model_version="1", id=request_id)
     for name in names:

@@ -7,7 +7,7 @@ import base64
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol, TypeAlias
 
 import grpc
 from opentelemetry import trace
@@ -19,11 +19,14 @@ from runtime.deadline import Deadline
 from runtime.observability import tracing
 from runtime.observability.telemetry import Telemetry
 from runtime.oip import checks, codec
-from runtime.oip.model import InferResult, Model, TensorSpec
+from runtime.oip.model import InferRequest, InferResult, Model, TensorSpec
+from runtime.server.rpc_context import RpcContext
 
 FINAL = "triton_final_response"
 STATUS = "hart_status"  # in a stream's error response: the google.rpc.Status in base64
 MAX_PER_STREAM = 64
+Answers: TypeAlias = "asyncio.Queue[service_pb2.ModelStreamInferResponse | None]"
+"""Of a stream. None ends it."""
 
 
 class Host(Protocol):
@@ -36,7 +39,7 @@ class Host(Protocol):
     telemetry: Telemetry
 
 
-def add_models(host: Host) -> tuple[Callable[[Any, Any], None], OipServicer]:
+def add_models(host: Host) -> tuple[Callable[[OipServicer, grpc.aio.Server], None], OipServicer]:
     """The arguments of `App.add`."""
     return service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server, OipServicer(host)
 
@@ -51,27 +54,37 @@ class OipServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignor
     def _models(self) -> Mapping[str, Model]:
         return self._host.models
 
-    async def ServerLive(self, request: Any, context: Any) -> Any:
+    async def ServerLive(
+        self, request: service_pb2.ServerLiveRequest, context: RpcContext
+    ) -> service_pb2.ServerLiveResponse:
         """True while the process responds."""
         return service_pb2.ServerLiveResponse(live=True)
 
-    async def ServerReady(self, request: Any, context: Any) -> Any:
+    async def ServerReady(
+        self, request: service_pb2.ServerReadyRequest, context: RpcContext
+    ) -> service_pb2.ServerReadyResponse:
         """True after warm-up, until the process drains."""
         return service_pb2.ServerReadyResponse(ready=self._host.ready)
 
-    async def ModelReady(self, request: Any, context: Any) -> Any:
+    async def ModelReady(
+        self, request: service_pb2.ModelReadyRequest, context: RpcContext
+    ) -> service_pb2.ModelReadyResponse:
         """True after warm-up until the process drains. Raises NotFound for an unknown model."""
         checks.find(self._models, request.name, request.version)
         return service_pb2.ModelReadyResponse(ready=self._host.ready)
 
-    async def ServerMetadata(self, request: Any, context: Any) -> Any:
+    async def ServerMetadata(
+        self, request: service_pb2.ServerMetadataRequest, context: RpcContext
+    ) -> service_pb2.ServerMetadataResponse:
         """Name, version and extensions of the server."""
         extensions = ["model_stream_infer"] if any(m.stream for m in self._models.values()) else []
         return service_pb2.ServerMetadataResponse(
             name=f"hart-{self._host.stage}", version=VERSION, extensions=extensions
         )
 
-    async def ModelMetadata(self, request: Any, context: Any) -> Any:
+    async def ModelMetadata(
+        self, request: service_pb2.ModelMetadataRequest, context: RpcContext
+    ) -> service_pb2.ModelMetadataResponse:
         """Names, datatypes and shapes of a model's tensors."""
         model = checks.find(self._models, request.name, request.version)
         message = service_pb2.ModelMetadataResponse(name=model.name, versions=model.versions, platform=model.platform)
@@ -79,7 +92,9 @@ class OipServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignor
         message.outputs.extend(_metadata(spec) for spec in model.outputs)
         return message
 
-    async def ModelConfig(self, request: Any, context: Any) -> Any:
+    async def ModelConfig(
+        self, request: service_pb2.ModelConfigRequest, context: RpcContext
+    ) -> service_pb2.ModelConfigResponse:
         """The configuration that Triton's clients read before streaming: `decoupled` for a model with many
         responses."""
         model = checks.find(self._models, request.name, request.version)
@@ -89,7 +104,9 @@ class OipServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignor
         message.config.model_transaction_policy.decoupled = model.stream is not None
         return message
 
-    async def ModelInfer(self, request: Any, context: Any) -> Any:
+    async def ModelInfer(
+        self, request: service_pb2.ModelInferRequest, context: RpcContext
+    ) -> service_pb2.ModelInferResponse:
         """One response; for a streaming model, the last one."""
         model = checks.find(self._models, request.model_name, request.model_version)
         found = checks.read(model, request, Deadline.of(context))
@@ -100,10 +117,12 @@ class OipServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignor
         assert result is not None  # noqa: S101 - _results yields or raises
         return _response(model, request, result)
 
-    async def ModelStreamInfer(self, request_iterator: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    async def ModelStreamInfer(
+        self, request_iterator: AsyncIterator[service_pb2.ModelInferRequest], context: RpcContext
+    ) -> AsyncIterator[service_pb2.ModelStreamInferResponse]:
         """Responses of many requests, interleaved. A failed request yields an error response and does not end the
         stream. While the process drains, the stream ends after the last running request."""
-        answers: asyncio.Queue[Any] = asyncio.Queue(MAX_PER_STREAM)
+        answers: Answers = asyncio.Queue(MAX_PER_STREAM)
         stream = _Stream(answers, self._host, Deadline.of(context))
         reader = asyncio.create_task(stream.read(request_iterator))
         try:
@@ -120,13 +139,13 @@ class OipServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignor
 class _Stream:
     """The requests of one ModelStreamInfer call."""
 
-    def __init__(self, answers: asyncio.Queue[Any], host: Host, deadline: Deadline) -> None:
+    def __init__(self, answers: Answers, host: Host, deadline: Deadline) -> None:
         self._answers = answers
         self._host = host
         self._deadline = deadline
         self._running: set[asyncio.Task[None]] = set()
 
-    async def read(self, requests: AsyncIterator[Any]) -> None:
+    async def read(self, requests: AsyncIterator[service_pb2.ModelInferRequest]) -> None:
         """Start each request on arrival. After the last one, wait for running requests, then put None."""
         draining = self._host.draining
         drained = asyncio.create_task(draining.wait())
@@ -148,14 +167,14 @@ class _Stream:
             drained.cancel()
             await self._answers.put(None)
 
-    async def _start(self, request: Any) -> None:
+    async def _start(self, request: service_pb2.ModelInferRequest) -> None:
         if len(self._running) >= MAX_PER_STREAM:
             await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
         task = asyncio.create_task(self._answer(request))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _answer(self, request: Any) -> None:
+    async def _answer(self, request: service_pb2.ModelInferRequest) -> None:
         begun, code = time.monotonic(), grpc.StatusCode.OK
         try:
             model = checks.find(self._host.models, request.model_name, request.model_version)
@@ -178,7 +197,7 @@ class _Stream:
             task.cancel()
 
 
-async def _results(model: Model, request: Any) -> AsyncGenerator[tuple[InferResult, bool], None]:
+async def _results(model: Model, request: InferRequest) -> AsyncGenerator[tuple[InferResult, bool], None]:
     """Yield each response with a flag that marks the last one. One response is held back to detect the last one."""
     if model.infer is not None:
         yield await model.infer(request), True
@@ -198,7 +217,9 @@ async def _results(model: Model, request: Any) -> AsyncGenerator[tuple[InferResu
     yield held, True
 
 
-def _response(model: Model, request: Any, result: InferResult) -> Any:
+def _response(
+    model: Model, request: service_pb2.ModelInferRequest, result: InferResult
+) -> service_pb2.ModelInferResponse:
     names = checks.requested_outputs(model, request)
     message = codec.response(model.name, request.id, result.outputs, names)
     for name, value in result.parameters.items():
@@ -206,7 +227,7 @@ def _response(model: Model, request: Any, result: InferResult) -> Any:
     return message
 
 
-def _failure(request: Any, error: errors.HartError) -> Any:
+def _failure(request: service_pb2.ModelInferRequest, error: errors.HartError) -> service_pb2.ModelStreamInferResponse:
     ending = service_pb2.ModelInferResponse(model_name=request.model_name, id=request.id)
     codec.set_parameter(ending.parameters[FINAL], True)
     encoded = base64.b64encode(status.to_proto(error).SerializeToString()).decode()
@@ -216,7 +237,7 @@ def _failure(request: Any, error: errors.HartError) -> Any:
     )
 
 
-def _metadata(spec: TensorSpec) -> Any:
+def _metadata(spec: TensorSpec) -> service_pb2.ModelMetadataResponse.TensorMetadata:
     return service_pb2.ModelMetadataResponse.TensorMetadata(
         name=spec.name, datatype=spec.datatypes[0], shape=spec.shape
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import grpc
 from opentelemetry.trace import SpanKind
@@ -35,7 +35,7 @@ class CallContext(Protocol):
         """Seconds until the client's deadline; None without one."""
         ...
 
-    def code(self) -> Any:
+    def code(self) -> object:
         """The status code with which the handler has aborted the call: a gRPC code, a number or None."""
         ...
 
@@ -46,7 +46,7 @@ class CallInfo:
 
     method: str
     metadata: tuple[tuple[str, str | bytes], ...]
-    context: Any
+    context: CallContext
     name: str = ""
     """The span's name, where it is not the method."""
     attributes: tracing.Attributes | None = None
@@ -71,7 +71,8 @@ class CallScope:
     """The scope in which a process runs calls.
 
     `gate(method)` returns an error to refuse a call (draining, not ready). `guards` surround a call in order
-    (authentication, limits) and refuse by raising. `background` names services whose calls do not delay draining.
+    (authentication, limits) and refuse by raising; `reflection_guards` surround reflection. `background` names services
+    whose calls do not delay draining.
     """
 
     def __init__(self, telemetry: Telemetry, gate: Precheck) -> None:
@@ -80,6 +81,7 @@ class CallScope:
         telemetry.metrics.shed.add(0, reason="not_serving")
         self.background: set[str] = set()
         self.guards: list[Guard] = []
+        self.reflection_guards: list[Guard] = []
         self.working = 0
         self.idle = asyncio.Event()
         self.idle.set()
@@ -91,7 +93,7 @@ class CallScope:
             self._begin()
         try:
             self._admit(call.method)
-            return await self._guarded(call, work)
+            return await self._guarded(call, work, self.guards)
         except Exception as error:
             known = self._judge(error)
             if known is None:
@@ -118,7 +120,7 @@ class CallScope:
             ) as span:
                 try:
                     self._admit_work(call.method)
-                    return await self._guarded(call, work)
+                    return await self._guarded(call, work, self.guards)
                 except asyncio.CancelledError:
                     code = self._ended_by_caller(call.context)
                     raise
@@ -151,10 +153,14 @@ class CallScope:
             self._telemetry.metrics.shed.add(reason="not_serving")
             raise
 
-    async def _guarded(self, call: CallInfo, work: Callable[[], Awaitable[T]]) -> T:
+    async def reflected(self, call: CallInfo, work: Callable[[], Awaitable[T]]) -> T:
+        """Run a reflection call: neither gated, traced nor counted, and surrounded by its own guards alone."""
+        return await self._guarded(call, work, self.reflection_guards)
+
+    async def _guarded(self, call: CallInfo, work: Callable[[], Awaitable[T]], guards: Sequence[Guard]) -> T:
         try:
             async with AsyncExitStack() as stack:
-                for guard in self.guards:
+                for guard in guards:
                     await stack.enter_async_context(guard(call))
                 return await work()
         except asyncio.CancelledError as error:
@@ -192,6 +198,6 @@ class CallScope:
             self.idle.set()
 
 
-def _code(number: Any) -> grpc.StatusCode:
+def _code(number: object) -> grpc.StatusCode:
     """The status code from grpc.aio's value for an aborted call: a number or None."""
     return next((code for code in grpc.StatusCode if number in (code, code.value[0])), grpc.StatusCode.UNKNOWN)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncIterator, Container
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 
 from runtime.errors import Overloaded
@@ -13,40 +12,34 @@ from runtime.server.peers import Shares, share_of
 
 SETTING = "HART_MAX_CONCURRENT_CALLS"
 RETRY_SECONDS = 1.0
-BACKGROUND_CALLS = 200
-"""Max concurrent calls of background services (watches). They have a limit of their own and take no place from work."""
 OTHER_CALLS = 2_000
-"""Calls that gRPC admits above the limit: health, reflection and background calls, which work must not displace, and
-calls that are being refused."""
+"""Calls that gRPC admits above the limit: health and reflection, which work must not displace, and calls that are being
+refused."""
 
 
 class ConcurrencyLimiter:
-    """A guard that refuses calls above `limit`. One connection and one network may hold only a share of the limit.
-    `background` names the services with a limit of their own."""
+    """A guard that refuses calls above `limit`. One connection and one network may hold only a share of the limit."""
 
-    def __init__(self, telemetry: Telemetry, limit: int, background: Container[str] = ()) -> None:
+    def __init__(self, telemetry: Telemetry, limit: int) -> None:
         self._telemetry = telemetry
-        self._limits = {SETTING: limit, "background calls": BACKGROUND_CALLS}
-        self._background = background
-        self._inside: Counter[str] = Counter()
+        self._limit = limit
+        self._inside = 0
         connection, network = (share_of(limit, *share) for share in ((3, 4), (7, 8)))
         self._shares = Shares(telemetry.stage, (SETTING, connection), (SETTING, network))
 
     @asynccontextmanager
     async def guard(self, call: CallInfo) -> AsyncIterator[None]:
         """Hold a place during a call. Raises Overloaded, which names the setting."""
-        kind = "background calls" if call.method.split("/")[0] in self._background else SETTING
-        if self._inside[kind] >= self._limits[kind]:
+        if self._inside >= self._limit:
             self._telemetry.metrics.shed.add(reason="max_concurrent_calls")
-            raise Overloaded(self._telemetry.stage, kind, RETRY_SECONDS)
+            raise Overloaded(self._telemetry.stage, SETTING, RETRY_SECONDS)
         with ExitStack() as place:
-            if kind == SETTING:
-                self._take_share(place, call)
-            self._inside[kind] += 1
+            self._take_share(place, call)
+            self._inside += 1
             try:
                 yield
             finally:
-                self._inside[kind] -= 1
+                self._inside -= 1
 
     def _take_share(self, place: ExitStack, call: CallInfo) -> None:
         try:

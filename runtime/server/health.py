@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-Response: Any = health_pb2.HealthCheckResponse
+from runtime.server.rpc_context import RpcContext
+
+Response = health_pb2.HealthCheckResponse
 MAX_WATCHERS = 1_000
 
 
@@ -36,14 +37,18 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         for service in self._states:
             self.set(service, serving)
 
-    async def Check(self, request: Any, context: Any) -> Any:
+    async def Check(
+        self, request: health_pb2.HealthCheckRequest, context: RpcContext
+    ) -> health_pb2.HealthCheckResponse:
         """The current state. Aborts with NOT_FOUND for an unknown service."""
         state = self._states.get(request.service)
         if state is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
         return Response(status=state)
 
-    async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
+    async def Watch(
+        self, request: health_pb2.HealthCheckRequest, context: RpcContext
+    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         """The current state, then each change. Aborts with RESOURCE_EXHAUSTED above MAX_WATCHERS."""
         if self._watchers >= MAX_WATCHERS:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watchers")

@@ -19,9 +19,11 @@ from runtime import errors, status
 from runtime.observability.telemetry import Telemetry
 from runtime.server import messages
 from runtime.server.call_scope import CallInfo, CallScope, ClientDisconnected, Precheck
+from runtime.server.rpc_context import RpcContext
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic to the type checker only
-_PLAIN = ("grpc.health.", "grpc.reflection.")  # neither traced, counted, gated nor guarded
+_HEALTH, _REFLECTION = "grpc.health.", "grpc.reflection."
+"""Neither traced, counted nor gated. Health is not guarded either."""
 _INTROSPECTION_METHODS = (
     "Describe", "Status", "ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig",
 )  # fmt: skip
@@ -66,33 +68,38 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _surround(self, method: str) -> Surround:
         service, _, name = method.partition("/")
-        if method.startswith(_PLAIN):
+        if method.startswith(_HEALTH):
             return self._plain
+        if method.startswith(_REFLECTION):
+            return self._reflected
         return (
             self._unobserved if name in _INTROSPECTION_METHODS or service in self.scope.background else self._observed
         )
 
-    async def _unobserved(self, method: str, context: Any, work: Callable[[], Awaitable[Any]]) -> Any:
+    async def _unobserved(self, method: str, context: RpcContext, work: Callable[[], Awaitable[Any]]) -> Any:
         return await self.scope.unobserved(_call(method, context), work, partial(_abort, context))
 
-    async def _observed(self, method: str, context: Any, work: Callable[[], Awaitable[Any]]) -> Any:
+    async def _observed(self, method: str, context: RpcContext, work: Callable[[], Awaitable[Any]]) -> Any:
         return await self.scope.observed(_call(method, context), work, partial(_abort, context))
 
-    async def _plain(self, method: str, context: Any, work: Callable[[], Awaitable[Any]]) -> Any:
+    async def _plain(self, method: str, context: RpcContext, work: Callable[[], Awaitable[Any]]) -> Any:
         try:
             return await work()
         except errors.HartError as error:
             await _abort(context, error)
 
+    async def _reflected(self, method: str, context: RpcContext, work: Callable[[], Awaitable[Any]]) -> Any:
+        return await self._plain(method, context, partial(self.scope.reflected, _call(method, context), work))
 
-def _call(method: str, context: Any) -> CallInfo:
+
+def _call(method: str, context: RpcContext) -> CallInfo:
     return CallInfo(method, tuple(context.invocation_metadata() or ()), context)
 
 
-Surround = Callable[[str, Any, Callable[[], Awaitable[Any]]], Awaitable[Any]]
+Surround = Callable[[str, RpcContext, Callable[[], Awaitable[Any]]], Awaitable[Any]]
 
 
-def _wrap(handler: Any, method: str, surround: Surround, receive_seconds: float, send_seconds: float) -> Handler:
+def _wrap(handler: Handler, method: str, surround: Surround, receive_seconds: float, send_seconds: float) -> Handler:
     deserialize = handler.request_deserializer or (lambda data: data)
     strict = method.startswith(_STRICT_PACKAGES)
 
@@ -115,7 +122,7 @@ def _wrap(handler: Any, method: str, surround: Surround, receive_seconds: float,
         b for b in (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream) if b
     )
 
-    async def one(raw: Any, context: Any) -> Any:
+    async def one(raw: Any, context: RpcContext) -> Any:
         async def work() -> Any:
             return await behaviour(await read(raw), context)
 
@@ -123,7 +130,7 @@ def _wrap(handler: Any, method: str, surround: Surround, receive_seconds: float,
         _end_unless_read(answer, send_seconds)
         return answer
 
-    async def many(raw: Any, context: Any) -> None:
+    async def many(raw: Any, context: RpcContext) -> None:
         async def work() -> None:
             answers = behaviour(await read(raw), context)
             if not hasattr(answers, "__aiter__"):
@@ -150,7 +157,7 @@ async def _receive(stream: AsyncIterator[bytes], receive_timeout: float) -> byte
         raise errors.DeadlineExceeded("receiving", f"the message did not arrive within {receive_timeout} s") from None
 
 
-def _send_timeout(answer: Any, seconds: float) -> float:
+def _send_timeout(answer: object, seconds: float) -> float:
     """Max seconds for the client to read an answer."""
     return seconds + (answer.ByteSize() if isinstance(answer, Message) else 0) / SLOWEST_READER
 
@@ -159,7 +166,7 @@ class _Unread:
     """Cancels the current task, unless stopped, while its response stays unread. gRPC then resets the stream: a client
     that does not read gets no status. Time in which the event loop stalls hardly counts."""
 
-    def __init__(self, answer: Any, seconds: float) -> None:
+    def __init__(self, answer: object, seconds: float) -> None:
         self._task = asyncio.current_task()
         self._tick = _send_timeout(answer, seconds) / TICKS
         self._left = TICKS
@@ -177,14 +184,14 @@ class _Unread:
         self._timer.cancel()
 
 
-def _end_unless_read(answer: Any, seconds: float) -> None:
+def _end_unless_read(answer: object, seconds: float) -> None:
     """Cancels the call's task if the client does not read the response in time. gRPC then resets the stream."""
     task = asyncio.current_task()
     if task is not None:
         task.add_done_callback(_Unread(answer, seconds).stop)
 
 
-async def _write(context: Any, answer: Any, seconds: float) -> None:
+async def _write(context: RpcContext, answer: object, seconds: float) -> None:
     unread = _Unread(answer, seconds)
     try:
         await context.write(answer)
@@ -194,17 +201,17 @@ async def _write(context: Any, answer: Any, seconds: float) -> None:
         unread.stop()
 
 
-async def _unknown(_: Any, context: Any) -> NoReturn:
+async def _unknown(_: Any, context: RpcContext) -> NoReturn:
     await _end(context, grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
 
 
-async def _abort(context: Any, error: errors.HartError) -> NoReturn:
+async def _abort(context: RpcContext, error: errors.HartError) -> NoReturn:
     ending = status.to_status(error)
     await _end(context, ending.code, ending.message, ending.trailing)
 
 
 async def _end(
-    context: Any, code: grpc.StatusCode, message: str, trailing: tuple[tuple[str, bytes], ...] = ()
+    context: RpcContext, code: grpc.StatusCode, message: str, trailing: tuple[tuple[str, bytes], ...] = ()
 ) -> NoReturn:
     try:
         await context.abort(code, message, trailing)

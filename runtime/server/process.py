@@ -15,7 +15,8 @@ from typing import NoReturn, TypeVar
 from common.version import VERSION
 from runtime.observability import logs
 from runtime.observability.telemetry import Telemetry
-from runtime.server.app import App, PortTaken
+from runtime.server.app import App
+from runtime.server.side_port import PortTaken
 from runtime.settings import ProcessSettings, SettingsError
 
 log = logging.getLogger(__name__)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from typing import Any
 
 import grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+
+from runtime.server.rpc_context import RpcContext
 
 MAX_STREAMS = 100
 """Max concurrent reflection streams. Any client can open one and keep it open, and gRPC's limit of calls is shared."""
@@ -19,7 +20,9 @@ class Reflection(reflection.aio.ReflectionServicer):  # type: ignore[misc]
         super().__init__([*names, reflection.SERVICE_NAME])
         self._streams = 0
 
-    async def ServerReflectionInfo(self, requests: Any, context: Any) -> AsyncIterator[Any]:
+    async def ServerReflectionInfo(
+        self, requests: AsyncIterator[reflection_pb2.ServerReflectionRequest], context: RpcContext
+    ) -> AsyncIterator[reflection_pb2.ServerReflectionResponse]:
         """One response per request. Aborts with RESOURCE_EXHAUSTED above MAX_STREAMS."""
         if self._streams >= MAX_STREAMS:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many reflection streams")

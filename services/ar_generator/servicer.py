@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
 
 import numpy as np
 from hart.v1 import ar_generator_pb2, ar_generator_pb2_grpc, stage_pb2, stage_pb2_grpc
@@ -15,6 +14,7 @@ from runtime.deadline import Deadline
 from runtime.oip.model import InferRequest, InferResult, Model, TensorSpec
 from runtime.server import stage
 from runtime.server.app import App
+from runtime.server.rpc_context import RpcContext
 from services.ar_generator.active_request import ActiveRequest, Admitted
 from services.ar_generator.engine import Array, GeneratorEngine
 from services.ar_generator.requests import FLOATS, parse_infer_request, parse_request, to_proto
@@ -28,7 +28,7 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
         self._app, self._engine, self._scheduler = app, engine, scheduler
 
     async def Generate(
-        self, request: ar_generator_pb2.GenerateLatentRequest, context: Any
+        self, request: ar_generator_pb2.GenerateLatentRequest, context: RpcContext
     ) -> AsyncGenerator[ar_generator_pb2.GenerateLatentEvent, None]:
         """Generate one latent, scale by scale."""
         stage.label_request(request.request_id)
@@ -45,7 +45,9 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
                 if event.scale == last and event.latent is not None:
                     yield self._result(active, event.latent)
 
-    async def Describe(self, request: stage_pb2.StageDescribeRequest, context: Any) -> stage_pb2.StageDescribeResponse:
+    async def Describe(
+        self, request: stage_pb2.StageDescribeRequest, context: RpcContext
+    ) -> stage_pb2.StageDescribeResponse:
         """This stage's limits, load, cost per scale and shapes."""
         engine, scheduler = self._engine, self._scheduler
         tokens, width = self._context_shape

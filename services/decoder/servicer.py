@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 from hart.v1 import decoder_pb2, decoder_pb2_grpc, stage_pb2, stage_pb2_grpc
@@ -16,6 +15,7 @@ from runtime.oip.codec import bytes_array
 from runtime.oip.model import DYNAMIC, InferRequest, InferResult, Model, TensorSpec
 from runtime.server import stage
 from runtime.server.app import App
+from runtime.server.rpc_context import RpcContext
 from runtime.tasks import together
 from runtime.work.batcher import Batcher, BatchResult
 from services.decoder.config import DecoderSettings
@@ -41,7 +41,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
         self._app, self._settings, self._engine = app, settings, engine
         self._batcher, self._image_encoder = batcher, image_encoder
 
-    async def Decode(self, request: decoder_pb2.DecodeRequest, context: Any) -> decoder_pb2.DecodeResponse:
+    async def Decode(self, request: decoder_pb2.DecodeRequest, context: RpcContext) -> decoder_pb2.DecodeResponse:
         """Decode one latent to an image file or raw pixels."""
         arrived = time.monotonic()
         stage.label_request(request.request_id)
@@ -65,7 +65,9 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServicer, stage_pb2_grpc.StageServ
         """The autoscaling signal: the max of the engine's and the image encoder's load."""
         return max(self._batcher.admission.load, self._image_encoder.load)
 
-    async def Describe(self, request: stage_pb2.StageDescribeRequest, context: Any) -> stage_pb2.StageDescribeResponse:
+    async def Describe(
+        self, request: stage_pb2.StageDescribeRequest, context: RpcContext
+    ) -> stage_pb2.StageDescribeResponse:
         """This stage's limits, load, cost and shapes."""
         engine = self._engine
         answer = stage.describe(

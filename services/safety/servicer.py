@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 from hart.v1 import safety_pb2, safety_pb2_grpc, stage_pb2, stage_pb2_grpc
@@ -14,6 +13,7 @@ from runtime.deadline import Deadline
 from runtime.oip.model import DYNAMIC, InferRequest, InferResult, Model, TensorSpec
 from runtime.server import stage
 from runtime.server.app import App
+from runtime.server.rpc_context import RpcContext
 from runtime.tasks import together
 from runtime.work.batcher import Batcher
 from services.safety.config import SafetySettings
@@ -33,7 +33,7 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer, stage_pb2_grpc.StageService
     ) -> None:
         self._app, self._settings, self._engine, self._batcher = app, settings, engine, batcher
 
-    async def Check(self, request: safety_pb2.CheckRequest, context: Any) -> safety_pb2.CheckResponse:
+    async def Check(self, request: safety_pb2.CheckRequest, context: RpcContext) -> safety_pb2.CheckResponse:
         """The verdict on one prompt."""
         arrived = time.monotonic()
         stage.label_request(request.request_id)
@@ -44,7 +44,9 @@ class SafetyServicer(safety_pb2_grpc.SafetyServicer, stage_pb2_grpc.StageService
             verdict=self._verdict(outcome.value), model=self.model, timing=stage.timing(outcome, arrived)
         )
 
-    async def Describe(self, request: stage_pb2.StageDescribeRequest, context: Any) -> stage_pb2.StageDescribeResponse:
+    async def Describe(
+        self, request: stage_pb2.StageDescribeRequest, context: RpcContext
+    ) -> stage_pb2.StageDescribeResponse:
         """This stage's limits, load, cost and policies."""
         return stage.describe(
             self._app,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 from hart.v1 import stage_pb2, stage_pb2_grpc, text_encoder_pb2, text_encoder_pb2_grpc
@@ -14,6 +13,7 @@ from runtime.deadline import Deadline
 from runtime.oip.model import DYNAMIC, InferRequest, InferResult, Model, TensorSpec
 from runtime.server import stage
 from runtime.server.app import App
+from runtime.server.rpc_context import RpcContext
 from runtime.tasks import together
 from runtime.work.batcher import Batcher
 from services.text_encoder.cache import Cache
@@ -30,7 +30,9 @@ class TextEncoderServicer(text_encoder_pb2_grpc.TextEncoderServicer, stage_pb2_g
         self._app, self._settings, self._engine, self._batcher = app, settings, engine, batcher
         self.cache: Cache[str, Encoded] = Cache(settings.cache_bytes)
 
-    async def Encode(self, request: text_encoder_pb2.EncodeRequest, context: Any) -> text_encoder_pb2.EncodeResponse:
+    async def Encode(
+        self, request: text_encoder_pb2.EncodeRequest, context: RpcContext
+    ) -> text_encoder_pb2.EncodeResponse:
         """The conditioning of one prompt."""
         arrived = time.monotonic()
         stage.label_request(request.request_id)
@@ -48,7 +50,9 @@ class TextEncoderServicer(text_encoder_pb2_grpc.TextEncoderServicer, stage_pb2_g
             timing=timing,
         )
 
-    async def Describe(self, request: stage_pb2.StageDescribeRequest, context: Any) -> stage_pb2.StageDescribeResponse:
+    async def Describe(
+        self, request: stage_pb2.StageDescribeRequest, context: RpcContext
+    ) -> stage_pb2.StageDescribeResponse:
         """This stage's limits, load, cost and shapes."""
         engine = self._engine
         return stage.describe(

@@ -30,7 +30,7 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
         (load.main, "--replicas DECODR=2", "DECODR=2: not one of safety, text_encoder, ar_generator, decoder"),
         (load.main, "--replicas decoder", "decoder: not one of"),
         (load.main, "--replicas decoder=17", "decoder=17: not one of"),
-        (overhead.main, "--pictures 0", "argument --pictures: 0: must be at least 1"),
+        (overhead.main, "--images 0", "argument --images: 0: must be at least 1"),
         (overhead.main, "--checkpoint /nofolder", "error: /nofolder: no such folder"),
         (batching.main, "--checkpoint /nofolder", "error: /nofolder: no such folder"),
         (load_checkpoint.main, "foo float16", "error: foo: no such folder"),

@@ -11,6 +11,7 @@ from common.stages import (
     HEALTH_PORT_OFFSET,
     HTTP_PORT_OFFSET,
     METRICS_PORT_OFFSET,
+    SCALER_PORT_OFFSET,
     STAGES,
 )
 from model.checkpoint import Checkpoint
@@ -54,7 +55,7 @@ def exposed(image: str) -> set[int]:
 
 def test_dockerfile_exposes_the_ports() -> None:
     beside = (0, METRICS_PORT_OFFSET, HEALTH_PORT_OFFSET)
-    assert exposed("gateway") == {GATEWAY_PORT + offset for offset in (*beside, HTTP_PORT_OFFSET)}
+    assert exposed("gateway") == {GATEWAY_PORT + offset for offset in (*beside, HTTP_PORT_OFFSET, SCALER_PORT_OFFSET)}
     assert exposed("stage") == {stage.port + offset for stage in STAGES.values() for offset in beside}
 
 
@@ -63,6 +64,8 @@ def test_chart_has_the_same_services_and_ports() -> None:
     for name, stage in STAGES.items():
         assert f"{name}: {{service: {stage.service}, port: {stage.port}}}" in names
     assert f'"service" "{GATEWAY_SERVICE}" "port" {GATEWAY_PORT}' in names
+    scaler = (ROOT / "k8s/chart/templates/_autoscaler.tpl").read_text()
+    assert f'"hart.scalerPort" -}}}}\n{GATEWAY_PORT + SCALER_PORT_OFFSET}\n' in scaler
 
 
 def test_client_defaults_to_the_gateway_port() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.drills import load, shutdown, triton
+from benchmarks.drills import from_zero, load, shutdown, triton
 from benchmarks.drills.cases import References
 from benchmarks.drills.harness import SETTINGS, opened
 from benchmarks.drills.report import Report
@@ -30,7 +30,12 @@ def drill_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]
 @pytest.fixture(autouse=True)
 def tolerate_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Relax the drills' time limits by STALL_SECONDS."""
-    for drill, name in ((load, "HANG_SECONDS"), (shutdown, "AT_ONCE"), (triton, "BACK_SECONDS")):
+    for drill, name in (
+        (load, "HANG_SECONDS"),
+        (shutdown, "AT_ONCE"),
+        (from_zero, "PUSHED_WITHIN"),
+        (triton, "BACK_SECONDS"),
+    ):
         monkeypatch.setattr(drill, name, getattr(drill, name) + STALL_SECONDS)
 
 

@@ -1,6 +1,6 @@
 """benchmarks.drills: short drills on real processes; `python -m benchmarks.drills` is the long form."""
 
-from benchmarks.drills import cancel, chaos, deadlines, kill, overload, repeats, scale, shutdown
+from benchmarks.drills import cancel, chaos, deadlines, from_zero, kill, overload, repeats, scale, shutdown
 from tests.drills.conftest import STALL_SECONDS, Hold
 
 
@@ -38,6 +38,10 @@ def test_replaced_generator_loses_no_request(holds: Hold) -> None:
 
 def test_scaling_adds_and_drains_a_generator_at_once(holds: Hold) -> None:
     holds(scale.scale_briefly, 2.0, stall=STALL_SECONDS)
+
+
+def test_callers_of_two_gateways_wait_for_stages_at_zero(holds: Hold) -> None:
+    holds(from_zero.from_zero_briefly, 1.0, callers=8)
 
 
 def test_terminated_gateway_finishes_accepted_requests(holds: Hold) -> None:

@@ -18,7 +18,8 @@ from hart.v1 import images_pb2
 
 from gateway.keda import externalscaler_pb2, externalscaler_pb2_grpc
 from tests.gateway.calls import refused, request
-from tests.gateway.support import FakeStage, RunningGateway, running_gateway, serve, until
+from tests.gateway.keda_client import scaling_gateway
+from tests.gateway.support import FakeStage, RunningGateway, serve, until
 
 GENERATOR = externalscaler_pb2.ScaledObjectRef(name="x", namespace="y", scalerMetadata={"stage": "ar_generator"})
 
@@ -31,6 +32,7 @@ class AtZero:
     """A gateway whose generators are those of a file, which lists none."""
 
     gateway: RunningGateway
+    scaler: externalscaler_pb2_grpc.ExternalScalerAsyncStub
     start: Callable[[], Awaitable[FakeStage]]
     """Starts a replica and lists it."""
     stop: Callable[[], Awaitable[None]]
@@ -42,7 +44,7 @@ async def at_zero(tmp_path: Path, **settings: Any) -> AsyncIterator[AtZero]:
     listed = tmp_path / "generators"
     listed.touch()
     settings = {"scale_to_zero_stages": "ar_generator", "ar_generator": f"file://{listed}", **settings}
-    async with running_gateway(**settings) as running:
+    async with scaling_gateway(**settings) as (running, scaler):
         apps = []
 
         async def start() -> FakeStage:
@@ -57,7 +59,7 @@ async def at_zero(tmp_path: Path, **settings: Any) -> AsyncIterator[AtZero]:
             await until(lambda: not [r for r in running.replicas if r.stage == "ar_generator"])
 
         try:
-            yield AtZero(running, start, stop)
+            yield AtZero(running, scaler, start, stop)
         finally:
             await asyncio.gather(*(app.stop() for app in apps))
 
@@ -100,7 +102,7 @@ async def test_a_stream_says_which_stage_starts_and_then_how_long_it_takes(tmp_p
 
 async def test_the_external_scaler_counts_held_requests_as_demand(tmp_path: Path) -> None:
     async with at_zero(tmp_path, scaler_cooldown_seconds=0) as zero:
-        scaler: Any = externalscaler_pb2_grpc.ExternalScalerStub(zero.gateway.channel)
+        scaler = zero.scaler
         assert not (await scaler.IsActive(GENERATOR)).result
         held = asyncio.ensure_future(zero.gateway.stub.Generate(request()))
         await until(lambda: zero.gateway.inflight == 1)
@@ -163,7 +165,6 @@ async def test_an_invalid_request_is_refused_without_waiting(tmp_path: Path) -> 
 
 async def test_the_scalers_stream_ends_with_ok_before_the_connection_is_too_old(tmp_path: Path) -> None:
     async with at_zero(tmp_path, connection_age_seconds=2, connection_age_grace_seconds=300) as zero:
-        scaler: Any = externalscaler_pb2_grpc.ExternalScalerStub(zero.gateway.channel)
-        call = scaler.StreamIsActive(GENERATOR)
+        call = zero.scaler.StreamIsActive(GENERATOR)
         assert [response.result async for response in call] == [False]
         assert await call.code() is grpc.StatusCode.OK

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.request.pipeline import preview_side
+from gateway.request.rules import preview_side
 
 
 @pytest.mark.parametrize(

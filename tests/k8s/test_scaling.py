@@ -43,7 +43,7 @@ def test_keda_scales_by_hart_load_and_owns_the_replicas() -> None:
 
 
 def test_scale_to_zero_uses_the_gateways_external_scaler() -> None:
-    values = "{gateway: {replicas: 1}, defaults: {autoscaling: {kind: keda, trigger: gateway, minReplicas: 0}}}"
+    values = "defaults: {autoscaling: {kind: keda, trigger: gateway, minReplicas: 0}}"
     documents = render.manifests(values)
     (trigger,) = render.of_kind(documents, "ScaledObject")["hart-decoder"]["spec"]["triggers"]
     assert trigger["type"] == "external-push"
@@ -53,7 +53,7 @@ def test_scale_to_zero_uses_the_gateways_external_scaler() -> None:
     host, port = trigger["metadata"]["scalerAddress"].split(":")
     certificate = render.of_kind(documents, "Certificate")["hart-gateway"]["spec"]
     assert host in certificate["dnsNames"]
-    assert int(port) == render.of_kind(documents, "Service")["hart-gateway"]["spec"]["ports"][0]["port"]
+    assert int(port) == render.of_kind(documents, "Service")["hart-gateway-scaler"]["spec"]["ports"][0]["port"]
     trusted = render.of_kind(documents, "TriggerAuthentication")[trigger["authenticationRef"]["name"]]["spec"]
     assert trusted["secretTargetRef"] == [{"parameter": "caCert", "name": certificate["secretName"], "key": "ca.crt"}]
 

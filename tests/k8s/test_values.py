@@ -97,7 +97,6 @@ def test_misspelt_value_is_refused_by_name(values: str, name: str) -> None:
         ("stages: {decoder: {model: {source: claim}}}", "stages.decoder.model.claim.name"),
         ("stages: {decoder: {model: {source: s3, s3: {bucket: b}}}}", "stages.decoder.model.files is empty"),
         ("stages: {decoder: {autoscaling: {kind: keda, minReplicas: 0}}}", "trigger gateway"),
-        ("stages: {decoder: {autoscaling: {kind: keda, trigger: gateway, minReplicas: 0}}}", "gateway.replicas 1"),
         ("stages: {decoder: {autoscaling: {kind: hpa, minReplicas: 5}}}", "minReplicas 5 is over maxReplicas 4"),
         ("maxDeadlineSeconds: 30", "maxDeadlineSeconds 30"),
         ("gateway: {autoscaling: {enabled: true, minReplicas: 9}}", "gateway.autoscaling: minReplicas 9 is over"),

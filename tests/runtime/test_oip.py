@@ -272,7 +272,8 @@ async def test_stream_closed_with_unread_responses_leaks_no_task() -> None:
     models = {"many": Model("many", (), (), stream=stream)}
     telemetry = Telemetry("many")
     host = SimpleNamespace(models=models, ready=True, draining=asyncio.Event(), stage="many", telemetry=telemetry)
-    answers: Any = OipServicer(host).ModelStreamInfer(requests(), Context())
+    context: Any = Context()
+    answers: Any = OipServicer(host).ModelStreamInfer(requests(), context)
     await anext(answers)
     queue = answers.ag_frame.f_locals["answers"]
     await until(queue.full)

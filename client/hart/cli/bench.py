@@ -133,12 +133,12 @@ class Tally:
             "sent": self.answered + self.errors.total(),
             "answered": self.answered,
             "errors": dict(self.errors),
-            "pictures": self.images,
+            "images": self.images,
             "wall_seconds": self.wall,
-            "pictures_per_second": self.images / self.wall if self.wall else 0.0,
+            "images_per_second": self.images / self.wall if self.wall else 0.0,
             "latency_seconds": percentiles(self.latencies),
             "stage_mean_seconds": {name: sum(values) / len(values) for name, values in self.stages.items()},
-            "largest_send_lag_seconds": self.lag,
+            "max_send_lag_seconds": self.lag,
         }
 
 

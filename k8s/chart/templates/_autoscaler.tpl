@@ -1,6 +1,15 @@
 {{/* Scales a stage by hart_load. On scale-down a pod finishes its images first, by preStop, draining and the grace period;
      the policy below keeps warm replicas through a short lull. */}}
 
+{{/* The headless Service of all gateways' external scalers: KEDA dials one of them, and they ask one another. */}}
+{{- define "hart.scalerHost" -}}
+{{ include "hart.fullname" . }}-gateway-scaler.{{ .Release.Namespace }}.svc
+{{- end }}
+
+{{- define "hart.scalerPort" -}}
+54051
+{{- end }}
+
 {{- define "hart.behavior" -}}
 scaleDown:
   stabilizationWindowSeconds: {{ .values.autoscaling.scaleDownSeconds }}
@@ -52,7 +61,7 @@ spec:
     {{- if eq $a.trigger "gateway" }}
     - type: external-push
       metadata:
-        scalerAddress: {{ include "hart.fullname" .root }}-gateway.{{ .root.Release.Namespace }}.svc:{{ .root.Values.gateway.service.port }}
+        scalerAddress: {{ include "hart.scalerHost" .root }}:{{ include "hart.scalerPort" .root }}
         stage: {{ .name }}
         targetLoad: {{ $a.targetLoad | quote }}
         {{- if ne .root.Values.tls.mode "none" }}

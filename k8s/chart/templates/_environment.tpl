@@ -49,6 +49,12 @@
 {{- else }}
 {{- $_ := set $e "max_deadline_seconds" $v.maxDeadlineSeconds }}
 {{- if .values.http.enabled }}{{ $_ := set $e "http_port" (add .port 3000) }}{{ end }}
+{{- if include "hart.asksGateway" .root }}
+{{- $_ := set $e "scaler_port" (include "hart.scalerPort" .root) }}
+{{- $byDns := printf "dns:///%s:%s" (include "hart.scalerHost" .root) (include "hart.scalerPort" .root) }}
+{{- $watched := printf "kubernetes://%s/%s-gateway-scaler:scaler" .root.Release.Namespace (include "hart.fullname" .root) }}
+{{- $_ := set $e "scaler_peers" (ternary $byDns $watched (eq .values.discovery "dns")) }}
+{{- end }}
 {{- with include "hart.scaleToZero" .root | trimSuffix "," }}{{ $_ := set $e "scale_to_zero_stages" . }}{{ end }}
 {{- range $name, $_ := include "hart.known" .root | fromYaml }}
 {{- $context := merge (include "hart.context" (list $.root $name) | fromYaml) (dict "root" $.root) }}

@@ -76,6 +76,9 @@ spec:
         {{- if and (not .stage) .root.Values.gateway.http.enabled }}
         - {name: http, containerPort: {{ add .port 3000 }}}
         {{- end }}
+        {{- if and (not .stage) (include "hart.asksGateway" .root) }}
+        - {name: scaler, containerPort: {{ include "hart.scalerPort" .root }}}
+        {{- end }}
         {{- if ne .root.Values.tls.mode "none" }}
         - {name: health, containerPort: {{ add .port 2000 }}}
         {{- end }}

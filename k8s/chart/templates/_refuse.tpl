@@ -10,9 +10,6 @@
 {{- if or (ne $a.kind "keda") (ne $a.trigger "gateway") }}
 {{- fail (printf "%s.autoscaling.minReplicas 0: only kind keda with trigger gateway scales from zero; without a replica there is no hart_load metric" $where) }}
 {{- end }}
-{{- if or (gt (int .root.Values.gateway.replicas) 1) .root.Values.gateway.autoscaling.enabled }}
-{{- fail (printf "%s.autoscaling.minReplicas 0 needs gateway.replicas 1: KEDA queries one gateway, and each one sees only its own callers" $where) }}
-{{- end }}
 {{- end }}
 {{- if and (eq $a.kind "hpa") (eq $a.trigger "gateway") }}
 {{- fail (printf "%s.autoscaling: kind hpa and trigger gateway: the trigger is KEDA's, and a stage can have only one autoscaler" $where) }}

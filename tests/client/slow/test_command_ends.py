@@ -188,5 +188,5 @@ def test_ctrl_c_ends_a_bench_with_partial_results(gateway: Gateway, tmp_path: Pa
     assert process.returncode == 130, output
     assert output.endswith("interrupted\n")
     found = json.loads(answer)
-    assert found["sent"] == found["answered"] == found["pictures"] <= 2
+    assert found["sent"] == found["answered"] == found["images"] <= 2
     assert 0 < found["wall_seconds"] < 600

@@ -33,7 +33,7 @@ def test_bench_keeps_its_rate_while_responses_are_pending(hart: Any, gateway: Ga
     outcome = hart("bench", "--rate", 40, "--seconds", 0.5, "--arrivals", "uniform")
     assert outcome.exit_code == 0, outcome.output
     found = json.loads(outcome.stdout)
-    assert found["sent"] == found["answered"] == found["pictures"] == 20
+    assert found["sent"] == found["answered"] == found["images"] == 20
     ranks = [found["latency_seconds"][name] for name in ("min", "p50", "p90", "p95", "p99", "max")]
     assert ranks == sorted(ranks)
     assert {request.prompt for request in gateway.requests} == {"a red heart", "a green apple"}

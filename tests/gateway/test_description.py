@@ -1,4 +1,4 @@
-"""gateway.routing.cluster_view: Describe, Status and traces of fake stages on real sockets."""
+"""gateway.routing.description, gateway.routing.status: Describe, Status and traces of fake stages on real sockets."""
 
 from typing import Any
 
