@@ -139,6 +139,10 @@ class TransformerConfig(_Config):
             raise ConfigError(f"num_sampling_steps = {self.num_sampling_steps!r}: expected '2' to '1000'")
         _check_sides("patch_nums", self.patch_nums)
 
+    def to_json(self) -> dict[str, Any]:
+        """The config in the format of a released config.json. The released code takes any string for a path."""
+        return {**super().to_json(), "vae_path": self.vae_path or None}
+
     @property
     def head_dim(self) -> int:
         """d, the width of one attention head."""
