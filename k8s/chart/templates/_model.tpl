@@ -24,7 +24,6 @@ initContainers:
     securityContext: {{- include "hart.security" . | nindent 6 }}
     env:
       - {name: HOME, value: /tmp}
-      - {name: HF_HUB_DISABLE_TELEMETRY, value: "1"}
       - name: MODEL_SOURCE
         value: {{ include "hart.modelSource" . | quote }}
       {{- if and (eq $m.source "huggingFace") $m.huggingFace.tokenSecret }}

@@ -1,0 +1,1 @@
+"""Downloads a checkpoint, and checks a folder before it is served: docs/models.md."""
