@@ -173,6 +173,10 @@ http-check: setup           ## the HTTP API by the official OpenAI packages (Nod
 	$(BIN)/pytest tests/e2e/test_openai_python.py tests/e2e/test_openai_node.py tests/e2e/test_schemathesis.py \
 	  tests/e2e/test_http_readme.py
 
+.PHONY: examples-check
+examples-check: setup       ## the backends in examples/ (Python; TypeScript where npm is, Go where go is) against a cluster
+	HART_EXAMPLES=1 $(BIN)/pytest -rs tests/e2e/test_examples.py
+
 .PHONY: demo-check
 demo-check: setup $(VENV)/.stamp-demo ## the page in a real browser: Debian's chromium, or CHROMIUM=/path/to/one
 	$(BIN)/pip install --quiet -c constraints.txt --group demo-check
