@@ -9,6 +9,10 @@ from runtime.settings import ProcessSettings
 PING_SECONDS, PING_JITTER_MS = 5, 500
 """Min interval of clients' keepalive pings, with and without calls in flight, and its tolerance for clock and network
 jitter."""
+MAX_PENDING = 4
+"""Calls that may wait for the event loop, in multiples of the calls that may run. By default gRPC cancels some of the
+new calls where 1,000 wait, and all where 3,000 do: clients would take CANCELLED for their own doing. The interceptor
+refuses calls above the limits with a status that says so."""
 
 
 def server_options(settings: ProcessSettings) -> list[tuple[str, int]]:
@@ -22,6 +26,8 @@ def server_options(settings: ProcessSettings) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", settings.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        ("grpc.server.max_pending_requests", MAX_PENDING * settings.max_concurrent_calls),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING * settings.max_concurrent_calls),
         ("grpc.max_connection_age_ms", int(settings.connection_age_seconds * 1000)),
         ("grpc.max_connection_age_grace_ms", int(settings.connection_age_grace_seconds * 1000)),
         ("grpc.keepalive_time_ms", 30_000),

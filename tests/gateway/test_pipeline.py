@@ -7,7 +7,7 @@ from hart.v1 import decoder_pb2, images_pb2
 
 from common.digests import combine
 from common.seeds import seed_of_image
-from gateway.request.pipeline import preview_side
+from gateway.request.rules import preview_side
 from runtime.errors import DeadlineExceeded, InvalidRequest, Overloaded, StageUnavailable
 from tests.gateway.calls import request
 from tests.gateway.support import SCALES, running_gateway
