@@ -1,4 +1,4 @@
-"""Downloads and checks checkpoints: `python -m deploy.checkpoint fetch|check`; docs/models.md has the steps."""
+"""Downloads and checks checkpoints: `python -m deploy.checkpoint fetch|check|digests`; docs/models.md has the steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from deploy.checkpoint.repository import Repository, RepositoryError, download
+from deploy.checkpoint.repository import Repository, RepositoryError, download, fetch_model
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 
@@ -16,9 +16,9 @@ def main() -> int:
     """Run the command line; returns 0, or 1 if the folder has problems or the download failed."""
     chosen = _parser().parse_args()
     try:
-        return _check(chosen) if chosen.command == "check" else _fetch(chosen)
-    except RepositoryError as error:
-        print(f"fetch: {error}", file=sys.stderr)
+        return {"check": _check, "fetch": _fetch, "digests": _digests}[chosen.command](chosen)
+    except (RepositoryError, OSError) as error:
+        print(f"{chosen.command}: {error}", file=sys.stderr)
         return 1
 
 
@@ -37,6 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="load every part and report problems, sizes, memory and settings")
     check.add_argument("folder", type=Path)
     check.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="precision (%(default)s)")
+    digests = commands.add_parser("digests", help="print `files` of the chart's values: every file's SHA-256")
+    digests.add_argument("folder", type=Path)
     return parser
 
 
@@ -57,6 +59,15 @@ def _check(chosen: argparse.Namespace) -> int:
     found = inspect(chosen.folder, chosen.dtype)
     print("\n".join(lines(found)))
     return 1 if found.all_problems() else 0
+
+
+def _digests(chosen: argparse.Namespace) -> int:
+    if not chosen.folder.is_dir():
+        raise RepositoryError(f"{chosen.folder}: no such folder")
+    print("files:")
+    for path in sorted(path for path in chosen.folder.rglob("*") if path.is_file()):
+        print(f"  {path.relative_to(chosen.folder)}: {fetch_model.digest_of(path, '')}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -72,8 +72,8 @@ class Handler(BaseHTTPRequestHandler):
     def page(self, second: bool) -> None:
         half = len(self.hub.entries()) // 2
         entries = self.hub.entries()[half:] if second else self.hub.entries()[:half]
-        following = {} if second else {"Link": f'<{self.hub.endpoint}{self.path}&cursor=2>; rel="next"'}
-        self.reply(json.dumps(entries).encode(), **following)
+        following = f'<{self.hub.endpoint}{self.path}&cursor=2>; rel="next"'
+        self.reply(json.dumps(entries).encode(), Link="" if second else following)
 
     def content(self, whole: bytes) -> None:
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))

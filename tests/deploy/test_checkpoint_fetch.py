@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from deploy.checkpoint.__main__ import main
+from deploy.checkpoint.repository import fetch_model
 from tests.deploy.hub import COMMIT, REPOSITORY, Hub, serving
 
 Fetch = Callable[..., int]
@@ -55,6 +57,24 @@ def test_all_pages_of_the_list_are_downloaded_at_one_commit(
     assert f"{REPOSITORY} at {COMMIT}: 3 files, 0.3 MB" in capsys.readouterr().out
     assert fetch("--only", "llm/*", "--into", "part") == 0
     assert set(found(tmp_path / "model" / "part")) == {"llm/config.json", "llm/ema_model.bin"}
+
+
+def test_a_large_file_s_progress_is_printed(fetch: Fetch, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    monkeypatch.setattr(fetch_model, "SECONDS_PER_LINE", 0)
+    assert fetch() == 0
+    assert "llm/ema_model.bin: 100% of 300000 bytes, " in capsys.readouterr().out
+
+
+def test_the_printed_digests_verify_the_folder(
+    fetch: Fetch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    assert fetch() == 0
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["checkpoint", "digests", str(tmp_path / "model")])
+    assert main() == 0
+    files = yaml.safe_load(capsys.readouterr().out)["files"]
+    assert set(files) == set(FILES)
+    fetch_model.obtain({"source": "claim", "files": files, "target": str(tmp_path), "into": "model"})
 
 
 def test_complete_files_are_not_downloaded_again(hub: Hub, fetch: Fetch) -> None:

@@ -46,18 +46,22 @@ class Relay(images_pb2_grpc.ImagesServicer):
             self.failures -= 1
             context.abort(grpc.StatusCode.UNAVAILABLE, "no replica is ready")
         call = self._images.GenerateStream(request, timeout=context.time_remaining())
-        context.add_callback(call.cancel)
+        context.add_callback(lambda: _cancel(call))
         try:
             yield from call
         except grpc.RpcError as error:
             context.set_trailing_metadata(tuple((item.key, item.value) for item in error.trailing_metadata()))
-            context.abort(error.code(), error.details())
+            context.abort(error.code(), error.details() or "")
+
+
+def _cancel(call: grpc.Call) -> None:
+    call.cancel()
 
 
 @contextmanager
 def relaying(endpoint: str) -> Iterator[tuple[Relay, str]]:
     """A running relay, and its address."""
-    relay = Relay(endpoint)
+    relay = Relay(endpoint)  # type: ignore[abstract]  # only the method that the examples call
     server = grpc.server(futures.ThreadPoolExecutor(4))
     images_pb2_grpc.add_ImagesServicer_to_server(relay, server)
     port = server.add_insecure_port("127.0.0.1:0")

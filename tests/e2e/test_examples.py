@@ -149,7 +149,7 @@ def test_the_request_s_seconds_are_the_call_s_deadline(backend: Backend) -> None
 
 def test_a_browser_that_leaves_cancels_the_call(backend: Backend) -> None:
     if backend.language == "python":
-        pytest.skip("Python's http.server notices a closed connection at its next write alone")
+        pytest.skip("http.server of Python detects a closed connection only when it writes")
     with backend.relay.held() as cancelled:
         calls = backend.relay.calls
         with socket.create_connection(("127.0.0.1", backend.port)) as browser:
