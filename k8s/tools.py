@@ -6,6 +6,7 @@ virtual environment, because its pins conflict with ours. foreign-schemas: packa
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -14,7 +15,8 @@ import tarfile
 import tempfile
 import venv
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "tools"
@@ -42,14 +44,23 @@ def tool(name: str) -> Path:
         return Path(own)
     fetch, place = TOOLS[name]
     path = CACHE / place
-    if not path.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        try:
-            fetch()
-        except (OSError, subprocess.CalledProcessError) as error:
-            said = getattr(error, "stderr", "") or str(error)
-            raise ToolMissing(f"{name} cannot be fetched: {said.strip()[-500:]}") from error
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time():
+        if not path.exists():
+            try:
+                fetch()
+            except (OSError, subprocess.CalledProcessError) as error:
+                said = getattr(error, "stderr", "") or str(error)
+                raise ToolMissing(f"{name} cannot be fetched: {said.strip()[-500:]}") from error
     return path
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Held by one process: another waits until the tool is there instead of fetching it too."""
+    with (CACHE / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _run(*words: str | Path, cwd: Path | None = None) -> None:
@@ -114,11 +125,14 @@ def _checkov() -> None:
 
 
 def _foreign_schemas() -> None:
-    home = CACHE / "foreign"
-    home.mkdir(exist_ok=True)
+    home = CACHE / ".foreign"  # renamed once it is complete
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir()
     (home / "package.json").write_text('{"private": true, "type": "module"}')
     words = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--save-exact"]
     _run(*words, *FOREIGN_SCHEMAS, cwd=home)
+    shutil.rmtree(CACHE / "foreign", ignore_errors=True)
+    home.rename(CACHE / "foreign")
 
 
 TOOLS: dict[str, tuple[Callable[[], None], str]] = {
