@@ -62,14 +62,25 @@ def load(gateway: Process, prompts: int = 6) -> None:
     with hart.Client(gateway.address) as client:
         for turn in range(prompts):
             client.generate(f"a red heart {turn % 2}", seed=turn)
-        for _ in range(20):  # an image may overtake all of its previews
-            if any(isinstance(event, hart.Preview) for event in client.stream("a blue house", preview_every=1)):
-                break
+        for _ in client.stream("a blue house", preview_every=1):
+            pass
         with suppress(errors.PromptUnsafe):
             client.generate(UNSAFE_PROMPT)
         for event in client.stream("a green tree", num_images=8):
             if isinstance(event, hart.Accepted):
                 break  # cancels the call
+
+
+def await_preview(gateway: Process) -> None:
+    """Draw until a preview arrived: an image may overtake its previews, and a decoder that fails spends the retries."""
+    with hart.Client(gateway.address) as client:
+        for seed in range(100):
+            with suppress(errors.Unavailable):
+                events = list(client.stream("a blue house", seed=seed, preview_every=1))
+                if any(event.preview for event in events if isinstance(event, hart.Progress)):
+                    return
+            time.sleep(0.1)
+    raise AssertionError("no preview arrived")
 
 
 def overload(gateway: Process) -> None:
@@ -107,6 +118,7 @@ def scraped(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
             with prometheus(program, folder, targets, RULES) as running:
                 running.await_(lambda p: len(p.query("up == 1")) == len(processes))
                 load(gateway)
+                await_preview(gateway)
                 overload(gateway)
                 await_scrape(running)
                 load(gateway, 2)
