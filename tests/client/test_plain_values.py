@@ -19,7 +19,7 @@ def test_a_librarys_number_is_a_timeout(gateway: Gateway, seconds: Any) -> None:
         client.generate("x", timeout=seconds)
         client.status(timeout=seconds)
         list(client.stream("x", timeout=seconds))
-    assert 0 < (gateway.remaining[0] or 0) <= 5
+    assert 0 < (gateway.remaining[0] or 0) <= 5.1  # gRPC rounds a deadline up, by about a hundredth
 
 
 async def test_and_for_the_asyncio_client(gateway: Gateway) -> None:
