@@ -16,7 +16,7 @@ from gateway.access import rate_limits
 from gateway.access.authentication import Authentication
 from gateway.access.peer_limits import PeerLimits
 from gateway.access.rate_limits import CallerLimits
-from gateway.api.keda_scaler import Cluster, ExternalScaler
+from gateway.api.keda_scaler import ExternalScaler, ScalerInputs
 from gateway.api.servicer import ImagesServicer
 from gateway.config import GatewaySettings
 from gateway.keda import externalscaler_pb2_grpc
@@ -125,9 +125,9 @@ def _add_scaler(app: App, settings: GatewaySettings, demand: Demand, load: Calla
         peers = PeerDemand(Pool("gateway", SCALER_SERVICE, found, channels=_channels(settings, found)), demand.wake)
         app.on_start(peers.start)
         app.on_stop(peers.close)
-    cluster = Cluster(demand, lambda: peers is not None and peers.active, load, app.draining)
+    inputs = ScalerInputs(demand, lambda: peers is not None and peers.active, load, app.draining)
     side = app.side_port(SCALER_LIMITS)
-    side.add(externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server, ExternalScaler(cluster, settings))
+    side.add(externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server, ExternalScaler(inputs, settings))
 
     async def start() -> None:
         port = await side.open("HART_SCALER_PORT", settings.scaler_port or 0, app.server_credentials())

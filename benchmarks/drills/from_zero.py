@@ -155,11 +155,11 @@ async def _scale(harness: Harness, zero: FromZero, stage: str, seen: Pass, delay
 
 
 def _report(report: Report, seen: Pass, outcomes: list[RequestResult], harness: Harness) -> None:
-    report.figure("seconds until the scaler said active, max", max(seen.active_at.values()) - seen.began)
+    pushed = max(seen.active_at.values()) - seen.began
+    report.figure("seconds until the scaler said active, max", pushed)
     report.figure("seconds until the last stage was listed", max(seen.listed_at.values()) - seen.began)
     estimates = [event.estimated_seconds for event in seen.starting]
     report.figure("`starting` events of one stream, first estimate", f"{len(estimates)}, {estimates[0]}")
-    pushed = max(seen.active_at.values()) - seen.began
     report.invariant("a request at the other gateway is pushed", pushed < PUSHED_WITHIN, pushed)
     judge(report, outcomes, harness.references, share=1.0)
 

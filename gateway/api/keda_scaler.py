@@ -27,8 +27,8 @@ METRIC = "hart_load_"
 
 
 @dataclass(frozen=True)
-class Cluster:
-    """The inputs of the scaler's answers."""
+class ScalerInputs:
+    """What the scaler's answers depend on."""
 
     demand: Demand
     """Of this gateway."""
@@ -46,8 +46,8 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
     the latter is visible. Gateways ask one another with the metadata `scope: gateway`, for their own requests alone.
     """
 
-    def __init__(self, cluster: Cluster, settings: GatewaySettings) -> None:
-        self._cluster = cluster
+    def __init__(self, inputs: ScalerInputs, settings: GatewaySettings) -> None:
+        self._inputs = inputs
         self._target = settings.scaler_target_load
         self._active_seconds = settings.scaler_cooldown_seconds
         self._stream_seconds = STREAM_SHARE * min(
@@ -77,8 +77,8 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
         self._watchers[host] += 1
         try:
             sent: bool | None = None
-            while (left := until - time.monotonic()) > 0 and not self._cluster.draining.is_set():
-                arrived = self._cluster.demand.arrived
+            while (left := until - time.monotonic()) > 0 and not self._inputs.draining.is_set():
+                arrived = self._inputs.demand.arrived
                 active = self._active(stage)
                 if active != sent:
                     sent = active
@@ -106,7 +106,7 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
         stage = _stage(request.scaledObjectRef)
         if request.metricName and request.metricName != METRIC + stage:
             raise NotFound(f"unknown metric {request.metricName[:80]!r}; served here: {METRIC}{stage}")
-        load = self._cluster.load(stage)
+        load = self._inputs.load(stage)
         if self._active(stage):  # keeps one replica while requests arrive, however small their load
             load = max(load, 0.1 * self._target_of(request.scaledObjectRef))
         value = externalscaler_pb2.MetricValue(
@@ -115,11 +115,11 @@ class ExternalScaler(externalscaler_pb2_grpc.ExternalScalerServicer):
         return externalscaler_pb2.GetMetricsResponse(metricValues=[value])
 
     def _active(self, stage: str) -> bool:
-        return self._demanded() or self._cluster.peers_active() or self._cluster.load(stage) > 0
+        return self._demanded() or self._inputs.peers_active() or self._inputs.load(stage) > 0
 
     def _demanded(self) -> bool:
         """Whether this gateway has a request, or had one recently."""
-        demand = self._cluster.demand
+        demand = self._inputs.demand
         return demand.ongoing > 0 or demand.idle_seconds() < self._active_seconds
 
     def _target_of(self, request: externalscaler_pb2.ScaledObjectRef) -> float:

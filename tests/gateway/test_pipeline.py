@@ -7,7 +7,6 @@ from hart.v1 import decoder_pb2, images_pb2
 
 from common.digests import combine
 from common.seeds import seed_of_image
-from gateway.request.rules import preview_side
 from runtime.errors import DeadlineExceeded, InvalidRequest, Overloaded, StageUnavailable
 from tests.gateway.calls import request
 from tests.gateway.support import SCALES, running_gateway
@@ -99,11 +98,6 @@ async def test_stream_events_are_in_order_with_previews() -> None:
         assert mine[-1].HasField("image")
     preview = next(e.progress.preview for e in events if e.progress.HasField("preview"))
     assert (preview.format, preview.width) == (decoder_pb2.IMAGE_FORMAT_JPEG, 64)
-
-
-@pytest.mark.parametrize(("width", "side"), [(8, 8), (64, 64), (128, 128), (256, 128), (512, 128), (1024, 256)])
-def test_preview_side_is_a_quarter_within_bounds(width: int, side: int) -> None:
-    assert preview_side(width) == side
 
 
 async def test_previews_of_a_decoder_of_unknown_size_are_full_size() -> None:

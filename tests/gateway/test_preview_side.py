@@ -21,3 +21,8 @@ from gateway.request.rules import preview_side
 )
 def test_a_preview_is_as_small_as_its_scale(width: int, side_of_scale: int, sides: int, expected: int) -> None:
     assert preview_side(width, side_of_scale / sides) == expected
+
+
+@pytest.mark.parametrize(("width", "side"), [(8, 8), (64, 64), (128, 128), (256, 128), (512, 128), (1024, 256)])
+def test_preview_side_is_a_quarter_within_bounds(width: int, side: int) -> None:
+    assert preview_side(width) == side
