@@ -123,7 +123,8 @@ GPU_WHEELS := annotated-types circus googleapis-common-protos grpcio grpcio-heal
   grpcio-status isal opentelemetry-api opentelemetry-exporter-otlp-common opentelemetry-exporter-otlp-proto-common \
   opentelemetry-exporter-otlp-proto-grpc opentelemetry-exporter-prometheus opentelemetry-instrumentation \
   opentelemetry-instrumentation-grpc opentelemetry-proto opentelemetry-sdk opentelemetry-semantic-conventions \
-  protobuf pydantic pydantic-core pydantic-settings python-dotenv python-rapidjson pyzmq tornado tritonclient
+  protobuf pydantic pydantic-core pydantic-settings python-dotenv python-rapidjson pyzmq starlette tornado tritonclient \
+  typing-inspection uvicorn
 gpu:                        ## tests, kernels, full-size drawing, cluster, then training on a GPU: ten minutes, resumable
 	$(GPU_PYTHON) -m benchmarks.gpu $(GPU_ARGS)
 

@@ -3,12 +3,13 @@
     python -m benchmarks.gpu [--out FOLDER] [--minutes 9.5] [--steps tests generate] [--wheels FOLDER]
 
 Steps, in this order: the golden cases and the kernels' tests on the device (`tests`); each kernel against its twin and
-the library (`kernels`); full-size drawing (`generate`); the whole cluster on the device (`cluster`); training with the
-minutes that are left (`training`). Each runs in a process group of its own with its own time limit: one that fails or
-hangs costs the others nothing. `gpu.json` in the folder says after every step what came of it, and a call with the same
-folder passes over steps that are done; the steps that can be continued continue. A step that lacks something here is
-recorded as skipped, with the reason. `--wheels` names a folder of wheels that are unpacked beside the checkout for the
-length of the call. `--dry-run` does everything at a toy size on the CPU: a rehearsal.
+the library (`kernels`); what is left to libraries, in each of their ways (`libraries`); full-size drawing (`generate`);
+the whole cluster on the device (`cluster`); training with the minutes that are left (`training`). Each runs in a
+process group of its own with its own time limit: one that fails or hangs costs the others nothing. `gpu.json` in the
+folder says after every step what came of it, and a call with the same folder passes over steps that are done; the steps
+that can be continued continue. A step that lacks something here is recorded as skipped, with the reason. `--wheels`
+names a folder of wheels that are unpacked beside the checkout for the length of the call. `--dry-run` does everything
+at a toy size on the CPU: a rehearsal.
 """
 
 import argparse
@@ -47,9 +48,12 @@ CLUSTER_MODULES = (
     "opentelemetry.exporter.otlp.proto.grpc",
     "opentelemetry.exporter.prometheus",
     "pydantic_settings",
+    "starlette",
     "tokenizers",
     "tritonclient.grpc",
     "typer",
+    "typing_inspection",
+    "uvicorn",
     "uvloop",
     "zmq",
 )
@@ -88,12 +92,16 @@ def steps(out: Path, dry: bool) -> list[Step]:
     def kernels(_: float) -> list[str]:
         return ["-m", "benchmarks.kernels", *toy, "--json", str(out / "kernels.json")]
 
+    def libraries(_: float) -> list[str]:
+        return ["-m", "benchmarks.libraries", *toy, "--json", str(out / "libraries.json")]
+
     def training(seconds: float) -> list[str]:
         return ["-m", "training.gpu", "--minutes", f"{seconds / 60:.2f}", *(["--dry-run"] if dry else [])]
 
     return [
         Step("tests", lambda _: tests(dry), 600 if dry else 120, ("pytest",)),
         Step("kernels", kernels, 200 if dry else 60, attempts=2),
+        Step("libraries", libraries, 60, attempts=2),
         Step("generate", generate, 400 if dry else 240, attempts=3),
         Step("cluster", cluster, 400 if dry else 170, CLUSTER_MODULES),
         Step("training", training, 600, skip_code=NOT_READY),

@@ -44,7 +44,7 @@ def _launch(
     gate, update = gated or (shift, shift)
     weight, bias = affine or (shift, shift)
     wide = x.expand(n, branches, length, width)
-    _kernel[(n * branches * length,)](
+    _layer_norm_kernel[(n * branches * length,)](
         wide,
         gate,
         update.contiguous(),
@@ -85,7 +85,7 @@ def _rows(tensor: Tensor) -> int:
 
 
 @kernel("length", "branches")
-def _kernel(
+def _layer_norm_kernel(
     x,
     gate,
     update,
@@ -117,6 +117,9 @@ def _kernel(
     c = tl.arange(0, BLOCK)
     inside = c < width
     h = tl.load(x + image * x_image + branch * x_branch + token * x_token + c, mask=inside, other=0.0).to(tl.float32)
+    # Everything is loaded before the first sum, which waits for its loads.
+    s = tl.load(scale + row * scale_stride + c, mask=inside, other=0.0).to(tl.float32)
+    b = tl.load(shift + row * shift_stride + c, mask=inside, other=0.0).to(tl.float32)
     if ADDS:
         g = tl.load(gate + row * gate_stride + c, mask=inside, other=0.0).to(tl.float32)
         h += g * tl.load(update + row * width + c, mask=inside, other=0.0).to(tl.float32)
@@ -128,6 +131,5 @@ def _kernel(
         normed = normed * tl.load(weight + c, mask=inside, other=0.0).to(tl.float32)
         normed += tl.load(bias + c, mask=inside, other=0.0).to(tl.float32)
     normed = normed.to(dtype).to(tl.float32)
-    s = (1 + tl.load(scale + row * scale_stride + c, mask=inside, other=0.0).to(tl.float32)).to(dtype).to(tl.float32)
-    b = tl.load(shift + row * shift_stride + c, mask=inside, other=0.0).to(tl.float32)
+    s = (1 + s).to(dtype).to(tl.float32)
     tl.store(out + row * width + c, (b + normed * s).to(dtype), mask=inside)

@@ -58,7 +58,7 @@ def _launch(
     summed = x if update is None else torch.empty_like(x)
     out = torch.empty_like(x)
     scale, bias = modulation or (weight, weight)
-    _kernel[(rows * length,)](
+    _rms_norm_kernel[(rows * length,)](
         x,
         x if update is None else update.contiguous(),
         x if gain is None else gain,
@@ -89,7 +89,7 @@ def _row_stride(per_row: Tensor) -> int:
 
 
 @kernel("length")
-def _kernel(
+def _rms_norm_kernel(
     x,
     update,
     gain,

@@ -52,7 +52,7 @@ def _launch(qkv: Tensor, biases: Biases, table: Table, kept: Kept, rows: Tensor,
     keys, values = kept
     if keys.stride() != values.stride() or keys.stride(3) != 1:
         raise ValueError(f"kept: strides {keys.stride()}, {values.stride()}: expected alike, with a dense last axis")
-    _kernel[(count * length,)](
+    _rotary_kernel[(count * length,)](
         qkv.contiguous(),
         *biases,
         cos,
@@ -77,7 +77,7 @@ def _launch(qkv: Tensor, biases: Biases, table: Table, kept: Kept, rows: Tensor,
 
 
 @kernel("length", "start")
-def _kernel(
+def _rotary_kernel(
     qkv,
     q_bias,
     v_bias,

@@ -1,8 +1,8 @@
 """From logits to tokens and embeddings in one pass: guidance, top-k, draw, soft mixture (docs/spec.md, section 3).
 
 One program draws one token. It finds the k-th largest logit by a radix select over the bits of ordered integers, two
-bits a round, and makes its random words itself (docs/spec.md, section 8), so that neither noise nor weights over the
-codebook pass through memory.
+bits a round, and makes its random words itself (docs/spec.md, section 8), so that no noise passes through memory. It
+writes the token's weights over the codebook, from which one matrix product makes the embeddings of all tokens.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,7 @@ TOKEN_DRAW, GUMBEL = 0, 1
 """The purposes of the two draws in Philox's counter."""
 MAX_VOCABULARY = 16384
 """A larger one does not fit into a program's registers: the twin draws from it."""
-CHUNK = 128
-"""Codebook entries that are mixed at once."""
+WARPS = 4
 
 
 @dataclass(frozen=True)
@@ -37,20 +36,21 @@ class Draw:
 
 
 def sample(
-    logits: Tensor, guidance: Tensor, keys: Tensor, smooth: Tensor, codebook: Tensor, draw: Draw
+    logits: Tensor, guidance: Tensor, keys: Tensor, more_smooth: Tensor, codebook: Tensor, draw: Draw
 ) -> tuple[Tensor, Tensor]:
     """Indices (n, L), int64, and embeddings (n, L, Z).
 
     logits (n, 2, L, V), conditional first, guidance (n,) and codebook (V, Z), float32; keys (n, 2), int64 words of the
-    seeds, low first; smooth (n,), bool: embeddings are soft mixtures of the codebook there, the drawn rows elsewhere.
+    seeds, low first; more_smooth (n,), bool: embeddings are soft mixtures of the codebook there, the drawn rows
+    elsewhere. A token with a logit that is not finite has an embedding of NaN.
     """
     if kernel_runs(logits, guidance, codebook) and logits.shape[-1] <= MAX_VOCABULARY:
-        return _launch(logits, guidance, keys, smooth, codebook, draw)
-    return twin(logits, guidance, keys, smooth, codebook, draw)
+        return _launch(logits, guidance, keys, more_smooth, codebook, draw)
+    return twin(logits, guidance, keys, more_smooth, codebook, draw)
 
 
 def twin(
-    logits: Tensor, guidance: Tensor, keys: Tensor, smooth: Tensor, codebook: Tensor, draw: Draw
+    logits: Tensor, guidance: Tensor, keys: Tensor, more_smooth: Tensor, codebook: Tensor, draw: Draw
 ) -> tuple[Tensor, Tensor]:
     """The same in plain torch."""
     t = guidance[:, None, None]
@@ -62,40 +62,41 @@ def twin(
     exponential, gumbel = philox.exponentials(words).unflatten(2, guided.shape[1:]).unbind(1)
     tokens = (guided.softmax(-1) / exponential).argmax(-1)
     mixture = ((guided * draw.sharpness - gumbel.log()) / draw.temperature).softmax(-1) @ codebook
-    return tokens, torch.where(smooth[:, None, None], mixture, codebook[tokens])
+    embeddings = torch.where(more_smooth[:, None, None], mixture, codebook[tokens])
+    return tokens, spoil(embeddings, logits)
+
+
+def spoil(embeddings: Tensor, logits: Tensor) -> Tensor:
+    """Embeddings (n, L, Z), NaN where one of the logits (n, 2, L, V) is not finite: a draw from such logits is a valid
+    token, and nothing later would show the error."""
+    return embeddings.masked_fill(~logits.isfinite().all(-1).all(1)[..., None], torch.nan)
 
 
 def _launch(
-    logits: Tensor, guidance: Tensor, keys: Tensor, smooth: Tensor, codebook: Tensor, draw: Draw
+    logits: Tensor, guidance: Tensor, keys: Tensor, more_smooth: Tensor, codebook: Tensor, draw: Draw
 ) -> tuple[Tensor, Tensor]:
     n, _, length, vocabulary = logits.shape
-    channels = codebook.shape[1]
     tokens = torch.empty(n, length, dtype=torch.int64, device=logits.device)
-    embeddings = torch.empty(n, length, channels, dtype=torch.float32, device=logits.device)
-    block = max(CHUNK, power_of_2(vocabulary))
-    _kernel[(n * length,)](
+    weights = torch.empty(n, length, vocabulary, dtype=torch.float32, device=logits.device)
+    _sampling_kernel[(n * length,)](
         logits.contiguous(),
         guidance,
         keys.contiguous(),
-        smooth,
-        codebook.contiguous(),
+        more_smooth,
         tokens,
-        embeddings,
+        weights,
         length,
         draw.scale,
         draw.top_k,
         draw.sharpness,
         draw.temperature,
         vocabulary,
-        channels,
-        power_of_2(channels),
-        block,
-        CHUNK,
+        max(4, power_of_2(vocabulary)),
         vocabulary % 4 == 0,
-        num_warps=8,
+        num_warps=WARPS,
         enable_fp_fusion=False,
     )
-    return tokens, embeddings
+    return tokens, weights @ codebook
 
 
 @helper
@@ -123,23 +124,15 @@ def _noise(seed, first, scale, purpose, COUNT: tl.constexpr, WHOLE: tl.constexpr
 
 
 @helper
-def _guided(logits, conditional, unconditional, t, v, inside):
-    """(1 + t)·conditional - t·unconditional, -inf outside."""
-    c = tl.load(logits + conditional + v, mask=inside, other=0.0)
-    u = tl.load(logits + unconditional + v, mask=inside, other=0.0)
-    return tl.where(inside, (1 + t) * c - t * u, float("-inf"))
-
-
-@helper
 def _kth_largest(value, count):
     """The count-th largest of the values: the largest bound that so many of them reach."""
     bits = value.to(tl.int32, bitcast=True)
     # As unsigned integers in the order of the floats: the sign bit is turned for positive ones, all bits for others.
     order = bits ^ ((bits >> 31) | -2147483648)
-    order = order.to(tl.uint32, bitcast=True).to(tl.int64)
-    bound = tl.full((), 0, tl.int64)
+    order = order.to(tl.uint32, bitcast=True)
+    bound = tl.full((), 0, tl.uint32)
     for step in range(16):
-        unit = tl.full((), 1, tl.int64) << (30 - 2 * step)
+        unit = tl.full((), 1, tl.uint32) << (30 - 2 * step)
         # Three counts in one sum: each is less than 2^20.
         reached = (order >= bound + unit).to(tl.int64)
         reached += (order >= bound + 2 * unit).to(tl.int64) << 20
@@ -148,29 +141,25 @@ def _kth_largest(value, count):
         bound += tl.where((counts & 0xFFFFF) >= count, unit, 0)
         bound += tl.where(((counts >> 20) & 0xFFFFF) >= count, unit, 0)
         bound += tl.where((counts >> 40) >= count, unit, 0)
-    bits = bound.to(tl.uint32).to(tl.int32, bitcast=True)
+    bits = bound.to(tl.int32, bitcast=True)
     return tl.where(bits < 0, bits ^ -2147483648, ~bits).to(tl.float32, bitcast=True)
 
 
 @kernel("length", "scale", "top_k")
-def _kernel(
+def _sampling_kernel(
     logits,
     guidance,
     keys,
-    smooth,
-    codebook,
+    more_smooth,
     tokens,
-    embeddings,
+    weights,
     length,
     scale,
     top_k,
     sharpness,
     temperature,
     V: tl.constexpr,
-    Z: tl.constexpr,
-    BLOCK_Z: tl.constexpr,
     BLOCK: tl.constexpr,
-    CHUNK: tl.constexpr,
     WHOLE: tl.constexpr,
 ):
     row = tl.program_id(0)
@@ -182,38 +171,23 @@ def _kernel(
     unconditional = conditional + length.to(tl.int64) * V
     v = tl.arange(0, BLOCK)
     inside = v < V
-    value = _guided(logits, conditional, unconditional, t, v, inside)
-    least = tl.full((), float("-inf"), tl.float32)
+    c = tl.load(logits + conditional + v, mask=inside, other=0.0)
+    u = tl.load(logits + unconditional + v, mask=inside, other=0.0)
+    value = tl.where(inside, (1 + t) * c - t * u, float("-inf"))
+    spoiled = tl.sum(tl.where(inside, value * 0, 0.0), 0)  # 0, or NaN where a logit is not finite
     if top_k < V:
-        least = _kth_largest(value, top_k)
-        value = tl.where(value < least, float("-inf"), value)
+        value = tl.where(value < _kth_largest(value, top_k), float("-inf"), value)
     top = tl.max(value, 0)
     share = tl.exp(value - top)
     share = share / tl.sum(share, 0)
     raced = tl.where(inside, share / _noise(seed, place * V, scale, 0, BLOCK, WHOLE), -1.0)
     token = tl.argmax(raced, 0)
     tl.store(tokens + row, token.to(tl.int64))
-    z = tl.arange(0, BLOCK_Z)
-    if tl.load(smooth + image):
-        # The softmax of a chunk at a time, with the largest so far: sums are scaled down when it grows.
-        top = tl.full((), float("-inf"), tl.float32)
-        total = tl.full((), 0.0, tl.float32)
-        mixture = tl.zeros([BLOCK_Z], dtype=tl.float32)
-        for first in range(0, V, CHUNK):
-            u = first + tl.arange(0, CHUNK)
-            part = _guided(logits, conditional, unconditional, t, u, u < V)
-            kept = (part >= least) & (u < V)
-            gumbel = tl.log(_noise(seed, place * V + first, scale, 1, CHUNK, WHOLE))
-            part = tl.where(kept, (part * sharpness - gumbel) / temperature, float("-inf"))
-            higher = tl.maximum(top, tl.max(part, 0))
-            # Before the first kept entry there is nothing to scale, and -inf less -inf is no number.
-            weights = tl.where(kept, tl.exp(part - higher), 0.0)
-            before = tl.where(top == higher, 1.0, tl.exp(top - higher))
-            book = tl.load(codebook + u[:, None] * Z + z[None, :], mask=kept[:, None] & (z < Z)[None, :], other=0.0)
-            mixture = mixture * before + tl.sum(weights[:, None] * book, 0)
-            total = total * before + tl.sum(weights, 0)
-            top = higher
-        embedding = mixture / total
+    if tl.load(more_smooth + image):
+        gumbel = tl.log(_noise(seed, place * V, scale, 1, BLOCK, WHOLE))
+        part = (value * sharpness - gumbel) / temperature
+        weight = tl.exp(part - tl.max(part, 0))
+        weight = weight / tl.sum(weight, 0)
     else:
-        embedding = tl.load(codebook + token * Z + z, mask=z < Z, other=0.0)
-    tl.store(embeddings + row * Z + z, embedding, mask=z < Z)
+        weight = (v == token).to(tl.float32)
+    tl.store(weights + row.to(tl.int64) * V + v, weight + spoiled, mask=inside)

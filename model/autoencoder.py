@@ -1,20 +1,48 @@
 """The VQGAN encoder and decoder networks (docs/spec.md, section 5), without the codebook."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.bias_add import bias_add
+from kernels.choose import kernel_runs
 from kernels.group_norm import group_norm
 from model.config import TokenizerConfig
 
 GROUPS = 32
+MIN_OUTPUTS = 8
+"""Output channels that a GPU's matrix units compute at once: a convolution to fewer is padded."""
 
 
 def _norm(width: int) -> nn.GroupNorm:
     return nn.GroupNorm(GROUPS, width, eps=1e-6)
 
 
-def _normalise(norm: nn.GroupNorm, x: Tensor, silu: bool = True) -> Tensor:
-    return group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps, silu)
+def _normalise(norm: nn.GroupNorm, x: Tensor, silu: bool = True, added: Tensor | None = None) -> Tensor:
+    return group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps, silu, added)
+
+
+def _convolve(conv: nn.Conv2d, x: Tensor, skip: Tensor | None = None) -> Tensor:
+    """The convolution of x, plus `skip`."""
+    if kernel_runs(x, conv.weight):
+        h, bias = _without_bias(conv, x)
+        return bias_add(h, bias, skip)
+    return conv(x) if skip is None else skip + conv(x)
+
+
+def _without_bias(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The convolution of x before its bias, and the bias."""
+    weight, bias = conv.weight, _given(conv.bias)
+    outputs = len(weight)
+    if missing := -outputs % MIN_OUTPUTS:
+        weight = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, missing)).contiguous(memory_format=torch.channels_last)
+    return F.conv2d(x, weight, None, conv.stride, conv.padding)[:, :outputs], bias
+
+
+def _given(bias: Tensor | None) -> Tensor:
+    if bias is None:
+        raise ValueError("bias is None: expected a convolution with a bias")
+    return bias
 
 
 class ResidualBlock(nn.Module):
@@ -31,9 +59,13 @@ class ResidualBlock(nn.Module):
         self.widens = width_in != width_out
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(_normalise(self.norm1, x))
-        h = self.conv2(_normalise(self.norm2, h))
-        return (self.nin_shortcut(x) if self.widens else x) + h
+        h, bias = _normalise(self.norm1, x), None
+        if kernel_runs(h, self.conv1.weight):
+            h, bias = _without_bias(self.conv1, h)
+        else:
+            h = self.conv1(h)
+        h = _normalise(self.norm2, h, added=bias)
+        return _convolve(self.conv2, h, _convolve(self.nin_shortcut, x) if self.widens else x)
 
 
 class AttentionBlock(nn.Module):
@@ -72,7 +104,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        return _convolve(self.conv, F.interpolate(x, scale_factor=2, mode="nearest"))
 
 
 class Level(nn.Module):
@@ -163,4 +195,4 @@ class Decoder(nn.Module):
         x = self.mid(self.conv_in(x))
         for level in reversed(self.up):
             x = level(x)
-        return self.conv_out(_normalise(self.norm_out, x))
+        return _convolve(self.conv_out, _normalise(self.norm_out, x))

@@ -24,7 +24,7 @@ from common.limits import (
     MAX_TOP_P,
 )
 from kernels.choose import kernel_runs
-from kernels.sampling import Draw, sample
+from kernels.sampling import Draw, sample, spoil
 from model import noise as randomness
 from model.errors import ModelError, SettingError
 from model.kv_cache import BRANCHES, KVCache, Step
@@ -101,10 +101,18 @@ class Controls:
 
     @classmethod
     def of(cls, params: SamplingParams, ratio: float, device: torch.device) -> "Controls":
-        """Fills them on the device: a tensor made on the host would make the host wait."""
-        guidance = torch.full((1,), params.guidance * ratio, device=device)
-        more_smooth = torch.full((1,), params.more_smooth, device=device)
-        return cls(guidance, more_smooth, torch.full((1,), params.residual_temperature, device=device))
+        """Of an image whose guidance is `ratio` of the parameter."""
+        controls = cls(
+            *(torch.empty(1, dtype=dtype, device=device) for dtype in (torch.float32, torch.bool, torch.float32))
+        )
+        controls.fill(params, ratio)
+        return controls
+
+    def fill(self, params: SamplingParams, ratio: float) -> None:
+        """Sets them on the device: a tensor made on the host would make the host wait."""
+        self.guidance.fill_(params.guidance * ratio)
+        self.more_smooth.fill_(params.more_smooth)
+        self.residual_temperature.fill_(params.residual_temperature)
 
 
 class Shortcut(Protocol):
@@ -147,6 +155,8 @@ class Generator:
             raise ModelError(f"slots = {slots}: expected 1 or more")
         self.config = transformer.config
         self.transformer, self.quantizer = transformer, quantizer
+        if transformer.word_embed.weight.is_cuda:
+            transformer.join()
         self.device = transformer.word_embed.weight.device
         self.kv_cache = KVCache(self.config, slots, self.device, transformer.dtype)
         self.free = list(range(slots))
@@ -217,8 +227,6 @@ class Generator:
         controls = [state.controls or Controls.of(state.params, self.ratio(k), self.device) for state in states]
         logits = self.logits(states, hidden)
         tokens, embeddings = self._sample(states, logits, controls, k)
-        # Sampling from NaN logits returns a valid token. Set its embedding to NaN, so that the latent shows the error.
-        embeddings = embeddings.masked_fill(~logits.isfinite().all(-1).all(1)[..., None], torch.nan)
         if last:
             embeddings = embeddings + self._residual(states, hidden, tokens, controls)
         latent = torch.stack([state.latent for state in states])
@@ -281,10 +289,7 @@ class Generator:
             kept[:, 3::BRANCHES, :, context] = kept[:, 1:2, :, context]
 
     def _blocks(self, x: Tensor, pooled: Tensor | None, rotary: Rotary, step: Step) -> Tensor:
-        rotary = rotary.to(x.dtype)
-        for layer, block in enumerate(self.transformer.blocks):
-            x = block(x, pooled, rotary, replace(step, layer=layer))
-        return x
+        return self.transformer.through_blocks(x, pooled, rotary.to(x.dtype), lambda layer: replace(step, layer=layer))
 
     def _sample(
         self, states: Sequence[GenerationState], logits: Tensor, controls: list[Controls], k: int
@@ -294,7 +299,8 @@ class Generator:
         keys = [state.noise.key for state in states if isinstance(state.noise, SeededNoise)]
         top_p = any(state.params.top_p > 0 for state in states)
         if top_p or len(keys) < len(states) or not kernel_runs(logits):
-            return self._draw(states, self._filter(states, guide(logits, t), k), k, ratio)
+            tokens, embeddings = self._draw(states, self._filter(states, guide(logits, t), k), k, ratio)
+            return tokens, spoil(embeddings, logits)
         more_smooth = torch.cat([one.more_smooth for one in controls])
         how = Draw(k, top_k(k), 1 + ratio, temperature(ratio))
         return sample(logits, t, torch.stack(keys), more_smooth, self.quantizer.embedding.weight, how)

@@ -5,6 +5,7 @@ a graph that was captured of the step over them: a call copies the pictures' ten
 of what the graph wrote. Guidance and smoothness are such tensors too, so that one graph serves every setting.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from model.generation import Controls, GenerationState, Generator, SamplingParams
+from model.kv_cache import BRANCHES
 from model.noise import SeededNoise
 from model.transformer import Pooled
 
@@ -77,8 +79,10 @@ class Lane:
 class Lanes:
     """The lanes of a generator, captured when they are first wanted. One thread uses it, the generator's."""
 
-    def __init__(self, generator: Generator, buckets: Sequence[int], capture: Callable[[Work], Graph]) -> None:
-        self.generator, self.buckets, self.capture = generator, tuple(buckets), capture
+    def __init__(
+        self, generator: Generator, buckets: Sequence[int], max_tokens: int, capture: Callable[[Work], Graph]
+    ) -> None:
+        self.generator, self.buckets, self.max_tokens, self.capture = generator, tuple(buckets), max_tokens, capture
         self._lanes: dict[tuple[int, int, int], Lane] = {}
 
     def __len__(self) -> int:
@@ -88,7 +92,7 @@ class Lanes:
     def advance(self, k: int, states: Sequence[GenerationState]) -> bool:
         """Advances states at scale k by their lane. Returns False, and does nothing, where no lane fits."""
         ordered = sorted(states, key=lambda state: state.slot)
-        if not self._fits(ordered):
+        if not self._fits(k, ordered):
             return False
         key = (k, ordered[0].slot, len(ordered))
         lane = self._lanes.get(key)
@@ -107,21 +111,32 @@ class Lanes:
             state.scale, state.embedded = k + 1, None
         return True
 
-    def _fits(self, ordered: Sequence[GenerationState]) -> bool:
+    def capture_all(self, states: Sequence[GenerationState]) -> None:
+        """Captures every lane of the states' scale: all runs of neighbours that a bucket holds. The states, one for
+        each slot, are not changed."""
+        for count in self.buckets:
+            for first in range(len(states) - count + 1):
+                self.advance(states[0].scale, [replace(state) for state in states[first : first + count]])
+
+    def _fits(self, k: int, ordered: Sequence[GenerationState]) -> bool:
         first = ordered[0].slot
         return (
             len(ordered) in self.buckets
+            and BRANCHES * len(ordered) * self.generator.config.patch_nums[k] ** 2 <= self.max_tokens
             and [state.slot for state in ordered] == list(range(first, first + len(ordered)))
             and all(isinstance(state.noise, SeededNoise) and state.params.top_p == 0 for state in ordered)
         )
 
 
-def attach(generator: Generator, buckets: Sequence[int] = BUCKETS) -> Lanes:
-    """Lets a generator advance by graphs where a lane fits: CUDA's on a CUDA device, their stand-in elsewhere."""
+def attach(generator: Generator, buckets: Sequence[int] = BUCKETS, max_tokens: int = sys.maxsize) -> Lanes:
+    """Lets a generator advance by graphs where a lane fits: CUDA's on a CUDA device, their stand-in elsewhere.
+
+    max_tokens: rows of tokens of a step, both branches, above which launches take less time than the step itself.
+    """
     capture: Callable[[Work], Graph] = PythonGraph
     if generator.device.type == "cuda":
         capture = partial(CudaGraph, pool=torch.cuda.graph_pool_handle())
-    lanes = Lanes(generator, buckets, capture)
+    lanes = Lanes(generator, buckets, max_tokens, capture)
     generator.lanes = lanes
     return lanes
 
@@ -150,15 +165,16 @@ def _copy_in(
     generator: Generator, k: int, inputs: Sequence[GenerationState], states: Sequence[GenerationState]
 ) -> None:
     for own, state in zip(inputs, states, strict=True):
-        given = Controls.of(state.params, generator.ratio(k), generator.device)
-        for target, source in zip(_read(own), _read(replace(state, controls=given)), strict=True):
+        for target, source in zip(_read(own), _read(state), strict=True):
             target.copy_(source)
+        if own.controls is not None:
+            own.controls.fill(state.params, generator.ratio(k))
 
 
 def _read(state: GenerationState) -> list[Tensor]:
-    """Every tensor that a step reads of a state."""
-    if not isinstance(state.noise, SeededNoise) or state.controls is None:
-        raise TypeError("a graph reads seeded noise and controls")
+    """Every tensor that a step reads of a state, but for the controls."""
+    if not isinstance(state.noise, SeededNoise):
+        raise TypeError("a graph reads seeded noise")
     optional = [state.embedded, state.pooled.block, state.next_map]
     return [
         *(tensor for tensor in optional if tensor is not None),
@@ -167,7 +183,4 @@ def _read(state: GenerationState) -> list[Tensor]:
         state.last_positions,
         state.latent,
         state.noise.key,
-        state.controls.guidance,
-        state.controls.more_smooth,
-        state.controls.residual_temperature,
     ]

@@ -78,7 +78,8 @@ class KVCache:
         """As `attend_cached`, from the projection qkv (rows, L, 3, H, d). Adds biases and rotates first."""
         end = step.start + qkv.shape[1]
         runs = contiguous_runs(step.rows)
-        indices = torch.cat([self.numbers[first : first + count] for _, first, count in runs])
+        ranges = [self.numbers[first : first + count] for _, first, count in runs]
+        indices = ranges[0] if len(ranges) == 1 else torch.cat(ranges)
         keys, values = self.keys[step.layer], self.values[step.layer]
         q = rotate_and_keep(qkv, biases, table, (keys, values), indices, step.start)
         return _join(

@@ -41,8 +41,19 @@ class LlamaMLP(nn.Module):
         self.gate_proj = nn.Linear(width, hidden, bias=False)
         self.up_proj = nn.Linear(width, hidden, bias=False)
         self.down_proj = nn.Linear(hidden, width, bias=False)
+        self.gate_and_up: Tensor | None = None
+        """Both weights (2 * hidden, width), of which the layers' own are views, after `join`."""
+
+    def join(self) -> None:
+        """Lays the weights of gate and up beside each other: one matrix product then computes both."""
+        both = (self.gate_proj.weight, self.up_proj.weight)
+        self.gate_and_up = torch.cat([weight.detach() for weight in both])
+        for weight, part in zip(both, self.gate_and_up.chunk(2), strict=True):
+            weight.data = part
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.gate_and_up is not None:
+            return self.down_proj(silu_mul(*F.linear(x, self.gate_and_up).chunk(2, dim=-1)))
         return self.down_proj(silu_mul(self.gate_proj(x), self.up_proj(x)))
 
 

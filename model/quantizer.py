@@ -3,12 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.bicubic import upsample
 from model.config import TokenizerConfig
-
-
-def upsample(maps: Tensor, side: int) -> Tensor:
-    """(B, Z, n, n) to (B, Z, side, side), bicubic."""
-    return F.interpolate(maps, size=(side, side), mode="bicubic", align_corners=False)
 
 
 def downsample(maps: Tensor, side: int) -> Tensor:

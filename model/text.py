@@ -18,6 +18,9 @@ from model.pretrained import load_pretrained
 log = logging.getLogger(__name__)
 
 SYSTEM_PROMPT_FILE = "system_prompt.txt"
+MASKED = -1e30
+"""Added to the scores of masked slots: no score changes it in float32, and, unlike the dtype's min, it stays finite
+where a GPU's attention multiplies it by log2(e)."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +105,10 @@ class TextEncoder:
         return batch["input_ids"].to(self.device)
 
     def _additive_mask(self, mask: Tensor) -> Tensor:
-        """(n, 1, T, P + T), P the system prompt's length: 0 where attention is allowed, else the dtype's min.
+        """(n, 1, T, P + T), P the system prompt's length: 0 where attention is allowed, else a large negative number.
 
-        The finite min, not -inf: a fully masked slot then averages over all slots instead of being NaN, and the
-        generator attends to such slots too.
+        Not -inf: a fully masked slot then averages over all slots instead of being NaN, and the generator attends to
+        such slots too.
         """
         n, length = mask.shape
         causal = torch.ones(length, length, dtype=torch.bool, device=self.device).tril()
@@ -113,7 +116,7 @@ class TextEncoder:
         system = torch.ones(n, length, len(self.system_ids), dtype=torch.bool, device=self.device)
         allowed = torch.cat([system, own], dim=2)[:, None]
         additive = torch.zeros(allowed.shape, dtype=self.dtype, device=self.device)
-        return additive.masked_fill(~allowed, torch.finfo(self.dtype).min)
+        return additive.masked_fill(~allowed, max(MASKED, torch.finfo(self.dtype).min))
 
     @torch.inference_mode()
     def _read_system_prompt(self) -> list[tuple[Tensor, Tensor]]:

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.choose import kernel_runs
+from kernels.rms_norm import Modulation
+from kernels.split_product import split_product, split_weight
 from model.config import TransformerConfig
 from model.diffusion import ResidualDiffusion
 from model.layers import Gpt2MLP, LlamaMLP, RMSNorm, Rotary, SinusoidEmbedding
@@ -66,7 +68,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP with skip connections and adaptive modulation, (rows, L, C) to the same shape."""
+    """Attention and MLP with skip connections and adaptive modulation."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -80,16 +82,28 @@ class Block(nn.Module):
         if self.shared:
             self.scale_shift_table = nn.Parameter(torch.zeros(6, width))
 
-    def forward(self, x: Tensor, pooled: Tensor | None, rotary: Rotary, attend: Attend) -> Tensor:
-        """x (rows, L, C), pooled (rows, C) or None for a config without modulation."""
+    def forward(
+        self, x: Tensor, update: Tensor | None, pooled: Tensor | None, rotary: Rotary, attend: Attend
+    ) -> tuple[Tensor, Tensor]:
+        """x (rows, L, C); update: what the block before left to be added to x, None for the first block; pooled
+        (rows, C), or None for a config without modulation. Returns x and this block's update: their sum is its output,
+        and whatever norm follows adds them in passing."""
+        gain1, gain2, first, second = self._modulation(pooled)
         norm = self.ln_wo_grad
+        x, normed = (x, norm(x, first)) if update is None else norm.add(x, update, modulation=first)
+        x, normed = norm.add(x, self.attn(normed, rotary, attend), gain1, second)
+        update = self.ffn(normed)
+        return x, update if gain2 is None else gain2 * update
+
+    def _modulation(
+        self, pooled: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, Modulation | None, Modulation | None]:
+        """Gains of attention and MLP, and the modulations (scale, bias) before each, all (rows, 1, C)."""
         if pooled is None:
-            x, normed = norm.add(x, self.attn(norm(x), rotary, attend))
-            return x + self.ffn(normed)
+            return None, None, None, None
         six = self.ada_lin(pooled).unflatten(1, (6, -1)) if self.adaptive else self.scale_shift_table + pooled[:, None]
-        gain1, gain2, scale1, scale2, bias1, bias2 = six.unsqueeze(2).unbind(1)  # each (rows, 1, C)
-        x, normed = norm.add(x, self.attn(norm(x, (scale1, bias1)), rotary, attend), gain1, (scale2, bias2))
-        return x + gain2 * self.ffn(normed)
+        gain1, gain2, scale1, scale2, bias1, bias2 = six.unsqueeze(2).unbind(1)
+        return gain1, gain2, (scale1, bias1), (scale2, bias2)
 
 
 class HeadNorm(nn.Module):
@@ -121,10 +135,32 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.head_nm = HeadNorm(width, config.norm_eps)
         self.head = nn.Linear(width, vocab_size)
+        self.split_head: Tensor | None = None
+        """The head's weight for `split_product`, where its precision is above what the blocks' leaves."""
         self.decoder_norm = RMSNorm(width, config.norm_eps)
         self.diffloss = ResidualDiffusion(
             z_channels, width, config.diff_width, config.diff_depth, config.diffusion_steps
         )
+
+    def join(self) -> None:
+        """Prepares the weights for a GPU: those of one input side by side, the head's split for its matrix units.
+
+        To be called again after the weights were moved or replaced.
+        """
+        for block in self.blocks:
+            if isinstance(block.ffn, LlamaMLP):
+                block.ffn.join()
+        if self.dtype == torch.bfloat16:
+            self.split_head = split_weight(self.head.weight.detach())
+
+    def through_blocks(
+        self, x: Tensor, pooled: Tensor | None, rotary: Rotary, attend_of: Callable[[int], Attend]
+    ) -> Tensor:
+        """x (rows, L, C) to the last block's output; `attend_of` returns the attention of each layer."""
+        update = None
+        for layer, block in enumerate(self.blocks):
+            x, update = block(x, update, pooled, rotary, attend_of(layer))
+        return x if update is None else x + update
 
     def keep_float32(self) -> tuple[nn.Module, ...]:
         """The modules with float32 weights in every precision, because logits are computed in float32."""
@@ -177,6 +213,8 @@ class Transformer(nn.Module):
     def logits(self, hidden: Tensor, head: Tensor) -> Tensor:
         """Hidden (rows, L, C) and the pooled context's `head` (rows, 2C) to logits (rows, L, V), float32."""
         normed = self.head_nm(hidden.to(self.head.weight.dtype), head)
+        if self.split_head is not None and kernel_runs(normed):
+            return split_product(normed, self.split_head, self.head.bias)
         return self.head(normed).float()
 
     def diffusion_condition(self, hidden: Tensor, codes: Tensor) -> Tensor:

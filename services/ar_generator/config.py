@@ -22,3 +22,5 @@ class ArGeneratorSettings(StageSettings):
     only adds latency. Absent: 128 on a CPU, 2048 on a GPU."""
     max_starvation_seconds: float = Field(default=0.1, ge=0)
     """Max time that an image at a small scale waits for older images. After it that image's scale runs in between."""
+    graphs: bool = True
+    """On a GPU, replays a scale's launches as a CUDA graph where launching them takes longer than running them."""

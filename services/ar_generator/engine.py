@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from common.stages import DECODER, TEXT_ENCODER
+from model import graphs
 from model.checkpoint import Checkpoint, bundled
 from model.config import TransformerConfig
 from model.device import Compute
@@ -26,6 +27,8 @@ from services.ar_generator.config import ArGeneratorSettings
 
 Array = np.ndarray[Any, Any]
 CPU_MAX_BATCHED_TOKENS, GPU_MAX_BATCHED_TOKENS = 128, 2048
+MAX_GRAPH_TOKENS = 3000
+"""Rows of tokens above which an H100 is still busy when the next kernel is launched (docs/performance.md)."""
 PARTNERS = {stage.name: stage.part for stage in (TEXT_ENCODER, DECODER)}
 """Maps a stage to the checkpoint part that the transformer was trained with."""
 
@@ -136,10 +139,24 @@ class GeneratorEngine:
             self.required_digests = {
                 stage: self.checkpoint.digest_of(part) for stage, part in PARTNERS.items() if self._has(part)
             }
+            if self._settings.graphs and self.compute.device.type == "cuda":
+                self._capture_graphs()
             self._self_test.learn()  # runs twice: the first run is slow
         widest = max(self.max_batch_per_scale)
         measured = [self._measured, *([self._time(widest)] if widest > 1 else [])]
         return [list(of_scale) for of_scale in zip(*measured, strict=True)]
+
+    def _capture_graphs(self) -> None:
+        """Capture the graphs of every run of slots now: a capture takes longer than the scale that it is made of."""
+        buckets = [count for count in graphs.BUCKETS if count <= max(self.max_batch_per_scale)]
+        lanes = graphs.attach(self._generator, buckets, MAX_GRAPH_TOKENS)
+        states = [self.begin(self._known_request()) for _ in range(self.slots)]
+        for _ in range(self.scales):
+            lanes.capture_all(states)
+            for state in states:
+                self._generator.advance([state])
+        for state in states:
+            self.release(state)
 
     def _has(self, part: str) -> bool:
         folder: Path = getattr(self.checkpoint, part)

@@ -14,12 +14,14 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from kernels import choose, launch
+from kernels.bias_add import bias_add
 from kernels.group_norm import group_norm
 from kernels.layer_norm import layer_norm
 from kernels.rms_norm import add_rms_norm, rms_norm
 from kernels.rotary import rotate_and_keep
 from kernels.sampling import Draw, sample
 from kernels.silu_mul import silu_mul
+from kernels.split_product import split_product
 
 TARGET = GPUTarget("cuda", 90, 32)
 OPTIONS = ("num_warps", "enable_fp_fusion")
@@ -47,6 +49,10 @@ def operations(dtype: torch.dtype) -> Iterator[Callable[[], object]]:
     x, weight = of(2, 3, 1536), of(1536)
     modulation = (of(2, 1, 1536), of(2, 1, 1536))
     yield lambda: silu_mul(x, x)
+    yield lambda: silu_mul(*of(2, 3, 8192).chunk(2, dim=-1))
+    yield lambda: split_product(
+        of(2, 3, 1536, kind=torch.float32), of(64, 4608, kind=torch.bfloat16), of(64, kind=torch.float32)
+    )
     yield lambda: rms_norm(x, weight, 1e-6)
     yield lambda: rms_norm(x, weight, 1e-6, modulation)
     yield lambda: add_rms_norm(x, x, None, weight, 1e-6)
@@ -64,6 +70,9 @@ def operations(dtype: torch.dtype) -> Iterator[Callable[[], object]]:
     for width in (160, 320, 640):
         for silu in (True, False):
             yield partial(group_norm, of(1, width, 8, 8), 32, of(width), of(width), 1e-6, silu)
+        yield partial(group_norm, of(1, width, 8, 8), 32, of(width), of(width), 1e-6, True, of(width))
+        yield partial(bias_add, of(1, width, 8, 8), of(width))
+        yield partial(bias_add, of(1, width, 8, 8), of(width), of(1, width, 8, 8))
     for vocabulary in (4096, 1001):
         logits, book = of(1, 2, 3, vocabulary, kind=torch.float32), of(vocabulary, 32, kind=torch.float32)
         more_smooth, keys = torch.ones(1, dtype=torch.bool), torch.zeros(1, 2, dtype=torch.int64)

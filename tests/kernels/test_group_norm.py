@@ -39,3 +39,13 @@ def test_channels_that_are_last_already_give_the_same(kernels: str) -> None:
     ones = torch.ones(20, device=kernels)
     last = x.contiguous(memory_format=torch.channels_last)
     assert torch.equal(group_norm(x, 4, ones, ones, EPS, True), group_norm(last, 4, ones, ones, EPS, True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_bias_that_is_added_before_counts_in_mean_and_variance(kernels: str, dtype: torch.dtype) -> None:
+    x = random(2, 20, 5, 7, dtype=dtype, device=kernels)
+    weight, bias, added = (random(20, dtype=dtype, device=kernels, seed=i) * 3 for i in (1, 2, 3))
+    found = group_norm(x, 4, weight, bias, EPS, True, added)
+    biased = (x + added[:, None, None]).double()  # rounded, as the convolution would
+    exact = F.silu(F.group_norm(biased, 4, weight.double(), bias.double(), EPS))
+    assert_close(found, exact, 12 if dtype == torch.float32 else 3)

@@ -96,3 +96,19 @@ def test_the_draw_has_the_distribution_of_the_softmax(kernels: str) -> None:
 def test_a_larger_vocabulary_is_drawn_by_the_twin(kernels: str) -> None:
     given, draw = inputs(1, 1, 20000, 4, kernels), Draw(2, 600, 1.2, 0.2)
     assert all(torch.equal(a, b) for a, b in zip(sample(**given, draw=draw), twin(**given, draw=draw), strict=True))
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("branch", [0, 1])
+@pytest.mark.parametrize("more_smooth", [False, True])
+def test_a_logit_that_is_not_finite_spoils_its_token_alone(
+    kernels: str, wrong: float, branch: int, more_smooth: bool
+) -> None:
+    given, draw = inputs(2, 3, 64, 8, kernels), Draw(3, 10, 1.5, 0.27)
+    given["more_smooth"] = torch.tensor([more_smooth, more_smooth], device=kernels)
+    whole = sample(**given, draw=draw)[1]
+    given["logits"][1, branch, 2, 7] = wrong
+    for embeddings in (sample(**given, draw=draw)[1], twin(**given, draw=draw)[1]):
+        assert bool(embeddings[1, 2].isnan().all())
+        embeddings[1, 2] = whole[1, 2]
+        assert (embeddings - whole).abs().max() < 1e-4

@@ -21,3 +21,12 @@ def test_silu_mul(kernels: str, dtype: torch.dtype, shape: tuple[int, ...]) -> N
 def test_large_values_do_not_overflow(kernels: str) -> None:
     gate = torch.tensor([[-1e4, -200.0, 0.0, 200.0, 1e4]], device=kernels)
     assert silu_mul(gate, torch.ones_like(gate)).tolist() == [[0.0, 0.0, 0.0, 200.0, 1e4]]
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (2, 3, 37)])
+def test_halves_of_one_tensor_are_taken_as_they_lie(kernels: str, shape: tuple[int, ...]) -> None:
+    both = random(*shape[:-1], 2 * shape[-1], dtype=torch.float32, device=kernels)
+    gate, up = both.chunk(2, dim=-1)
+    assert torch.equal(silu_mul(gate, up), silu_mul(gate.contiguous(), up.contiguous()))
+    transposed = both.transpose(0, -1)
+    assert torch.equal(silu_mul(transposed, transposed), silu_mul(transposed.contiguous(), transposed.contiguous()))

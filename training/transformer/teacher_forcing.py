@@ -47,13 +47,12 @@ class TeacherForcing(nn.Module):
         # Float32, so that autocast does not round away what the blocks add.
         x = torch.cat(parts, 1).float()
         rotary = self._rotary(conditioning.positions)
-        for block in net.blocks:
-            scale = block.attn.scale  # type: ignore[union-attr]
-            x = block(x, pooled.block, rotary, lambda q, k, v, scale=scale: self._attend(q, k, v, scale))
+        x = net.through_blocks(x, pooled.block, rotary, lambda _: self._attend)
         predicted = x[:, config.context_token - 1 :]  # the last context slot predicts the first scale
         return Predicted(net.logits(predicted, pooled.head), x[:, -(config.side**2) :])
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        scale = self.transformer.config.attention_scale
         if q.is_cuda or q.shape[2] > MAX_PLAIN_TOKENS:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=self.allowed, scale=scale)
         # On a CPU torch's fused attention makes the backward pass of short sequences a quarter slower.
