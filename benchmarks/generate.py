@@ -38,10 +38,11 @@ from benchmarks.timing import (
     seconds,
     wait_for,
 )
+from model.capture import Replay
 from model.generation import GenerationState, Generator, SamplingParams
 from model.noise import SeededNoise
-from model.tokenizer import HybridTokenizer
 
+Decode = Callable[[torch.Tensor], torch.Tensor]
 MODES = ("eager", "kernels", "graphs", "both")
 BATCHES = (1, 8, 4, 2)
 ROUNDS = 5
@@ -79,14 +80,19 @@ class Subject:
 
     def __init__(self, device: torch.device, size: Size, batch: int, mode: str) -> None:
         self.device, self.size, self.batch, self.mode = device, size, batch, mode
-        net, self.tokenizer = networks(device, size)
+        net, tokenizer = networks(device, size)
+        self.decoder: Decode = tokenizer.decode
         with implementation(mode):
             if mode in ("kernels", "both"):  # as checkpoints are loaded for them
-                self.tokenizer.decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self.generator = Generator(net, self.tokenizer.quantize, slots=batch)
+                tokenizer.decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.generator = Generator(net, tokenizer.quantize, slots=batch)
             if mode in ("graphs", "both"):
                 graphs = importlib.import_module("model.graphs")
                 graphs.attach(self.generator, [batch])
+                side = size.tokenizer.v_patch_nums[-1]
+                example = torch.zeros(1, size.tokenizer.z_channels, side, side, device=device)
+                with torch.inference_mode():
+                    self.decoder = Replay(self.decoder, example)
 
     @torch.inference_mode()
     def draw(self, first_seed: int = 0) -> dict[str, float]:
@@ -102,7 +108,7 @@ class Subject:
             parts = {"begin": seconds(self.device, begin)}
             for n in self.size.transformer.patch_nums:
                 parts[f"scale {n}"] = seconds(self.device, lambda: self.generator.advance(states))
-            parts["decoder"] = seconds(self.device, lambda: decode(self.tokenizer, states))
+            parts["decoder"] = seconds(self.device, lambda: decode(self.decoder, states))
             for state in states:
                 self.generator.release(state)
         if not all(bool(state.latent.isfinite().all()) for state in states):
@@ -118,14 +124,14 @@ class Subject:
             states = [self.generator.begin(given, SeededNoise(i, self.device), SamplingParams()) for i in seeds]
             for _ in self.size.transformer.patch_nums:
                 self.generator.advance(states)
-            decode(self.tokenizer, states)
+            decode(self.decoder, states)
             for state in states:
                 self.generator.release(state)
 
 
-def decode(tokenizer: HybridTokenizer, states: Sequence[GenerationState]) -> torch.Tensor:
+def decode(decoder: Decode, states: Sequence[GenerationState]) -> torch.Tensor:
     """Images (n, 3, S, S), one after another as the decoder service does."""
-    return torch.cat([tokenizer.decode(state.latent[None]) for state in states])
+    return torch.cat([decoder(state.latent[None]) for state in states])
 
 
 def implementation(mode: str) -> AbstractContextManager[object]:
@@ -215,16 +221,16 @@ def profile(subject: Subject, path: Path) -> dict[str, Any]:
         wait_for(subject.device)
     averages = profiler.key_averages()
     on_device = [one for one in averages if ("CPU" in str(one.device_type)) is (subject.device.type == "cpu")]
-    time = "self_cpu_time_total" if subject.device.type == "cpu" else "self_device_time_total"
-    ranked = sorted(on_device, key=attrgetter(time), reverse=True)
-    lines = [f"{getattr(one, time):12.0f} {one.count:6d}  {one.key[:150]}" for one in ranked]
+    spent = "self_cpu_time_total" if subject.device.type == "cpu" else "self_device_time_total"
+    ranked = sorted(on_device, key=attrgetter(spent), reverse=True)
+    lines = [f"{getattr(one, spent):12.0f} {one.count:6d}  {one.key[:150]}" for one in ranked]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(f"batch {subject.batch}, {subject.mode}: microseconds, calls\n{chr(10).join(lines)}\n\n")
     return {
         "launches": sum(one.count for one in averages if "LaunchKernel" in one.key or "GraphLaunch" in one.key),
         "kernels and copies": sum(one.count for one in on_device),
-        "device ms": round(sum(getattr(one, time) for one in on_device) / 1000, 2),
+        "device ms": round(sum(getattr(one, spent) for one in on_device) / 1000, 2),
         "table": path.name,
     }
 

@@ -1,17 +1,16 @@
 """The VQGAN encoder and decoder networks (docs/spec.md, section 5), without the codebook."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.bias_add import bias_add
 from kernels.choose import kernel_runs
 from kernels.group_norm import group_norm
+from kernels.narrow_convolution import narrow_convolution
+from kernels.wide_attention import wide_attention
 from model.config import TokenizerConfig
 
 GROUPS = 32
-MIN_OUTPUTS = 8
-"""Output channels that a GPU's matrix units compute at once: a convolution to fewer is padded."""
 
 
 def _norm(width: int) -> nn.GroupNorm:
@@ -25,24 +24,19 @@ def _normalise(norm: nn.GroupNorm, x: Tensor, silu: bool = True, added: Tensor |
 def _convolve(conv: nn.Conv2d, x: Tensor, skip: Tensor | None = None) -> Tensor:
     """The convolution of x, plus `skip`."""
     if kernel_runs(x, conv.weight):
-        h, bias = _without_bias(conv, x)
-        return bias_add(h, bias, skip)
+        return bias_add(*_without_bias(conv, x), skip)
     return conv(x) if skip is None else skip + conv(x)
 
 
 def _without_bias(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, Tensor]:
     """The convolution of x before its bias, and the bias."""
-    weight, bias = conv.weight, _given(conv.bias)
-    outputs = len(weight)
-    if missing := -outputs % MIN_OUTPUTS:
-        weight = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, missing)).contiguous(memory_format=torch.channels_last)
-    return F.conv2d(x, weight, None, conv.stride, conv.padding)[:, :outputs], bias
+    return F.conv2d(x, conv.weight, None, conv.stride, conv.padding), _bias(conv)
 
 
-def _given(bias: Tensor | None) -> Tensor:
-    if bias is None:
+def _bias(conv: nn.Conv2d) -> Tensor:
+    if conv.bias is None:
         raise ValueError("bias is None: expected a convolution with a bias")
-    return bias
+    return conv.bias
 
 
 class ResidualBlock(nn.Module):
@@ -81,7 +75,7 @@ class AttentionBlock(nn.Module):
         b, c, h, w = x.shape
         qkv = self.qkv(_normalise(self.norm, x, silu=False))
         q, k, v = qkv.reshape(b, 3, c, h * w).transpose(2, 3).unbind(1)  # each (b, h w, c)
-        mixed = F.scaled_dot_product_attention(q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1)).squeeze(1)
+        mixed = wide_attention(q, k, v)
         return x + self.proj_out(mixed.transpose(1, 2).reshape(b, c, h, w))
 
 
@@ -195,4 +189,4 @@ class Decoder(nn.Module):
         x = self.mid(self.conv_in(x))
         for level in reversed(self.up):
             x = level(x)
-        return _convolve(self.conv_out, _normalise(self.norm_out, x))
+        return narrow_convolution(_normalise(self.norm_out, x), self.conv_out.weight, _bias(self.conv_out))

@@ -9,58 +9,23 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from model.capture import CudaGraph, Graph, PythonGraph
 from model.generation import Controls, GenerationState, Generator, SamplingParams
 from model.kv_cache import BRANCHES
 from model.noise import SeededNoise
 from model.transformer import Pooled
 
 BUCKETS = (1, 2, 4, 8)
-Work = Callable[[], Sequence[GenerationState]]
+States = Sequence[GenerationState]
+Capture = Callable[[Callable[[], States]], Graph[States]]
 
 
-class Graph(Protocol):
-    """Something that was captured of a piece of work, and does the same again over the same tensors."""
-
-    states: Sequence[GenerationState]
-    """What the work returned; a replay writes into its tensors."""
-
-    def replay(self) -> None:
-        """Does the work again."""
-
-
-class CudaGraph:
-    """A CUDA graph over a pool of memory that it may share: what one wrote is copied before another is replayed."""
-
-    def __init__(self, work: Work, pool: Any) -> None:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            work()  # compiles kernels and makes libraries' workspaces, which a capture must not
-        torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        # thread_local: the thread that serves metrics asks the device for its free memory at any time
-        with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
-            self.states = work()
-
-    def replay(self) -> None:
-        self.graph.replay()
-
-
-class PythonGraph:
-    """Stands for a graph where there is none: calls the work again, and writes into the tensors of its first call."""
-
-    def __init__(self, work: Work) -> None:
-        self.work, self.states = work, work()
-
-    def replay(self) -> None:
-        for target, source in zip(self.states, self.work(), strict=True):
-            for old, new in zip(_written(target), _written(source), strict=True):
-                old.copy_(new)
+def _written_by_step(states: States) -> list[Tensor]:
+    return [tensor for state in states for tensor in _written(state)]
 
 
 def _written(state: GenerationState) -> list[Tensor]:
@@ -73,15 +38,13 @@ class Lane:
 
     inputs: list[GenerationState]
     """In the order of their slots. Their tensors are the lane's own."""
-    graph: Graph
+    graph: Graph[States]
 
 
 class Lanes:
     """The lanes of a generator, captured when they are first wanted. One thread uses it, the generator's."""
 
-    def __init__(
-        self, generator: Generator, buckets: Sequence[int], max_tokens: int, capture: Callable[[Work], Graph]
-    ) -> None:
+    def __init__(self, generator: Generator, buckets: Sequence[int], max_tokens: int, capture: Capture) -> None:
         self.generator, self.buckets, self.max_tokens, self.capture = generator, tuple(buckets), max_tokens, capture
         self._lanes: dict[tuple[int, int, int], Lane] = {}
 
@@ -104,7 +67,7 @@ class Lanes:
             lane = self._lanes[key] = Lane(inputs, graph)
         _copy_in(self.generator, k, lane.inputs, ordered)
         lane.graph.replay()
-        for state, written in zip(ordered, lane.graph.states, strict=True):
+        for state, written in zip(ordered, lane.graph.result, strict=True):
             state.latent = written.latent.clone()
             state.tokens = None if written.tokens is None else written.tokens.clone()
             state.next_map = None if written.next_map is None else written.next_map.clone()
@@ -128,12 +91,17 @@ class Lanes:
         )
 
 
+def capture_in_python(work: Callable[[], States]) -> Graph[States]:
+    """The stand-in's capture of a step."""
+    return PythonGraph(work, _written_by_step)
+
+
 def attach(generator: Generator, buckets: Sequence[int] = BUCKETS, max_tokens: int = sys.maxsize) -> Lanes:
     """Lets a generator advance by graphs where a lane fits: CUDA's on a CUDA device, their stand-in elsewhere.
 
     max_tokens: rows of tokens of a step, both branches, above which launches take less time than the step itself.
     """
-    capture: Callable[[Work], Graph] = PythonGraph
+    capture: Capture = capture_in_python
     if generator.device.type == "cuda":
         capture = partial(CudaGraph, pool=torch.cuda.graph_pool_handle())
     lanes = Lanes(generator, buckets, max_tokens, capture)

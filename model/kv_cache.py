@@ -16,6 +16,7 @@ from kernels.rotary import rotate_and_keep
 from model.config import TransformerConfig
 
 BRANCHES = 2
+WORD = torch.int64
 Pair = tuple[Tensor, Tensor]
 
 
@@ -96,8 +97,8 @@ class KVCache:
         gathered = []
         for at in range(0, len(step.rows), BRANCHES):
             here, there = slice(at, at + BRANCHES), slice(step.rows[at], step.rows[at] + BRANCHES)
-            keys[:, :, :start] = self.keys[step.layer, there, :, :start]
-            values[:, :, :start] = self.values[step.layer, there, :, :start]
+            _copy(keys[:, :, :start], self.keys[step.layer, there, :, :start])
+            _copy(values[:, :, :start], self.values[step.layer, there, :, :start])
             own = (table[0][here], table[1][here])
             q = rotate_and_keep(qkv[here], biases, own, (keys, values), self.numbers[:BRANCHES], start)
             gathered.append(self._softmax(q, keys, values))
@@ -127,6 +128,13 @@ class Step:
     def rotate(self, qkv: Tensor, biases: Pair, table: Pair) -> Tensor:
         """As a call, from qkv (rows, L, 3, H, d), the biases (C,) of queries and values, and the rotary table."""
         return (self.kv_cache.rotate_last if self.last else self.kv_cache.rotate_kept)(self, qkv, biases, table)
+
+
+def _copy(target: Tensor, source: Tensor) -> None:
+    """Copies a part of a row, eight bytes at a time where that is possible: a GPU copies elements one by one."""
+    if target.shape[-1] * target.itemsize % WORD.itemsize == 0:
+        target, source = target.view(WORD), source.view(WORD)
+    target.copy_(source)
 
 
 def _join(gathered: list[Tensor]) -> Tensor:

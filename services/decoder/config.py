@@ -20,3 +20,5 @@ class DecoderSettings(BatchingSettings):
     mark_ai_generated: bool = True
     """Marks every image file as made by AI, in XMP: IPTC digital source type trainedAlgorithmicMedia. Callers cannot
     turn it off."""
+    graphs: bool = True
+    """On a GPU, replays the decoding of one full-size latent as a CUDA graph."""

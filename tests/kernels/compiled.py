@@ -17,6 +17,7 @@ from kernels import choose, launch
 from kernels.bias_add import bias_add
 from kernels.group_norm import group_norm
 from kernels.layer_norm import layer_norm
+from kernels.narrow_convolution import narrow_convolution
 from kernels.rms_norm import add_rms_norm, rms_norm
 from kernels.rotary import rotate_and_keep
 from kernels.sampling import Draw, sample
@@ -71,6 +72,7 @@ def operations(dtype: torch.dtype) -> Iterator[Callable[[], object]]:
         for silu in (True, False):
             yield partial(group_norm, of(1, width, 8, 8), 32, of(width), of(width), 1e-6, silu)
         yield partial(group_norm, of(1, width, 8, 8), 32, of(width), of(width), 1e-6, True, of(width))
+        yield partial(narrow_convolution, of(1, width, 8, 8), of(3, width, 3, 3), of(3))
         yield partial(bias_add, of(1, width, 8, 8), of(width))
         yield partial(bias_add, of(1, width, 8, 8), of(width), of(1, width, 8, 8))
     for vocabulary in (4096, 1001):

@@ -34,6 +34,7 @@ def test_every_kernel_compiles_for_an_h100_without_spilling() -> None:
             "group_norm._sum_kernel",
             "bias_add._bias_add_kernel",
             "layer_norm._layer_norm_kernel",
+            "narrow_convolution._narrow_convolution_kernel",
             "rms_norm._rms_norm_kernel",
             "rotary._rotary_kernel",
             "sampling._sampling_kernel",

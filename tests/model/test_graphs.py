@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from model.capture import Replay
 from model.generation import SamplingParams
 from model.graphs import attach
 from tests.model.golden import ImageCase
@@ -45,3 +46,20 @@ def test_where_no_lane_fits_it_is_drawn_eagerly(golden: ImageCase) -> None:
     state = generator.begin(golden.conditioning()[0], golden.noise(0), golden.settings)
     draw(generator, [state])  # recorded noise
     assert len(lanes) == 0
+
+
+def test_a_replayed_function_returns_its_own_copy(device: str) -> None:
+    replay = Replay(lambda x: 2 * x + 1, torch.zeros(3, device=device))
+    first = replay(torch.tensor([1.0, 2.0, 3.0], device=device))
+    second = replay(torch.full((3,), 5.0, device=device))
+    assert first.tolist() == [3.0, 5.0, 7.0]
+    assert second.tolist() == [11.0, 11.0, 11.0]
+
+
+def test_a_replayed_decoder_draws_the_same_pixels(golden: ImageCase) -> None:
+    decode, side = golden.tokenizer.decode, golden.checkpoint.tokenizer_config.side
+    latents = [torch.randn(1, golden.checkpoint.tokenizer_config.z_channels, side, side) for _ in range(3)]
+    with torch.inference_mode():
+        replay = Replay(decode, latents[0].to(golden.device))
+        for latent in latents:
+            assert torch.equal(replay(latent.to(golden.device)), decode(latent.to(golden.device)))

@@ -33,7 +33,9 @@ def bench(
     where: ConnectionOptions,
     rate: Annotated[float, typer.Option(parser=number(float, 0.001), metavar="X", help="Requests per second.")],
     seconds: Annotated[
-        float, typer.Option(parser=number(float, 0.001), metavar="SECONDS", help="Duration of the load.")
+        float,
+        # Named, because typer 0.27 takes a metavar that is the name in capitals for the option's name.
+        typer.Option("--seconds", parser=number(float, 0.001), metavar="SECONDS", help="Duration of the load."),
     ],
     prompt: Annotated[
         str | None, typer.Option(help="The prompt. Default: the cluster's example prompts in turn.")

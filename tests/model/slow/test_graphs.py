@@ -44,7 +44,7 @@ def test_a_lane_that_kept_its_first_picture_would_be_seen(golden: ImageCase, mon
 
     monkeypatch.setattr(graphs, "_copy_in", lambda *_: None)
     eager, graphed = golden.generator(slots=1), golden.generator(slots=1)
-    graphed.lanes = Lanes(graphed, [1], sys.maxsize, lambda work: graphs.PythonGraph(work))
+    graphed.lanes = Lanes(graphed, [1], sys.maxsize, graphs.capture_in_python)
     found = [draw(generator, [begin(golden, generator, 0, SETTINGS[0])]) for generator in (graphed, eager)]
     with pytest.raises(AssertionError):
         assert_same(*found)
