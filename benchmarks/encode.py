@@ -27,7 +27,8 @@ from PIL import Image
 
 from benchmarks.harness.cli import run_command
 from common.limits import DEFAULT_QUALITY
-from model.image_file import Pixels, encode, png
+from model.image_file import encode, png
+from model.pixels import Pixels
 
 Encoder = Callable[[Pixels], bytes]
 

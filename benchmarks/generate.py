@@ -92,7 +92,8 @@ class Subject:
                 side = size.tokenizer.v_patch_nums[-1]
                 example = torch.zeros(1, size.tokenizer.z_channels, side, side, device=device)
                 with torch.inference_mode():
-                    self.decoder = Replay(self.decoder, example)
+                    replay = Replay(lambda latent: (tokenizer.decode(latent),), example)
+                self.decoder = lambda latent: replay(latent)[0]
 
     @torch.inference_mode()
     def draw(self, first_seed: int = 0) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """A piece of work as a CUDA graph: all of its launches in one call, over the same tensors each time."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -21,11 +22,20 @@ class Graph(Protocol[Result]):
         """Does the work again."""
 
 
+@cache
+def _side_stream(device: int) -> torch.cuda.Stream:
+    """One for all captures: libraries keep a workspace for every stream that they have seen."""
+    return torch.cuda.Stream(device)
+
+
 class CudaGraph(Generic[T]):
-    """A CUDA graph over a pool of memory that it may share: what one wrote is copied before another is replayed."""
+    """A CUDA graph over a pool of memory that it may share: what one wrote is copied before another is replayed.
+
+    It owns nothing that the work reads: its owner keeps that alive.
+    """
 
     def __init__(self, work: Callable[[], T], pool: Any = None) -> None:
-        side = torch.cuda.Stream()
+        side = _side_stream(torch.cuda.current_device())
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             work()  # compiles kernels and makes libraries' workspaces, which a capture must not
@@ -52,20 +62,19 @@ class PythonGraph(Generic[T]):
 
 class Replay:
     """A function of one tensor as a graph, for tensors like the example: a call copies the tensor in, replays, and
-    returns a copy of what the graph wrote."""
+    returns copies of what the graph wrote."""
 
-    def __init__(self, function: Callable[[Tensor], Tensor], example: Tensor) -> None:
+    def __init__(self, function: Callable[[Tensor], tuple[Tensor, ...]], example: Tensor) -> None:
+        self.function = function  # kept, because the graph reads the function's weights where they are now
         self.input = example.clone()
-        self.graph: Graph[Tensor] = (
-            CudaGraph(self._work(function))
-            if example.is_cuda
-            else PythonGraph(self._work(function), lambda result: [result])
+        self.graph: Graph[tuple[Tensor, ...]] = (
+            CudaGraph(self._work) if example.is_cuda else PythonGraph(self._work, list)
         )
 
-    def _work(self, function: Callable[[Tensor], Tensor]) -> Callable[[], Tensor]:
-        return lambda: function(self.input)
+    def _work(self) -> tuple[Tensor, ...]:
+        return self.function(self.input)
 
-    def __call__(self, tensor: Tensor) -> Tensor:
+    def __call__(self, tensor: Tensor) -> tuple[Tensor, ...]:
         self.input.copy_(tensor)
         self.graph.replay()
-        return self.graph.result.clone()
+        return tuple(part.clone() for part in self.graph.result)

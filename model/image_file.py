@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from isal import isal_zlib
 from PIL import Image
 
@@ -15,21 +14,13 @@ from common import provenance
 from common import recipe as recipes
 from common.image_formats import NAMES, PNG, WEBP
 from common.limits import DEFAULT_QUALITY, MAX_QUALITY, MIN_QUALITY, is_quality
-from model.errors import NotFiniteError, SettingError
+from model.errors import SettingError
+from model.pixels import Pixels
 
 PNG_COMPRESSION = 1
 """isal level, 0 to 3. Files are as small as at level 2, and encoding is not slower (benchmarks/encode.py)."""
 WEBP_METHOD = 2
 """0 to 6; Pillow's default is 4. 2 is twice as fast; files are 5% smaller to 4% larger (benchmarks/encode.py)."""
-
-Pixels = npt.NDArray[np.uint8]
-
-
-def to_pixels(image: npt.NDArray[np.float32]) -> Pixels:
-    """An image (..., 3, H, W) in [0, 1] to (..., H, W, 3) 8-bit values: floor(255·x). Raises NotFiniteError."""
-    if not np.isfinite(image).all():
-        raise NotFiniteError("the image")
-    return np.moveaxis((image * 255).astype(np.uint8), -3, -1)
 
 
 def check_encoding(format: str, quality: int) -> None:

@@ -13,10 +13,11 @@ from common.limits import DEFAULT_QUALITY
 from common.recipe import Recipe
 from model import noise as randomness
 from model.checkpoint import Checkpoint
-from model.errors import UnsafePromptError
+from model.errors import NotFiniteError, UnsafePromptError
 from model.finite import require_finite
 from model.generation import GenerationState, Generator, SamplingParams
-from model.image_file import Pixels, encode, to_pixels
+from model.image_file import encode
+from model.pixels import Pixels, quantize, to_pixels
 from model.prompt import checked_prompt
 from model.safety import SafetyClassifier, Verdict
 from model.text import TextEncoder
@@ -127,4 +128,7 @@ class Pipeline:
     @torch.inference_mode()
     def pixels_of(self, latent: torch.Tensor) -> Pixels:
         """A latent (Z, N, N) to pixels (H, W, 3). Raises NotFiniteError."""
-        return to_pixels(self.tokenizer.decode(latent[None])[0].cpu().numpy())
+        [found] = to_pixels(*quantize(self.tokenizer.decode(latent[None])))
+        if isinstance(found, NotFiniteError):
+            raise found
+        return found

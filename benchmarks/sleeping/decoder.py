@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.sleeping.engine import DIGEST, Sleeper, Table, profile_of, put_into
 from model import image_file
-from model.image_file import Pixels
+from model.pixels import Pixels
 from runtime.server.process import run
 from services.decoder import assembly, image_encoder
 from services.decoder.config import DecoderSettings

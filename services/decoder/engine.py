@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from model.capture import Replay
 from model.checkpoint import Checkpoint, bundled
 from model.device import Compute
 from model.errors import ModelError, NotFiniteError
-from model.image_file import Pixels, to_pixels
+from model.pixels import Pixels, quantize, to_pixels
 from model.quantizer import downsample
 from model.tokenizer import HybridTokenizer
 from runtime.work.self_test import SelfTest, SelfTestFailed
@@ -82,7 +83,10 @@ class DecoderEngine:
 
     @torch.inference_mode()
     def _captured(self) -> Replay:
-        return Replay(self._tokenizer.decode, torch.from_numpy(self._known_latent()[None]).to(self.compute.device))
+        return Replay(self._decode, torch.from_numpy(self._known_latent()[None]).to(self.compute.device))
+
+    def _decode(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        return quantize(self._tokenizer.decode(latents))
 
     def _known_latent(self) -> Array:
         shape = (self.channels, self.side, self.side)
@@ -102,15 +106,8 @@ class DecoderEngine:
         if jobs[0].side < self.side:
             latents = downsample(latents, jobs[0].side)
         alone = len(jobs) == 1 and jobs[0].side == self.side
-        decode = self._replay if alone and self._replay else self._tokenizer.decode
-        found = [_pixels(image) for image in decode(latents).cpu().numpy()]
+        decode = self._replay if alone and self._replay else self._decode
+        found: list[Pixels | BaseException] = [*to_pixels(*decode(latents))]
         if any(isinstance(one, NotFiniteError) for one in found):
             self._self_test.repeat()
         return found
-
-
-def _pixels(image: Array) -> Pixels | BaseException:
-    try:
-        return to_pixels(image)
-    except NotFiniteError as error:
-        return error

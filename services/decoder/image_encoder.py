@@ -7,7 +7,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from model.image_file import Pixels, encode
+from model.image_file import encode
+from model.pixels import Pixels
 from runtime.errors import Overloaded
 from runtime.observability.metrics import Metrics
 

@@ -7,7 +7,7 @@ import time
 import numpy as np
 from hart.v1 import decoder_pb2, decoder_pb2_grpc, stage_pb2, stage_pb2_grpc
 
-from model.image_file import Pixels
+from model.pixels import Pixels
 from runtime import tensors
 from runtime.deadline import Deadline
 from runtime.image_messages import to_wire

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import torch
 
 from model.capture import Replay
 from model.generation import SamplingParams
 from model.graphs import attach
+from model.pixels import quantize
 from tests.model.golden import ImageCase
 from tests.model.replays import SETTINGS, assert_same, begin, draw
 
@@ -49,17 +53,34 @@ def test_where_no_lane_fits_it_is_drawn_eagerly(golden: ImageCase) -> None:
 
 
 def test_a_replayed_function_returns_its_own_copy(device: str) -> None:
-    replay = Replay(lambda x: 2 * x + 1, torch.zeros(3, device=device))
+    replay = Replay(lambda x: (2 * x + 1, x.sum()), torch.zeros(3, device=device))
     first = replay(torch.tensor([1.0, 2.0, 3.0], device=device))
     second = replay(torch.full((3,), 5.0, device=device))
-    assert first.tolist() == [3.0, 5.0, 7.0]
-    assert second.tolist() == [11.0, 11.0, 11.0]
+    assert [part.tolist() for part in first] == [[3.0, 5.0, 7.0], 6.0]
+    assert [part.tolist() for part in second] == [[11.0, 11.0, 11.0], 15.0]
+
+
+def test_a_replay_keeps_the_weights_that_its_graph_reads(device: str) -> None:
+    layer = torch.nn.Linear(4, 4, device=device)
+    kept = weakref.ref(layer.weight)
+    with torch.inference_mode():
+        replay = Replay(lambda x, layer=layer: (layer(x),), torch.zeros(1, 4, device=device))  # type: ignore[misc]
+    del layer
+    gc.collect()
+    assert kept() is not None
+    del replay
+    gc.collect()
+    assert kept() is None
 
 
 def test_a_replayed_decoder_draws_the_same_pixels(golden: ImageCase) -> None:
-    decode, side = golden.tokenizer.decode, golden.checkpoint.tokenizer_config.side
-    latents = [torch.randn(1, golden.checkpoint.tokenizer_config.z_channels, side, side) for _ in range(3)]
+    config = golden.checkpoint.tokenizer_config
+    latents = torch.randn(3, 1, config.z_channels, config.side, config.side, device=golden.device)
+
+    def decode(latent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return quantize(golden.tokenizer.decode(latent))
+
     with torch.inference_mode():
-        replay = Replay(decode, latents[0].to(golden.device))
+        replay = Replay(decode, latents[0])
         for latent in latents:
-            assert torch.equal(replay(latent.to(golden.device)), decode(latent.to(golden.device)))
+            assert all(torch.equal(a, b) for a, b in zip(replay(latent), decode(latent), strict=True))

@@ -13,7 +13,7 @@ from common.image_formats import NAMES
 from common.recipe import Recipe
 from common.version import VERSION
 from model.errors import SettingError
-from model.image_file import encode, to_pixels
+from model.image_file import encode
 from tests.recipes import read_recipe
 
 recipes = st.builds(
@@ -59,11 +59,6 @@ def test_quality_changes_the_size() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     for format in ("JPEG", "WEBP"):
         assert len(encode(noise, format, 10)) < len(encode(noise, format, 95))
-
-
-def test_pixels_are_floored() -> None:
-    values = np.array([0.0, 0.5, 254.99 / 255, 1.0], np.float32).reshape(1, 1, 4).repeat(3, 0)
-    assert to_pixels(values)[0, :, 0].tolist() == [0, 127, 254, 255]
 
 
 @pytest.mark.parametrize(("format", "quality"), [("GIF", 92), ("PNG", 0), ("JPEG", 101)])

@@ -10,9 +10,9 @@ from PIL import ExifTags, Image
 
 from model.checkpoint import Checkpoint, bundled
 from model.generation import Generator, SamplingParams
-from model.image_file import Pixels
 from model.noise import SeededNoise
 from model.pipeline import Pipeline
+from model.pixels import Pixels
 from tests.recipes import read_recipe
 
 MAX_BYTES = 36_000_000

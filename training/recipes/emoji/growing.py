@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from model.generation import GenerationState
-from model.image_file import Pixels
 from model.pipeline import Pipeline
+from model.pixels import Pixels
 from training.core.cli import run_command
 
 FRAME_MS, HELD_MS = 450, 2500
