@@ -17,7 +17,7 @@ from planner.workload import Mix
 
 def add_profile(parser: argparse.ArgumentParser) -> None:
     """--profile and changes of it."""
-    parser.add_argument("--profile", default="h200-1024-computed", help="name in planner/profiles, or a .json file")
+    parser.add_argument("--profile", default="h100-1024", help="name in planner/profiles, or a .json file")
     parser.add_argument("--stretch", type=float, default=1.0, help="multiply every compute time (default: 1)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="STAGE.FIELD=VALUE", dest="changes",
