@@ -53,6 +53,11 @@ $(VENV)/.stamp-packages: $(VENV)/.stamp-run
 	@$(PIP_INSTALL) -c constraints.txt --group dev
 	@touch $@
 
+$(VENV)/.stamp-kernels: $(VENV)/.stamp-packages
+	@echo "installing Triton, whose interpreter runs the kernels' tests"
+	@$(PIP_INSTALL) -c constraints.txt --group kernels-check
+	@touch $@
+
 $(VENV)/.stamp-demo: $(VENV)/.stamp-run $(STUBS)
 	@echo "installing the packages of the page"
 	@$(PIP_INSTALL) -c constraints.txt --group demo
@@ -199,7 +204,8 @@ test-short: setup
 	$(BIN)/pytest -m "not long" --numprocesses=auto --maxprocesses=2 --dist=loadfile $(PYTEST_ARGS)
 
 # What a merge needs. Ends with the summary line of pytest.
-check-all: setup            ## the long lane: the short one, and every test that needs no browser, engine or registry
+check-all: setup $(VENV)/.stamp-kernels ## the long lane: the short one, and every test that needs no browser, engine or registry
 	@$(MAKE) lint
 	@$(MAKE) types
-	@$(MAKE) test PYTEST_ARGS='--numprocesses=auto --maxprocesses=4 --dist=loadfile $(PYTEST_ARGS)'
+	@HART_KERNELS=$(if $(filter Linux,$(shell uname)),1) \
+	  $(MAKE) test PYTEST_ARGS='--numprocesses=auto --maxprocesses=4 --dist=loadfile $(PYTEST_ARGS)'

@@ -112,7 +112,7 @@ def tests(dry: bool) -> list[str]:
     """Golden cases and kernels' tests by pytest, with the plugins that are there."""
     where = ["tests/model/test_golden.py", "tests/kernels"]
     if not dry:  # a CPU's interpreter takes minutes for these
-        where[1:1] = ["tests/model/test_kernels.py", "tests/model/test_graphs.py"]
+        where[1:1] = ["tests/model/slow/test_kernels.py", "tests/model/test_graphs.py"]
     device = "cpu" if dry else "cuda"
     options = ["-o", "addopts=--import-mode=importlib", "-p", "no:cacheprovider", "-q", "--durations=5", "-rfEs"]
     if present("pytest_timeout"):

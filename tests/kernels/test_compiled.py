@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from kernels import choose
+from tests.kernels.interpreter import require_triton
 
 SCRIPT = Path(__file__).with_name("compiled.py")
 
 
 def test_every_kernel_compiles_for_an_h100_without_spilling() -> None:
-    if not choose.triton_is_installed():
-        pytest.skip("triton is not installed")
+    require_triton()
     if torch.cuda.is_available():
         pytest.skip("there is a GPU, for which the other tests compile them")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}

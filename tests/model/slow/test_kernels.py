@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,21 +11,17 @@ from torch import Tensor
 from kernels import choose
 from model.generation import GenerationState, SamplingParams
 from model.noise import SeededNoise
+from tests.kernels.interpreter import prepare
 from tests.model.golden import ImageCase
 
-GOLDEN = Path(__file__).parent.parent / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 CASES = ("plain", "adaln", "shared_adaln", "l2_norm")
 SEEDS = (3, 2**40 + 5)
 
 
 @pytest.fixture
 def kernels(device: str) -> str:
-    if not choose.triton_is_installed():
-        pytest.skip("triton is not installed")
-    if device == "cpu":
-        if "triton" in sys.modules and os.environ.get("TRITON_INTERPRET") != "1":
-            pytest.skip("triton was imported without TRITON_INTERPRET=1: its interpreter can no longer be had")
-        os.environ["TRITON_INTERPRET"] = "1"
+    prepare(device)
     return device
 
 
