@@ -41,6 +41,8 @@ class OnnxGenerator:
     def __init__(self, generator: Generator, threads: int) -> None:
         net = generator.transformer
         self.generator, self.config = generator, net.config
+        with torch.inference_mode():
+            self.levels = [net.level(k) for k in range(self.config.scales)]
         self.step = Session(step_graph(net), threads)
         self.head = Session(heads.logits_graph(net), threads)
         fits = self.config.diffusion_steps <= heads.MAX_STEPS
@@ -70,7 +72,7 @@ class OnnxGenerator:
     def _context(self, states: Sequence[GenerationState]) -> Array:
         """The context of the conditional branch; that of the other is the generator's. Hidden (n, 2, 1, C)."""
         net, length = self.generator.transformer, self.config.context_token
-        x = torch.stack([state.embedded for state in states if state.embedded is not None]) + net.level(0)
+        x = torch.stack([state.embedded for state in states if state.embedded is not None]) + self.levels[0]
         rotary = net.rotary_context(torch.stack([state.conditioning.positions for state in states]))
         rows = [BRANCHES * state.slot for state in states]
         blocks = [state.pooled.block[:1] for state in states if state.pooled.block is not None]
@@ -81,7 +83,8 @@ class OnnxGenerator:
     def _map(self, k: int, states: Sequence[GenerationState]) -> Array:
         """The tokens of scale k in both branches. Hidden (n, 2, L, C)."""
         net = self.generator.transformer
-        x = net.embed_map(torch.stack([state.next_map for state in states if state.next_map is not None]), k)
+        maps = torch.stack([state.next_map for state in states if state.next_map is not None])
+        x = net.word_embed(maps.flatten(2).transpose(1, 2)) + self.levels[k]
         rotary = net.rotary_map(k, torch.cat([state.last_positions for state in states]))
         rows = [BRANCHES * state.slot + branch for state in states for branch in range(BRANCHES)]
         start = self.config.context_token + sum(n * n for n in self.config.patch_nums[1:k])
@@ -154,4 +157,4 @@ def _keep_top_k(logits: Tensor, k: int) -> Tensor:
     if kept >= count:
         return logits
     threshold = np.partition(logits.numpy(), count - kept, axis=-1)[..., count - kept : count - kept + 1]
-    return logits.masked_fill(logits < torch.from_numpy(threshold), MINUS_INFINITY)
+    return torch.where(logits < torch.from_numpy(threshold), MINUS_INFINITY, logits)
