@@ -1,11 +1,22 @@
-"""The graph of the decoder (docs/spec.md, section 5)."""
+"""The decoder on ONNX Runtime (docs/spec.md, section 5)."""
 
 import torch
 from torch import Tensor, nn
 
 from model.autoencoder import GROUPS, AttentionBlock, Middle, ResidualBlock
 from model.onnx_engine.graph import Graph
+from model.onnx_engine.session import Session
 from model.tokenizer import HybridTokenizer
+
+
+class OnnxDecoder:
+    """Latents (B, Z, n, n) to images (B, 3, f n, f n), not clamped."""
+
+    def __init__(self, tokenizer: HybridTokenizer, threads: int) -> None:
+        self._session = Session(decoder_graph(tokenizer), threads)
+
+    def __call__(self, latent: Tensor) -> Tensor:
+        return torch.from_numpy(self._session(latent=latent.numpy())["image"])
 
 
 def decoder_graph(tokenizer: HybridTokenizer) -> Graph:
@@ -33,9 +44,9 @@ def _convolve(graph: Graph, x: str, weight: Tensor, bias: Tensor, pads: list[int
 
 def _norm(graph: Graph, norm: nn.GroupNorm, x: str) -> str:
     width = norm.num_channels
-    grouped = x if width == GROUPS else graph.reshape(x, 0, GROUPS, -1)
     if width == GROUPS:
         return graph.op("InstanceNormalization", x, graph.weight(norm.weight), graph.weight(norm.bias), epsilon=norm.eps)
+    grouped = graph.reshape(x, 0, GROUPS, -1)
     ones, zeros = norm.weight.new_ones(GROUPS), norm.weight.new_zeros(GROUPS)
     unit = graph.op("InstanceNormalization", grouped, graph.weight(ones), graph.weight(zeros), epsilon=norm.eps)
     unit = graph.op("Reshape", unit, graph.op("Shape", x))
@@ -81,5 +92,5 @@ def _upsample(graph: Graph, x: str, conv: nn.Conv2d) -> str:
 def _pairs(weight: Tensor, axis: int, phase: int) -> Tensor:
     """A kernel of three along `axis` as the one of two that meets the small map, for an even or an odd place."""
     first, second, third = weight.split(1, dim=axis)
-    both = (first, second + third) if phase == 0 else (first + second, third)
-    return torch.cat(both, dim=axis)
+    pair = (first, second + third) if phase == 0 else (first + second, third)
+    return torch.cat(pair, dim=axis)

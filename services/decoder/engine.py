@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from model import engines
 from model.checkpoint import Checkpoint, bundled
 from model.device import Compute
 from model.errors import ModelError, NotFiniteError
@@ -39,6 +40,8 @@ class DecoderEngine:
         self._settings = settings
         with settings.as_settings_error("device", ModelError):
             self.compute = Compute.of(settings.device, settings.dtype, settings.torch_threads)
+        with settings.as_settings_error("engine", ModelError):
+            self.engine = engines.choose(settings.engine, self.compute)
         with settings.as_settings_error("checkpoint", ModelError):
             self.checkpoint = Checkpoint.open(settings.checkpoint or bundled())
             config = self.checkpoint.tokenizer_config
@@ -69,6 +72,7 @@ class DecoderEngine:
             self._tokenizer: HybridTokenizer = self.checkpoint.load_tokenizer(
                 self.compute.dtype, self.compute.device, parts
             )
+            engines.speed_up_decoder(self._tokenizer, self.engine, self.compute)
             self.digest = self.checkpoint.digest_of("tokenizer")
             self._self_test.learn()
         jobs = [Job(self._known_latent(), side) for side in {self.side, self.latent_side(self.image_side // 4)}]
