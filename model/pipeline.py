@@ -14,7 +14,7 @@ from common.recipe import Recipe
 from model import engines
 from model import noise as randomness
 from model.checkpoint import Checkpoint
-from model.device import Compute
+from model.device import AUTO, Compute
 from model.errors import UnsafePromptError
 from model.finite import require_finite
 from model.generation import GenerationState, Generator, SamplingParams
@@ -67,7 +67,7 @@ class Pipeline:
         dtype: torch.dtype = torch.float32,
         safety: bool = True,
         slots: int = 1,
-        engine: str = engines.TORCH,
+        engine: str = AUTO,
     ) -> Self:
         """Loads every part of a checkpoint folder. `slots` is the max number of images in flight; `engine` is a name of
         model.engines.

@@ -1,10 +1,11 @@
 """Sections 2 and 4 of docs/spec.md: the transformer's blocks, its logits, and the residual diffusion."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.config import TransformerConfig
 from model.diffusion import RESIDUAL_SCALE, ResidualDiffusion
@@ -47,7 +48,7 @@ def rotate(x: Tensor, table: Table) -> Tensor:
     return x * table[0] + torch.cat([-x[..., half:], x[..., :half]], dim=-1) * table[1]
 
 
-def attention(net: nn.Module, config: TransformerConfig, x: Tensor, table: Table, past: Past | None) -> tuple[Tensor, Past]:
+def attention(net: Any, config: TransformerConfig, x: Tensor, table: Table, past: Past | None) -> tuple[Tensor, Past]:
     """x (rows, L, C) to the same shape, and the keys and values with this step's."""
     rows, length, width = x.shape
     bias = torch.cat([net.q_bias, torch.zeros_like(net.q_bias), net.v_bias])
@@ -62,7 +63,7 @@ def attention(net: nn.Module, config: TransformerConfig, x: Tensor, table: Table
     return F.linear(mixed.transpose(1, 2).reshape(rows, length, width), net.proj.weight, net.proj.bias), (k, v)
 
 
-def feed_forward(net: nn.Module, config: TransformerConfig, x: Tensor) -> Tensor:
+def feed_forward(net: Any, config: TransformerConfig, x: Tensor) -> Tensor:
     if config.mlp_type == "gpt2":
         hidden = F.gelu(F.linear(x, net.fc1.weight, net.fc1.bias), approximate="tanh")
         return F.linear(hidden, net.fc2.weight, net.fc2.bias)
@@ -70,7 +71,7 @@ def feed_forward(net: nn.Module, config: TransformerConfig, x: Tensor) -> Tensor
 
 
 def block(
-    net: nn.Module, config: TransformerConfig, x: Tensor, condition: Tensor | None, table: Table, past: Past | None
+    net: Any, config: TransformerConfig, x: Tensor, condition: Tensor | None, table: Table, past: Past | None
 ) -> tuple[Tensor, Past]:
     """One block. condition (rows, C): the pooled context, None for a config without modulation."""
     weight, eps = net.ln_wo_grad.weight, config.norm_eps
@@ -90,13 +91,13 @@ def block(
 
 def logits(net: Transformer, hidden: Tensor, top: Tensor) -> Tensor:
     """hidden (rows, L, C) and the max-pooled context (rows, C) to (rows, L, V)."""
-    head = net.head_nm
+    head: Any = net.head_nm
     scale, bias = F.linear(F.silu(top), head.ada_lin[1].weight, head.ada_lin[1].bias)[:, None].chunk(2, dim=-1)
     normed = norm(hidden, head.ln_wo_grad.weight, net.config.norm_eps) * (1 + scale) + bias
     return F.linear(normed, net.head.weight, net.head.bias)
 
 
-def sinusoid(net: nn.Module, numbers: Tensor) -> Tensor:
+def sinusoid(net: Any, numbers: Tensor) -> Tensor:
     """The sinusoidal embedding of numbers (n,) and its MLP, (n, width)."""
     angles = numbers[:, None] * 10000.0 ** (-torch.arange(128) / 128)
     first, second = net.mlp[0], net.mlp[2]
@@ -104,7 +105,7 @@ def sinusoid(net: nn.Module, numbers: Tensor) -> Tensor:
     return F.linear(F.silu(F.linear(waves, first.weight, first.bias)), second.weight, second.bias)
 
 
-def denoise(net: nn.Module, x: Tensor, t: int, condition: Tensor) -> tuple[Tensor, Tensor]:
+def denoise(net: Any, x: Tensor, t: int, condition: Tensor) -> tuple[Tensor, Tensor]:
     """x (rows, Z), the step's number and condition (rows, C) to ε and v, (rows, Z) each."""
     h = F.linear(x, net.input_proj.weight, net.input_proj.bias)
     time = sinusoid(net.time_embed, torch.full((len(x),), float(t)))

@@ -1,8 +1,10 @@
 """Sections 3 and 5 of docs/spec.md: from a prompt's conditioning to pixels, one picture at a time."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.plain import blocks
 from model.generation import Conditioning, SamplingParams
@@ -20,7 +22,7 @@ class Plain:
 
     @torch.inference_mode()
     def draw(self, given: Conditioning, noise: Noise, params: SamplingParams) -> tuple[list[Tensor], Tensor]:
-        """One prompt's conditioning, (T, context_dim): the tokens of every scale, (n_k²,) each, and pixels (H, W, 3)."""
+        """One prompt's conditioning, (T, context_dim): every scale's tokens, (n_k²,) each, and pixels (H, W, 3)."""
         net, config = self.net, self.config
         context = torch.stack([given.context, torch.zeros_like(given.context)])
         if config.use_context_norm:
@@ -34,8 +36,11 @@ class Plain:
         x, drawn = embedded + self._level(0), []
         for k, side in enumerate(config.patch_nums):
             if k:
-                words = F.linear(F.interpolate(latent, (side, side), mode="area").flatten(2).transpose(1, 2),
-                                 net.word_embed.weight, net.word_embed.bias)
+                words = F.linear(
+                    F.interpolate(latent, (side, side), mode="area").flatten(2).transpose(1, 2),
+                    net.word_embed.weight,
+                    net.word_embed.bias,
+                )
                 x = (words + self._level(k)).repeat(2, 1, 1)
                 table = blocks.map_table(side, config.side, positions[:, -1], config.head_dim)
             for i, part in enumerate(net.blocks):
@@ -59,8 +64,10 @@ class Plain:
         return (embedded * real).sum(1) / real.sum(1)
 
     def _level(self, k: int) -> Tensor:
-        embed: nn.Module = self.net.lvl_embed
-        return blocks.sinusoid(embed, torch.tensor([float(k)]))[0] if self.config.use_timestep_embed else embed.weight[k]
+        embed: Any = self.net.lvl_embed
+        return (
+            blocks.sinusoid(embed, torch.tensor([float(k)]))[0] if self.config.use_timestep_embed else embed.weight[k]
+        )
 
     def _ratio(self, k: int) -> float:
         return min(k, self.config.scales - 2) / (self.config.scales - 1)
@@ -103,12 +110,13 @@ class Plain:
         if k == self.config.scales - 1:
             return maps
         h = F.interpolate(maps, (self.config.side, self.config.side), mode="bicubic")
-        conv = self.quantizer.quant_resi.get_submodule(self.quantizer._conv_of_scale[k])
+        conv: Any = self.quantizer.quant_resi.get_submodule(self.quantizer._conv_of_scale[k])
         ratio = self.quantizer.ratio
         return h * (1 - ratio) + F.conv2d(h, conv.weight, conv.bias, padding=1) * ratio
 
     def _pixels(self, latent: Tensor) -> Tensor:
-        conv, net = self.tokenizer.post_quant_conv, self.tokenizer.decoder
+        conv: Any = self.tokenizer.post_quant_conv
+        net: Any = self.tokenizer.decoder
         x = _conv(net.conv_in, F.conv2d(latent, conv.weight, conv.bias, padding=conv.padding))
         x = _attend(net.mid.attn_1, _residual_block(net.mid.block_1, x))
         x = _residual_block(net.mid.block_2, x)
@@ -122,21 +130,21 @@ class Plain:
         return ((x.clamp(-1, 1) + 1) / 2 * 255).to(torch.uint8)[0].permute(1, 2, 0)
 
 
-def _conv(conv: nn.Module, x: Tensor) -> Tensor:
+def _conv(conv: Any, x: Tensor) -> Tensor:
     return F.conv2d(x, conv.weight, conv.bias, padding=conv.weight.shape[-1] // 2)
 
 
-def _group_norm(norm: nn.Module, x: Tensor) -> Tensor:
+def _group_norm(norm: Any, x: Tensor) -> Tensor:
     return F.group_norm(x, 32, norm.weight, norm.bias, 1e-6)
 
 
-def _residual_block(net: nn.Module, x: Tensor) -> Tensor:
+def _residual_block(net: Any, x: Tensor) -> Tensor:
     h = _conv(net.conv1, F.silu(_group_norm(net.norm1, x)))
     h = _conv(net.conv2, F.silu(_group_norm(net.norm2, h)))
     return (_conv(net.nin_shortcut, x) if net.widens else x) + h
 
 
-def _attend(net: nn.Module, x: Tensor) -> Tensor:
+def _attend(net: Any, x: Tensor) -> Tensor:
     b, c, h, w = x.shape
     q, k, v = _conv(net.qkv, _group_norm(net.norm, x)).reshape(b, 3, c, h * w).unbind(1)
     weights = (q.transpose(1, 2) @ k / c**0.5).softmax(-1)  # (b, h w, h w)

@@ -114,9 +114,7 @@ class OnnxGenerator:
                         tensor[layer, first : first + n, :, scale.start : scale.start + length] = fresh[at : at + n]
         return outputs["hidden"]
 
-    def _sample(
-        self, states: Sequence[GenerationState], logits: Tensor, k: int, ratio: float
-    ) -> tuple[Tensor, Tensor]:
+    def _sample(self, states: Sequence[GenerationState], logits: Tensor, k: int, ratio: float) -> tuple[Tensor, Tensor]:
         """Guided logits (n, L, V) to indices (n, L) and embeddings (n, L, Z)."""
         sources, book = [state.noise for state in states], self.generator.quantizer.embedding.weight
         smooth = torch.tensor([state.params.more_smooth for state in states])
@@ -138,7 +136,9 @@ class OnnxGenerator:
         """The residual tokens (n, L, Z) of the last scale."""
         codes, steps = self.generator.quantizer.embedding(tokens), self.config.diffusion_steps - 1
         sources = [state.noise for state in states]
-        start, fresh = randomness.draw_diffusion(sources, self.config.scales - 1, steps, (codes.shape[1], codes.shape[2]))
+        start, fresh = randomness.draw_diffusion(
+            sources, self.config.scales - 1, steps, (codes.shape[1], codes.shape[2])
+        )
         temperatures = torch.tensor([state.params.residual_temperature for state in states])
         if self.residual is None:
             net, guidance = self.generator.transformer, torch.from_numpy(t[:, 0, 0, 0])

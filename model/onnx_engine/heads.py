@@ -1,9 +1,9 @@
 """The graphs of the logits and of the residual diffusion (docs/spec.md, sections 2 and 4)."""
 
 import math
+from typing import Any
 
 import torch
-from torch import nn
 
 from model.diffusion import RESIDUAL_SCALE, Step
 from model.onnx_engine.graph import Graph
@@ -51,7 +51,7 @@ class _Residual:
     def __init__(self, net: Transformer) -> None:
         graph = self.graph = Graph("residual")
         head, width, channels = net.diffloss, net.config.embed_dim, net.word_embed.in_features
-        self.net = head.net
+        self.net: Any = head.net
         hidden = graph.input("hidden", ("n", 2, "L", width))
         codes = graph.input("codes", ("n", 1, "L", channels))
         self.t = graph.input("t", ("n", 1, 1, 1))
@@ -120,13 +120,13 @@ class _Residual:
         out = graph.linear(self._modulated(h, None, shift, scale), last.linear.weight, last.linear.bias)
         return graph.op("Reshape", out, self.shape)
 
-    def _modulation(self, line: nn.Linear, active: str, count: int) -> list[str]:
+    def _modulation(self, line: Any, active: str, count: int) -> list[str]:
         """Shift, 1 + scale and, of a block, gate: (rows, W) each."""
         weights, biases = line.weight.detach().chunk(count), list(line.bias.detach().chunk(count))
         biases[1] = biases[1] + 1
         return [self.graph.linear(active, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
 
-    def _modulated(self, h: str, norm: nn.LayerNorm | None, shift: str, scale: str) -> str:
+    def _modulated(self, h: str, norm: Any, shift: str, scale: str) -> str:
         graph, width = self.graph, self.net.input_proj.out_features
         weight, bias = (norm.weight, norm.bias) if norm else (torch.ones(width), torch.zeros(width))
         lines = (graph.weight(weight), graph.weight(bias))

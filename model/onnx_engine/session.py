@@ -19,7 +19,7 @@ class Session:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = ERRORS_ONLY
-        # Longer spinning keeps a core from other sessions and from torch: three sessions take 2.5 times as long by default.
+        # By default a thread spins longer and keeps a core from other sessions: a picture took 2.5 times as long.
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_MICROSECONDS))
         options.add_external_initializers(
             list(graph.weights), [OrtValue.ortvalue_from_numpy(array) for array in graph.weights.values()]

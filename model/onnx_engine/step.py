@@ -4,14 +4,14 @@ Between attentions, tokens lie in rows: (B·L, C). The residual sum and the norm
 """
 
 import math
+from typing import Any
 
 import torch
-from torch import nn
 
 from model.config import TransformerConfig
 from model.layers import LlamaMLP
 from model.onnx_engine.graph import Graph
-from model.transformer import Attention, Block, Transformer
+from model.transformer import Transformer
 
 Modulation = tuple[str, str, str]
 """Gain, 1 + scale and bias of one half of a block, (B, 1, C) each."""
@@ -41,10 +41,10 @@ class _Step:
         x, update = graph.reshape(tokens, -1, width), None
         for layer, block in enumerate(net.blocks):
             x, update = self._block(block, layer, x, update, last=layer == config.depth - 1)
-        hidden = graph.op("Add", x, update)
+        hidden = x if update is None else graph.op("Add", x, update)
         graph.output("hidden", graph.op("Reshape", hidden, self.shape), ("B", "kept", width))
 
-    def _block(self, block: Block, layer: int, x: str, update: str | None, last: bool) -> tuple[str, str]:
+    def _block(self, block: Any, layer: int, x: str, update: str | None, last: bool) -> tuple[str, str]:
         """The sum before the block's MLP, and what the MLP adds; `update` is what the block before adds to x."""
         graph = self.graph
         halves = self._modulations(block)
@@ -62,7 +62,7 @@ class _Step:
         kept = graph.slice(graph.op("Reshape", x, self.shape), 1, self.first)
         return graph.reshape(kept, -1, width)
 
-    def _modulations(self, block: Block) -> list[Modulation | None]:
+    def _modulations(self, block: Any) -> list[Modulation | None]:
         if not self.active:
             return [None, None]
         graph, width = self.graph, self.config.embed_dim
@@ -74,7 +74,7 @@ class _Step:
         one = graph.scalar(1.0)
         return [(gain1, graph.op("Add", scale1, one), bias1), (gain2, graph.op("Add", scale2, one), bias2)]
 
-    def _norm(self, block: Block, x: str, update: str | None, half: Modulation | None) -> tuple[str, str]:
+    def _norm(self, block: Any, x: str, update: str | None, half: Modulation | None) -> tuple[str, str]:
         """x + update, and its norm with the half's modulation."""
         graph, eps = self.graph, self.config.norm_eps
         weight = graph.weight(block.ln_wo_grad.weight)
@@ -95,7 +95,7 @@ class _Step:
         gained = graph.op("Mul", graph.op("Reshape", update, self.shape), half[0])
         return graph.reshape(gained, -1, self.config.embed_dim)
 
-    def _attention(self, attn: Attention, layer: int, x: str, last: bool) -> str:
+    def _attention(self, attn: Any, layer: int, x: str, last: bool) -> str:
         """Normed rows (B·L, C) to (B·L, C), or in the last block to (B, L - first, C)."""
         graph, config = self.graph, self.config
         width, heads, size = config.embed_dim, config.num_heads, config.head_dim
@@ -126,11 +126,10 @@ class _Step:
             return graph.linear(mixed, attn.proj.weight, attn.proj.bias)
         return graph.op("Add", graph.linear(mixed, attn.proj.weight), graph.weight(attn.proj.bias))
 
-    def _mlp(self, mlp: nn.Module, x: str) -> str:
+    def _mlp(self, mlp: Any, x: str) -> str:
         graph = self.graph
         if not isinstance(mlp, LlamaMLP):
             hidden = graph.op("Gelu", graph.linear(x, mlp.fc1.weight, mlp.fc1.bias), approximate="tanh")
             return graph.linear(hidden, mlp.fc2.weight, mlp.fc2.bias)
         gated = graph.op("Mul", graph.silu(graph.linear(x, mlp.gate_proj.weight)), graph.linear(x, mlp.up_proj.weight))
         return graph.linear(gated, mlp.down_proj.weight)
-

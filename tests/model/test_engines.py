@@ -1,7 +1,7 @@
 """model.engines: the choice of an engine."""
 
-import torch
 import pytest
+import torch
 
 from model import engines
 from model.device import Compute

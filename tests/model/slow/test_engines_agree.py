@@ -1,11 +1,13 @@
 """ONNX Runtime draws what torch draws, on the bundled checkpoint."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from model.checkpoint import bundled
-from model.generation import SamplingParams
+from model.generation import GenerationState, SamplingParams
 from model.pipeline import Pipeline
 
 PIXEL_TOLERANCE = 1
@@ -15,12 +17,19 @@ PIXEL_TOLERANCE = 1
 @pytest.fixture(scope="module")
 def pipelines() -> tuple[Pipeline, Pipeline]:
     torch.set_num_threads(1)
-    return Pipeline.load(bundled(), safety=False), Pipeline.load(bundled(), safety=False, engine="onnx")
+    return Pipeline.load(bundled(), safety=False, engine="torch"), Pipeline.load(bundled(), safety=False, engine="onnx")
 
 
-def drawn(pipeline: Pipeline, prompt: str, seed: int, params: SamplingParams) -> tuple[list[torch.Tensor], np.ndarray]:
+def drawn(
+    pipeline: Pipeline, prompt: str, seed: int, params: SamplingParams
+) -> tuple[list[torch.Tensor], np.ndarray[Any, Any]]:
     tokens: list[torch.Tensor] = []
-    image = pipeline.draw(prompt, seed, params, on_scale=lambda state: tokens.append(state.tokens))
+
+    def keep(state: GenerationState) -> None:
+        assert state.tokens is not None
+        tokens.append(state.tokens)
+
+    image = pipeline.draw(prompt, seed, params, on_scale=keep)
     return tokens, image.pixels.astype(int)
 
 
