@@ -119,6 +119,18 @@ def test_a_context_that_overflows_spoils_its_own_image(engine: Generator, plain:
     assert bad.latent.isnan().any()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_colour_that_is_not_finite_shows(plain: ImageCase, value: float) -> None:
+    tokenizer = plain.checkpoint.load_tokenizer()
+    with torch.no_grad():
+        bias = tokenizer.decoder.conv_out.bias
+        assert bias is not None
+        bias[0] = value
+    tokenizer.engine = OnnxDecoder(tokenizer, threads=1)
+    with torch.inference_mode():
+        assert tokenizer.decode(plain.expected["tokenizer.features"]).isnan().any()
+
+
 @pytest.mark.parametrize("seed", [0, 2**64 - 1, 0x0123456789ABCDEF])
 def test_words_are_those_of_one_block_at_a_time(seed: int) -> None:
     import numpy as np
