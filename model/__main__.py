@@ -11,6 +11,7 @@ from common.image_formats import DEFAULT_FORMAT, FORMATS, NAMES, SUFFIXES
 from common.limits import DEFAULT_QUALITY, MAX_GUIDANCE, MAX_PROMPT_CHARACTERS
 from model.checkpoint import bundled
 from model.device import AUTO, PRECISIONS, Compute
+from model.engines import ENGINES
 from model.errors import ModelError, NotFiniteError, UnsafePromptError
 from model.generation import SamplingParams
 from model.image_file import check_encoding
@@ -57,6 +58,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--dtype", choices=PRECISIONS, default=AUTO, help="(default: bfloat16 on a GPU, float32 on a CPU)"
     )
+    made.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=AUTO,
+        help="what computes (default: ONNX Runtime where it is installed, in float32 on a CPU; else torch)",
+    )
     return made
 
 
@@ -88,7 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
     prompt = checked_prompt(arguments.prompt)
     folder = arguments.checkpoint or bundled()
     compute = Compute.of(arguments.device, arguments.dtype)
-    pipeline = Pipeline.load(folder, compute.device, compute.dtype, arguments.safety)
+    pipeline = Pipeline.load(folder, compute.device, compute.dtype, arguments.safety, engine=arguments.engine)
     settings = dataclasses.replace(pipeline.checkpoint.sampling_defaults, **chosen_params)
     with Progress(pipeline.generator.scales) as progress:
         image = pipeline.draw(prompt, arguments.seed, settings, on_scale=lambda state: progress.show(state.scale))

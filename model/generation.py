@@ -271,7 +271,7 @@ class Generator:
         pooled = None if block is None else block[:, 0]
         x = self._blocks(x, pooled, rotary, Step(self.kv_cache, rows, 0))
         conditional = x[:, -1:]
-        return torch.stack([conditional, self._unconditional_hidden.expand_as(conditional)], dim=1)
+        return torch.stack([conditional, self.unconditional_hidden.expand_as(conditional)], dim=1)
 
     @torch.inference_mode()
     def _prefill_unconditional(self) -> None:
@@ -283,7 +283,7 @@ class Generator:
         self._unconditional = net.pool(embedded, mask)
         rotary = net.rotary_context(torch.zeros_like(mask, dtype=torch.int64))
         x = self._blocks(embedded + net.level(0), self._unconditional.block, rotary, Step(self.kv_cache, [1], 0))
-        self._unconditional_hidden = x[:, -1:]
+        self.unconditional_hidden = x[:, -1:]
         context = slice(0, config.context_token)
         for kept in (self.kv_cache.keys, self.kv_cache.values):
             kept[:, 3::BRANCHES, :, context] = kept[:, 1:2, :, context]

@@ -11,8 +11,10 @@ from common import seeds
 from common.image_formats import DEFAULT_FORMAT
 from common.limits import DEFAULT_QUALITY
 from common.recipe import Recipe
+from model import engines
 from model import noise as randomness
 from model.checkpoint import Checkpoint
+from model.device import AUTO, Compute
 from model.errors import NotFiniteError, UnsafePromptError
 from model.finite import require_finite
 from model.generation import GenerationState, Generator, SamplingParams
@@ -66,17 +68,24 @@ class Pipeline:
         dtype: torch.dtype = torch.float32,
         safety: bool = True,
         slots: int = 1,
+        engine: str = AUTO,
     ) -> Self:
-        """Loads every part of a checkpoint folder. `slots` is the max number of images in flight.
+        """Loads every part of a checkpoint folder. `slots` is the max number of images in flight; `engine` is a name of
+        model.engines.
 
-        Raises CheckpointError or ConfigError that names the file and the problem.
+        Raises CheckpointError or ConfigError that names the file and the problem, SettingError for the engine.
         """
+        compute = Compute(torch.device(device), dtype, threads=0)
+        engine = engines.choose(engine, compute)
         checkpoint = Checkpoint.open(folder)
         tokenizer = checkpoint.load_tokenizer(dtype, device, parts=("quantize", "post_quant_conv", "decoder"))
+        generator = Generator(checkpoint.load_transformer(dtype, device), tokenizer.quantize, slots)
+        engines.speed_up_generator(generator, engine, compute)
+        engines.speed_up_decoder(tokenizer, engine, compute)
         return cls(
             checkpoint,
             checkpoint.load_text_encoder(dtype, device),
-            Generator(checkpoint.load_transformer(dtype, device), tokenizer.quantize, slots),
+            generator,
             tokenizer,
             checkpoint.load_safety(dtype, device) if safety else None,
         )

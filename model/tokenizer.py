@@ -1,5 +1,6 @@
 """The hybrid tokenizer: images to tokens of every scale plus residuals, and latents to images."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,8 @@ class HybridTokenizer(nn.Module):
         self.quant_conv = nn.Conv2d(config.z_channels, config.z_channels, kernel, padding=kernel // 2)
         self.post_quant_conv = nn.Conv2d(config.z_channels, config.z_channels, kernel, padding=kernel // 2)
         self.quantize = Quantizer(config)
+        self.engine: Callable[[Tensor], Tensor] | None = None
+        """Decodes instead of torch (model.engines): latents (B, Z, n, n) to images."""
 
     def features(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) in [-1, 1] to the continuous latent (B, Z, N, N)."""
@@ -77,7 +80,7 @@ class HybridTokenizer(nn.Module):
         """Latents (B, Z, n, n) to images (B, 3, f n, f n), nominally in [-1, 1], not clamped. Raises ModelError."""
         if latent.ndim != 4 or latent.shape[1] != self.config.z_channels:
             raise ModelError(f"latent: shape {tuple(latent.shape)}: expected (B, {self.config.z_channels}, n, n)")
-        return self.decoder(self.post_quant_conv(latent))
+        return self.engine(latent) if self.engine else self.decoder(self.post_quant_conv(latent))
 
     def decode(self, latent: Tensor) -> Tensor:
         """Latents (B, Z, n, n) to images (B, 3, f n, f n), float32 in [0, 1]; NaN for a non-finite output."""

@@ -16,9 +16,10 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(__file__).resolve().parent
 UV = "uv==0.13.9"
 PYTHON = "3.11"
-GROUPS = {"stubs": ["stubs"], "gateway": ["gateway"], "stage-gpu": ["services", "fetch"]}
+STAGE = ["services", "fetch"]
+GROUPS = {"stubs": ["stubs"], "gateway": ["gateway"], "stage-gpu": STAGE, "stage-cpu": [*STAGE, "engine"]}
 """File to groups of pyproject.toml."""
-CPU_FROM = "stage-gpu"
+WITHOUT_CUDA = "stage-cpu"
 OF_CUDA = re.compile(r"^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==")
 HEAD = "# Written by deploy.images.lock (make image-locks) from pyproject.toml and constraints.txt.\n"
 
@@ -29,7 +30,7 @@ def entries(text: str) -> list[str]:
 
 
 def without_cuda(text: str) -> str:
-    """The CPU variant's file, from the GPU variant's."""
+    """A file without torch and what only its CUDA build needs."""
     return HEAD + "\n".join(entry for entry in entries(text) if not OF_CUDA.match(entry)) + "\n"
 
 
@@ -49,8 +50,8 @@ def main() -> int:
         home = Path(folder) / "bin"
         subprocess.run([home / "python", "-m", "pip", "install", "--quiet", UV], check=True)
         for name, groups in GROUPS.items():
-            (FOLDER / f"{name}.txt").write_text(resolve(home / "uv", groups))
-    (FOLDER / "stage-cpu.txt").write_text(without_cuda((FOLDER / f"{CPU_FROM}.txt").read_text()))
+            text = resolve(home / "uv", groups)
+            (FOLDER / f"{name}.txt").write_text(without_cuda(text) if name == WITHOUT_CUDA else text)
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from common.stages import AR_GENERATOR
@@ -13,6 +15,8 @@ class ArGeneratorSettings(StageSettings):
 
     port: int = Field(default=AR_GENERATOR.port, ge=0, le=65535)
     """The port of the gRPC server. 0: the system chooses a free port."""
+    engine: Literal["auto", "torch", "onnx"] = "auto"
+    """What computes: torch, or ONNX Runtime in float32 on a CPU; auto: ONNX Runtime where it can and is installed."""
     slots: int | None = Field(default=None, ge=1, le=1024)
     """Max images in progress. Absent: as many as fit into `kv_cache_bytes`, at most `max_batch`."""
     kv_cache_bytes: int = Field(default=8 * 2**30, ge=1)

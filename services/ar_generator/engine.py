@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from common.stages import DECODER, TEXT_ENCODER
-from model import graphs
+from model import engines, graphs
 from model.checkpoint import Checkpoint, bundled
 from model.config import TransformerConfig
 from model.device import Compute
@@ -90,6 +90,8 @@ class GeneratorEngine:
         self._settings = settings
         with settings.as_settings_error("device", ModelError):
             self.compute = Compute.of(settings.device, settings.dtype, settings.torch_threads)
+        with settings.as_settings_error("engine", ModelError):
+            self.engine = engines.choose(settings.engine, self.compute)
         with settings.as_settings_error("checkpoint", ModelError):
             self.checkpoint = Checkpoint.open(settings.checkpoint or bundled())
             self.config: TransformerConfig = self.checkpoint.transformer_config
@@ -135,6 +137,7 @@ class GeneratorEngine:
         with self._settings.as_settings_error("checkpoint", ModelError, SelfTestFailed):
             transformer = self.checkpoint.load_transformer(self.compute.dtype, self.compute.device)
             self._generator = Generator(transformer, self.checkpoint.load_quantizer(self.compute.device), self.slots)
+            engines.speed_up_generator(self._generator, self.engine, self.compute)
             self.digest = self.checkpoint.digest_of("llm")
             self.required_digests = {
                 stage: self.checkpoint.digest_of(part) for stage, part in PARTNERS.items() if self._has(part)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from common.stages import DECODER
@@ -13,6 +15,8 @@ class DecoderSettings(BatchingSettings):
 
     port: int = Field(default=DECODER.port, ge=0, le=65535)
     """The port of the gRPC server. 0: the system chooses a free port."""
+    engine: Literal["auto", "torch", "onnx"] = "auto"
+    """What computes: torch, or ONNX Runtime in float32 on a CPU; auto: ONNX Runtime where it can and is installed."""
     max_batch: int = Field(default=4, ge=1)
     """Max latents in a batch. Also the max batch dimension of an Open Inference Protocol request."""
     encode_threads: int = Field(default=2, ge=1)

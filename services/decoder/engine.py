@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model import engines
 from model.capture import Replay
 from model.checkpoint import Checkpoint, bundled
 from model.device import Compute
@@ -41,6 +42,8 @@ class DecoderEngine:
         self._settings = settings
         with settings.as_settings_error("device", ModelError):
             self.compute = Compute.of(settings.device, settings.dtype, settings.torch_threads)
+        with settings.as_settings_error("engine", ModelError):
+            self.engine = engines.choose(settings.engine, self.compute)
         with settings.as_settings_error("checkpoint", ModelError):
             self.checkpoint = Checkpoint.open(settings.checkpoint or bundled())
             config = self.checkpoint.tokenizer_config
@@ -72,6 +75,7 @@ class DecoderEngine:
             self._tokenizer: HybridTokenizer = self.checkpoint.load_tokenizer(
                 self.compute.dtype, self.compute.device, parts
             )
+            engines.speed_up_decoder(self._tokenizer, self.engine, self.compute)
             self.digest = self.checkpoint.digest_of("tokenizer")
             if self._settings.graphs and self.compute.device.type == "cuda":
                 self._replay = self._captured()

@@ -251,6 +251,8 @@ async def test_failed_batch_is_retried_image_by_image(folder: str) -> None:
             raise OSError("no noise")
 
         key = property(lambda self: self.draw())
+        drawn: dict[int, torch.Tensor] = {}  # noqa: RUF012
+        ahead = True
 
     states[1].noise = Broken.__new__(Broken)
     latents = engine.advance([(state, request) for state in states]).latents

@@ -1,0 +1,1 @@
+"""The heavy parts of a picture on ONNX Runtime, for CPUs (docs/performance.md)."""
