@@ -11,15 +11,13 @@ and not tried again. Without the device it ends with 2. `--toy` runs everything 
 """
 
 import argparse
-import gc
 import importlib
 import importlib.util
-import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness.cli import run_command
+from benchmarks.harness.report import NO_DEVICE, Report, recorded
 from benchmarks.random_model import FULL, TOY, Size, conditioning, networks
 from benchmarks.timing import (
     copy_rate,
@@ -47,32 +46,12 @@ MODES = ("eager", "kernels", "graphs", "both")
 BATCHES = (1, 8, 4, 2)
 ROUNDS = 5
 GROWTH_IMAGES = 200
-NO_DEVICE, DEVICE_LOST = 2, 3
 META = torch.device("meta")
 TERA = 1e12
 
 
 class AbsentModeError(Exception):
     """This checkout has no such mode; the message names what is missing."""
-
-
-class Report:
-    """Figures by name, written to a file at each change."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self.figures: dict[str, Any] = json.loads(path.read_text()) if path and path.exists() else {}
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.figures
-
-    def put(self, name: str, value: object) -> None:
-        """Keeps a figure, prints it, and writes the file."""
-        self.figures[name] = value
-        print(name, json.dumps(value), file=sys.stderr, flush=True)
-        if self.path:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(json.dumps(self.figures, indent=1) + "\n")
 
 
 class Subject:
@@ -234,22 +213,6 @@ def profile(subject: Subject, path: Path) -> dict[str, Any]:
         "device ms": round(sum(getattr(one, spent) for one in on_device) / 1000, 2),
         "table": path.name,
     }
-
-
-@contextmanager
-def recorded(report: Report, name: str) -> Iterator[None]:
-    """Records an error as the figure `name`; one that costs the device ends the process, to be started again."""
-    try:
-        yield
-    except Exception as error:
-        report.put(name, f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:500])
-        accelerator = getattr(torch, "AcceleratorError", ())
-        if isinstance(error, accelerator) and not isinstance(error, torch.OutOfMemoryError):
-            raise SystemExit(DEVICE_LOST) from error
-    finally:
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 def floors(report: Report, device: torch.device, size: Size) -> dict[str, float]:

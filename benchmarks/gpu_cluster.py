@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.generate import Report
 from benchmarks.harness.cli import run_command, workplace
+from benchmarks.harness.report import Report
 from benchmarks.random_model import FULL, TOY, write_checkpoint
 from benchmarks.timing import device_argument, device_name
 

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.generate import NO_DEVICE, Report, recorded
 from benchmarks.harness.cli import run_command
+from benchmarks.harness.report import NO_DEVICE, Report, recorded
 from benchmarks.timing import copy_rate, device_argument, device_name, seconds
 from kernels import choose, launch
 from kernels.group_norm import group_norm

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.generate import NO_DEVICE, Report, recorded
 from benchmarks.harness.cli import run_command
+from benchmarks.harness.report import NO_DEVICE, Report, recorded
 from benchmarks.random_model import FULL, TOY, Size, networks
 from benchmarks.timing import device_argument, device_name, seconds, wait_for
 from kernels import choose

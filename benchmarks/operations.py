@@ -68,7 +68,7 @@ def picture(batch: int = 1) -> dict[str, Counter[str]]:
     parts = {"begin": counted(begin)}
     for side in TRANSFORMER.patch_nums:
         parts[f"scale {side}"] = counted(lambda: generator.advance(states))
-    parts["decoder"] = counted(lambda: decode(tokenizer, states))
+    parts["decoder"] = counted(lambda: decode(tokenizer.decode, states))
     return parts
 
 
