@@ -1,4 +1,4 @@
-"""Sections 2 and 4 of docs/spec.md: the transformer's blocks, its logits, and the residual diffusion."""
+"""docs/spec.md, sections 2 and 4: the transformer's blocks, its logits, and the residual diffusion."""
 
 import math
 from typing import Any

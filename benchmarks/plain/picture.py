@@ -1,4 +1,4 @@
-"""Sections 3 and 5 of docs/spec.md: from a prompt's conditioning to pixels, one picture at a time."""
+"""docs/spec.md, sections 3 and 5: from a prompt's conditioning to pixels, one picture at a time."""
 
 from typing import Any
 

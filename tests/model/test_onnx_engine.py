@@ -1,7 +1,9 @@
 """model.onnx_engine: the golden cases, batches, and errors, on ONNX Runtime."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -110,9 +112,8 @@ def test_a_long_diffusion_stays_in_torch(
 
 def test_a_context_that_overflows_spoils_its_own_image(engine: Generator, plain: ImageCase) -> None:
     good = begin(engine, plain, 2)
-    conditioning = plain.conditioning()[0]
-    conditioning.context.fill_(3e38)
-    bad = engine.begin(conditioning, SeededNoise(1), SamplingParams())
+    given = plain.conditioning()[0]
+    bad = engine.begin(replace(given, context=torch.full_like(given.context, 3e38)), SeededNoise(1), SamplingParams())
     while good.scale < engine.scales:
         engine.advance([good, bad])
     assert good.latent.isfinite().all()
@@ -133,8 +134,6 @@ def test_a_colour_that_is_not_finite_shows(plain: ImageCase, value: float) -> No
 
 @pytest.mark.parametrize("seed", [0, 2**64 - 1, 0x0123456789ABCDEF])
 def test_words_are_those_of_one_block_at_a_time(seed: int) -> None:
-    import numpy as np
-
     numbers, scales = np.array([0, 1, 77, 2**31], np.uint64), np.array([0, 3, 13, 1], np.uint64)
     words = np.stack(philox(numbers, scales, GUMBEL, key_of(seed)), axis=1)
     for row, number, scale in zip(words.tolist(), numbers.tolist(), scales.tolist(), strict=True):
