@@ -40,9 +40,9 @@ def sample(
 ) -> tuple[Tensor, Tensor]:
     """Indices (n, L), int64, and embeddings (n, L, Z).
 
-    logits (n, 2, L, V), conditional first, guidance (n,) and codebook (V, Z), float32; keys (n, 2), int64 words of the
-    seeds, low first; more_smooth (n,), bool: embeddings are soft mixtures of the codebook there, the drawn rows
-    elsewhere. A token with a logit that is not finite has an embedding of NaN.
+    logits (n, 2, L, V), conditional first, or (n, 1, L, V) without guidance, guidance (n,) and codebook (V, Z),
+    float32; keys (n, 2), int64 words of the seeds, low first; more_smooth (n,), bool: embeddings are soft mixtures of
+    the codebook there, the drawn rows elsewhere. A token with a logit that is not finite has an embedding of NaN.
     """
     if kernel_runs(logits, guidance, codebook) and logits.shape[-1] <= MAX_VOCABULARY:
         return _launch(logits, guidance, keys, more_smooth, codebook, draw)
@@ -54,7 +54,7 @@ def twin(
 ) -> tuple[Tensor, Tensor]:
     """The same in plain torch."""
     t = guidance[:, None, None]
-    guided = (1 + t) * logits[:, 0] - t * logits[:, 1]
+    guided = logits[:, 0] if logits.shape[1] == 1 else (1 + t) * logits[:, 0] - t * logits[:, 1]
     if draw.top_k < guided.shape[-1]:
         least = guided.topk(draw.top_k, dim=-1, sorted=False).values.amin(-1, keepdim=True)
         guided = guided.masked_fill(guided < least, float("-inf"))
@@ -67,15 +67,15 @@ def twin(
 
 
 def spoil(embeddings: Tensor, logits: Tensor) -> Tensor:
-    """Embeddings (n, L, Z), NaN where one of the logits (n, 2, L, V) is not finite: a draw from such logits is a valid
-    token, and nothing later would show the error."""
+    """Embeddings (n, L, Z), NaN where one of the logits (n, branches, L, V) is not finite: a draw from such logits is a
+    valid token, and nothing later would show the error."""
     return embeddings.masked_fill(~logits.isfinite().all(-1).all(1)[..., None], torch.nan)
 
 
 def _launch(
     logits: Tensor, guidance: Tensor, keys: Tensor, more_smooth: Tensor, codebook: Tensor, draw: Draw
 ) -> tuple[Tensor, Tensor]:
-    n, _, length, vocabulary = logits.shape
+    n, branches, length, vocabulary = logits.shape
     tokens = torch.empty(n, length, dtype=torch.int64, device=logits.device)
     weights = torch.empty(n, length, vocabulary, dtype=torch.float32, device=logits.device)
     _sampling_kernel[(n * length,)](
@@ -93,6 +93,7 @@ def _launch(
         vocabulary,
         max(4, power_of_2(vocabulary)),
         vocabulary % 4 == 0,
+        branches,
         num_warps=WARPS,
         enable_fp_fusion=False,
     )
@@ -161,19 +162,21 @@ def _sampling_kernel(
     V: tl.constexpr,
     BLOCK: tl.constexpr,
     WHOLE: tl.constexpr,
+    BRANCHES: tl.constexpr,
 ):
     row = tl.program_id(0)
     image = row // length
     place = row % length
     seed = tl.load(keys + 2 * image) | (tl.load(keys + 2 * image + 1) << 32)
     t = tl.load(guidance + image)
-    conditional = (image.to(tl.int64) * 2 * length + place) * V
+    conditional = (image.to(tl.int64) * BRANCHES * length + place) * V
     unconditional = conditional + length.to(tl.int64) * V
     v = tl.arange(0, BLOCK)
     inside = v < V
     c = tl.load(logits + conditional + v, mask=inside, other=0.0)
-    u = tl.load(logits + unconditional + v, mask=inside, other=0.0)
-    value = tl.where(inside, (1 + t) * c - t * u, float("-inf"))
+    if BRANCHES == 2:
+        c = (1 + t) * c - t * tl.load(logits + unconditional + v, mask=inside, other=0.0)
+    value = tl.where(inside, c, float("-inf"))
     spoiled = tl.sum(tl.where(inside, value * 0, 0.0), 0)  # 0, or NaN where a logit is not finite
     if top_k < V:
         value = tl.where(value < _kth_largest(value, top_k), float("-inf"), value)

@@ -136,9 +136,9 @@ class ResidualDiffusion(nn.Module):
     ) -> Tensor:
         """Samples one residual per token.
 
-        condition (n, 2, L, C): conditional and unconditional rows; guidance (n,): t; start (n, L, Z): standard normal;
-        fresh (steps - 1, n, L, Z): standard normal, times `temperature` (a number or (n,)) added after each step except
-        the last. Returns (n, L, Z), float32.
+        condition (n, branches, L, C): conditional rows, and unconditional ones with guidance; guidance (n,): t; start
+        (n, L, Z): standard normal; fresh (steps - 1, n, L, Z): standard normal, times `temperature` (a number or (n,))
+        added after each step except the last; (0, ...) adds nothing. Returns (n, L, Z), float32.
         """
         if isinstance(temperature, Tensor):
             fresh = fresh * temperature[:, None, None]
@@ -153,7 +153,7 @@ class ResidualDiffusion(nn.Module):
         x = start
         for j, step in enumerate(reversed(self.schedule)):
             noise, width = self.net.denoise(x[:, None], embedded + times[len(self.schedule) - 1 - j])
-            guided = (1 + t) * noise[:, 0] - t * noise[:, 1]
+            guided = noise[:, 0] if noise.shape[1] == 1 else (1 + t) * noise[:, 0] - t * noise[:, 1]
             x = _posterior(x, guided, width[:, 0], step, fresh[j] if j < len(fresh) else None)
         return x * RESIDUAL_SCALE
 

@@ -214,8 +214,9 @@ class Generator:
     def advance(self, states: Sequence[GenerationState]) -> None:
         """Generates the next scale of states, which must all be at the same scale. Raises ModelError otherwise."""
         k = self._common_scale(states)
-        if self.lanes is None or not self.lanes.advance(k, states):
-            self.advance_eagerly(states)
+        for group in by_guidance(states):
+            if self.lanes is None or not self.lanes.advance(k, group):
+                self.advance_eagerly(group)
 
     @torch.inference_mode()
     def advance_eagerly(self, states: Sequence[GenerationState]) -> Sequence[GenerationState]:
@@ -239,7 +240,7 @@ class Generator:
 
     @torch.inference_mode()
     def forward(self, states: Sequence[GenerationState]) -> Tensor:
-        """The last block's output for the states' current scale, (n, 2, L, C).
+        """The last block's output for the states' current scale, (n, 2, L, C); (n, 1, L, C) without guidance.
 
         Writes the step's keys and values to the states' slots. Idempotent.
         """
@@ -248,17 +249,18 @@ class Generator:
             return self._forward_context(states)
         net = self.transformer
         x = net.embed_map(torch.stack([_present(state.next_map) for state in states]), k)
-        x = x.repeat_interleave(BRANCHES, dim=0)  # rows: state by state, conditional then unconditional
-        rows = [BRANCHES * state.slot + branch for state in states for branch in range(BRANCHES)]
-        rotary = net.rotary_map(k, torch.cat([state.last_positions for state in states]))
-        pooled = _join(torch.cat, [state.pooled for state in states]).block
+        count = branches(states)
+        x = x.repeat_interleave(count, dim=0)  # rows: state by state, conditional then unconditional
+        rows = [BRANCHES * state.slot + branch for state in states for branch in range(count)]
+        rotary = net.rotary_map(k, torch.cat([state.last_positions[:count] for state in states]))
+        pooled = _join(torch.cat, [state.pooled[:count] for state in states]).block
         start = self.config.context_token + sum(n * n for n in self.config.patch_nums[1:k])
-        x = self._blocks(x, pooled, rotary, Step(self.kv_cache, rows, start, last=k == self.scales - 1))
-        return x.unflatten(0, (len(states), BRANCHES))
+        step = Step(self.kv_cache, rows, start, branches=count, last=k == self.scales - 1)
+        return self._blocks(x, pooled, rotary, step).unflatten(0, (len(states), count))
 
     def logits(self, states: Sequence[GenerationState], hidden: Tensor) -> Tensor:
-        """Hidden (n, 2, L, C) to logits (n, 2, L, V) before guidance."""
-        head = _join(torch.cat, [state.pooled for state in states]).head
+        """Hidden (n, branches, L, C) to logits (n, branches, L, V) before guidance."""
+        head = _join(torch.cat, [state.pooled[: hidden.shape[1]] for state in states]).head
         return self.transformer.logits(hidden.flatten(0, 1), head).unflatten(0, hidden.shape[:2])
 
     def _forward_context(self, states: Sequence[GenerationState]) -> Tensor:
@@ -271,6 +273,8 @@ class Generator:
         pooled = None if block is None else block[:, 0]
         x = self._blocks(x, pooled, rotary, Step(self.kv_cache, rows, 0))
         conditional = x[:, -1:]
+        if branches(states) == 1:
+            return conditional[:, None]
         return torch.stack([conditional, self.unconditional_hidden.expand_as(conditional)], dim=1)
 
     @torch.inference_mode()
@@ -294,7 +298,7 @@ class Generator:
     def _sample(
         self, states: Sequence[GenerationState], logits: Tensor, controls: list[Controls], k: int
     ) -> tuple[Tensor, Tensor]:
-        """Samples indices (n, L) and embeddings (n, L, Z) from logits (n, 2, L, V), with a fused kernel if possible."""
+        """Samples indices (n, L) and embeddings (n, L, Z) from logits (n, branches, L, V); fused if possible."""
         ratio, t = self.ratio(k), torch.cat([one.guidance for one in controls])
         keys = [state.noise.key for state in states if isinstance(state.noise, SeededNoise)]
         top_p = any(state.params.top_p > 0 for state in states)
@@ -346,7 +350,8 @@ class Generator:
         codes = self.quantizer.embedding(tokens)
         shape = (codes.shape[1], codes.shape[2])
         condition = self.transformer.diffusion_condition(hidden, codes[:, None])
-        start, fresh = randomness.draw_diffusion(sources, k, self.config.diffusion_steps - 1, shape)
+        steps = self.config.diffusion_steps - 1 if noisy(states) else 0
+        start, fresh = randomness.draw_diffusion(sources, k, steps, shape)
         return self.transformer.diffloss.sample(
             condition,
             torch.cat([one.guidance for one in controls]),
@@ -366,6 +371,23 @@ class Generator:
         if k >= self.scales:
             raise ModelError(f"scale {k}: the image is finished; it has {self.scales} scales")
         return k
+
+
+def branches(states: Sequence[GenerationState]) -> int:
+    """The branches that a batch computes: without guidance the unconditional one would be multiplied by 0."""
+    return BRANCHES if any(state.params.guidance > 0 for state in states) else 1
+
+
+def by_guidance(states: Sequence[GenerationState]) -> list[list[GenerationState]]:
+    """States with guidance, and states without. They cannot share a batch: what one lacks in the KV cache, the other
+    reads."""
+    guided = [state for state in states if state.params.guidance > 0]
+    return [group for group in (guided, [state for state in states if state.params.guidance == 0]) if group]
+
+
+def noisy(states: Sequence[GenerationState]) -> bool:
+    """Whether the residual diffusion of a batch adds noise after its steps. Controls may say so later."""
+    return any(state.controls or state.params.residual_temperature > 0 for state in states)
 
 
 def _join(how: Callable[[list[Tensor]], Tensor], parts: Sequence[Pooled]) -> Pooled:

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from model.capture import CudaGraph, Graph, PythonGraph
-from model.generation import Controls, GenerationState, Generator, SamplingParams
-from model.kv_cache import BRANCHES
+from model.generation import Controls, GenerationState, Generator, SamplingParams, branches
 from model.noise import SeededNoise
 from model.transformer import Pooled
 
@@ -46,7 +45,7 @@ class Lanes:
 
     def __init__(self, generator: Generator, buckets: Sequence[int], max_tokens: int, capture: Capture) -> None:
         self.generator, self.buckets, self.max_tokens, self.capture = generator, tuple(buckets), max_tokens, capture
-        self._lanes: dict[tuple[int, int, int], Lane] = {}
+        self._lanes: dict[tuple[int, int, int, int], Lane] = {}
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -57,7 +56,7 @@ class Lanes:
         ordered = sorted(states, key=lambda state: state.slot)
         if not self._fits(k, ordered):
             return False
-        key = (k, ordered[0].slot, len(ordered))
+        key = (k, ordered[0].slot, len(ordered), branches(ordered))
         lane = self._lanes.get(key)
         if lane is None:
             inputs = [_own(state) for state in ordered]
@@ -85,7 +84,7 @@ class Lanes:
         first = ordered[0].slot
         return (
             len(ordered) in self.buckets
-            and BRANCHES * len(ordered) * self.generator.config.patch_nums[k] ** 2 <= self.max_tokens
+            and branches(ordered) * len(ordered) * self.generator.config.patch_nums[k] ** 2 <= self.max_tokens
             and [state.slot for state in ordered] == list(range(first, first + len(ordered)))
             and all(isinstance(state.noise, SeededNoise) and state.params.top_p == 0 for state in ordered)
         )
@@ -110,13 +109,13 @@ def attach(generator: Generator, buckets: Sequence[int] = BUCKETS, max_tokens: i
 
 
 def _own(state: GenerationState) -> GenerationState:
-    """A state like this one with tensors of its own, and parameters that nothing may depend on."""
+    """A state like this one with tensors of its own, and parameters of which only whether there is guidance counts."""
     noise = SeededNoise(0, state.latent.device, ahead=False)
     conditioning = replace(state.conditioning, positions=torch.empty_like(state.conditioning.positions))
     block = None if state.pooled.block is None else torch.empty_like(state.pooled.block)
     return GenerationState(
         slot=state.slot,
-        params=SamplingParams(),
+        params=SamplingParams(guidance=1.0 if state.params.guidance > 0 else 0.0),
         noise=noise,
         conditioning=conditioning,
         embedded=None if state.embedded is None else torch.empty_like(state.embedded),

@@ -60,13 +60,13 @@ class KVCache:
             gathered.append(self._softmax(q[here], keys[:, :, :end], values[:, :, :end]))
         return _join(gathered)
 
-    def attend_new(self, layer: int, rows: Sequence[int], start: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend_new(self, step: "Step", q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """As `attend_cached`, for the last scale, whose keys and values are not cached."""
-        end = start + k.shape[2]
+        layer, rows, start, end = step.layer, step.rows, step.start, step.start + k.shape[2]
         gathered = []
-        keys, values = self.last_keys[:, :, :end], self.last_values[:, :, :end]
-        for at in range(0, len(rows), BRANCHES):
-            here, there = slice(at, at + BRANCHES), slice(rows[at], rows[at] + BRANCHES)
+        keys, values = self.last_keys[: step.branches, :, :end], self.last_values[: step.branches, :, :end]
+        for at in range(0, len(rows), step.branches):
+            here, there = slice(at, at + step.branches), slice(rows[at], rows[at] + step.branches)
             keys[:, :, :start], values[:, :, :start] = (
                 self.keys[layer, there, :, :start],
                 self.values[layer, there, :, :start],
@@ -93,14 +93,14 @@ class KVCache:
     def rotate_last(self, step: "Step", qkv: Tensor, biases: Pair, table: Pair) -> Tensor:
         """As `attend_new`, from the projection, as `rotate_kept`."""
         start, end = step.start, step.start + qkv.shape[1]
-        keys, values = self.last_keys[:, :, :end], self.last_values[:, :, :end]
+        keys, values = self.last_keys[: step.branches, :, :end], self.last_values[: step.branches, :, :end]
         gathered = []
-        for at in range(0, len(step.rows), BRANCHES):
-            here, there = slice(at, at + BRANCHES), slice(step.rows[at], step.rows[at] + BRANCHES)
+        for at in range(0, len(step.rows), step.branches):
+            here, there = slice(at, at + step.branches), slice(step.rows[at], step.rows[at] + step.branches)
             _copy(keys[:, :, :start], self.keys[step.layer, there, :, :start])
             _copy(values[:, :, :start], self.values[step.layer, there, :, :start])
             own = (table[0][here], table[1][here])
-            q = rotate_and_keep(qkv[here], biases, own, (keys, values), self.numbers[:BRANCHES], start)
+            q = rotate_and_keep(qkv[here], biases, own, (keys, values), self.numbers[: step.branches], start)
             gathered.append(self._softmax(q, keys, values))
         return _join(gathered)
 
@@ -117,13 +117,16 @@ class Step:
     """The cache rows of the batch."""
     start: int
     """The position of the step's first token in a row."""
+    branches: int = 1
+    """Neighbouring rows of one image in the batch."""
     last: bool = False
     """Whether this is the last scale, whose keys and values are not cached."""
     layer: int = 0
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        attend = self.kv_cache.attend_new if self.last else self.kv_cache.attend_cached
-        return attend(self.layer, self.rows, self.start, q, k, v)
+        if self.last:
+            return self.kv_cache.attend_new(self, q, k, v)
+        return self.kv_cache.attend_cached(self.layer, self.rows, self.start, q, k, v)
 
     def rotate(self, qkv: Tensor, biases: Pair, table: Pair) -> Tensor:
         """As a call, from qkv (rows, L, 3, H, d), the biases (C,) of queries and values, and the rotary table."""

@@ -12,7 +12,9 @@ def top_k(scale: int) -> int:
 
 
 def guide(logits: Tensor, t: Tensor) -> Tensor:
-    """Logits (n, 2, L, V), conditional first, and guidance t (n,) to (n, L, V)."""
+    """Logits (n, branches, L, V), conditional first, and guidance t (n,) to (n, L, V)."""
+    if logits.shape[1] == 1:
+        return logits[:, 0]
     t = t[:, None, None]
     return (1 + t) * logits[:, 0] - t * logits[:, 1]
 

@@ -34,6 +34,9 @@ class Pooled:
     head: Tensor
     """(rows, 2C): scale and bias of the head's norm, float32."""
 
+    def __getitem__(self, rows: slice) -> "Pooled":
+        return Pooled(None if self.block is None else self.block[rows], self.head[rows])
+
 
 class Attention(nn.Module):
     """Self-attention, (rows, L, C) to the same shape. The caller's `attend` caches keys and values."""

@@ -5,13 +5,14 @@ The KV cache is the generator's own, so that torch may go on where this one stop
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from model import noise as randomness
-from model.generation import GenerationState, Generator
+from model.generation import GenerationState, Generator, branches, noisy
 from model.kv_cache import BRANCHES, contiguous_runs
 from model.layers import Rotary
 from model.onnx_engine import heads
@@ -44,19 +45,20 @@ class OnnxGenerator:
         with torch.inference_mode():
             self.levels = [net.level(k) for k in range(self.config.scales)]
         self.step = Session(step_graph(net), threads)
-        self.head = Session(heads.logits_graph(net), threads)
-        fits = self.config.diffusion_steps <= heads.MAX_STEPS
-        self.residual = Session(heads.residual_graph(net), threads) if fits else None
+        self.heads = {count: Session(heads.logits_graph(net, count), threads) for count in (1, BRANCHES)}
+        # Made when first wanted: requests seldom differ in it.
+        self.residual = cache(lambda *kind: Session(heads.residual_graph(net, *kind), threads))
+        self.fits = self.config.diffusion_steps <= heads.MAX_STEPS
 
     @torch.inference_mode()
     def advance(self, k: int, states: Sequence[GenerationState]) -> bool:
         """Advances states at scale k."""
-        generator, last = self.generator, k == self.config.scales - 1
+        generator, last, count = self.generator, k == self.config.scales - 1, branches(states)
         hidden = self._context(states) if k == 0 else self._map(k, states)
         ratio = generator.ratio(k)
         t = np.array([state.params.guidance * ratio for state in states], np.float32)[:, None, None, None]
-        head = torch.stack([state.pooled.head for state in states])
-        logits = torch.from_numpy(self.head(hidden=hidden, head=head.numpy(), t=t)["logits"])
+        inputs = {"hidden": hidden, "head": torch.stack([state.pooled.head[:count] for state in states]).numpy()}
+        logits = torch.from_numpy(self.heads[count](**inputs, **_guidance(t, count))["logits"])
         tokens, embeddings = self._sample(states, logits.unflatten(0, (len(states), -1)), k, ratio)
         if last:
             embeddings = embeddings + self._residual(states, hidden, tokens, t)
@@ -70,27 +72,29 @@ class OnnxGenerator:
         return True
 
     def _context(self, states: Sequence[GenerationState]) -> Array:
-        """The context of the conditional branch; that of the other is the generator's. Hidden (n, 2, 1, C)."""
+        """The context of the conditional branch; that of the other is the generator's. Hidden (n, branches, 1, C)."""
         net, length = self.generator.transformer, self.config.context_token
         x = torch.stack([state.embedded for state in states if state.embedded is not None]) + self.levels[0]
         rotary = net.rotary_context(torch.stack([state.conditioning.positions for state in states]))
         rows = [BRANCHES * state.slot for state in states]
         blocks = [state.pooled.block[:1] for state in states if state.pooled.block is not None]
         hidden = self._blocks(x, rotary, blocks, _Scale(0, 0, length - 1, rows))
+        if branches(states) == 1:
+            return hidden[:, None]
         other = self.generator.unconditional_hidden.expand(len(states), 1, -1)
         return np.stack([hidden, other.numpy()], axis=1)
 
     def _map(self, k: int, states: Sequence[GenerationState]) -> Array:
-        """The tokens of scale k in both branches. Hidden (n, 2, L, C)."""
-        net = self.generator.transformer
+        """The tokens of scale k. Hidden (n, branches, L, C)."""
+        net, count = self.generator.transformer, branches(states)
         maps = torch.stack([state.next_map for state in states if state.next_map is not None])
         x = net.word_embed(maps.flatten(2).transpose(1, 2)) + self.levels[k]
-        rotary = net.rotary_map(k, torch.cat([state.last_positions for state in states]))
-        rows = [BRANCHES * state.slot + branch for state in states for branch in range(BRANCHES)]
+        rotary = net.rotary_map(k, torch.cat([state.last_positions[:count] for state in states]))
+        rows = [BRANCHES * state.slot + branch for state in states for branch in range(count)]
         start = self.config.context_token + sum(n * n for n in self.config.patch_nums[1:k])
-        blocks = [state.pooled.block for state in states if state.pooled.block is not None]
-        hidden = self._blocks(x.repeat_interleave(BRANCHES, dim=0), rotary, blocks, _Scale(k, start, 0, rows))
-        return hidden.reshape(len(states), BRANCHES, *hidden.shape[1:])
+        blocks = [state.pooled.block[:count] for state in states if state.pooled.block is not None]
+        hidden = self._blocks(x.repeat_interleave(count, dim=0), rotary, blocks, _Scale(k, start, 0, rows))
+        return hidden.reshape(len(states), count, *hidden.shape[1:])
 
     def _blocks(self, x: Tensor, rotary: Rotary, conditions: list[Tensor], scale: _Scale) -> Array:
         """Runs the blocks on x (rows, L, C), and keeps keys and values where a later step reads them."""
@@ -134,21 +138,26 @@ class OnnxGenerator:
 
     def _residual(self, states: Sequence[GenerationState], hidden: Array, tokens: Tensor, t: Array) -> Tensor:
         """The residual tokens (n, L, Z) of the last scale."""
-        codes, steps = self.generator.quantizer.embedding(tokens), self.config.diffusion_steps - 1
-        sources = [state.noise for state in states]
+        codes, adds = self.generator.quantizer.embedding(tokens), noisy(states)
+        steps, shape = self.config.diffusion_steps - 1 if adds else 0, (codes.shape[1], codes.shape[2])
         start, fresh = randomness.draw_diffusion(
-            sources, self.config.scales - 1, steps, (codes.shape[1], codes.shape[2])
+            [state.noise for state in states], self.config.scales - 1, steps, shape
         )
         temperatures = torch.tensor([state.params.residual_temperature for state in states])
-        if self.residual is None:
+        if not self.fits:
             net, guidance = self.generator.transformer, torch.from_numpy(t[:, 0, 0, 0])
             condition = net.diffusion_condition(torch.from_numpy(hidden), codes[:, None])
             return net.diffloss.sample(condition, guidance, start, fresh, temperatures)
-        fresh = (fresh * temperatures[:, None, None]).transpose(0, 1)
-        found = self.residual(
-            hidden=hidden, codes=codes[:, None].numpy(), t=t, start=start[:, None].numpy(), fresh=fresh.numpy()
-        )
+        inputs = {"hidden": hidden, "codes": codes[:, None].numpy(), "start": start[:, None].numpy()}
+        if adds:
+            inputs["fresh"] = (fresh * temperatures[:, None, None]).transpose(0, 1).numpy()
+        found = self.residual(hidden.shape[1], adds)(**inputs, **_guidance(t, hidden.shape[1]))
         return torch.from_numpy(found["residual"][:, 0])
+
+
+def _guidance(t: Array, count: int) -> dict[str, Array]:
+    """The input t of a graph, where it has the unconditional branch."""
+    return {"t": t} if count == BRANCHES else {}
 
 
 def _keep_top_k(logits: Tensor, k: int) -> Tensor:

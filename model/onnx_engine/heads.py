@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from model.diffusion import RESIDUAL_SCALE, Step
+from model.kv_cache import BRANCHES
 from model.onnx_engine.graph import Graph
 from model.transformer import Transformer
 
@@ -13,21 +14,24 @@ MAX_STEPS = 64
 """Diffusion steps that a graph holds, one after another."""
 
 
-def logits_graph(net: Transformer) -> Graph:
-    """Inputs: hidden (n, 2, L, C); head (n, 2, 2C), the pooled context's; t (n, 1, 1, 1), guidance.
+def logits_graph(net: Transformer, branches: int) -> Graph:
+    """Inputs: hidden (n, branches, L, C); head (n, branches, 2C), the pooled context's; with two branches t
+    (n, 1, 1, 1), guidance.
 
     Output: logits (n·L, V) with guidance. The head is linear: guidance is applied to its input, so that there is one
     product for both branches.
     """
     graph, width = Graph("logits"), net.config.embed_dim
-    hidden = graph.input("hidden", ("n", 2, "L", width))
-    lines = graph.reshape(graph.input("head", ("n", 2, 2 * width)), 0, 2, 1, -1)
+    hidden = graph.input("hidden", ("n", branches, "L", width))
+    lines = graph.reshape(graph.input("head", ("n", branches, 2 * width)), 0, branches, 1, -1)
     scale, bias = graph.split(lines, 2, axis=3)
     weight = graph.weight(net.head_nm.ln_wo_grad.weight)
     eps = net.config.norm_eps
     x = graph.op("SimplifiedLayerNormalization", hidden, weight, axis=-1, epsilon=eps, stash_type=1)
     x = graph.op("Add", graph.op("Mul", x, graph.op("Add", scale, graph.scalar(1.0))), bias)
-    guided = graph.reshape(_guided(graph, x, graph.input("t", ("n", 1, 1, 1))), -1, width)
+    if branches == BRANCHES:
+        x = _guided(graph, x, graph.input("t", ("n", 1, 1, 1)))
+    guided = graph.reshape(x, -1, width)
     graph.output("logits", graph.linear(guided, net.head.weight, net.head.bias), ("nL", net.head.out_features))
     return graph
 
@@ -38,27 +42,27 @@ def _guided(graph: Graph, both: str, t: str) -> str:
     return graph.op("Add", conditional, graph.op("Mul", t, graph.op("Sub", conditional, unconditional)))
 
 
-def residual_graph(net: Transformer) -> Graph:
-    """Inputs: hidden (n, 2, L, C) of the last scale; codes (n, 1, L, Z), sampled there; t (n, 1, 1, 1), guidance; start
-    (n, 1, L, Z); fresh (n, steps - 1, L, Z), multiplied by the temperature.
+def residual_graph(net: Transformer, branches: int, noisy: bool) -> Graph:
+    """Inputs: hidden (n, branches, L, C) of the last scale; codes (n, 1, L, Z), sampled there; with two branches t
+    (n, 1, 1, 1), guidance; start (n, 1, L, Z); if noisy, fresh (n, steps - 1, L, Z), multiplied by the temperature.
 
     Output: residual (n, 1, L, Z).
     """
-    return _Residual(net).graph
+    return _Residual(net, branches, noisy).graph
 
 
 class _Residual:
-    def __init__(self, net: Transformer) -> None:
+    def __init__(self, net: Transformer, branches: int, noisy: bool) -> None:
         graph = self.graph = Graph("residual")
+        self.branches = branches
         head, width, channels = net.diffloss, net.config.embed_dim, net.word_embed.in_features
         self.net: Any = head.net
-        hidden = graph.input("hidden", ("n", 2, "L", width))
+        hidden = graph.input("hidden", ("n", branches, "L", width))
         codes = graph.input("codes", ("n", 1, "L", channels))
-        self.t = graph.input("t", ("n", 1, 1, 1))
+        self.t = graph.input("t", ("n", 1, 1, 1)) if branches == BRANCHES else ""
         x = graph.input("start", ("n", 1, "L", channels))
-        count = len(head.schedule) - 1
-        fresh = graph.input("fresh", ("n", count, "L", channels))
-        parts = graph.split(fresh, count, axis=1)
+        count = len(head.schedule) - 1 if noisy else 0
+        parts = graph.split(graph.input("fresh", ("n", count, "L", channels)), count, axis=1) if noisy else []
         words = graph.op("MatMul", codes, graph.weight(net.word_embed.weight.t()))
         words = graph.op("Add", words, graph.weight(net.word_embed.bias))
         condition = graph.op(
@@ -81,10 +85,11 @@ class _Residual:
     def _step(self, x: str, condition: str, time: torch.Tensor, step: Step, fresh: str | None) -> str:
         graph = self.graph
         active = graph.silu(graph.op("Add", condition, graph.weight(time)))
-        conditional, unconditional = graph.split(self._denoise(x, active), 2, axis=1)
+        conditional, *unconditional = graph.split(self._denoise(x, active), self.branches, axis=1)
         noise, share = graph.split(conditional, 2, axis=3)
-        other, _ = graph.split(unconditional, 2, axis=3)
-        noise = graph.op("Add", noise, graph.op("Mul", self.t, graph.op("Sub", noise, other)))
+        for one in unconditional:
+            other, _ = graph.split(one, 2, axis=3)
+            noise = graph.op("Add", noise, graph.op("Mul", self.t, graph.op("Sub", noise, other)))
         begun = graph.op(
             "Sub",
             self._times(x, 1 / math.sqrt(step.alpha_bar)),
@@ -103,12 +108,13 @@ class _Residual:
         return self.graph.op("Mul", x, self.graph.scalar(factor))
 
     def _denoise(self, x: str, active: str) -> str:
-        """x (n, 1, L, Z) and the condition after its SiLU, (n·2·L, W), to noise and share, (n, 2, L, 2Z)."""
+        """x (n, 1, L, Z) and the condition after its SiLU, (n·branches·L, W), to (n, branches, L, 2Z): noise, share."""
         graph, net = self.graph, self.net
         inner = net.input_proj
         h = graph.op("MatMul", x, graph.weight(inner.weight.t()))
         h = graph.op("Add", h, graph.weight(inner.bias))
-        h = graph.reshape(graph.op("Concat", h, h, axis=1), -1, inner.out_features)
+        h = graph.op("Concat", h, h, axis=1) if self.branches == BRANCHES else h
+        h = graph.reshape(h, -1, inner.out_features)
         for block in net.res_blocks:
             shift, scale, gate = self._modulation(block.adaLN_modulation[1], active, 3)
             update = self._modulated(h, block.in_ln, shift, scale)

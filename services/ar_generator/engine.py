@@ -200,7 +200,7 @@ class GeneratorEngine:
         mask[0] = True
         shape = (self.config.context_token, self.config.context_dim)
         context = np.random.default_rng(0).standard_normal(shape, np.float32)
-        return GenerationRequest(context, mask, mask.cumsum() - 1, 0, SamplingParams())
+        return GenerationRequest(context, mask, mask.cumsum() - 1, 0, self.defaults)
 
     def begin(self, request: GenerationRequest) -> GenerationState:
         """Take a free slot for the request."""

@@ -112,3 +112,14 @@ def test_a_logit_that_is_not_finite_spoils_its_token_alone(
         assert bool(embeddings[1, 2].isnan().all())
         embeddings[1, 2] = whole[1, 2]
         assert (embeddings - whole).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("more_smooth", [False, True])
+def test_one_branch_is_drawn_as_two_without_guidance(kernels: str, more_smooth: bool) -> None:
+    given, draw = inputs(2, 3, 64, 8, kernels), Draw(3, 10, 1.5, 0.27)
+    given |= {"guidance": torch.zeros(2, device=kernels), "more_smooth": torch.tensor([more_smooth] * 2).to(kernels)}
+    both = sample(**given, draw=draw)
+    given["logits"] = given["logits"][:, :1]
+    for alone in (sample(**given, draw=draw), twin(**given, draw=draw)):
+        assert torch.equal(alone[0], both[0])
+        assert (alone[1] - both[1]).abs().max() < 1e-4

@@ -82,8 +82,13 @@ class ImageCase:
 
 
 def branches(tensor: Tensor) -> Tensor:
-    """Rows (n, 2, ...) as the cases have them: all conditional ones, then all unconditional ones."""
+    """Rows (n, branches, ...) as the cases have them: all conditional ones, then all unconditional ones."""
     return tensor.transpose(0, 1).flatten(0, 1)
+
+
+def computed(expected: Tensor, found: Tensor) -> Tensor:
+    """The expected rows of the branches that were computed: without guidance the conditional ones alone."""
+    return expected[: len(found)]
 
 
 def difference(found: Tensor, expected: Tensor) -> float:

@@ -103,7 +103,7 @@ def test_a_long_diffusion_stays_in_torch(
     monkeypatch.setattr(heads, "MAX_STEPS", 2)
     made = Generator(generator.transformer, generator.quantizer, slots=SLOTS)
     engine = made.lanes = OnnxGenerator(made, threads=1)
-    assert engine.residual is None
+    assert not engine.fits
     state = begin(made, plain, 2)
     while state.scale < made.scales:
         made.advance([state])
