@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.harness.checkpoint import UNSAFE_PROMPT
+from model import engines
+from model.device import Compute
 from model.errors import NotFiniteError
 from model.generation import SamplingParams
 from model.pipeline import Pipeline
@@ -20,7 +22,7 @@ NAN, INFINITY = float("nan"), float("inf")
 @pytest.fixture
 def pipeline(tiny: Path) -> Pipeline:
     """One of its own for each test, to be broken."""
-    return Pipeline.load(tiny)
+    return Pipeline.load(tiny, engine="torch")
 
 
 def parts(pipeline: Pipeline) -> dict[str, torch.Tensor]:
@@ -37,9 +39,15 @@ def parts(pipeline: Pipeline) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("part", ["text", "generator", "head", "diffusion", "codebook", "decoder"])
 @pytest.mark.parametrize("more_smooth", [True, False])
-def test_a_broken_weight_gives_an_error_and_no_picture(pipeline: Pipeline, part: str, more_smooth: bool) -> None:
+@pytest.mark.parametrize("engine", ["torch", "onnx"])
+def test_a_broken_weight_gives_an_error_and_no_picture(
+    pipeline: Pipeline, part: str, more_smooth: bool, engine: str
+) -> None:
     with torch.no_grad():
         parts(pipeline)[part].fill_(NAN)
+    compute = Compute(torch.device("cpu"), torch.float32, 1)
+    engines.speed_up_generator(pipeline.generator, engine, compute)
+    engines.speed_up_decoder(pipeline.tokenizer, engine, compute)
     with pytest.raises(NotFiniteError):
         pipeline.draw("a red heart", 7, SamplingParams(more_smooth=more_smooth))
     assert pipeline.generator.free == [0]
