@@ -1,6 +1,6 @@
 """The engines against a plain eager implementation in the order of docs/spec.md, in turns in one run.
 
-    python -m benchmarks.released [--threads 1 2] [--rounds 30] [--checkpoint FOLDER]
+    python -m benchmarks.released [--threads 1 2] [--rounds 30] [--guidance X] [--checkpoint FOLDER]
 
 Milliseconds from a prompt's conditioning to pixels: medians with the min beside them, and the baseline's time over
 theirs. All are in float32 on the CPU and draw the same noise. Exit code 1 if an engine draws other tokens than the
@@ -12,7 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,10 @@ from torch import Tensor
 from benchmarks.harness.cli import run_command
 from benchmarks.plain.picture import Plain
 from model import engines
-from model.checkpoint import bundled
+from model.checkpoint import Checkpoint, bundled
 from model.device import AUTO, Compute
-from model.generation import Conditioning
+from model.errors import SettingError
+from model.generation import Conditioning, SamplingParams
 from model.noise import SeededNoise
 from model.pipeline import Pipeline
 from model.pixels import Pixels
@@ -46,12 +47,11 @@ class Contender:
     seconds: list[float] = field(default_factory=list)
 
 
-def baseline(folder: Path) -> Contender:
+def baseline(folder: Path, params: SamplingParams) -> Contender:
     """The plain implementation over weights of its own."""
     pipeline = Pipeline.load(folder, safety=False, engine=engines.TORCH)
     pipeline.tokenizer.decoder.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     plain = Plain(pipeline.generator.transformer, pipeline.generator.quantizer, pipeline.tokenizer)
-    params = pipeline.checkpoint.sampling_defaults
 
     def draw(conditioning: Conditioning, seed: int) -> Picture:
         tokens, pixels = plain.draw(conditioning, SeededNoise(seed), params)
@@ -60,9 +60,9 @@ def baseline(folder: Path) -> Contender:
     return Contender(draw)
 
 
-def contender(pipeline: Pipeline) -> Contender:
+def contender(pipeline: Pipeline, params: SamplingParams) -> Contender:
     """A pipeline's generator and decoder."""
-    generator, params = pipeline.generator, pipeline.checkpoint.sampling_defaults
+    generator = pipeline.generator
 
     def draw(conditioning: Conditioning, seed: int) -> Picture:
         state, tokens = generator.begin(conditioning, SeededNoise(seed), params), []
@@ -82,14 +82,14 @@ def agree(expected: Picture, found: Picture) -> bool:
     return same and int(np.abs(expected[1].astype(int) - found[1].astype(int)).max()) <= PIXEL_TOLERANCE
 
 
-def measure(folder: Path, threads: int, rounds: int) -> bool:
+def measure(folder: Path, params: SamplingParams, threads: int, rounds: int) -> bool:
     """Print the rows of one number of threads. Returns whether all drew the same."""
     compute = Compute.of("cpu", "float32", threads)
     compute.own_this_thread()
-    runners = {BASELINE: baseline(folder)}
+    runners = {BASELINE: baseline(folder, params)}
     for engine in sorted({engines.TORCH, engines.choose(AUTO, compute)}, reverse=True):
         pipeline = Pipeline.load(folder, safety=False, engine=engine)
-        runners[engine] = contender(pipeline)
+        runners[engine] = contender(pipeline, params)
     prompts = pipeline.checkpoint.known_prompts() or ["a red heart"]
     given = pipeline.text_encoder.encode(prompts[: CHECKED + rounds]).conditioning
     same = True
@@ -116,12 +116,18 @@ def main() -> int:
     parser.add_argument("--threads", type=count, nargs="+", default=[1, 2], help="CPU threads (default: 1 2)")
     parser.add_argument("--rounds", type=count, default=30, help="pictures of each (default: %(default)s)")
     parser.add_argument("--checkpoint", type=Path, help="checkpoint folder (default: the bundled one)")
+    parser.add_argument("--guidance", type=float, help="0 to 20 (default: the checkpoint's)")
     chosen = parser.parse_args()
+    folder = chosen.checkpoint or bundled()
+    params = Checkpoint.open(folder).sampling_defaults
+    if chosen.guidance is not None:
+        params = replace(params, guidance=chosen.guidance)
+    print(f"guidance {params.guidance:g}")
     print("threads    engine  ms, median (min)  times as fast")
-    same = [measure(chosen.checkpoint or bundled(), threads, chosen.rounds) for threads in chosen.threads]
+    same = [measure(folder, params, threads, chosen.rounds) for threads in chosen.threads]
     print(f"tokens equal, pixels within {PIXEL_TOLERANCE} of 255: {'yes' if all(same) else 'NO'}")
     return int(not all(same))
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_command(main, SettingError))
