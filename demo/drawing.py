@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from hart import Accepted, AsyncClient, Event, Finished, Image, Preview, Progress, Starting
+from hart import Accepted, AsyncClient, Event, Finished, Image, Prepared, Preview, Progress, Starting
 from hart.request import Options
 from hart.v1 import images_pb2
 
@@ -29,7 +29,7 @@ class Frame:
         match event:
             case Accepted(seeds=seeds, scales=scales):
                 return replace(self, images=(None,) * len(seeds), scales=scales * len(seeds))
-            case Starting():
+            case Starting() | Prepared():
                 return self
             case Progress(image_index=index, preview=preview):
                 return replace(self._with(index, preview), drawn=self.drawn + 1)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         Unauthenticated,
         Unavailable,
     )
-    from hart.results import Accepted, Event, Finished, GenerateResult, Image, Preview, Progress, Starting
+    from hart.results import Accepted, Event, Finished, GenerateResult, Image, Prepared, Preview, Progress, Starting
 
     __version__: str
 
@@ -52,7 +52,8 @@ _HOME = {
         "hart.errors",
     ),
     **dict.fromkeys(
-        ("Accepted", "GenerateResult", "Event", "Finished", "Image", "Preview", "Progress", "Starting"), "hart.results"
+        ("Accepted", "GenerateResult", "Event", "Finished", "Image", "Prepared", "Preview", "Progress", "Starting"),
+        "hart.results",
     ),
 }
 
@@ -72,6 +73,7 @@ __all__ = [
     "InvalidRequest",
     "Overloaded",
     "PermissionDenied",
+    "Prepared",
     "Preview",
     "Progress",
     "PromptUnsafe",

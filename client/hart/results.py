@@ -133,6 +133,18 @@ class Starting:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """The prompt is allowed and encoded; drawing begins."""
+
+    prompt_tokens: int
+    """Tokens of the prompt that are used."""
+    warnings: tuple[str, ...]
+    """Sentences for users: a truncated prompt, words that the model was not trained on."""
+    revised_prompt: str | None
+    """The prompt that is drawn, where the operator's replacement takes the place of an unsafe one."""
+
+
+@dataclass(frozen=True)
 class Progress:
     """A scale of an image is done."""
 
@@ -156,7 +168,7 @@ class Finished:
     """Verdict, timings, warnings and model."""
 
 
-Event: TypeAlias = Accepted | Starting | Progress | Image | Finished
+Event: TypeAlias = Accepted | Starting | Prepared | Progress | Image | Finished
 
 
 @dataclass(frozen=True)
@@ -202,6 +214,10 @@ def event_of(message: images_pb2.GenerateEvent) -> Event | None:
             starting = message.starting
             estimate = starting.estimated_seconds if starting.HasField("estimated_seconds") else None
             return Starting(starting.stage, estimate)
+        case "prepared":
+            ready = message.prepared
+            revised = ready.revised_prompt if ready.HasField("revised_prompt") else None
+            return Prepared(ready.prompt_tokens, tuple(warning.text for warning in ready.warnings), revised)
         case "progress":
             return _progress_of(message.progress)
         case "image":

@@ -158,6 +158,10 @@ class Gateway(images_pb2_grpc.ImagesServicer):
             )
         )
         await self._enter(request, context)
+        ready = images_pb2.Prepared(prompt_tokens=3, warnings=report(request).warnings)
+        if request.prompt == "unsafe":
+            ready.revised_prompt = "a flower"
+        yield images_pb2.GenerateEvent(prepared=ready)
         for scale, side in enumerate(SCALES):
             for index in range(count):
                 progress = images_pb2.Progress(image_index=index, scale=scale, side=side, scales=len(SCALES))

@@ -62,11 +62,22 @@ def test_absent_options_stay_absent_except_the_request_id(gateway: Gateway) -> N
 def test_stream_yields_typed_events_in_order_and_skips_unknown_ones(gateway: Gateway) -> None:
     for events in both(gateway, "stream", "x", seed=3, num_images=2, preview_every=3):
         kinds = [type(event).__name__ for event in events]
-        assert kinds == ["Accepted"] + ["Progress"] * 6 + ["Image"] * 2 + ["Finished"]
+        assert kinds == ["Accepted", "Prepared"] + ["Progress"] * 6 + ["Image"] * 2 + ["Finished"]
         assert events[0].seeds == (3, 4)
-        assert [event.preview is not None for event in events[1:7]] == [False] * 4 + [True] * 2
-        assert events[6].preview.format == "jpeg"
+        assert [event.preview is not None for event in events[2:8]] == [False] * 4 + [True] * 2
+        assert events[7].preview.format == "jpeg"
         assert events[-1].report.model.name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "warnings", "revised"),
+    [("x", (), None), ("zyzzyva", ("The prompt has unknown words.",), None), ("unsafe", (), "a flower")],
+)
+def test_prepared_has_the_warnings_and_the_prompt_that_is_drawn(
+    gateway: Gateway, prompt: str, warnings: tuple[str, ...], revised: str | None
+) -> None:
+    for events in both(gateway, "stream", prompt):
+        assert events[1] == hart.Prepared(3, warnings, revised)
 
 
 def test_describe_and_status_return_messages(gateway: Gateway) -> None:

@@ -26,10 +26,11 @@ async def test_every_event_gives_a_frame_up_to_the_finished_images(gateway: Gate
     async with AsyncClient(gateway.endpoint) as client:
         frames = [frame async for frame in draw(client, "x", {"num_images": 2, "seed": 5})]
     scales = 2 * len(SCALES)
-    assert frames[0] == Frame(images=(None, None), scales=scales)
-    assert [frame.drawn for frame in frames] == [*range(scales + 1), *[scales] * 3]
-    assert [type(one) for one in frames[1].images] == [Preview, type(None)]
-    assert [type(one) for one in frames[scales].images] == [Preview, Preview]
+    accepted, prepared, *drawn = frames
+    assert accepted == prepared == Frame(images=(None, None), scales=scales)
+    assert [frame.drawn for frame in drawn] == [*range(1, scales + 1), *[scales] * 3]
+    assert [type(one) for one in drawn[0].images] == [Preview, type(None)]
+    assert [type(one) for one in drawn[scales - 1].images] == [Preview, Preview]
     assert [one.seed for one in frames[-1].images if isinstance(one, Image)] == [5, 6]
     assert frames[-2].report is None
     assert frames[-1].report is not None

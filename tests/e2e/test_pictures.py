@@ -154,6 +154,8 @@ def test_stream_events_are_in_order(client: hart.Client) -> None:
     accepted, finished = events[0], events[-1]
     assert isinstance(accepted, hart.Accepted)
     assert isinstance(finished, hart.Finished)
+    assert isinstance(events[1], hart.Prepared)
+    assert events[1].prompt_tokens == finished.report.prompt_tokens
     assert accepted.seeds == tuple(seed_of_image(7, index) for index in range(3))
     for index in range(3):
         progress = [e for e in events if isinstance(e, hart.Progress) and e.image_index == index]

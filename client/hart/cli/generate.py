@@ -211,6 +211,8 @@ async def _draw(
                     case results.Starting(stage=stage, estimated_seconds=estimate):
                         about = "" if estimate is None else f", about {estimate:.0f} s"
                         progress.update(task, description=f"{stage} is starting{about}")
+                    case results.Prepared(revised_prompt=revised):
+                        progress.update(task, description="drawing" if revised is None else "drawing another prompt")
                     case results.Progress(scale=scale, scales=scales, side=side):
                         progress.update(task, description=f"scale {scale + 1}/{scales} ({side}x{side})", advance=1)
                         if event.preview is not None and not output_paths.stdout:
