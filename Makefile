@@ -203,9 +203,10 @@ check: setup                ## the short lane: lint, types, arrows, and the test
 test-short: setup
 	$(BIN)/pytest -m "not long" --numprocesses=auto --maxprocesses=2 --dist=loadfile $(PYTEST_ARGS)
 
-# What a merge needs. Ends with the summary line of pytest.
+# What a merge needs. Ends with the summary line of pytest. One process more than there are cores: many tests wait.
+WORKERS = $(shell $(PYTHON) -c 'import os; print(min(4, len(os.sched_getaffinity(0)) + 1))' 2>/dev/null || echo auto)
 check-all: setup $(VENV)/.stamp-kernels ## the long lane: the short one, and every test that needs no browser, engine or registry
 	@$(MAKE) lint
 	@$(MAKE) types
-	@HART_KERNELS=$(if $(filter Linux,$(shell uname)),1) \
-	  $(MAKE) test PYTEST_ARGS='--numprocesses=auto --maxprocesses=4 --dist=loadfile $(PYTEST_ARGS)'
+	@REQUIRE_KERNELS=$(if $(filter Linux,$(shell uname)),1) \
+	  $(MAKE) test PYTEST_ARGS='--numprocesses=$(WORKERS) --dist=loadfile $(PYTEST_ARGS)'

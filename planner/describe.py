@@ -48,7 +48,7 @@ def _stage(stage: str, answer: StageDescribeResponse, computed: Sequence[float])
         tables = [BatchCost.of(dict(one.batch_seconds), f"scales[{k}]") for k, one in enumerate(cost.scales)]
         found |= {
             "scales": tuple(tables),
-            "max_batch_per_scale": tuple(max(1, int(one.points[-1][0])) for one in tables),
+            "max_batch_per_scale": tuple(max(1, one.max_batch) for one in cost.scales),
             "slots": limits.concurrency,
         }
     if stage == "decoder":

@@ -70,8 +70,10 @@ class ArGeneratorServicer(ar_generator_pb2_grpc.ArGeneratorServicer, stage_pb2_g
             sampling_defaults=to_proto(engine.defaults),
         )
         answer.cost.scales.extend(
-            stage_pb2.ScaleCost(side=side, batch_seconds=table)
-            for side, table in zip(engine.config.patch_nums, scheduler.scale_times.tables(), strict=True)
+            stage_pb2.ScaleCost(side=side, batch_seconds=table, max_batch=widest)
+            for side, table, widest in zip(
+                engine.config.patch_nums, scheduler.scale_times.tables(), engine.max_batch_per_scale, strict=True
+            )
         )
         return answer
 

@@ -9,9 +9,9 @@ from kernels import choose
 
 
 def require_triton() -> None:
-    """Skips the test without triton; fails it where HART_KERNELS=1 demands triton."""
+    """Skips the test without triton; fails it where REQUIRE_KERNELS=1 demands triton."""
     if not choose.triton_is_installed():
-        (pytest.fail if os.environ.get("HART_KERNELS") == "1" else pytest.skip)("triton is not installed")
+        (pytest.fail if os.environ.get("REQUIRE_KERNELS") == "1" else pytest.skip)("triton is not installed")
 
 
 def prepare(device: str) -> None:

@@ -201,6 +201,7 @@ async def test_too_short_deadline_ends_the_call(stages: SimpleNamespace, pipelin
 async def test_describe_reports_the_cost_of_each_scale(stages: SimpleNamespace) -> None:
     described = await stage_pb2_grpc.StageStub(stages.ar_generator.channel).Describe(stage_pb2.StageDescribeRequest())
     assert len(described.cost.scales) == SCALES
+    assert [one.max_batch for one in described.cost.scales] == [8, 8, 7, 4]
     assert math.isclose(sum(scale.batch_seconds[1] for scale in described.cost.scales), described.cost.request_seconds)
     assert described.limits.concurrency == 8
 

@@ -31,7 +31,8 @@ seen.invalid = await errorOf(client.images.generate({ prompt, n: 0 }));
 seen.wrongKey = await errorOf(new OpenAI({ baseURL, apiKey: "wrong", maxRetries: 0 }).images.generate({ prompt }));
 seen.timeout = await errorOf(client.images.generate({ prompt, n: 8 }, { timeout: 5 }));
 
-const held = await client.images.generate({ prompt, n: 8, stream: true });
+// The call that timed out holds its place until the server has seen that its connection is closed.
+const held = await client.images.generate({ prompt, n: 8, stream: true }, { maxRetries: 5 });
 seen.limited = await errorOf(client.images.generate({ prompt }));
 for await (const _ of held);
 seen.patient = (await client.images.generate({ prompt }, { maxRetries: 5 })).data.length;
