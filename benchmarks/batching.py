@@ -22,8 +22,9 @@ from torch import Tensor
 from benchmarks.harness.cli import run_command
 from model.checkpoint import bundled
 from model.device import DTYPES
-from model.generation import Conditioning, GenerationState, SamplingParams
+from model.generation import Conditioning, GenerationState
 from model.noise import SeededNoise
+from model.params import SamplingParams
 from model.pipeline import Pipeline
 
 SETTINGS = SamplingParams(more_smooth=False)

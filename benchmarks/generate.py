@@ -38,8 +38,9 @@ from benchmarks.timing import (
     wait_for,
 )
 from model.capture import Replay
-from model.generation import GenerationState, Generator, SamplingParams
+from model.generation import GenerationState, Generator
 from model.noise import SeededNoise
+from model.params import SamplingParams
 
 Decode = Callable[[torch.Tensor], torch.Tensor]
 MODES = ("eager", "kernels", "graphs", "both")

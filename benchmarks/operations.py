@@ -17,8 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.generate import decode
 from benchmarks.load_checkpoint import TOKENIZER, TRANSFORMER
 from benchmarks.random_model import networks
-from model.generation import Conditioning, GenerationState, Generator, SamplingParams
+from model.generation import Conditioning, GenerationState, Generator
 from model.noise import Scales, SeededNoise, draw_diffusion, draw_scale
+from model.params import SamplingParams
 from training.core.options import count
 
 NOWHERE = torch.device("meta")

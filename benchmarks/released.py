@@ -25,8 +25,9 @@ from model import engines
 from model.checkpoint import Checkpoint, bundled
 from model.device import AUTO, Compute
 from model.errors import SettingError
-from model.generation import Conditioning, SamplingParams
+from model.generation import Conditioning
 from model.noise import SeededNoise
+from model.params import SamplingParams
 from model.pipeline import Pipeline
 from model.pixels import Pixels
 from training.core.options import count

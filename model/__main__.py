@@ -13,8 +13,8 @@ from model.checkpoint import bundled
 from model.device import AUTO, PRECISIONS, Compute
 from model.engines import ENGINES
 from model.errors import ModelError, NotFiniteError, UnsafePromptError
-from model.generation import SamplingParams
 from model.image_file import check_encoding
+from model.params import SamplingParams
 from model.pipeline import Pipeline
 from model.progress import Progress
 from model.prompt import checked_prompt

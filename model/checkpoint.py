@@ -17,7 +17,7 @@ from kernels.choose import triton_is_installed
 from model import weights
 from model.config import TokenizerConfig, TransformerConfig, check_pair
 from model.errors import CheckpointError, SettingError
-from model.generation import SamplingParams
+from model.params import SamplingParams
 from model.quantizer import Quantizer
 from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer

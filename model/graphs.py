@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from model.capture import CudaGraph, Graph, PythonGraph
-from model.generation import Controls, GenerationState, Generator, SamplingParams, branches
+from model.generation import GenerationState, Generator, branches
 from model.noise import SeededNoise
+from model.params import Controls, SamplingParams
 from model.transformer import Pooled
 
 BUCKETS = (1, 2, 4, 8)

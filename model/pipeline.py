@@ -17,8 +17,9 @@ from model.checkpoint import Checkpoint
 from model.device import AUTO, Compute
 from model.errors import NotFiniteError, UnsafePromptError
 from model.finite import require_finite
-from model.generation import GenerationState, Generator, SamplingParams
+from model.generation import GenerationState, Generator
 from model.image_file import encode
+from model.params import SamplingParams
 from model.pixels import Pixels, quantize, to_pixels
 from model.prompt import checked_prompt
 from model.safety import SafetyClassifier, Verdict

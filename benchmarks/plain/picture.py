@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.plain import blocks
-from model.generation import Conditioning, SamplingParams
+from model.generation import Conditioning
 from model.noise import DIFFUSION_START, DIFFUSION_STEP, GUMBEL, TOKEN_DRAW, Noise
+from model.params import SamplingParams
 from model.quantizer import Quantizer
 from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer

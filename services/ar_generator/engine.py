@@ -18,9 +18,10 @@ from model.checkpoint import Checkpoint, bundled
 from model.config import TransformerConfig
 from model.device import Compute
 from model.errors import ModelError, NotFiniteError
-from model.generation import Conditioning, GenerationState, Generator, SamplingParams
+from model.generation import Conditioning, GenerationState, Generator
 from model.kv_cache import BRANCHES, KVCache
 from model.noise import SeededNoise
+from model.params import SamplingParams
 from runtime.settings import SettingsError
 from runtime.work.self_test import SelfTest, SelfTestFailed
 from services.ar_generator.config import ArGeneratorSettings

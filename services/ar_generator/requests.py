@@ -10,7 +10,7 @@ from hart.v1 import ar_generator_pb2, stage_pb2
 
 from common.limits import SAMPLING_FIELDS, SAMPLING_MAXIMA
 from common.seeds import MAX_SEED
-from model.generation import SamplingParams
+from model.params import SamplingParams
 from runtime import tensors
 from runtime.errors import InvalidRequest, Violation
 from runtime.oip.model import InferRequest, Parameter

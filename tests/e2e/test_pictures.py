@@ -17,7 +17,7 @@ from PIL import Image
 from benchmarks.harness.checkpoint import PROMPTS, UNSAFE_PROMPT
 from benchmarks.harness.processes import STAGES, Cluster, Process
 from common.seeds import seed_of_image, seed_of_request_id
-from model.generation import SamplingParams
+from model.params import SamplingParams
 from model.pipeline import GeneratedImage, Pipeline
 
 EXIF_DESCRIPTION = 0x010E

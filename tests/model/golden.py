@@ -11,8 +11,9 @@ from torch import Tensor
 
 from model import noise as randomness
 from model.checkpoint import Checkpoint
-from model.generation import Conditioning, GenerationState, Generator, SamplingParams
+from model.generation import Conditioning, GenerationState, Generator
 from model.noise import Noise
+from model.params import SamplingParams
 
 
 class RecordedNoise:

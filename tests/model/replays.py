@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from model.generation import GenerationState, Generator, SamplingParams
+from model.generation import GenerationState, Generator
 from model.noise import SeededNoise
+from model.params import SamplingParams
 from tests.model.golden import ImageCase
 
 SETTINGS = [

@@ -1,7 +1,8 @@
 """Requests of unlike settings, and each drawn alone."""
 
-from model.generation import GenerationState, Generator, SamplingParams
+from model.generation import GenerationState, Generator
 from model.noise import SeededNoise
+from model.params import SamplingParams
 from tests.model.golden import ImageCase
 
 SLOTS = 4

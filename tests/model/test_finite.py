@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.harness.checkpoint import UNSAFE_PROMPT
 from model.errors import NotFiniteError
-from model.generation import SamplingParams
+from model.params import SamplingParams
 from model.pipeline import Pipeline
 from model.pixels import quantize, to_pixels
 

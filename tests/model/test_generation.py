@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.errors import ModelError, SettingError
-from model.generation import GenerationState, Generator, SamplingParams
+from model.generation import GenerationState, Generator
 from model.kv_cache import KVCache, contiguous_runs
 from model.noise import SeededNoise
+from model.params import SamplingParams
 from tests.model.golden import ImageCase, difference, finish
 from tests.model.single_images import CHOICES, SLOTS, begin
 

@@ -8,8 +8,8 @@ import weakref
 import torch
 
 from model.capture import Replay
-from model.generation import SamplingParams
 from model.graphs import attach
+from model.params import SamplingParams
 from model.pixels import quantize
 from tests.model.golden import ImageCase
 from tests.model.replays import SETTINGS, assert_same, begin, draw

@@ -9,12 +9,13 @@ import torch
 
 from common.philox import key_of
 from common.philox import philox as one_block
-from model.generation import Generator, SamplingParams
+from model.generation import Generator
 from model.noise import GUMBEL, TOKEN_DRAW, Scales, SeededNoise, draw_scale
 from model.onnx_engine import heads
 from model.onnx_engine.decoder import OnnxDecoder
 from model.onnx_engine.generator import OnnxGenerator
 from model.onnx_engine.noise import draw_ahead, philox
+from model.params import SamplingParams
 from tests.model.golden import ImageCase, difference
 from tests.model.single_images import CHOICES, SLOTS, begin
 

@@ -11,7 +11,7 @@ from benchmarks.harness.checkpoint import FORBIDDEN, OUTRAGEOUS, UNSAFE_PROMPT
 from common.limits import MAX_PROMPT_CHARACTERS
 from model.checkpoint import Checkpoint
 from model.errors import SettingError, UnsafePromptError
-from model.generation import SamplingParams
+from model.params import SamplingParams
 from model.pipeline import Pipeline
 from tests.recipes import read_recipe
 

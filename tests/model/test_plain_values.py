@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from model.errors import SettingError
-from model.generation import SamplingParams
 from model.noise import SeededNoise
+from model.params import SamplingParams
 from model.pipeline import Pipeline
 from model.safety import Policies
 from tests.recipes import read_recipe

@@ -16,8 +16,8 @@ import torch
 from hart.v1 import ar_generator_pb2, ar_generator_pb2_grpc, stage_pb2, stage_pb2_grpc, tensor_pb2
 
 from model.checkpoint import Checkpoint
-from model.generation import SamplingParams
 from model.noise import SeededNoise
+from model.params import SamplingParams
 from runtime import tensors
 from runtime.settings import SettingsError
 from services.ar_generator.assembly import build

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model.generation import GenerationState, Generator, SamplingParams
+from model.generation import GenerationState, Generator
 from model.noise import SeededNoise
+from model.params import SamplingParams
 from model.text import TextEncoder
 from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.generation import Generator, SamplingParams
+from model.generation import Generator
 from model.noise import SeededNoise
+from model.params import SamplingParams
 from model.text import TextEncoder
 from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer

@@ -9,8 +9,9 @@ import torch
 from PIL import ExifTags, Image
 
 from model.checkpoint import Checkpoint, bundled
-from model.generation import Generator, SamplingParams
+from model.generation import Generator
 from model.noise import SeededNoise
+from model.params import SamplingParams
 from model.pipeline import Pipeline
 from model.pixels import Pixels
 from tests.recipes import read_recipe

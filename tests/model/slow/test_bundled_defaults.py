@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from model.checkpoint import Checkpoint, bundled
-from model.generation import SamplingParams
+from model.params import SamplingParams
 from model.pipeline import Pipeline
 
 OWN = SamplingParams(guidance=0, more_smooth=True, top_p=0, residual_temperature=0)

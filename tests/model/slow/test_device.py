@@ -10,8 +10,9 @@ import torch
 
 from benchmarks.load_checkpoint import TOKENIZER, TRANSFORMER
 from benchmarks.operations import noise, picture
-from model.generation import Conditioning, Generator, SamplingParams
+from model.generation import Conditioning, Generator
 from model.noise import SeededNoise
+from model.params import SamplingParams
 from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from model.checkpoint import bundled
-from model.generation import GenerationState, SamplingParams
+from model.generation import GenerationState
+from model.params import SamplingParams
 from model.pipeline import Pipeline
 
 PIXEL_TOLERANCE = 1

@@ -12,7 +12,7 @@ from benchmarks.harness.checkpoint import UNSAFE_PROMPT
 from model import engines
 from model.device import Compute
 from model.errors import NotFiniteError
-from model.generation import SamplingParams
+from model.params import SamplingParams
 from model.pipeline import Pipeline
 from tests.model.slow.test_pipeline import command
 

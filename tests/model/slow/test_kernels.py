@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from kernels import choose
-from model.generation import GenerationState, SamplingParams
+from model.generation import GenerationState
 from model.noise import SeededNoise
+from model.params import SamplingParams
 from tests.kernels.interpreter import prepare
 from tests.model.golden import ImageCase
 

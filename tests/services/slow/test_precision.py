@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from model.generation import SamplingParams
+from model.params import SamplingParams
 from services.ar_generator.config import ArGeneratorSettings
 from services.ar_generator.engine import GenerationRequest, GeneratorEngine
 from services.decoder.config import DecoderSettings

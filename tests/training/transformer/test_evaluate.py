@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from model.errors import SettingError
-from model.generation import Generator, SamplingParams
+from model.generation import Generator
 from model.noise import SeededNoise
+from model.params import SamplingParams
 from model.text import TextEncoder
 from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer

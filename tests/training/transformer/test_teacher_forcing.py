@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from model.config import TransformerConfig
-from model.generation import Conditioning, Generator, SamplingParams
+from model.generation import Conditioning, Generator
 from model.noise import SeededNoise
+from model.params import SamplingParams
 from model.tokenizer import HybridTokenizer
 from model.transformer import Transformer
 from training.transformer import teacher_forcing

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from model.checkpoint import Checkpoint
-from model.generation import SamplingParams
+from model.params import SamplingParams
 from training.core.cli import run_command
 from training.core.options import OptionError, add_runs
 from training.recipes.emoji.evaluate import as_markdown

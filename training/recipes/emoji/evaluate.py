@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from model.checkpoint import Checkpoint
 from model.errors import UnsafePromptError
-from model.generation import SamplingParams
+from model.params import SamplingParams
 from model.pipeline import Pipeline
 from training.core.cli import run_command
 from training.core.images import psnr, to_signed

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from model.generation import Generator, SamplingParams
+from model.generation import Generator
+from model.params import SamplingParams
 from model.pipeline import Pipeline
 from training.core.image_metrics import frechet_distance, sharpness, ssim
 from training.core.images import psnr

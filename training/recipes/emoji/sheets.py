@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.checkpoint import Checkpoint
-from model.generation import SamplingParams
+from model.params import SamplingParams
 from model.pipeline import Pipeline
 from training.core.cli import run_command
 from training.core.options import OptionError
